@@ -1,0 +1,12 @@
+"""A research-grade Bitcoin trade-tick store: landing zone, ticks, candles and embeddings as Dagster assets."""
+
+import os
+import warnings
+
+# Dagster reads these when it stores events. Without them a range run costs 30-160 ms a slice on Postgres, with
+# them 2-4 ms. Set here because every process (webserver, daemon, worker, CLI) imports this package first.
+os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
+os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "true")
+
+# The parameter is beta in name only: `--partition-range` and range backfills cannot do without it.
+warnings.filterwarnings("ignore", message="Parameter `backfill_policy`")

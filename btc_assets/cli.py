@@ -1,0 +1,369 @@
+"""The command line: `btc-assets`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from btc_assets.errors import UserError
+from btc_assets.slices import SLICE, Window, floor_day, floor_slice, parse_time
+
+# Commands import what they need themselves: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
+
+out = Console()
+
+
+class _Group(click.Group):
+    """Prints a `UserError` as one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+
+
+def _example(text: str) -> str:
+    return f"\b\nExample:\n  {text}"
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_example("btc-assets demo"))
+@click.version_option(package_name="btc-assets")
+def main() -> None:
+    """The Bitcoin tick store: landing zone to ticks to candles."""
+
+
+# ---- db
+
+
+@main.group(epilog=_example("btc-assets db migrate"))
+def db() -> None:
+    """The store's database: set it up, look at it, stop the embedded one."""
+
+
+@db.command(epilog=_example("BTC_ASSETS_DSN=postgresql://loader@db:5432/btc btc-assets db migrate"))
+def migrate() -> None:
+    """Apply the SQL migrations that are not applied yet."""
+    from btc_assets.database import connect, where
+    from btc_assets.migrations import migrate as apply
+
+    with connect(autocommit=True) as connection:
+        names = apply(connection)
+        out.print(f"{where(connection.info.dsn)}: {f'applied {len(names)} migration(s)' if names else 'up to date'}.", highlight=False)
+    for name in names:
+        out.print(f"  {name}", highlight=False)
+
+
+@db.command("status", epilog=_example("btc-assets db status"))
+def db_status() -> None:
+    """Show every migration and whether it is applied."""
+    from btc_assets.database import connect, engine, where
+    from btc_assets.migrations import migration_status
+
+    with connect(autocommit=True) as connection:
+        states = migration_status(connection)
+        version = connection.info.server_version // 10000
+        out.print(f"{where(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}", highlight=False)
+    table = Table("migration", "applied", "problem")
+    for state in states:
+        table.add_row(state.name, f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet", state.problem)
+    out.print(table)
+    if any(state.problem for state in states):
+        sys.exit(1)
+
+
+@db.command(epilog=_example("psql $(btc-assets db dsn)"))
+def dsn() -> None:
+    """Print the store's connection string for psql and other clients.
+
+    It holds the password where BTC_ASSETS_DSN does. The embedded server runs only while a command needs it; this one
+    leaves it running, `btc-assets db stop` ends it.
+    """
+    from btc_assets.database import dsn as store_dsn
+    from btc_assets.embedded import keep_running
+    from btc_assets.settings import settings
+
+    text = store_dsn()
+    if settings().dsn is None:
+        keep_running(settings().home)
+    click.echo(text)
+
+
+@db.command(epilog=_example("btc-assets db stop"))
+def stop() -> None:
+    """Stop the embedded server."""
+    from btc_assets.embedded import stop as stop_server
+    from btc_assets.settings import settings
+
+    click.echo("Stopped." if stop_server(settings().home) else "It does not run.")
+
+
+# ---- land, load
+
+
+@main.command(epilog=_example("btc-assets land trades.csv.gz --symbol BTCUSDT"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--symbol", help="Label of the feed that the trades belong to; needed where there are several.")
+@click.option("--batch-seconds", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, help="Event time a batch spans at most.")
+@click.option("--batch-rows", type=click.IntRange(min=1), default=5000, show_default=True, help="Trades a batch holds at most.")
+def land(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> None:
+    """Land a trades FILE (CSV, JSON lines, Parquet; plain, gzipped or zipped) as collector-style Parquet batches.
+
+    The columns may be the collector's, the exchange's messages or its dumps. Landing a file twice changes nothing.
+    """
+    landed = _land_file(file, symbol, batch_seconds, batch_rows)
+    out.print(f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}.", highlight=False)
+    if landed.rejected_rows:
+        for reason in landed.rejected:
+            click.echo(f"  {reason}", err=True)
+        raise UserError(f"{landed.rejected_rows} rows of {file} were not landed because they are no valid trades (the first are listed above): correct the file.")
+
+
+def _land_file(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int):  # type: ignore[no-untyped-def]
+    from btc_assets.landing.replay import Landed, feed_named, land, read_trades
+    from btc_assets.resources import Landing
+    from btc_assets.settings import settings
+
+    feed = feed_named(settings().landing_feeds, symbol)
+    landed = Landed()
+    with _bar("landing", None) as advance:
+        return land(
+            Landing().zone(), feed, read_trades(file, feed, landed), landed,
+            batch_seconds=batch_seconds, batch_rows=batch_rows, progress=lambda objects: advance("objects", objects, 0),
+        )  # fmt: skip
+
+
+def _from_to(function):  # type: ignore[no-untyped-def]
+    function = click.option("--to", "end", help="First moment that is not wanted; UTC. A bare date is its midnight.")(function)
+    return click.option("--from", "start", help="First moment, such as 2020-02-22 or 2020-02-22T13:35Z; UTC.")(function)
+
+
+@main.command(epilog=_example("btc-assets load --from 2020-02-22 --to 2020-02-23"))
+@_from_to
+@click.option("--force", is_flag=True, help="Also replace slices of which an object has disappeared since they were loaded.")
+@click.option("--reread", is_flag=True, help="Read objects again that are registered already, as after a change of the feeds.")
+def load(start: str | None, end: str | None, force: bool, reread: bool) -> None:
+    """Load a range of slices: register what landed, load ticks, make candles, run the checks."""
+    from btc_assets.ops.ingest import ingest
+
+    if not start or not end:
+        raise UserError("Name the range with --from and --to, such as --from 2020-02-22 --to 2020-02-23.")
+    _migrated()
+    window = Window.covering(parse_time(start), parse_time(end))
+    with _bar("loading", window):
+        report = ingest(window, force=force, reread=reread)
+    _print_report(report)
+    if not report.checks_passed:
+        sys.exit(2)
+
+
+def _print_report(report) -> None:  # type: ignore[no-untyped-def]
+    table = Table("objects", "slices", "ticks", "candles", "seconds", "ticks/s", title=f"Loaded {report.window}")
+    for column in table.columns:
+        column.justify = "right"
+    table.add_row(
+        f"{report.objects:,}", f"{report.slices:,}", f"{report.ticks:,}", f"{report.candles:,}", f"{report.seconds:.1f}",
+        f"{report.ticks / report.seconds:,.0f}",
+    )  # fmt: skip
+    out.print(table)
+    for name, metadata in report.failed_checks.items():
+        out.print(f"[red]check failed[/red] {name}: {metadata}", highlight=False)
+    if report.checks_passed:
+        out.print(f"All {report.checks} asset checks passed.", highlight=False)
+
+
+def _migrated() -> None:
+    """The embedded database is set up by whoever uses it first; on a server of the user's that is a decision."""
+    from btc_assets.database import connect
+    from btc_assets.migrations import migrate as apply
+    from btc_assets.settings import settings
+
+    if settings().dsn is None:
+        with connect(autocommit=True) as connection:
+            apply(connection)
+
+
+# ---- status, candles
+
+
+@main.command(epilog=_example("btc-assets status --from 2020-02-01"))
+@_from_to
+def status(start: str | None, end: str | None) -> None:
+    """Show what is landed, loaded, missing and rejected, by day."""
+    from btc_assets.database import connect
+    from btc_assets.ops.status import read_status
+
+    with connect(autocommit=True) as connection:
+        rows = read_status(connection, _window(start, end, parse_time("2009-01-03"), floor_slice(datetime.now(UTC)) + SLICE))
+    if not rows:
+        out.print("Nothing is registered in that range: land objects, then run btc-assets load.", highlight=False)
+        return
+    table = Table("day", "symbol", "objects", "MB", "landed rows", "ticks", "slices", "loaded", "waiting", "missing", "gone", "rejected objects", "rejected rows")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in rows:
+        numbers = [row.landed_rows, row.loaded_rows, row.slices, row.loaded]
+        problems = [row.waiting, row.missing, row.gone, row.rejected_objects, row.rejected_rows]
+        table.add_row(
+            str(row.day), row.symbol, f"{row.objects:,}", f"{row.bytes / 1e6:,.1f}", *(f"{n:,}" for n in numbers),
+            *(f"[red]{n:,}[/red]" if n else "0" for n in problems),
+        )  # fmt: skip
+    out.print(table)
+
+
+@main.command(epilog=_example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
+@click.argument("interval", type=click.Choice(["1s", "30s", "1m", "5m", "1h", "1d"]))
+@_from_to
+@click.option("--symbol", help="Label of the feed; needed where there are several.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Save a picture (PNG) instead of printing rows.")
+def candles(interval: str, start: str | None, end: str | None, symbol: str | None, plot: Path | None) -> None:
+    """Print or plot the candles of an INTERVAL; without a range, the newest day."""
+    from btc_assets.database import connect
+    from btc_assets.landing.replay import feed_named
+    from btc_assets.market_data.candles import COLUMNS, read
+    from btc_assets.settings import settings
+
+    label = feed_named(settings().landing_feeds, symbol).label
+    with connect(autocommit=True) as connection:
+        newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m WHERE loaded_rows > 0").fetchone()
+        day = floor_day(newest[0] if newest and newest[0] else datetime.now(UTC))
+        window = _window(start, end, day, day + 288 * SLICE)
+        rows = read(connection, interval, label, window)
+    if not rows:
+        raise UserError(f"There are no {interval} candles of {label} from {window}: load that range first (btc-assets load).")
+    if plot:
+        from btc_assets.market_data.plot import plot_candles
+
+        plot.write_bytes(plot_candles(rows, interval, label))
+        out.print(f"Saved {len(rows):,} candles to {plot}.", highlight=False)
+        return
+    shown = [name for name in COLUMNS if name not in ("bucket_5m", "symbol")]
+    click.echo(",".join(shown))
+    keep = [COLUMNS.index(name) for name in shown]
+    for row in rows:
+        click.echo(",".join(_cell(row[i]) for i in keep))
+
+
+def _cell(value: object) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else f"{value:f}" if hasattr(value, "as_tuple") else str(value)
+
+
+def _window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:
+    first = parse_time(start) if start else default_start
+    return Window.covering(first, parse_time(end) if end else max(default_end, first + SLICE))
+
+
+# ---- demo, dev
+
+
+@main.command(epilog=_example("btc-assets demo --trades my_trades.csv.gz"))
+@click.option("--trades", type=click.Path(path_type=Path), help="Use the trades in this file instead of a generated day.")
+@click.option("--ticks", type=click.IntRange(min=1), default=500_000, show_default=True, help="Size of the generated day.")
+def demo(trades: Path | None, ticks: int) -> None:
+    """Land a day of trades, load it end to end and show what came out. Can be repeated."""
+    from btc_assets.ops.demo import prepare
+
+    started = time.perf_counter()
+    source = trades.resolve() if trades else None
+    name = f"demo_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}" if source else "demo"
+    config = prepare(name)
+    if source:
+        landed = _land_file(source, None, 15.0, 5000)
+        if landed.rejected_rows:
+            out.print(f"[red]{landed.rejected_rows:,} rows are no valid trades and were not landed[/red], such as {landed.rejected[0]}", highlight=False)
+    else:
+        landed = _land_generated(ticks)
+    if landed.ticks == 0:
+        raise UserError(f"{source} holds no valid trade: give a file with at least one.")
+    window = Window.covering(landed.first_event_time, landed.last_event_time + (SLICE / 300))
+    config = prepare(name, window.start)
+    _migrated()
+    from btc_assets.ops.ingest import ingest
+
+    with _bar("loading", window):
+        report = ingest(window)
+    _print_report(report)
+    picture = config.home / f"{name}.png"
+    _picture(picture, config.landing_feeds[0].label, window)
+    out.print(f"Candles: {picture}", highlight=False)
+    out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.", highlight=False)
+    if not report.checks_passed:
+        sys.exit(2)
+
+
+def _land_generated(ticks: int):  # type: ignore[no-untyped-def]
+    from btc_assets.landing.generate import generate_day
+    from btc_assets.landing.replay import Landed, land
+    from btc_assets.resources import Landing
+    from btc_assets.settings import settings
+
+    feed = settings().landing_feeds[0]
+    with _bar("landing", None) as advance:
+        return land(
+            Landing().zone(), feed, generate_day(datetime(2024, 1, 10, tzinfo=UTC), ticks, symbol=feed.label), Landed(),
+            progress=lambda objects: advance("objects", objects, 0),
+        )  # fmt: skip
+
+
+def _picture(path: Path, label: str, window: Window) -> None:
+    from btc_assets.database import connect
+    from btc_assets.market_data.candles import read
+    from btc_assets.market_data.plot import plot_candles
+
+    interval = "1m" if len(window) <= 36 else "5m" if len(window) <= 600 else "1h"
+    with connect(autocommit=True) as connection:
+        # Candles go by trade time, so the first may begin just before the first slice.
+        rows = read(connection, interval, label, window.widened(SLICE))
+    path.write_bytes(plot_candles(rows, interval, label))
+
+
+@main.command(epilog=_example("btc-assets dev --port 3001"))
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1.")
+def dev(port: int) -> None:
+    """Open the Dagster UI and its daemon on this store."""
+    from btc_assets.ops.dagster_home import prepare_dagster_home
+    from btc_assets.ops.demo import run_dev
+
+    _migrated()
+    prepare_dagster_home()
+    sys.exit(run_dev(port))
+
+
+# ---- progress
+
+
+@contextmanager
+def _bar(title: str, window: Window | None) -> Iterator[object]:
+    """A progress bar for what the work reports, one line a stage."""
+    from btc_assets import progress
+
+    columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        tasks: dict[str, object] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total or None)
+            bar.update(tasks[stage], completed=done, total=total or None)  # type: ignore[arg-type]
+
+        with progress.listening(advance):
+            yield advance
+        for task in bar.tasks:
+            if task.total is None:
+                bar.update(task.id, total=task.completed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,422 @@
+"""Replacing slices of a table by binary COPY: the one way in which the store writes rows.
+
+A `Replacement` is the new content of one window. It is written in one transaction, under one advisory lock a slice:
+what was there goes, the new rows come, and whatever must agree with them (registry marks, offsets) is recorded. Rows are
+encoded by `pgpq` in the thread that prepares the next replacement, so reading and encoding overlap with the server's work.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from pgpq import ArrowToPostgresBinaryEncoder
+from pgpq.encoders import StringEncoderBuilder
+from pgpq.schema import Jsonb
+from psycopg import sql
+
+from btc_assets.database import identifier, server_errors
+from btc_assets.errors import UserError
+from btc_assets.slices import SLICE, Window, slice_number
+
+T = TypeVar("T")
+
+ENCODE_ROWS = 65_536  # pgpq is three times faster on batches of this size than on small ones
+MAX_LOCKED_SLICES = 288  # a lock a slice: a day fits the lock table of a server with default settings
+
+
+class Stale(Exception):
+    """What the replacement was made from has changed since: make it again."""
+
+
+class Replacement:
+    """The new rows of one window of a table.
+
+    Subclasses tie the rows to what must change with them; all of it happens in the one transaction that `replace` opens.
+    """
+
+    def __init__(self, window: Window, rows: pa.Table) -> None:
+        self.window = window
+        self.rows = rows
+
+    def confirm(self, cursor: psycopg.Cursor) -> None:
+        """Called under the slices' locks before anything changes; raises `Stale` where the rows are out of date."""
+
+    def record(self, cursor: psycopg.Cursor) -> None:
+        """Called after the rows are written and before the commit."""
+
+    def again(self) -> Iterable[Replacement]:
+        """The same window from the present state of its sources."""
+        raise NotImplementedError(f"{type(self).__name__} never raises Stale")
+
+
+class Replacements(ABC):
+    """The replacements of a range of slices, made lazily, and what is to be told of them once they are committed."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Replacement]: ...
+
+    def committed(self, replacement: Replacement) -> None:
+        """Called after each commit."""
+
+    def metadata(self) -> dict[str, object]:
+        """What to show of the committed parts beside the number of rows."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its name and PostgreSQL type, such as `bigint` or `vector`."""
+
+    name: str
+    type: str
+    required: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table with a slice column, and its columns as the server has them."""
+
+    table: str
+    columns: tuple[Column, ...]
+    slice_column: str = "bucket_5m"
+
+    @classmethod
+    def of(cls, connection: psycopg.Connection, table: str, slice_column: str = "bucket_5m") -> Target:
+        """Look the table up.
+
+        Raises:
+            UserError: it does not exist or has no such slice column.
+        """
+        with connection.transaction():
+            rows = connection.execute(
+                "SELECT attname, format_type(atttypid, NULL), attnotnull AND NOT atthasdef FROM pg_attribute "
+                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+                (table,),
+            ).fetchall()
+        if not rows:
+            raise UserError(f"The table {table} does not exist: run btc-assets db migrate.")
+        target = cls(table, tuple(Column(*row) for row in rows), slice_column)
+        if slice_column not in {column.name for column in target.columns}:
+            raise UserError(f"The table {table} has no column {slice_column}: name its slice column in the asset's metadata.")
+        return target
+
+    def encode(self, rows: pa.Table) -> Encoded:
+        """Encode rows for binary COPY, each column in the type that the server expects.
+
+        Raises:
+            UserError: a column is unknown, missing or not convertible.
+        """
+        by_name = {column.name: column for column in self.columns}
+        unknown = [name for name in rows.column_names if name not in by_name]
+        missing = [column.name for column in self.columns if column.required and column.name not in rows.column_names]
+        if unknown or missing:
+            text = "; ".join(
+                [f"{self.table} has no column {', '.join(unknown)}"] * bool(unknown) + [f"it lacks {', '.join(missing)}"] * bool(missing)
+            )
+            raise UserError(f"The Arrow data does not fit the table: {text}.")
+        arrays = []
+        for name in rows.column_names:
+            try:
+                arrays.append(_for_server(rows[name], by_name[name].type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise UserError(f"Column {name} ({rows[name].type}) does not convert to {by_name[name].type} ({error}).") from error
+        converted = pa.table(arrays, names=rows.column_names)
+        encoders = {
+            field.name: StringEncoderBuilder.new_with_output(field, Jsonb())
+            if by_name[field.name].type == "jsonb"
+            else ArrowToPostgresBinaryEncoder.infer_encoder(field)
+            for field in converted.schema
+        }
+        encoder = ArrowToPostgresBinaryEncoder.new_with_encoders(converted.schema, encoders)
+        buffers = [encoder.write_header()]
+        buffers += [encoder.write_batch(batch) for batch in converted.combine_chunks().to_batches(max_chunksize=ENCODE_ROWS)]
+        buffers.append(encoder.finish())
+        return Encoded(tuple(rows.column_names), buffers)
+
+
+@dataclass
+class Encoded:
+    """Rows in PostgreSQL's binary COPY format."""
+
+    columns: tuple[str, ...]
+    buffers: list[bytes] = field(repr=False)
+
+
+_ARROW_TYPES = {
+    "bigint": pa.int64(),
+    "integer": pa.int32(),
+    "smallint": pa.int16(),
+    "text": pa.string(),
+    "jsonb": pa.string(),
+    "boolean": pa.bool_(),
+    "double precision": pa.float64(),
+    "real": pa.float32(),
+    "timestamp with time zone": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+    "bytea": pa.binary(),
+}
+
+
+def _for_server(column: pa.ChunkedArray, type_name: str) -> pa.ChunkedArray:
+    if type_name == "vector":
+        return pa.chunked_array([_vectors(chunk) for chunk in column.chunks], pa.binary())
+    if type_name == "numeric":
+        return column if pa.types.is_decimal(column.type) else column.cast(pa.decimal128(38, 12))
+    if type_name not in _ARROW_TYPES:
+        raise pa.ArrowNotImplementedError(f"columns of type {type_name} are not written by COPY yet")
+    wanted = _ARROW_TYPES[type_name]
+    return column if column.type == wanted else column.cast(wanted)
+
+
+def _vectors(lists: pa.Array) -> pa.Array:
+    """Lists of floats as pgvector receives them: dimension and zero as big-endian int16, then big-endian float32s."""
+    if not len(lists):
+        return pa.array([], pa.binary())
+    lengths = pc.list_value_length(lists)
+    dim = pc.max(lengths).as_py() or 0
+    if pc.min(lengths).as_py() not in (dim, None):
+        raise pa.ArrowInvalid("the vectors differ in length")
+    valid = lists.is_valid().to_numpy(zero_copy_only=False)
+    values = lists.drop_null().flatten().cast(pa.float32())
+    if values.null_count or not np.isfinite(values.to_numpy(zero_copy_only=False)).all():
+        raise pa.ArrowInvalid("a vector has an element that is null or not finite")
+    wire = np.empty((int(valid.sum()), 4 + 4 * dim), np.uint8)
+    wire[:, :4] = np.array([dim, 0], ">i2").view(np.uint8)
+    wire[:, 4:] = values.to_numpy(zero_copy_only=False).astype(">f4").reshape(-1, dim).view(np.uint8) if dim else 0
+    encoded: list[bytes | None] = [None] * len(lists)
+    for position, row in zip(np.flatnonzero(valid).tolist(), wire, strict=True):
+        encoded[position] = row.tobytes()
+    return pa.array(encoded, pa.binary())
+
+
+def replace(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: Encoded) -> None:
+    """Replace the slices of one window, atomically.
+
+    Raises:
+        Stale: the replacement is out of date; nothing was changed.
+        UserError: the server refuses for a reason that a person can mend; nothing was changed.
+    """
+    window = replacement.window
+    with server_errors(), connection.transaction(), connection.cursor() as cursor:
+        lock_slices(cursor, target.table, window)
+        replacement.confirm(cursor)
+        cursor.execute(
+            sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s").format(
+                identifier(target.table), column=sql.Identifier(target.slice_column)
+            ),
+            (window.start, window.end),
+        )
+        if len(replacement.rows):
+            statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+                identifier(target.table), sql.SQL(", ").join(map(sql.Identifier, encoded.columns))
+            )
+            with cursor.copy(statement) as copy:
+                for buffer in encoded.buffers:
+                    copy.write(buffer)
+        replacement.record(cursor)
+
+
+def lock_slices(cursor: psycopg.Cursor, table: str, window: Window) -> None:
+    """Take the advisory lock of each slice of a table until the transaction ends, in ascending order so that none deadlock."""
+    cursor.execute(
+        "SELECT count(pg_advisory_xact_lock(hashtext(%s), number)) FROM generate_series(%s::int, %s::int) AS number",
+        (table, slice_number(window.start), slice_number(window.end) - 1),
+    )
+
+
+def replace_all(connection: psycopg.Connection, target: Target, replacements: Replacements) -> int:
+    """Write replacements one after the other, each committed by itself, preparing the next while one is written.
+
+    Args:
+        connection: to the store; not inside a transaction.
+        target: the table.
+        replacements: iterated in another thread.
+
+    Returns:
+        Number of rows written.
+
+    Raises:
+        UserError: a source kept changing, or the server refused; what was committed before stays.
+    """
+    rows = 0
+    with ahead((replacement, target.encode(replacement.rows)) for replacement in replacements) as prepared:
+        for replacement, encoded in prepared:
+            for written in _replace(connection, target, replacement, encoded):
+                replacements.committed(written)
+                rows += len(written.rows)
+            del replacement, encoded  # before the next one is fetched: two at a time is what memory is bounded by
+    return rows
+
+
+def _replace(
+    connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: Encoded, attempts: int = 5
+) -> Iterator[Replacement]:
+    """Write a replacement, or where it is stale, what it is made into now."""
+    try:
+        replace(connection, target, replacement, encoded)
+        yield replacement
+    except Stale as reason:
+        if attempts == 0:
+            raise UserError(f"The sources of {target.table}, {replacement.window}, keep changing ({reason}): run it again later.") from None
+        del encoded
+        for fresh in replacement.again():
+            yield from _replace(connection, target, fresh, target.encode(fresh.rows), attempts - 1)
+
+
+class ahead(Iterable[T]):
+    """Run an iterator in a thread, one item ahead of its consumer.
+
+    A context manager: leaving it stops the thread, also in the middle.
+    """
+
+    _END = object()
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+        self._queue: queue.Queue[object] = queue.Queue(maxsize=1)
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    break
+                del item
+        except BaseException as error:
+            self._error = error
+        finally:
+            close = getattr(self._items, "close", None)
+            if close is not None:
+                close()
+            self._put(self._END)
+
+    def _put(self, item: object) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __enter__(self) -> ahead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self._queue.get()) is not self._END:
+            yield item  # type: ignore[misc]
+            del item
+        if self._error is not None:
+            raise self._error
+
+
+class ArrowReplacements(Replacements):
+    """Arrow data cut into replacements that together replace a whole window, also the slices without rows.
+
+    Args:
+        data: a table in any order, or a reader or stream of batches in ascending order of slices.
+        window: what is to be replaced.
+        slice_column: a timestamp column that holds the start of each row's slice.
+        commit_rows: a replacement ends at the first slice boundary after this many rows.
+
+    Raises:
+        UserError: while it is iterated: a row lies outside the window, or the stream is not in order.
+    """
+
+    def __init__(
+        self, data: pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch], window: Window, slice_column: str, commit_rows: int
+    ) -> None:
+        self._data, self._window, self._slice_column, self._commit_rows = data, window, slice_column, commit_rows
+
+    def __iter__(self) -> Iterator[Replacement]:
+        return _cut_stream(self._data, self._window, self._slice_column, self._commit_rows)
+
+
+def _cut_stream(
+    data: pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch], window: Window, slice_column: str, commit_rows: int
+) -> Iterator[Replacement]:
+    if isinstance(data, pa.Table):
+        data = data.take(pc.sort_indices(data, [(slice_column, "ascending")])).to_batches(max_chunksize=ENCODE_ROWS)
+    start = window.start
+    waiting: list[pa.Table] = []
+    last: datetime | None = None
+    schema: pa.Schema | None = None
+    for batch in data:
+        schema = batch.schema
+        if batch.num_rows == 0:
+            continue
+        if slice_column not in schema.names:
+            raise UserError(f"The Arrow data has no column {slice_column}, which says what slice a row belongs to.")
+        times = batch.column(slice_column).cast(pa.timestamp("us", "UTC"))
+        first, newest = times[0].as_py(), times[-1].as_py()
+        steps = np.diff(times.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        if (last is not None and first < last) or (steps < 0).any():
+            raise UserError(f"The stream of batches is not in order of {slice_column}: sort it, or give it as one table.")
+        if first not in window or newest not in window:
+            raise UserError(f"The Arrow data holds rows of {slice_column} {first} to {newest}, outside the range {window} that is being written.")
+        last = newest
+        table = pa.Table.from_batches([batch])
+        if sum(map(len, waiting)) + len(table) >= commit_rows:
+            # Everything before the newest slice is complete, because the stream is in order.
+            early = pc.less(times, times[-1])
+            waiting.append(table.filter(early))
+            if newest > start:
+                yield from _in_days(Window(start, newest), pa.concat_tables(waiting), slice_column)
+                start, waiting = newest, []
+            waiting.append(table.filter(pc.invert(early)))
+        else:
+            waiting.append(table)
+    rows = pa.concat_tables(waiting) if waiting else schema.empty_table() if schema is not None else pa.table({})
+    yield from _in_days(Window(start, window.end), rows, slice_column)
+
+
+def _in_days(window: Window, rows: pa.Table, slice_column: str) -> Iterator[Replacement]:
+    if len(window) <= MAX_LOCKED_SLICES:
+        yield Replacement(window, rows)
+        return
+    for day in window.days():
+        inside = rows
+        if len(rows):
+            at = rows[slice_column].cast(pa.timestamp("us", "UTC"))
+            inside = rows.filter(pc.and_(pc.greater_equal(at, _scalar(day.start)), pc.less(at, _scalar(day.end))))
+        yield Replacement(day, inside)
+
+
+def _scalar(time: datetime) -> pa.Scalar:
+    return pa.scalar(time, pa.timestamp("us", "UTC"))
+
+
+def cut(counts: Sequence[tuple[datetime, int]], window: Window, commit_rows: int) -> Iterator[Window]:
+    """Cut a window at slice boundaries into parts of about `commit_rows` rows and at most `MAX_LOCKED_SLICES` slices.
+
+    Args:
+        counts: rows of the slices that have any, ascending.
+        window: what to cut.
+        commit_rows: a part ends before the slice that would exceed it, but holds at least one slice.
+    """
+    start, rows = window.start, 0
+    rows_of = dict(counts)
+    for bucket in window.slices():
+        count = rows_of.get(bucket, 0)
+        if bucket > start and (rows + count > commit_rows or (bucket - start) // SLICE >= MAX_LOCKED_SLICES):
+            yield Window(start, bucket)
+            start, rows = bucket, 0
+        rows += count
+    yield Window(start, window.end)

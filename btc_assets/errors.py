@@ -1,0 +1,10 @@
+"""The one exception that a person is meant to read."""
+
+
+class UserError(Exception):
+    """One sentence that says what is wrong, where, and what to do about it.
+
+    Raised wherever the cause is outside the code (a setting, the server, the landing zone, the data).
+    The CLI prints it without a traceback; in Dagster it becomes the failure's description, and a run is
+    not retried for it.
+    """

@@ -1,0 +1,1 @@
+"""Room `ingestion`: how far each source has been ingested."""

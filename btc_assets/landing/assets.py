@@ -1,0 +1,62 @@
+"""Asset `landing/raw_blobs_5m`: the registry."""
+
+import time
+
+import dagster as dg
+
+from btc_assets import progress
+from btc_assets.landing.registry import register_window
+from btc_assets.partitions import backfill_policy, five_minutes, run_window
+from btc_assets.resources import Landing, Store, plain_failures
+from btc_assets.settings import settings
+
+
+class RegisterConfig(dg.Config):
+    """Launchpad options of the registry."""
+
+    reread: bool = False
+
+
+@dg.asset(
+    key_prefix="landing",
+    group_name="landing",
+    partitions_def=five_minutes,
+    backfill_policy=backfill_policy,
+    kinds={"s3", "postgres"},
+    owners=["team:data-engineering"],
+    description=(
+        "Which objects of the landing zone cover each slice. Lists the folders of its slices, reads every object once, verifies "
+        "it and registers it under each slice that it covers; what cannot be read is marked rejected, with the reason."
+    ),
+    metadata={"dagster/table_name": "landing.raw_blobs_5m"},
+)
+def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult:
+    started = time.perf_counter()
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        zone = landing.zone()
+        result = register_window(
+            connection,
+            zone,
+            settings().landing_feeds,
+            run_window(context),
+            margin=settings().landing_margin,
+            reread=config.reread,
+            progress=lambda done, total: progress.report("objects", done, total),
+        )
+    for rejection in result.rejections:
+        context.log.warning(f"rejected {rejection}")
+    return dg.MaterializeResult(
+        metadata={
+            "objects_listed": result.listed,
+            "objects_read": result.read,
+            "objects_registered": result.registered,
+            "objects_rejected": result.rejected,
+            "objects_gone": result.gone,
+            "rejected_rows": result.rejected_rows,
+            "bytes_read": result.bytes,
+            "dagster/uri": zone.url,
+            "seconds": round(time.perf_counter() - started, 3),
+            **({"rejections": dg.MetadataValue.md("\n".join(f"* {text}" for text in result.rejections))} if result.rejections else {}),
+        }
+    )

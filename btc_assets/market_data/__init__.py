@@ -1,0 +1,1 @@
+"""Room `market_data`: ticks and the candles made of them."""

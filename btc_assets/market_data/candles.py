@@ -1,0 +1,107 @@
+"""Candles: the intervals, and refreshing them for a window of slices.
+
+How a candle is put together from partial candles is told in the engine's candles migration under `sql/`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+
+from btc_assets.database import server_errors
+from btc_assets.slices import SLICE, Window
+
+# Each is made of the one before it, so they are refreshed in this order.
+INTERVALS = {
+    "1s": timedelta(seconds=1),
+    "30s": timedelta(seconds=30),
+    "1m": timedelta(minutes=1),
+    "5m": timedelta(minutes=5),
+    "1h": timedelta(hours=1),
+    "1d": timedelta(days=1),
+}
+
+COLUMNS = (
+    "bucket", "bucket_5m", "symbol", "open", "high", "low", "close", "volume", "quote_volume", "trade_count",
+    "taker_buy_volume", "taker_buy_quote_volume", "first_trade_id", "last_trade_id",
+)  # fmt: skip
+
+
+def below(interval: str) -> str | None:
+    """The interval that `interval` is made of; None where it is made of ticks."""
+    names = list(INTERVALS)
+    position = names.index(interval)
+    return names[position - 1] if position else None
+
+
+def refresh(connection: psycopg.Connection, interval: str, window: Window) -> int:
+    """Make the candles again that the ticks of `window` add to; commits day by day.
+
+    Args:
+        connection: to the store; not inside a transaction.
+        interval: a key of `INTERVALS`; the one below it must be fresh.
+        window: slices (of event time) whose ticks changed.
+
+    Returns:
+        Number of partial candles in the window now.
+    """
+    made = 0
+    for day in window.days():
+        with server_errors(), connection.transaction():
+            row = connection.execute("SELECT market_data.refresh_candles(%s, %s, %s)", (interval, day.start, day.end)).fetchone()
+            assert row is not None
+            made += row[0]
+    return made
+
+
+def count(connection: psycopg.Connection, interval: str, window: Window) -> int:
+    """How many candles start in `window`."""
+    with server_errors(), connection.transaction():
+        row = connection.execute(
+            f"SELECT count(*) FROM market_data.candles_{interval} WHERE bucket >= %s AND bucket < %s",  # noqa: S608  # our own constant
+            (window.start, window.end),
+        ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def read(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[object, ...]]:
+    """The candles of a symbol that start in `window`, as rows of `COLUMNS`, ascending."""
+    with server_errors(), connection.transaction():
+        return connection.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM market_data.candles_{interval} "  # noqa: S608  # both are our own constants
+            "WHERE symbol = %s AND bucket >= %s AND bucket < %s ORDER BY bucket",
+            (symbol, window.start, window.end),
+        ).fetchall()
+
+
+def read_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
+    """Where the candles of a window do not hold exactly the volume and number of its ticks, a sentence each.
+
+    Compared by the window of event time whose ticks they are, so that trades reported late count on both sides; for
+    intervals above a slice the window is rounded outwards to them.
+    """
+    step = max(INTERVALS[interval], SLICE)
+    whole = window.widened_to(step)
+    rows = connection.execute(
+        """
+        SELECT tick_bucket, symbol, ticks.trades, ticks.volume, candles.trades, candles.volume
+        FROM (
+            SELECT date_bin(%(step)s, bucket_5m, '1970-01-01 00:00:00+00') AS tick_bucket, symbol,
+                   count(*) AS trades, sum(quantity) AS volume
+            FROM market_data.btc_ticks WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1, 2
+        ) AS ticks
+        FULL JOIN (
+            SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume
+            FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
+        ) AS candles USING (tick_bucket, symbol)
+        WHERE (ticks.trades, ticks.volume) IS DISTINCT FROM (candles.trades, candles.volume)
+        ORDER BY 1, 2
+        """.replace("{}", interval),  # type: ignore[arg-type]  # a key of INTERVALS
+        {"step": step, "start": whole.start, "end": whole.end},
+    ).fetchall()
+    return [
+        f"{symbol} {bucket:%Y-%m-%dT%H:%MZ}: {trades or 0} ticks of volume {volume or 0}, candles of {candle_trades or 0} and {candle_volume or 0}"
+        for bucket, symbol, trades, volume, candle_trades, candle_volume in rows
+    ]

@@ -1,0 +1,368 @@
+"""Loading: from the registry to the exact rows of a range of slices, ready for COPY.
+
+A part of the range is planned from the registry, its objects are read again (by ETag, so that it is what was
+registered), decoded, ordered and de-duplicated. Under the slices' locks the plan is compared with the registry once
+more; if somebody registered something meanwhile, the part is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+
+from btc_assets.copy import Replacement, Replacements, Stale, cut
+from btc_assets.database import server_errors
+from btc_assets.errors import UserError
+from btc_assets.ingestion.offsets import advance
+from btc_assets.landing.feeds import Feed
+from btc_assets.landing.formats import ObjectRejected
+from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectGone
+from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
+from btc_assets.landing.registry import mark_gone, register_group
+from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
+from btc_assets.slices import EPOCH, SLICE, Window
+
+_SOURCES = """
+SELECT bucket_5m, asset, uri, etag, size_bytes, row_count, last_modified
+FROM landing.raw_blobs_5m
+WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'registered' AND row_count > 0
+ORDER BY bucket_5m, asset, uri
+"""
+
+_ORPHANED = """
+SELECT DISTINCT bucket_5m, uri FROM landing.raw_blobs_5m
+WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'gone' AND loaded_at IS NOT NULL AND loaded_rows > 0
+ORDER BY bucket_5m, uri
+"""
+
+_MARK_LOADED = """
+UPDATE landing.raw_blobs_5m AS blob SET loaded_at = now(), loaded_rows = source.loaded_rows
+FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[]) AS source (bucket_5m, asset, uri, etag, loaded_rows)
+WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (source.bucket_5m, source.asset, source.uri, source.etag)
+"""
+
+_MARK_EMPTY_LOADED = """
+UPDATE landing.raw_blobs_5m SET loaded_at = now(), loaded_rows = 0
+WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'registered' AND row_count = 0
+"""
+
+_MARK_UNLOADED = """
+UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL
+WHERE bucket_5m >= %s AND bucket_5m < %s AND status <> 'registered' AND loaded_at IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """What one object has for one slice, as registered."""
+
+    bucket_5m: datetime
+    asset: str
+    uri: str
+    etag: str
+    size_bytes: int
+    row_count: int
+    last_modified: datetime
+
+
+@dataclass
+class LoadResult:
+    """What loading a range did; counts are of committed parts only."""
+
+    slices: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    conflicting: int = 0
+    objects: set[tuple[str, str]] = field(default_factory=set, repr=False)
+    first_trade_id: int | None = None
+    last_trade_id: int | None = None
+    slice_rows: dict[datetime, int] = field(default_factory=dict, repr=False)
+
+
+class TickReplacement(Replacement):
+    """The exact ticks of one window, with the registry rows that they were made from."""
+
+    def __init__(self, load: TickLoad, window: Window, sources: Sequence[Source]) -> None:
+        self._load = load
+        self.sources = sources
+        rows, owner, sources_index = load.read(window, sources)
+        order = tick_order(rows)
+        in_order = (order[1:] > order[:-1]).all()
+        rows, owner = (rows, owner) if in_order else (rows.take(order), owner[order])
+        repeated = repeats(rows)
+        self.duplicates = int(repeated.sum())
+        self.conflicting = conflicts(rows, repeated)
+        if self.duplicates:
+            rows, owner = rows.filter(pa.array(~repeated)), owner[~repeated]
+        self.loaded_rows = _loaded_rows(rows, owner, sources, sources_index)
+        super().__init__(window, rows)
+
+    def confirm(self, cursor: psycopg.Cursor) -> None:
+        cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
+        if read_sources(cursor, self.window) != list(self.sources):
+            raise Stale("objects were registered while these were read")
+        if not self._load.force and read_orphaned(cursor, self.window):
+            raise Stale("an object disappeared")
+
+    def record(self, cursor: psycopg.Cursor) -> None:
+        columns: list[list[object]] = [[], [], [], [], []]
+        for source, rows in zip(self.sources, self.loaded_rows, strict=True):
+            for column, value in zip(columns, (source.bucket_5m, source.asset, source.uri, source.etag, rows), strict=True):
+                column.append(value)
+        cursor.execute(_MARK_LOADED, columns)
+        cursor.execute(_MARK_EMPTY_LOADED, (self.window.start, self.window.end))
+        cursor.execute(_MARK_UNLOADED, (self.window.start, self.window.end))
+        advance(cursor, TABLE, {feed.label for feed in self._load.feeds})
+
+    def again(self) -> Iterator[Replacement]:
+        # A load of its own, because the one that made this part is busy with the next in another thread.
+        load = self._load
+        again = TickLoad(load.connect, load.zone, load.feeds, self.window, commit_rows=load.commit_rows, force=load.force)
+        again.refused = load.refused
+        with again:
+            yield from again.parts(self.window)
+
+
+class TickLoad(Replacements):
+    """All replacements of a range of slices: iterate over it once.
+
+    Args:
+        connect: opens a connection to the store; this one reads the registry while another writes.
+        zone: the landing zone.
+        feeds: what lands there.
+        window: slices to load.
+        commit_rows: about how many rows are prepared and committed together.
+        force: also replace slices of which an object has disappeared since they were loaded.
+        progress: told how many slices are committed.
+
+    Raises:
+        UserError: at the end, where slices were refused (promise 6: their rows stay), or when something cannot be read.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection],
+        zone: LandingZone,
+        feeds: Sequence[Feed],
+        window: Window,
+        *,
+        commit_rows: int,
+        force: bool = False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self._progress = progress
+        self.connect, self.zone, self.feeds, self.window = connect, zone, feeds, window
+        self.commit_rows, self.force = commit_rows, force
+        self.refused: dict[datetime, str] = {}
+        self.result = LoadResult()
+        self._large: dict[tuple[str, str], SlicedObject] = {}
+
+    def __enter__(self) -> TickLoad:
+        self.connection = self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+        for large in self._large.values():
+            large.close()
+        self._large.clear()
+
+    def __iter__(self) -> Iterator[Replacement]:
+        with self:
+            for day in self.window.days():
+                with server_errors(), self.connection.transaction():
+                    counts = self.connection.execute(
+                        "SELECT bucket_5m, sum(row_count)::bigint FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND bucket_5m < %s "
+                        "AND status = 'registered' GROUP BY bucket_5m ORDER BY bucket_5m",
+                        (day.start, day.end),
+                    ).fetchall()
+                for part in cut(counts, day, self.commit_rows):
+                    yield from self.parts(part)
+        if self.refused:
+            bucket, uri = min(self.refused.items())
+            raise UserError(
+                f"{len(self.refused)} slice(s) were left as they are, the first at {bucket:%Y-%m-%dT%H:%MZ}, because {uri}, "
+                "which they were loaded from, is gone: restore it, or force the load (btc-assets load --force) to drop its rows."
+            )
+
+    def parts(self, window: Window) -> Iterator[Replacement]:
+        """Replacements for one part of the range: one, or several around slices that must stay as they are."""
+        for _ in range(5):
+            with server_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
+                orphaned = {} if self.force else dict(read_orphaned(cursor, window))
+                sources = read_sources(cursor, window)
+            self.refused.update(orphaned)
+            try:
+                made = [
+                    TickReplacement(self, part, [source for source in sources if source.bucket_5m in part])
+                    for part in _without(window, orphaned)
+                ]
+            except (ObjectGone, ObjectChanged) as moved:
+                self._register_again(str(moved), sources)
+                continue
+            yield from made
+            return
+        raise UserError(f"Objects of {window} keep changing while they are read: run it again when the landing zone is at rest.")
+
+    def _register_again(self, uri: str, sources: Sequence[Source]) -> None:
+        """An object is not what it was when it was registered: put the registry right."""
+        for key in [key for key in self._large if key[0] == uri]:
+            self._large.pop(key).close()
+        prefix = next(obj.prefix for obj in (self._object(source) for source in sources) if obj.uri == uri)
+        obj = self.zone.head(uri, prefix)
+        if obj is None:
+            mark_gone(self.connection, [uri])
+        else:
+            register_group(self.connection, self.zone, [fetch(self.zone, obj)], [feed for feed in self.feeds if feed.prefix == prefix])
+
+    def read(self, window: Window, sources: Sequence[Source]) -> tuple[pa.Table, np.ndarray, dict[tuple[str, str], int]]:
+        """The rows of `sources`, each with the position of its object among them; objects are in order of their URI.
+
+        Raises:
+            ObjectGone, ObjectChanged: an object is not there any more as it was registered.
+            UserError: what is in an object differs from what was registered.
+        """
+        position = {key: i for i, key in enumerate(sorted({(source.uri, source.etag) for source in sources}))}
+        objects = {(source.uri, source.etag): self._object(source) for source in sources}
+        small = [objects[key] for key in position if objects[key].size <= SPOOL_BYTES]
+        tables: list[pa.Table] = []
+        owners: list[np.ndarray] = []
+        for prefix_objects, feeds in of_prefix(small, self.feeds).values():
+            for group in fetch_groups(self.zone, prefix_objects):
+                for fetched in group:
+                    if fetched.error is not None:
+                        raise fetched.error
+                for piece in decode_group(group, feeds):
+                    tables.append(piece.decoded.ticks)
+                    of_group = np.array([position[fetched.obj.uri, fetched.obj.etag] for fetched in group])
+                    owners.append(of_group[piece.tick_object])
+                for fetched in group:
+                    if fetched.rejected is not None:
+                        raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
+        for key in position:
+            if objects[key].size > SPOOL_BYTES:
+                ticks = self._large_object(objects[key]).take(window)
+                tables.append(ticks)
+                owners.append(np.full(len(ticks), position[key]))
+        rows = pa.concat_tables(tables) if tables else TICK_SCHEMA.empty_table()
+        owner = np.concatenate(owners) if owners else np.empty(0, np.int64)
+        bucket = int64(rows["bucket_5m"])
+        inside = (bucket >= (window.start - EPOCH) // _MICROSECOND) & (bucket < (window.end - EPOCH) // _MICROSECOND)
+        if not inside.all():
+            rows, owner = rows.filter(pa.array(inside)), owner[inside]
+        if (np.diff(owner) < 0).any():  # objects of several schemas or sizes; the earlier URI wins among repeats
+            by_object = np.argsort(owner, kind="stable")
+            rows, owner = rows.take(by_object), owner[by_object]
+        self._compare(rows, owner, sources, position)
+        return rows.combine_chunks(), owner, position
+
+    def _compare(self, rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> None:
+        counted = tick_slices(rows, owner)
+        found = {
+            (bucket, symbol, obj): count
+            for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
+        }
+        for source in sources:
+            count = found.pop((source.bucket_5m, source.asset, position[source.uri, source.etag]), 0)
+            if count != source.row_count:
+                raise UserError(
+                    f"{source.uri} holds {count} ticks of {source.asset} in slice {source.bucket_5m:%Y-%m-%dT%H:%MZ}, but "
+                    f"{source.row_count} were registered: the settings changed since, so register it again (btc-assets load --reread)."
+                )
+        if found:
+            (bucket, symbol, obj), count = next(iter(found.items()))
+            raise UserError(
+                f"{list(position)[obj][0]} holds {count} ticks of {symbol} in slice {bucket:%Y-%m-%dT%H:%MZ}, but none were registered: "
+                "the settings changed since, so register it again (btc-assets load --reread)."
+            )
+
+    def _large_object(self, obj: LandedObject) -> SlicedObject:
+        key = obj.uri, obj.etag
+        if key not in self._large:
+            with server_errors(), self.connection.transaction():
+                expected = self.connection.execute(
+                    "SELECT bucket_5m, sum(row_count)::bigint FROM landing.raw_blobs_5m "
+                    "WHERE uri = %s AND etag = %s AND status = 'registered' AND bucket_5m >= %s AND bucket_5m < %s GROUP BY bucket_5m",
+                    (*key, self.window.start, self.window.end),
+                ).fetchall()
+            feeds = [feed for feed in self.feeds if feed.prefix == obj.prefix]
+            self._large[key] = SlicedObject(self.zone, obj, feeds, dict(expected))
+        return self._large[key]
+
+    def _object(self, source: Source) -> LandedObject:
+        path = self.zone.path(source.uri)
+        prefix = next((feed.prefix for feed in self.feeds if path.startswith(f"{feed.prefix}/")), None)
+        if prefix is None or path == source.uri:
+            raise UserError(
+                f"{source.uri} is registered, but lies outside the landing zone {self.zone.url} and its feeds: correct "
+                "BTC_ASSETS_LANDING_URL or BTC_ASSETS_LANDING_FEEDS."
+            )
+        return LandedObject(source.uri, source.etag, source.size_bytes, source.last_modified, prefix)
+
+    def committed(self, replacement: Replacement) -> None:
+        assert isinstance(replacement, TickReplacement)
+        result, rows = self.result, replacement.rows
+        result.slices += len(replacement.window)
+        result.rows += len(rows)
+        result.duplicates += replacement.duplicates
+        result.conflicting += replacement.conflicting
+        result.objects.update((source.uri, source.etag) for source in replacement.sources)
+        if len(rows):
+            ids = rows["trade_id"].to_numpy()
+            first, last = int(ids.min()), int(ids.max())
+            result.first_trade_id = first if result.first_trade_id is None else min(first, result.first_trade_id)
+            result.last_trade_id = last if result.last_trade_id is None else max(last, result.last_trade_id)
+            buckets, counts = np.unique(int64(rows["bucket_5m"]), return_counts=True)
+            for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
+                result.slice_rows[EPOCH + bucket * _MICROSECOND] = count
+        self._progress(result.slices)
+
+    def metadata(self) -> dict[str, object]:
+        result = self.result
+        return {
+            "objects": len(result.objects),
+            "slices_with_ticks": len(result.slice_rows),
+            "duplicates_removed": result.duplicates,
+            "conflicting_duplicates": result.conflicting,
+            "first_trade_id": result.first_trade_id,
+            "last_trade_id": result.last_trade_id,
+        }
+
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def read_sources(cursor: psycopg.Cursor, window: Window) -> list[Source]:
+    """What is registered for a window, by slice, symbol and URI."""
+    cursor.execute(_SOURCES, (window.start, window.end))
+    return [Source(*row) for row in cursor]
+
+
+def read_orphaned(cursor: psycopg.Cursor, window: Window) -> list[tuple[datetime, str]]:
+    """Slices whose rows come from an object that is gone, with one such object."""
+    cursor.execute(_ORPHANED, (window.start, window.end))
+    return [(bucket, uri) for bucket, uri in cursor]
+
+
+def _without(window: Window, buckets: Iterable[datetime]) -> Iterator[Window]:
+    start = window.start
+    for bucket in sorted(buckets):
+        if bucket > start:
+            yield Window(start, bucket)
+        start = bucket + SLICE
+    if start < window.end:
+        yield Window(start, window.end)
+
+
+def _loaded_rows(rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> list[int]:
+    """For each source, how many of its rows are kept."""
+    counted = tick_slices(rows, owner)
+    kept = {
+        (bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
+    }
+    return [kept.get((source.bucket_5m, source.asset, position[source.uri, source.etag]), 0) for source in sources]

@@ -1,0 +1,75 @@
+"""Ticks in Arrow: the one canonical schema that every format decodes to, and what makes a tick valid and unique."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+TABLE = "market_data.btc_ticks"
+
+TIME = pa.timestamp("us", "UTC")
+PRICE = pa.decimal128(18, 8)
+QUANTITY = pa.decimal128(24, 12)
+
+TICK_SCHEMA = pa.schema(
+    [
+        pa.field("bucket_5m", TIME, nullable=False),
+        pa.field("event_time", TIME, nullable=False),
+        pa.field("trade_time", TIME, nullable=False),
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("trade_id", pa.int64(), nullable=False),
+        pa.field("price", PRICE, nullable=False),
+        pa.field("quantity", QUANTITY, nullable=False),
+        pa.field("buyer_order_id", pa.int64()),
+        pa.field("seller_order_id", pa.int64()),
+        pa.field("is_market_maker", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def tick_order(ticks: pa.Table) -> np.ndarray:
+    """Indices that sort by `(bucket_5m, symbol, trade_id)`; rows of one key keep their order."""
+    keys = [ticks["trade_id"].to_numpy(), symbol_codes(ticks), int64(ticks["bucket_5m"])]
+    step = [np.diff(key) for key in keys]
+    if len(ticks) < 2 or (not step[1].any() and (step[2] >= 0).all() and ((step[0] >= 0) | (step[2] > 0)).all()):
+        return np.arange(len(ticks))  # the common case, one symbol in order: nothing to sort
+    return np.lexsort(keys)
+
+
+def repeats(ordered: pa.Table) -> np.ndarray:
+    """Which rows of an ordered table repeat the key of the row before them."""
+    same = np.zeros(len(ordered), bool)
+    if len(ordered) > 1:
+        keys = [ordered["trade_id"].to_numpy(), symbol_codes(ordered), int64(ordered["bucket_5m"])]
+        same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    return same
+
+
+def conflicts(ordered: pa.Table, repeated: np.ndarray) -> int:
+    """How many repeated rows differ from the row that is kept in their stead."""
+    if not repeated.any():
+        return 0
+    kept = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(ordered))))
+    these, those = ordered.take(np.flatnonzero(repeated)), ordered.take(kept[repeated])
+    differs = np.zeros(len(these), bool)
+    for name in ordered.column_names:
+        one, other = these[name], those[name]
+        equal = pc.fill_null(pc.equal(one, other), False)
+        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
+        differs |= ~pc.or_(equal, both_null).to_numpy()
+    return int(differs.sum())
+
+
+def symbol_codes(ticks: pa.Table) -> np.ndarray:
+    """The symbols as small integers in the order of their names."""
+    encoded = ticks["symbol"].combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks() if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object))) if len(encoded.dictionary) else np.empty(0, int)
+    return rank[encoded.indices.to_numpy(zero_copy_only=False)] if len(encoded) else np.empty(0, int)
+
+
+def int64(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """A column of times as microseconds since 1970."""
+    return column.cast(pa.int64()).to_numpy() if isinstance(column, pa.ChunkedArray) else column.cast(pa.int64()).to_numpy(zero_copy_only=False)

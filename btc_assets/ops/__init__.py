@@ -1,0 +1,1 @@
+"""Room `ops`: keeping the store healthy, and saying how it is."""

@@ -1,0 +1,36 @@
+"""DAGSTER_HOME: the instance that the CLI, `make dev` and the workers share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from btc_assets.settings import settings
+
+_DAGSTER_YAML = """\
+# Written by btc-assets; edit it as you like, it is not written again.
+
+storage:
+  custom:
+    module: btc_assets.ops.dagster_storage
+    class: StoreStorage
+
+# A worker that was killed leaves its run STARTED; monitoring ends it.
+run_monitoring:
+  enabled: true
+  max_runtime_seconds: 14400
+
+telemetry:
+  enabled: false
+"""
+
+
+def prepare_dagster_home() -> Path:
+    """Make DAGSTER_HOME (default: `dagster` in `BTC_ASSETS_HOME`) with a dagster.yaml, set the variable and return it."""
+    home = Path(os.environ.get("DAGSTER_HOME") or settings().home / "dagster")
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "dagster.yaml"
+    if not file.exists():
+        file.write_text(_DAGSTER_YAML)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home

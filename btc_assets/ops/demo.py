@@ -1,0 +1,42 @@
+"""The demo's own corner of `BTC_ASSETS_HOME`, and `make dev` on top of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import datetime
+
+from btc_assets.settings import DEMO_ENV, PREFIX, Settings, settings
+from btc_assets.slices import KEY_FORMAT
+
+
+def prepare(name: str, start: datetime | None = None) -> Settings:
+    """Point this process, and every later one without a `.env`, at the demo `name`.
+
+    A demo has an embedded database and a landing directory of its own, so that demos of several files keep apart and
+    nothing of the user's is touched.
+
+    Args:
+        name: of the database and the directory.
+        start: where its partitions start, once that is known.
+    """
+    home = settings().home
+    landing = home / f"landing_{name}"
+    landing.mkdir(parents=True, exist_ok=True)
+    values = {"DATABASE": name, "LANDING_URL": landing.as_uri()}
+    if start is not None:
+        values["PARTITIONS_START"] = start.strftime(KEY_FORMAT)
+        lines = [f"{PREFIX}{key}={value}\n" for key, value in values.items()]
+        (home / DEMO_ENV).write_text("# Left by the last `btc-assets demo`; used where there is no .env\n" + "".join(lines))
+    for key in ("DSN", "DAGSTER_DSN", "S3_ENDPOINT", "S3_REGION"):
+        os.environ.pop(PREFIX + key, None)
+    os.environ.update({PREFIX + key: value for key, value in values.items()})
+    settings.cache_clear()
+    return settings()
+
+
+def run_dev(port: int) -> int:
+    """Run the webserver and the daemon until they are stopped; returns their exit status."""
+    command = [sys.executable, "-m", "dagster", "dev", "--module-name", "btc_assets.definitions"]
+    return subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)])

@@ -1,0 +1,102 @@
+"""Running the main job in this process, for those who want no UI."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from btc_assets.errors import UserError
+from btc_assets.ops.dagster_home import prepare_dagster_home
+from btc_assets.slices import KEY_FORMAT, SLICE, Window
+
+
+@dataclass
+class IngestReport:
+    """What a run of the main job did."""
+
+    window: Window
+    seconds: float
+    objects: int = 0
+    slices: int = 0
+    ticks: int = 0
+    candles: int = 0
+    checks: int = 0
+    failed_checks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def checks_passed(self) -> bool:
+        return not self.failed_checks
+
+
+def ingest(window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:
+    """Run the job `ingest` over a range of slices, recorded in Dagster's instance like any other run.
+
+    Raises:
+        UserError: the run failed; the sentence is the failed step's.
+    """
+    from btc_assets.settings import settings
+
+    first = settings().first_slice
+    if window.start < first:
+        raise UserError(
+            f"The range starts at {window.start:{KEY_FORMAT}}, before the first slice {first:{KEY_FORMAT}}: set "
+            f"BTC_ASSETS_PARTITIONS_START={window.start:{KEY_FORMAT}} or earlier."
+        )
+    prepare_dagster_home()
+    import dagster as dg
+
+    from btc_assets.database import connect
+    from btc_assets.definitions import defs
+    from btc_assets.market_data import candles
+    from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+
+    started = time.perf_counter()
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def("ingest").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            tags={RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)},
+            run_config={
+                "ops": {
+                    "landing__raw_blobs_5m": {"config": {"reread": reread}},
+                    "market_data__btc_ticks": {"config": {"force": force}},
+                },
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+        )
+    if not result.success:
+        raise UserError(_failure(result))
+    report = IngestReport(window, time.perf_counter() - started)
+    for key in (dg.AssetKey(["landing", "raw_blobs_5m"]), dg.AssetKey(["market_data", "btc_ticks"])):
+        metadata = _metadata(result, key)
+        report.objects = metadata.get("objects_listed", report.objects)
+        report.ticks = metadata.get("dagster/row_count", report.ticks)
+        report.slices = metadata.get("slices_with_ticks", report.slices)
+    for evaluation in result.get_asset_check_evaluations():
+        report.checks += 1
+        if not evaluation.passed:
+            name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+            examples = evaluation.metadata.get("examples")
+            report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
+    with connect(autocommit=True) as connection:
+        report.candles = sum(candles.count(connection, interval, window) for interval in candles.INTERVALS)
+    return report
+
+
+def _metadata(result, key) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    """Of one materialisation; all slices of a range run carry the same."""
+    for event in result.all_events:
+        if event.is_step_materialization and event.asset_key == key:
+            return {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
+    return {}
+
+
+def _failure(result) -> str:  # type: ignore[no-untyped-def]
+    for event in result.all_node_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data is not None:
+                return data.user_failure_data.description
+            cause = data.error.cause or data.error if data.error else None
+            return f"Step {event.step_key} failed: {cause.message.strip() if cause else 'no error was recorded'}"
+    return "The run failed before its first step: see its log in the Dagster UI."

@@ -1,0 +1,72 @@
+"""What is landed, loaded, missing and rejected, by day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import psycopg
+
+from btc_assets.database import server_errors
+from btc_assets.slices import DAY, SLICE, Window
+
+_DAYS = """
+SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset,
+       sum(objects)::bigint, sum(size_bytes)::bigint, sum(row_count)::bigint, sum(loaded_rows)::bigint,
+       count(*) FILTER (WHERE objects > 0),
+       count(*) FILTER (WHERE state = 'loaded' OR state = 'rejected' AND loaded_at IS NOT NULL),
+       count(*) FILTER (WHERE state IN ('pending', 'stale')),
+       count(*) FILTER (WHERE state IN ('source gone', 'lost')),
+       sum(rejected_objects)::bigint,
+       min(bucket_5m), max(bucket_5m)
+FROM landing.slices
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+_REJECTED_ROWS = """
+SELECT (bucket_5m AT TIME ZONE 'UTC')::date, count(*) FROM landing.rejected_rows
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1
+"""
+
+
+@dataclass(frozen=True)
+class DayStatus:
+    """One day of one symbol; slices are counted by what the registry says of them.
+
+    `missing` are slices without any object between the first and the last slice with one, in all that was asked for.
+    """
+
+    day: date
+    symbol: str
+    objects: int
+    bytes: int
+    landed_rows: int
+    loaded_rows: int
+    slices: int
+    loaded: int
+    waiting: int
+    gone: int
+    missing: int
+    rejected_objects: int
+    rejected_rows: int
+
+
+def read_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:
+    """The days of a window on which something landed."""
+    with server_errors(), connection.transaction():
+        rows = connection.execute(_DAYS, {"start": window.start, "end": window.end}).fetchall()
+        rejected = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())
+    first = {symbol: min(row[11] for row in rows if row[1] == symbol) for symbol in {row[1] for row in rows}}
+    last = {symbol: max(row[12] for row in rows if row[1] == symbol) for symbol in first}
+    statuses = []
+    for day, symbol, objects, size, landed, loaded_rows, slices, loaded, waiting, gone, rejected_objects, *_ in rows:
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        expected = (min(midnight + DAY, last[symbol] + SLICE) - max(midnight, first[symbol])) // SLICE
+        statuses.append(
+            DayStatus(
+                day, symbol, objects, size, landed, loaded_rows, slices, loaded, waiting, gone, expected - slices,
+                rejected_objects, rejected.get(day, 0),
+            )
+        )  # fmt: skip
+    return statuses

@@ -1,0 +1,45 @@
+"""The one partitions definition that all 5-minute assets share, and how many slices one run of a backfill carries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg
+
+from btc_assets.settings import settings
+from btc_assets.slices import KEY_FORMAT, SLICE, Window, floor_slice, parse_time
+
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+
+five_minutes = dg.TimeWindowPartitionsDefinition(
+    start=settings().first_slice, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC"
+)
+
+# `dagster asset materialize --partition-range` needs a single run; fanning a long backfill out over workers needs many.
+# It cannot be both at once, so a process that fans out sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
+backfill_policy = (
+    dg.BackfillPolicy.multi_run(settings().backfill_slices_per_run)
+    if settings().backfill_slices_per_run
+    else dg.BackfillPolicy.single_run()
+)
+
+
+def run_window(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Window:
+    """The slices of this run, whether it is for one partition or for a range."""
+    start, end = context.partition_time_window
+    return Window(start, end)
+
+
+def check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection) -> Window:
+    """The slices that a check looks at: those of its run, or where it runs by itself, the last week that has landed."""
+    tags = context.run.tags
+    first = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG)
+    last = tags.get(RANGE_END_TAG) or first
+    if first and last:
+        return Window(parse_time(first), parse_time(last) + SLICE)
+    newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m").fetchone()
+    end = (newest[0] if newest and newest[0] else floor_slice(datetime.now(UTC))) + SLICE
+    return Window(end - timedelta(days=7), end)

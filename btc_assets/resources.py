@@ -1,0 +1,50 @@
+"""Dagster resources: the store and the landing zone, as the settings of the process name them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import psycopg
+
+from btc_assets.database import connect
+from btc_assets.errors import UserError
+from btc_assets.landing.objects import LandingZone
+from btc_assets.settings import settings
+
+
+class Store(dg.ConfigurableResource):
+    """The PostgreSQL that the rooms live in. Its address comes from the settings, so no secret is in Dagster's config."""
+
+    def connect(self) -> psycopg.Connection:
+        """A new connection, outside a transaction."""
+        return connect()
+
+
+class Landing(dg.ConfigurableResource):
+    """The landing zone."""
+
+    def zone(self) -> LandingZone:
+        """Open it.
+
+        Raises:
+            UserError: it does not exist, or there are no credentials.
+        """
+        config = settings()
+        if config.landing_url is None:
+            (config.home / "landing").mkdir(parents=True, exist_ok=True)  # ours to make; a directory that was named is not
+        return LandingZone(
+            config.landing,
+            endpoint=config.s3_endpoint,
+            region=config.s3_region,
+            etag=config.landing_etag,
+            concurrency=config.fetch_concurrency,
+        )
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Show a `UserError` in Dagster as its one sentence, without retries: what a person must mend does not pass by itself."""
+    try:
+        yield
+    except UserError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error

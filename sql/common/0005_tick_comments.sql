@@ -1,0 +1,11 @@
+COMMENT ON TABLE market_data.btc_ticks IS 'Trades as the exchange reported them, one row each';
+COMMENT ON COLUMN market_data.btc_ticks.bucket_5m IS 'Start of the 5-minute slice of event_time (UTC)';
+COMMENT ON COLUMN market_data.btc_ticks.event_time IS 'When the exchange sent the trade; equals trade_time where the source has no event time';
+COMMENT ON COLUMN market_data.btc_ticks.trade_time IS 'When the trade was made; candles go by it';
+COMMENT ON COLUMN market_data.btc_ticks.symbol IS 'Symbol label of the feed';
+COMMENT ON COLUMN market_data.btc_ticks.trade_id IS 'The exchange''s number of the trade, strictly +1 within a symbol';
+COMMENT ON COLUMN market_data.btc_ticks.price IS 'Price in quote currency (USDT)';
+COMMENT ON COLUMN market_data.btc_ticks.quantity IS 'Quantity in base currency (BTC)';
+COMMENT ON COLUMN market_data.btc_ticks.buyer_order_id IS 'Order of the buyer; NULL since the exchange stopped sending it';
+COMMENT ON COLUMN market_data.btc_ticks.seller_order_id IS 'Order of the seller; NULL since the exchange stopped sending it';
+COMMENT ON COLUMN market_data.btc_ticks.is_market_maker IS 'Whether the buyer was the maker, so that the seller took';
