@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS ops.migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE ops.migrations IS 'SQL files that have been applied; kept by btc-assets db migrate';
+COMMENT ON COLUMN ops.migrations.version IS 'Number of the file';
+COMMENT ON COLUMN ops.migrations.name IS 'Name of the file';
+COMMENT ON COLUMN ops.migrations.checksum IS 'SHA-256 of its text; a file must not change once it is applied';
+COMMENT ON COLUMN ops.migrations.applied_at IS 'When it was applied';
 """
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import dagster as dg
-import psycopg
 
 from btc_assets.settings import settings
-from btc_assets.slices import KEY_FORMAT, SLICE, Window, floor_slice, parse_time
+from btc_assets.slices import KEY_FORMAT, Window
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -27,19 +24,7 @@ backfill_policy = (
 )
 
 
-def run_window(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Window:
+def run_window(context: dg.AssetExecutionContext) -> Window:
     """The slices of this run, whether it is for one partition or for a range."""
     start, end = context.partition_time_window
     return Window(start, end)
-
-
-def check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection) -> Window:
-    """The slices that a check looks at: those of its run, or where it runs by itself, the last week that has landed."""
-    tags = context.run.tags
-    first = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG)
-    last = tags.get(RANGE_END_TAG) or first
-    if first and last:
-        return Window(parse_time(first), parse_time(last) + SLICE)
-    newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m").fetchone()
-    end = (newest[0] if newest and newest[0] else floor_slice(datetime.now(UTC))) + SLICE
-    return Window(end - timedelta(days=7), end)

@@ -130,8 +130,8 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def _unknown(variable: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(variable, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "see the table of settings in the README."
+    close = difflib.get_close_matches(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known], n=1)
+    hint = f"did you mean {PREFIX}{close[0]}?" if close else "see the table of settings in the README."
     return f"{variable} is not a setting: {hint}"
 
 

@@ -2,12 +2,11 @@
 
 import dagster as dg
 
+from btc_assets.checks import check_result, check_window
 from btc_assets.database import server_errors
-from btc_assets.partitions import check_window
 from btc_assets.resources import Store, plain_failures
 
 _ASSET = dg.AssetKey(["landing", "raw_blobs_5m"])
-_SHOWN = 20
 
 
 @dg.asset_check(asset=_ASSET, description="No object of the slices is unreadable, and none disappeared before it was loaded.")
@@ -15,19 +14,11 @@ def no_rejected_object(context: dg.AssetCheckExecutionContext, store: Store) -> 
     with plain_failures(), store.connect() as connection, server_errors():
         window = check_window(context, connection)
         rows = connection.execute(
-            "SELECT uri, reason, count(*) OVER () FROM landing.raw_blobs_5m "
-            "WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = 'rejected' OR (status = 'gone' AND loaded_at IS NULL)) "
-            "GROUP BY uri, reason ORDER BY uri LIMIT %s",
-            (window.start, window.end, _SHOWN),
+            "SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m "
+            "WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = 'rejected' OR (status = 'gone' AND loaded_at IS NULL)) ORDER BY uri",
+            (window.start, window.end),
         ).fetchall()
-    return dg.AssetCheckResult(
-        passed=not rows,
-        metadata={
-            "slices": str(window),
-            "objects": rows[0][2] if rows else 0,
-            "examples": dg.MetadataValue.md("\n".join(f"* {uri}: {reason}" for uri, reason, _ in rows) or "none"),
-        },
-    )
+    return check_result(window, [f"{uri}: {reason}" for uri, reason in rows], "objects")
 
 
 @dg.asset_check(asset=_ASSET, description="Every row of the readable objects is a valid trade of its feed.")
@@ -35,18 +26,12 @@ def no_rejected_row(context: dg.AssetCheckExecutionContext, store: Store) -> dg.
     with plain_failures(), store.connect() as connection, server_errors():
         window = check_window(context, connection)
         rows = connection.execute(
-            "SELECT reason, uri, row_number, count(*) OVER () FROM landing.rejected_rows "
-            "WHERE bucket_5m >= %s AND bucket_5m < %s ORDER BY bucket_5m, uri, row_number LIMIT %s",
-            (window.start, window.end, _SHOWN),
+            "SELECT uri, row_number, reason, count(*) OVER () FROM landing.rejected_rows "
+            "WHERE bucket_5m >= %s AND bucket_5m < %s ORDER BY bucket_5m, uri, row_number LIMIT 50",
+            (window.start, window.end),
         ).fetchall()
-    return dg.AssetCheckResult(
-        passed=not rows,
-        metadata={
-            "slices": str(window),
-            "rows": rows[0][3] if rows else 0,
-            "examples": dg.MetadataValue.md("\n".join(f"* {uri}, row {number}: {reason}" for reason, uri, number, _ in rows) or "none"),
-        },
-    )
+    problems = [f"{uri}, row {number}: {reason}" for uri, number, reason, _ in rows]
+    return check_result(window, problems, "rows_shown", rows=rows[0][3] if rows else 0)
 
 
 landing_checks = [no_rejected_object, no_rejected_row]

@@ -6,8 +6,8 @@ are converted at once; only where that fails does a slow path look at single val
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.landing.feeds import Feed
-from btc_assets.landing.formats import UNPARSED, ObjectRejected
-from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME
+from btc_assets.landing.formats import UNPARSED, ObjectRejected, storable
+from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
 from btc_assets.slices import SLICE_US
 
-# How producers spell the nine fields: the collector, the exchange's messages, the exchange's dumps.
+# How producers spell the nine fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
+# goes before a later one: `id` beside `trade_id` is somebody's own number.
 _SPELLINGS = {
     "event_time": ("event_time", "vent_time", "E"),
     "trade_time": ("trade_time", "T", "time"),
@@ -38,6 +39,20 @@ _SPELLINGS = {
 _OPTIONAL = {"event_time", "symbol", "buyer_order_id", "seller_order_id"}
 # What producers send besides, and nobody misses: e, M and X of messages, columns of dumps.
 _IGNORED = {"e", "M", "X", "quote_qty", "quoteQty", "is_best_match", "isBestMatch", "stream", UNPARSED, "__index_level_0__"}
+
+_Convert = Callable[[pa.Array], tuple[pa.Array, dict[int, str]]]  # the values, and why single ones cannot be read
+
+# Other types that may hold text; each is cast to plain strings.
+_TEXT = (
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
+
+_REJECTED = pa.schema({"index": pa.int64(), "bucket_us": pa.int64(), "reason": pa.string(), "record": pa.string()})
 
 _FIRST_TIME = int(datetime(2009, 1, 3, tzinfo=UTC).timestamp()) * 1_000_000  # the first block
 _LAST_TIME = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
@@ -77,88 +92,86 @@ def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
         rows.reject(pc.is_valid(_array(raw[UNPARSED])), "the row cannot be taken apart")
 
     symbol = _symbols(columns["symbol"], feeds, rows)
-    trade_id = rows.required("trade_id", columns["trade_id"], _int64)
-    trade_time = rows.required("trade_time", columns["trade_time"], _time)
-    event_time = rows.optional("event_time", columns["event_time"], _time, TIME)
-    event_time = pc.coalesce(event_time, trade_time)
+    trade_id = rows.required("trade_id", columns, _int64, pa.int64())
+    trade_time = rows.required("trade_time", columns, _time, TIME)
+    event_time = pc.coalesce(rows.optional("event_time", columns, _time, TIME), trade_time)
     for name, times in (("trade_time", trade_time), ("event_time", event_time)):
-        us = times.cast(pa.int64())
-        out = pc.or_(pc.less(us, _FIRST_TIME), pc.greater_equal(us, _LAST_TIME))
-        rows.reject(out, lambda i, name=name, times=times: f"{name} {times[i].as_py():%Y-%m-%dT%H:%M:%SZ} lies outside 2009 to 2100")
-    price = rows.required("price", columns["price"], partial(_decimal, type=PRICE))
-    quantity = rows.required("quantity", columns["quantity"], partial(_decimal, type=QUANTITY))
-    for name, value in (("price", price), ("quantity", quantity)):
-        rows.reject(pc.less_equal(value, pa.scalar(0, value.type)), lambda i, name=name, value=value: f"{name} {value[i].as_py().normalize():f} is not above zero")
-    buyer = rows.optional("buyer_order_id", columns["buyer_order_id"], _int64, pa.int64())
-    seller = rows.optional("seller_order_id", columns["seller_order_id"], _int64, pa.int64())
-    maker = rows.required("is_market_maker", columns["is_market_maker"], _bool)
+        rows.within_time(name, times)
+    price = rows.above_zero("price", columns, PRICE)
+    quantity = rows.above_zero("quantity", columns, QUANTITY)
+    buyer = rows.optional("buyer_order_id", columns, _int64, pa.int64())
+    seller = rows.optional("seller_order_id", columns, _int64, pa.int64())
+    maker = rows.required("is_market_maker", columns, _bool, pa.bool_())
 
-    us = event_time.cast(pa.int64()).to_numpy(zero_copy_only=False) if event_time.null_count == 0 else pc.fill_null(event_time.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    bucket = us // SLICE_US * SLICE_US
+    bucket = _us(event_time) // SLICE_US * SLICE_US
     ticks = pa.table(
         [pa.array(bucket).cast(TIME), event_time, trade_time, symbol, trade_id, price, quantity, buyer, seller, maker],
         names=TICK_SCHEMA.names,
     )
-    bad = rows.bad
-    if bad.any():
-        good = np.flatnonzero(~bad)
+    good = np.flatnonzero(~rows.bad)
+    if len(good) < len(raw):
         ticks = ticks.take(good)
-    else:
-        good = np.arange(len(raw))
-    ticks = ticks.cast(TICK_SCHEMA)
-    return Decoded(ticks, good, _rejected(raw, rows, bucket, event_time), _extra(raw))
+    return Decoded(ticks.cast(TICK_SCHEMA), good, _rejected(raw, rows, bucket), _extra(raw))
 
 
-def _rejected(raw: pa.Table, rows: _Rows, bucket: np.ndarray, event_time: pa.Array) -> pa.Table:
+def _us(times: pa.Array) -> np.ndarray:
+    return int64(pc.fill_null(times.cast(pa.int64()), 0))
+
+
+def _rejected(raw: pa.Table, rows: _Rows, bucket: np.ndarray) -> pa.Table:
+    if not rows.bad.any():
+        return _REJECTED.empty_table()
     index = np.flatnonzero(rows.bad)
     known = (bucket[index] >= _FIRST_TIME - SLICE_US) & (bucket[index] < _LAST_TIME)
-    return pa.table(
-        {
-            "index": pa.array(index, pa.int64()),
-            "bucket_us": pa.array(bucket[index], pa.int64(), mask=~known),
-            "reason": pa.array([rows.reasons[i] for i in index], pa.string()),
-            "record": pa.array([_record(raw, int(i)) for i in index], pa.string()),
-        }
-    )
+    bucket_us = pa.array(bucket[index], mask=~known)
+    reasons = [storable(rows.reasons[i]) for i in index.tolist()]
+    return pa.table([pa.array(index), bucket_us, pa.array(reasons), pa.array(_records(raw.take(index)))], schema=_REJECTED)
 
 
-def _record(raw: pa.Table, index: int) -> str:
-    row = {name: raw[name][index].as_py() for name in raw.column_names}
-    if row.get(UNPARSED) is not None:
-        return row[UNPARSED]
-    row.pop(UNPARSED, None)
-    return orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+def _records(raw: pa.Table) -> list[str]:
+    """Rows as JSON, or as the text that could not be taken apart."""
+    columns = {name: _python(raw[name].combine_chunks()) for name in raw.column_names if name != UNPARSED}
+    unparsed = _python(raw[UNPARSED].combine_chunks()) if UNPARSED in raw.column_names else [None] * len(raw)
+    return [
+        storable(str(text))
+        if text is not None
+        else orjson.dumps({name: column[i] for name, column in columns.items()}, default=str).decode()
+        for i, text in enumerate(unparsed)
+    ]
 
 
 def _extra(raw: pa.Table) -> tuple[str, ...]:
     known = _IGNORED.union(*_SPELLINGS.values())
-    return tuple(name for name in raw.column_names if name not in known)
+    return tuple(storable(name) for name in raw.column_names if name not in known)
 
 
-def _columns(raw: pa.Table) -> dict[str, pa.Array | None]:
-    """The nine fields under their own names, whatever the producer calls them and in whatever order they come."""
-    found: dict[str, pa.Array | None] = {}
-    for field, spellings in _SPELLINGS.items():
-        present = [raw[name] for name in raw.column_names if name in spellings]
-        found[field] = pc.coalesce(*map(_array, present)) if len(present) > 1 else _array(present[0]) if present else None
-    missing = [field for field, column in found.items() if column is None and field not in _OPTIONAL]
-    if missing and not (UNPARSED in raw.column_names and set(raw.column_names) <= {UNPARSED}):
-        shown = ", ".join(raw.column_names[:12]) or "none"
+def _columns(raw: pa.Table) -> dict[str, list[pa.Array]]:
+    """The columns of each of the nine fields, whatever the producer calls them and in whatever order they come."""
+    names = set(raw.column_names)
+    if len(names) < raw.num_columns:
+        raise ObjectRejected(f"it has several columns of one name (its columns: {_shown(raw)}): keep one of each")
+    found = {field: [_array(raw[name]) for name in spellings if name in names] for field, spellings in _SPELLINGS.items()}
+    missing = [field for field, columns in found.items() if not columns and field not in _OPTIONAL]
+    if missing and names != {UNPARSED}:
         raise ObjectRejected(
-            f"it is of another schema: no column for {', '.join(missing)} (its columns: {shown}); move it out of the landing zone "
+            f"it is of another schema: no column for {', '.join(missing)} (its columns: {_shown(raw)}); move it out of the landing zone "
             "or land it as trades"
         )
     return found
 
 
+def _shown(raw: pa.Table) -> str:
+    return ", ".join(name[:40] for name in raw.column_names[:12]) or "none"
+
+
 def _array(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece, and text of any type as plain strings."""
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type) or pa.types.is_binary(array.type):
-        array = array.cast(pa.string())
+    if not pa.types.is_primitive(array.type) and any(is_text(array.type) for is_text in _TEXT):
+        with suppress(pa.ArrowInvalid):  # bytes that are no text stay bytes, and fail as what they should have been
+            array = array.cast(pa.string())
     return array
 
 
@@ -174,37 +187,48 @@ class _Rows:
             if not pc.any(mask).as_py():
                 return
             mask = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
-        for i in np.flatnonzero(mask & ~self.bad):
-            self.reasons[int(i)] = reason if isinstance(reason, str) else reason(int(i))
+        for i in np.flatnonzero(mask & ~self.bad).tolist():
+            self.reasons[i] = reason if isinstance(reason, str) else reason(i)
         self.bad |= mask
 
-    def required(self, name: str, column: pa.Array | None, convert: Callable[[pa.Array], tuple[pa.Array, dict[int, str]]]) -> pa.Array:
-        if column is None:
-            column = pa.nulls(len(self.bad))
-        values = self.optional(name, column, convert, None)
+    def optional(self, name: str, columns: dict[str, list[pa.Array]], convert: _Convert, type: pa.DataType) -> pa.Array:
+        """The field, of several columns the first that has a value in a row, and null where there is none."""
+        return self._converted(name, columns[name], convert, type)
+
+    def required(self, name: str, columns: dict[str, list[pa.Array]], convert: _Convert, type: pa.DataType) -> pa.Array:
+        values = self._converted(name, columns[name][:1], convert, type)
         if values.null_count:
             self.reject(pc.is_null(values), f"{name} is null")
         return values
 
-    def optional(
-        self, name: str, column: pa.Array | None, convert: Callable[[pa.Array], tuple[pa.Array, dict[int, str]]], type: pa.DataType | None
-    ) -> pa.Array:
-        if column is None or (type is not None and pa.types.is_null(column.type)):
-            return pa.nulls(len(self.bad), type)
-        values, unreadable = convert(column)
-        if unreadable:
-            mask = np.zeros(len(self.bad), bool)
-            mask[list(unreadable)] = True
-            self.reject(mask, lambda i: f"{name} {unreadable[i]}")
+    def above_zero(self, name: str, columns: dict[str, list[pa.Array]], type: pa.Decimal128Type) -> pa.Array:
+        values = self.required(name, columns, partial(_decimal, type=type), type)
+        self.reject(pc.less_equal(values, pa.scalar(0, type)), lambda i: f"{name} {values[i].as_py().normalize():f} is not above zero")
         return values
 
+    def within_time(self, name: str, times: pa.Array) -> None:
+        us = _us(times)
+        outside = ((us < _FIRST_TIME) | (us >= _LAST_TIME)) & times.is_valid().to_numpy(zero_copy_only=False)
+        self.reject(outside, lambda i: f"{name} {np.datetime64(int(us[i]) // 1_000_000, 's')}Z lies outside 2009 to 2100")
 
-def _symbols(column: pa.Array | None, feeds: Sequence[Feed], rows: _Rows) -> pa.Array:
-    if column is None:
-        if len(feeds) > 1:
+    def _converted(self, name: str, columns: Sequence[pa.Array], convert: _Convert, type: pa.DataType) -> pa.Array:
+        converted = [pa.nulls(len(self.bad), type)] if not columns else []
+        for column in columns:
+            values, unreadable = convert(column)
+            converted.append(values)
+            if unreadable:
+                mask = np.zeros(len(self.bad), bool)
+                mask[list(unreadable)] = True
+                self.reject(mask, {i: f"{name} {reason}" for i, reason in unreadable.items()}.__getitem__)
+        return pc.coalesce(*converted) if len(converted) > 1 else converted[0]
+
+
+def _symbols(columns: Sequence[pa.Array], feeds: Sequence[Feed], rows: _Rows) -> pa.Array:
+    if not columns:
+        if len(feeds) > 1 and not rows.bad.all():
             raise ObjectRejected("it has no symbol column, but its prefix is shared by several symbols: land each under its own prefix")
         return pa.repeat(feeds[0].label, len(rows.bad))
-    column = column.cast(pa.string())
+    column = columns[0] if pa.types.is_string(columns[0].type) else _by_value(columns[0], str, pa.string(), "a symbol")[0]
     rows.reject(pc.is_null(column), "symbol is null")
     if len(feeds) == 1 and pc.all(pc.equal(column, feeds[0].symbol), skip_nulls=False).as_py():
         return column if feeds[0].symbol == feeds[0].label else pa.repeat(feeds[0].label, len(column))
@@ -214,11 +238,20 @@ def _symbols(column: pa.Array | None, feeds: Sequence[Feed], rows: _Rows) -> pa.
     return pa.array([feed.label for feed in feeds]).take(position)
 
 
+def _python(column: pa.Array) -> list[object]:
+    """The values as Python's own, or as text where Python has none (the year 20000, an unknown time zone)."""
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError, LookupError):
+        ones = (column.slice(i, 1) for i in range(len(column)))
+        return [None if one.null_count else " ".join(one.to_string().split())[2:-2] for one in ones]
+
+
 def _by_value(column: pa.Array, convert: Callable[[object], object], type: pa.DataType, what: str) -> tuple[pa.Array, dict[int, str]]:
     """The slow path: one value at a time, keeping what cannot be read apart."""
     values: list[object] = []
     unreadable: dict[int, str] = {}
-    for i, value in enumerate(column.to_pylist()):
+    for i, value in enumerate(_python(column)):
         try:
             values.append(None if value is None else convert(value))
         except (ValueError, ArithmeticError, TypeError):
@@ -231,31 +264,26 @@ def _by_value(column: pa.Array, convert: Callable[[object], object], type: pa.Da
 
 
 def _int64(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
-    if pa.types.is_int64(column.type):
-        return column, {}
-    if pa.types.is_null(column.type):
-        return column.cast(pa.int64()), {}
-    if pa.types.is_integer(column.type) or pa.types.is_string(column.type):
-        try:
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_null(kind):
+        with suppress(pa.ArrowInvalid):
             return column.cast(pa.int64()), {}
-        except pa.ArrowInvalid:
-            pass
-    if pa.types.is_floating(column.type):
-        # pandas turns integers with gaps into floats: NaN is a gap, and below 2^53 every integer is exact.
+    exact = 1 << 53
+    if pa.types.is_floating(kind):
+        # pandas turns integers with gaps into floats: NaN is a gap, and below 2^53 (2^24 for float32) every integer is exact.
+        exact = 1 << (np.finfo(kind.to_pandas_dtype()).nmant + 1)
         column = column.cast(pa.float64())
-        values = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
-        whole = pc.all(pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), float(1 << 53)))).as_py()
-        if whole in (True, None):
-            return values.cast(pa.int64()), {}
-        column = values
-    return _by_value(column, _to_int64, pa.int64(), "an integer")
+        column = pc.if_else(pc.is_nan(column), None, column)
+        if pc.all(pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), float(exact)))).as_py():
+            return column.cast(pa.int64()), {}
+    return _by_value(column, partial(_to_int64, exact=exact), pa.int64(), "an integer")
 
 
-def _to_int64(value: object) -> int | None:
+def _to_int64(value: object, exact: int = 1 << 53) -> int | None:
     if isinstance(value, str) and not value.strip():
         return None
     number = Decimal(str(value))
-    if number != number.to_integral_value() or abs(number) > _INT64_MAX or (isinstance(value, float) and abs(value) >= 1 << 53):
+    if number != number.to_integral_value() or abs(number) > _INT64_MAX or (isinstance(value, float) and abs(value) >= exact):
         raise ValueError
     return int(number)
 
@@ -265,25 +293,20 @@ def _to_int64(value: object) -> int | None:
 
 def _time(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
     kind = column.type
-    if pa.types.is_null(kind):
-        return column.cast(TIME), {}
-    if pa.types.is_timestamp(kind):
-        if kind.unit == "ns":
-            column = pc.floor_temporal(column, unit="microsecond")
-        column = column.cast(pa.timestamp("us", kind.tz))
-        return (column.cast(TIME) if kind.tz else pc.assume_timezone(column, "UTC")), {}
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_string(kind):
+        for target in (TIME, pa.timestamp("us"), pa.int64()):
+            with suppress(pa.ArrowInvalid):
+                column.slice(0, 1).cast(target)  # fails in no time where the whole column would take its time to fail
+                return _time(column.cast(target))
+    elif pa.types.is_timestamp(kind):
+        with suppress(pa.ArrowInvalid):  # a time beyond the year 290000
+            us = column.cast(pa.timestamp("us", kind.tz), safe=kind.unit != "ns")
+            return us.cast(pa.int64()).cast(TIME), {}
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        if kind == pa.float64():  # nanoseconds are beyond 2^53: the microsecond next to them is what was meant
+            column = pc.if_else(pc.greater_equal(pc.abs(column), 1e17), pc.round(pc.divide(column, 1e3)), column)
         epoch, unreadable = _int64(column)
         return _epoch(epoch), unreadable
-    if pa.types.is_string(kind):
-        try:
-            return column.cast(TIME), {}
-        except pa.ArrowInvalid:
-            pass
-        try:
-            return _epoch(column.cast(pa.int64())), {}
-        except pa.ArrowInvalid:
-            return _by_value(column, _to_time, TIME, "a time")
     return _by_value(column, _to_time, TIME, "a time")
 
 
@@ -296,13 +319,10 @@ def _epoch(column: pa.Array) -> pa.Array:
 
 
 def _to_time(value: object) -> datetime | None:
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     text = str(value).strip()
-    if not text:
-        return None
-    if text.lstrip("+-").isdigit():
-        return _epoch(pa.array([int(text)], pa.int64()))[0].as_py()
+    with suppress(ValueError, ArithmeticError):
+        number = _to_int64(text)
+        return None if number is None else _epoch(pa.array([number], pa.int64()))[0].as_py()
     time = datetime.fromisoformat(text)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
@@ -311,30 +331,39 @@ def _to_time(value: object) -> datetime | None:
 
 
 def _decimal(column: pa.Array, type: pa.Decimal128Type) -> tuple[pa.Array, dict[int, str]]:
-    kind = column.type
-    if pa.types.is_floating(kind) and kind != pa.float64():
-        column = column.cast(pa.string())  # the shortest text that gives the same float32 is what was meant
-    elif pa.types.is_floating(kind):
+    if column.type == pa.float64():
         return _decimal_of_floats(column, type)
     try:
+        if pa.types.is_floating(column.type):
+            column = column.cast(pa.string())  # the shortest text that gives the same float32 is what was meant
+        elif pa.types.is_integer(column.type):
+            column = column.cast(pa.decimal128(38, type.scale))
         return column.cast(type), {}
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        places = type.scale
-        return _by_value(
-            column, partial(_to_decimal, type=type), type, f"a decimal with at most {type.precision - places} digits before and {places} after the point"
-        )
+        return _decimal_by_value(column, type)
+
+
+def _decimal_by_value(column: pa.Array, type: pa.Decimal128Type) -> tuple[pa.Array, dict[int, str]]:
+    what = f"a decimal with at most {type.precision - type.scale} digits before and {type.scale} after the point"
+    return _by_value(column, partial(_to_decimal, type=type), type, what)
 
 
 def _decimal_of_floats(column: pa.Array, type: pa.Decimal128Type) -> tuple[pa.Array, dict[int, str]]:
-    """Rounding to 8 decimals recovers the exchange's own decimal below 9e7; as integers, 10 times faster than Arrow's cast."""
-    valid = ~column.is_null().to_numpy(zero_copy_only=False)
-    value = pc.fill_null(column, 0.0).to_numpy(zero_copy_only=False)
-    units = np.rint(value * 1e8)
-    limit = 9.2e18 / 10 ** (type.scale - 8)
-    fits = np.abs(units) < limit  # False for NaN and infinities as well
-    if not fits[valid].all():
-        return _by_value(column, partial(_to_decimal, type=type), type, "a finite decimal that the column can hold")
-    return decimal128(units.astype(np.int64) * 10 ** (type.scale - 8), type, valid), {}
+    """Rounding to 8 decimals recovers the exchange's own decimal; as integers, 10 times faster than Arrow's cast.
+
+    The product is off by less than half a unit up to 2^51 units (22.5 million). Above, each float's shortest text is taken.
+    """
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    step = 10 ** (type.scale - 8)
+    with np.errstate(over="ignore"):
+        units = np.rint(pc.fill_null(column, 0.0).to_numpy(zero_copy_only=False) * 1e8)
+    exact = np.abs(units) < min(1 << 51, (1 << 63) // step)  # False for NaN and infinities as well
+    if exact.all():
+        return decimal128(units.astype(np.int64) * step, type, valid), {}
+    rest = np.flatnonzero(~exact)
+    slow, unreadable = _decimal_by_value(column.take(rest), type)
+    fast = decimal128(np.where(exact, units, 0).astype(np.int64) * step, type, valid)
+    return pc.replace_with_mask(fast, ~exact, slow), {int(rest[i]): reason for i, reason in unreadable.items()}
 
 
 def decimal128(units: np.ndarray, type: pa.Decimal128Type, valid: np.ndarray | None = None) -> pa.Array:
@@ -349,13 +378,11 @@ def decimal128(units: np.ndarray, type: pa.Decimal128Type, valid: np.ndarray | N
 def _to_decimal(value: object, type: pa.Decimal128Type) -> Decimal | None:
     if isinstance(value, str) and not value.strip():
         return None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError
     number = round(Decimal(repr(value)), 8) if isinstance(value, float) else Decimal(str(value).strip())
-    exponent = Decimal(1).scaleb(-type.scale)
-    if not number.is_finite() or number.quantize(exponent) != number or abs(number) >= Decimal(10) ** (type.precision - type.scale):
+    exact = number.quantize(Decimal(1).scaleb(-type.scale))
+    if exact != number or abs(number) >= Decimal(10) ** (type.precision - type.scale):
         raise InvalidOperation
-    return number.quantize(exponent)
+    return exact
 
 
 # ---- booleans

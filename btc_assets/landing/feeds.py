@@ -66,11 +66,11 @@ def prefixes(feeds: tuple[Feed, ...]) -> tuple[str, ...]:
 
 def folder_time(prefix: str, path: str) -> datetime | None:
     """The wall clock in an object's folders (UTC, to the minute, hour or day), or None where they hold no time."""
-    match = _FOLDER.match(path.removeprefix(prefix).strip("/"))
+    match = _FOLDER.match(path.removeprefix(f"{prefix}/"))
     if match is None:
         return None
     try:
-        return datetime(*(int(part) for part in match.groups() if part), tzinfo=UTC)  # type: ignore[misc]
+        return datetime(*(int(part) for part in match.groups() if part), tzinfo=UTC)  # type: ignore[arg-type]
     except ValueError:
         return None
 

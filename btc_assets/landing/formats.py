@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import lzma
 import re
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -33,8 +35,20 @@ _HEADERLESS = {
 UNPARSED = "__unparsed__"
 
 
+# What the parsers raise for bytes that are not what they claim to be.
+_DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+
+
 class ObjectRejected(Exception):
     """The object cannot be read; the message is one sentence for a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(storable(reason))
+
+
+def storable(text: str) -> str:
+    """The text without NUL, which PostgreSQL's text and jsonb cannot hold."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def read_object(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
@@ -43,105 +57,132 @@ def read_object(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
     Raises:
         ObjectRejected: here or while the tables are read: empty, truncated, or of no known format.
     """
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    if size == 0:
-        raise ObjectRejected("the object is empty (0 bytes): land it again")
     with _open(source) as file:
         magic = file.read(4)
+    if not magic:
+        raise ObjectRejected("the object is empty (0 bytes): land it again")
     if magic == b"PAR1":
-        # A batch of our own size keeps memory bounded for large files; small ones are read in one call, which is faster.
-        return "parquet", _guard("Parquet", _parquet(source, whole=isinstance(source, bytes)))
-    if magic[:2] == b"\x1f\x8b":
-        name = _text_format(lambda: gzip.open(_open(source)), "gzip")
-        return f"{name}.gz", _guard(f"{name}.gz", _text(name, gzip.open(_open(source))))
-    if magic == b"PK\x03\x04":
+        return "parquet", _guard("Parquet", _parquet(source))
+    if magic in (b"PK\x03\x04", b"PK\x05\x06"):
         return "csv.zip", _guard("zip", _zip(source))
+    if magic[:2] == b"\x1f\x8b":
+        name = _text_format(lambda: _gunzip(source), "gzip")
+        return f"{name}.gz", _guard(f"{name}.gz", _text(name, lambda: _gunzip(source)))
     name = _text_format(lambda: _open(source), "text")
-    return name, _guard(name, _text(name, _open(source)))
+    return name, _guard(name, _text(name, lambda: _open(source)))
 
 
 def _open(source: bytes | Path) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
+def _gunzip(source: bytes | Path) -> BinaryIO:
+    return gzip.open(io.BytesIO(source) if isinstance(source, bytes) else source)  # type: ignore[return-value]
+
+
 def _guard(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     try:
         yield from tables
-    except (pa.ArrowException, OSError, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ObjectRejected(f"its {name} content is damaged or truncated ({text}): land it again") from error
+    except _DAMAGE as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: BaseException) -> ObjectRejected:
+    text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return ObjectRejected(f"its {name} content is damaged or truncated ({text}): land it again")
 
 
 def _text_format(opened: Callable[[], BinaryIO], what: str) -> str:
     try:
         with opened() as file:
             head = file.read(4096)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ObjectRejected(f"its {what} content is damaged or truncated ({error}): land it again") from error
-    if not head.strip():
-        raise ObjectRejected("the object holds no rows, not even a header: land it again")
+    except _DAMAGE as error:
+        raise _damaged(what, error) from error
     if b"\0" in head:
         raise ObjectRejected("its format is unknown: land Parquet, CSV or JSON lines, plain, gzipped or (CSV) zipped")
-    return "jsonl" if re.match(rb"\s*(\d+\s+)?\{", head) else "csv"
+    # Any line, because the first one may be broken.
+    return "jsonl" if re.search(rb"^(\xef\xbb\xbf)?\s*(\d+\s+)?\{", head, re.MULTILINE) else "csv"
 
 
-def _text(name: str, file: BinaryIO) -> Iterator[pa.Table]:
-    with file:
+def _text(name: str, opened: Callable[[], BinaryIO]) -> Iterator[pa.Table]:
+    with opened() as file:
         yield from _json_lines(file) if name == "jsonl" else _csv(file)
 
 
-def _parquet(source: bytes | Path, whole: bool) -> Iterator[pa.Table]:
+def _parquet(source: bytes | Path) -> Iterator[pa.Table]:
     reader = pa.BufferReader(source) if isinstance(source, bytes) else source
     with pq.ParquetFile(reader, page_checksum_verification=True, pre_buffer=False) as file:
-        if whole:
-            yield file.read(use_threads=False)
+        if isinstance(source, bytes):  # small, and faster in one call
+            tables = iter([file.read(use_threads=False)])
         else:
-            schema = file.schema_arrow
-            yield from (pa.Table.from_batches([b], schema) for b in file.iter_batches(BATCH_ROWS, use_threads=False))
-            if file.metadata.num_rows == 0:
-                yield schema.empty_table()
+            batches = file.iter_batches(BATCH_ROWS, use_threads=False)
+            tables = itertools.chain((pa.Table.from_batches([batch]) for batch in batches), [file.schema_arrow.empty_table()])
+        for table in tables:
+            table.validate(full=True)  # that text is UTF-8 and an index has its dictionary entry is not looked at in reading
+            yield table
 
 
 def _zip(source: bytes | Path) -> Iterator[pa.Table]:
-    with zipfile.ZipFile(_open(source)) as archive:
+    with _open(source) as file, zipfile.ZipFile(file) as archive:
         members = [m for m in archive.infolist() if not m.is_dir() and m.filename.lower().endswith(".csv") and "__MACOSX" not in m.filename]
         if not members:
             raise ObjectRejected("the zip file holds no .csv file: land the dump as the exchange publishes it")
         for member in members:
-            yield from _csv(archive.open(member))  # type: ignore[arg-type]
+            with archive.open(member) as content:
+                yield from _csv(content)  # type: ignore[arg-type]
 
 
 def _csv(file: BinaryIO) -> Iterator[pa.Table]:
-    buffered = io.BufferedReader(file)  # type: ignore[arg-type]  # a stream of bytes is enough
-    first = buffered.readline()
+    buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
+    first = next((line for line in buffered if line.strip()), b"")
+    if not first:
+        raise ObjectRejected("the object holds no rows, not even a header: land it again")
     cells = [cell.strip().strip('"') for cell in first.decode("utf-8-sig").rstrip("\r\n").split(",")]
+    names: list[str] = cells
+    stream: io.IOBase = buffered
     if all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
         if len(cells) not in _HEADERLESS:
             raise ObjectRejected(f"it has no header line and {len(cells)} columns, which is no dump that is known: add a header")
         names, stream = _HEADERLESS[len(cells)], _Rejoined(first, buffered)
-    else:
-        names, stream = cells, buffered
-    bad: list[str] = []
+    bad: list[pa_csv.InvalidRow] = []
 
     def keep(row: pa_csv.InvalidRow) -> str:
-        bad.append(row.text)
+        bad.append(row)
         return "skip"
 
-    if not buffered.peek(1) and stream is buffered:
-        yield pa.table({name: pa.array([], pa.string()) for name in names})
-        return
-    reader = pa_csv.open_csv(
-        stream,
-        read_options=pa_csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK, use_threads=False),
-        parse_options=pa_csv.ParseOptions(invalid_row_handler=keep),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=["", "NaN", "nan", "null", "None"]
-        ),
+    empty = pa.table({name: pa.array([], pa.string()) for name in names})
+    batches = (
+        pa_csv.open_csv(
+            stream,
+            read_options=pa_csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK, use_threads=False),
+            parse_options=pa_csv.ParseOptions(invalid_row_handler=keep),
+            convert_options=pa_csv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=["", "NaN", "nan", "null", "None"]
+            ),
+        )
+        if stream is not buffered or buffered.peek(1)
+        else ()
     )
-    for batch in reader:
-        yield pa.Table.from_batches([batch])
-    if bad:
-        yield pa.table({**{name: pa.nulls(len(bad), pa.string()) for name in names}, UNPARSED: bad})
+    number = 1
+    for table in itertools.chain((pa.Table.from_batches([batch]) for batch in batches), [empty]):
+        table = _with_unparsed(table, bad, number)
+        number += len(table)
+        if len(table) or number == 1:
+            yield table
+
+
+def _with_unparsed(table: pa.Table, bad: list[pa_csv.InvalidRow], number: int) -> pa.Table:
+    """Put the rows that the parser left out of `table`, whose first row has that number, back into their places."""
+    count = 0
+    while count < len(bad) and bad[count].number <= number + len(table) + count:
+        count += 1
+    if not count:
+        return table
+    rows = pa.table({UNPARSED: [row.text for row in bad[:count]]})
+    before = [row.number - number - i for i, row in enumerate(bad[:count])]
+    del bad[:count]
+    order = np.insert(np.arange(len(table)), before, np.arange(len(table), len(table) + count))
+    return pa.concat_tables([table, rows], promote_options="default").take(order)
 
 
 class _Rejoined(io.RawIOBase):
@@ -163,17 +204,15 @@ class _Rejoined(io.RawIOBase):
 
 
 def _json_lines(file: BinaryIO) -> Iterator[pa.Table]:
-    lines = (line for line in io.BufferedReader(file) if line.strip())  # type: ignore[arg-type]
+    lines = (line for line in io.BufferedReader(file) if line.strip())  # type: ignore[type-var]
+    names: dict[str, None] = {}  # of all blocks so far: what one block happens not to have is null in it, not missing
     while block := list(itertools.islice(lines, BATCH_ROWS)):
-        records, unparsed = [], []
-        for line in block:
-            record = _message(line)
-            records.append(record or {})
-            unparsed.append(None if record is not None else line.decode("utf-8", "replace").strip())
-        names = dict.fromkeys(itertools.chain.from_iterable(records))
-        table = {name: pa.array([_scalar(record.get(name)) for record in records], pa.string()) for name in names}
-        if any(unparsed):
-            table[UNPARSED] = pa.array(unparsed, pa.string())
+        records = [_message(line) for line in block]
+        names.update(dict.fromkeys(itertools.chain.from_iterable(filter(None, records))))
+        table = {name: pa.array([_scalar((record or {}).get(name)) for record in records], pa.string()) for name in names}
+        if None in records or not names:
+            texts = [line.decode("utf-8", "replace").strip() for line in block]
+            table[UNPARSED] = pa.array(texts, pa.string(), mask=np.array([record is not None for record in records]))
         yield pa.table(table)
 
 

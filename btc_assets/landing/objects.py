@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
@@ -20,8 +23,9 @@ from btc_assets.errors import UserError
 from btc_assets.landing.feeds import folder_path, folder_time
 from btc_assets.slices import DAY, Window, floor_day
 
-SPOOL_BYTES = 8 << 20  # an object above this goes to a temporary file, so that memory does not grow with it
+SPOOL_BYTES = 8 << 20  # an object above this is read in pieces of this size, to a temporary file: memory does not grow with it
 READ_ATTEMPTS = 3
+_REQUEST_SECONDS = 30
 _MD5_ETAG = re.compile(r'^"?([0-9a-f]{32})"?$')
 _STORES: dict[str, ObjectStore] = {}  # `memory:///name` stores live as long as the process
 
@@ -39,8 +43,9 @@ class LandedObject:
     @property
     def folder_time(self) -> datetime | None:
         """The collector's wall clock when it opened the object, from its folders."""
-        at = self.uri.find(f"/{self.prefix}/")
-        return folder_time(self.prefix, self.uri[at + 1 :]) if at >= 0 else None
+        # Searched from the end, because the landing zone's own URL may hold the prefix as well.
+        match = re.search(rf"/({re.escape(self.prefix)}/\d{{4}}(?:/\d\d){{2,4}}/[^/]+)$", self.uri)
+        return folder_time(self.prefix, match[1]) if match else None
 
 
 class ObjectGone(Exception):
@@ -55,41 +60,53 @@ class ObjectCorrupt(Exception):
     """The bytes do not match their checksum, however often they are read."""
 
 
+class _Interrupted(UserError):
+    """Reading broke off on the way; it is worth another attempt."""
+
+
 class LandingZone:
     """A bucket, a directory or memory that exchange feeds land in.
 
     Args:
         url: `s3://bucket/prefix`, `file:///directory` or `memory:///name`.
-        endpoint: of an S3-compatible server; AWS where it is None. `http://` is accepted for local servers.
+        endpoint: of an S3-compatible server, `http://` or `https://`; AWS where neither it nor AWS_ENDPOINT_URL is set.
         region: of the bucket; else what the AWS configuration says.
         etag: `md5` where a 32-digit ETag is the MD5 of the bytes (plain S3 and most servers), `opaque` where it
             is not (SSE-KMS); then S3 objects are read with the checksum that S3 stored.
         concurrency: objects read at once.
+        retries: how often a request to S3 is repeated, ever later, before it counts as failed.
 
     Raises:
-        UserError: a directory that does not exist, or a URL of another kind.
+        UserError: a directory that does not exist, a URL or an endpoint of another kind, or no AWS credentials.
     """
 
     def __init__(
-        self, url: str, *, endpoint: str | None = None, region: str | None = None, etag: str = "md5", concurrency: int = 16
+        self,
+        url: str,
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        etag: str = "md5",
+        concurrency: int = 16,
+        retries: int = 5,
     ) -> None:
         self.url = url.rstrip("/")
         self.etag_is_md5 = etag == "md5"
         self.concurrency = concurrency
-        self._endpoint, self._region = endpoint, region
-        parts = urlsplit(self.url)
-        self.scheme = parts.scheme
-        if parts.scheme == "s3":
-            self._bucket, self._key_prefix = parts.netloc, parts.path.strip("/")
-            self.store: ObjectStore = _s3_store(parts.netloc, self._key_prefix, endpoint, region)
-        elif parts.scheme == "file":
-            root = Path(unquote(parts.path))
+        self.scheme, _, rest = self.url.partition("://")
+        place, _, path = rest.partition("/")
+        if self.scheme == "s3" and place:
+            self._s3 = _S3(place, path.strip("/"), endpoint, region, concurrency, retries)
+            self.store: ObjectStore = self._s3.store()
+        elif self.scheme == "file" and place in ("", "localhost"):
+            root = Path("/" + unquote(path))
             if not root.is_dir():
                 raise UserError(
                     f"The landing zone {root} is not a directory: create it, or set BTC_ASSETS_LANDING_URL to where objects land."
                 )
+            self.url = root.as_uri()  # one spelling, because URIs are keys in the registry
             self.store = LocalStore(root)
-        elif parts.scheme == "memory":
+        elif self.scheme == "memory":
             self.store = _STORES.setdefault(self.url, MemoryStore())
         else:
             raise UserError(f"The landing zone {url!r} must be s3://bucket/prefix or file:///directory.")
@@ -105,7 +122,7 @@ class LandingZone:
         """
         folders = list(_folders(prefix, window))
         with ThreadPoolExecutor(min(self.concurrency, len(folders))) as pool:
-            listed = [obj for objects in pool.map(lambda f: list(self._list(f, prefix)), folders) for obj in objects]
+            listed = [obj for objects in pool.map(lambda folder: list(self._list(prefix, *folder)), folders) for obj in objects]
         return sorted(obj for obj in listed if (at := obj.folder_time) is not None and at in window)
 
     def uri_range(self, prefix: str, window: Window) -> tuple[str, str]:
@@ -116,15 +133,18 @@ class LandingZone:
         """Every object below `prefix`, in the store's order."""
         return self._list(prefix, prefix)
 
-    def _list(self, folder: str, prefix: str) -> Iterator[LandedObject]:
+    def _list(self, prefix: str, folder: str, deep: bool = True) -> Iterator[LandedObject]:
         try:
-            for batch in obstore.list(self.store, folder, chunk_size=1000):
+            if deep:
+                batches: Iterable[Sequence[obstore.ObjectMeta]] = obstore.list(self.store, folder, chunk_size=1000)
+            else:
+                batches = [obstore.list_with_delimiter(self.store, folder)["objects"]]
+            for batch in batches:
                 for meta in batch:
-                    yield LandedObject(
-                        f"{self.url}/{meta['path']}", meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix
-                    )
+                    if not _is_hidden(meta["path"], meta["size"]):
+                        yield LandedObject(f"{self.url}/{meta['path']}", meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix)
         except (BaseError, OSError) as error:
-            raise UserError(f"Listing {self.url}/{folder} failed ({_first_line(error)}): {self._advice()}") from error
+            raise self._failure(f"Listing {self.url}/{folder}", error) from error
 
     def head(self, uri: str, prefix: str) -> LandedObject | None:
         """The object as it is now, or None; asked of the store itself, because a listing can fail to show it."""
@@ -133,7 +153,7 @@ class LandingZone:
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:
-            raise UserError(f"Looking up {uri} failed ({_first_line(error)}): {self._advice()}") from error
+            raise self._failure(f"Looking up {uri}", error) from error
         return LandedObject(uri, meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix)
 
     def read(self, obj: LandedObject) -> tuple[bytes | Path, str]:
@@ -142,137 +162,216 @@ class LandingZone:
         A large object comes as the path of a temporary file, which the caller removes.
 
         Raises:
-            ObjectGone, ObjectChanged: it is not the object that was listed.
+            ObjectGone, ObjectChanged: it is not the object that was listed; the message is its URI.
             ObjectCorrupt: its bytes do not match its checksum.
             UserError: the store does not answer.
         """
-        expected = _MD5_ETAG.match(obj.etag) if self.etag_is_md5 and self.scheme == "s3" else None
-        if self.scheme == "s3" and expected is None:
-            return self._read_with_stored_checksum(obj)
+        md5 = _MD5_ETAG.match(obj.etag) if self.scheme == "s3" and self.etag_is_md5 else None
+        failure: Exception
         for _ in range(READ_ATTEMPTS):
-            data, digest, size = self._get(obj)
-            if size == obj.size and (expected is None or digest == expected[1]):
-                return data, "md5" if expected else "none"
+            try:
+                if self.scheme == "s3" and md5 is None:
+                    verified, pieces = self._open_with_stored_checksum(obj)
+                else:
+                    verified, pieces = "md5" if md5 else "none", self._pieces(obj)
+                data, size, digest = _spool(pieces) if obj.size > SPOOL_BYTES else _join(pieces)
+            except (ObjectCorrupt, _Interrupted) as error:
+                failure = error
+                continue
+            if size == obj.size and (md5 is None or digest == md5[1]):
+                return data, verified
             if isinstance(data, Path):
-                data.unlink(missing_ok=True)
-        raise ObjectCorrupt(
-            f"the bytes do not match the object's size or the MD5 in its ETag, read {READ_ATTEMPTS} times: upload it again "
-            "(in a bucket with SSE-KMS, where an ETag is no MD5, set BTC_ASSETS_LANDING_ETAG=opaque)"
-        )
+                data.unlink()
+            failure = ObjectCorrupt(
+                f"the bytes do not match the object's size or the MD5 in its ETag, read {READ_ATTEMPTS} times: upload it again "
+                "(in a bucket with SSE-KMS, where an ETag is no MD5, set BTC_ASSETS_LANDING_ETAG=opaque)"
+            )
+        raise failure
 
-    def _get(self, obj: LandedObject) -> tuple[bytes | Path, str, int]:
-        path = self.path(obj.uri)
-        # LocalStore has its own idea of an ETag and memory numbers its versions, so If-Match works for each of them.
+    def _pieces(self, obj: LandedObject) -> Iterator[bytes]:
+        # Each piece is a request of its own for this ETag (files have one, too): an object that is overwritten meanwhile
+        # is noticed, no request takes long, and obstore's stream of a file that is cut short never ends.
         options: obstore.GetOptions = {"if_match": obj.etag} if obj.etag else {}
         try:
-            result = obstore.get(self.store, path, options=options)
-            if obj.size <= SPOOL_BYTES:
-                data = result.bytes().to_bytes()
-                return data, hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data)
-            digest = hashlib.md5(usedforsecurity=False)
-            size = 0
-            with tempfile.NamedTemporaryFile(prefix="btc_assets-", delete=False) as file:
-                try:
-                    for chunk in result.stream(min_chunk_size=1 << 20):
-                        view = memoryview(chunk)
-                        digest.update(view)
-                        size += file.write(view)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
-            return Path(file.name), digest.hexdigest(), size
-        except (NotFoundError, FileNotFoundError):
-            raise ObjectGone(obj.uri) from None
+            for start in range(0, max(obj.size, 1), SPOOL_BYTES):
+                if obj.size > SPOOL_BYTES:
+                    options["range"] = (start, min(start + SPOOL_BYTES, obj.size))
+                yield obstore.get(self.store, self.path(obj.uri), options=options).bytes().to_bytes()
         except PreconditionError:
             raise ObjectChanged(obj.uri) from None
         except (BaseError, OSError) as error:
-            raise UserError(f"Reading {obj.uri} failed ({_first_line(error)}): {self._advice()}") from error
+            if isinstance(error, NotFoundError | FileNotFoundError) and "NoSuchBucket" not in str(error):
+                raise ObjectGone(obj.uri) from None
+            # A file can shrink between its opening and its reading; obstore itself repeats requests to S3.
+            raise self._failure(f"Reading {obj.uri}", error, UserError if self.scheme == "s3" else _Interrupted) from error
 
-    def _read_with_stored_checksum(self, obj: LandedObject) -> tuple[bytes | Path, str]:
-        # Neither obstore nor an opaque ETag can tell a flipped byte; boto3 compares the checksum that S3 stored.
+    def _open_with_stored_checksum(self, obj: LandedObject) -> tuple[str, Iterator[bytes]]:
+        """Neither obstore nor an opaque ETag can tell a flipped byte; boto3 compares the checksum that S3 stored."""
         from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
+        from botocore.httpchecksum import StreamingChecksumBody
 
-        client = _boto3_session(self._region).client("s3", endpoint_url=self._endpoint)
-        key = "/".join(filter(None, (self._key_prefix, self.path(obj.uri))))
-        for attempt in range(READ_ATTEMPTS):
+        try:
+            answer = self._s3.client().get_object(
+                Bucket=self._s3.bucket,
+                Key="/".join(filter(None, (self._s3.prefix, self.path(obj.uri)))),
+                ChecksumMode="ENABLED",
+                **({"IfMatch": obj.etag} if obj.etag else {}),
+            )
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == 404 and error.response.get("Error", {}).get("Code") != "NoSuchBucket":
+                raise ObjectGone(obj.uri) from None
+            if status == 412:
+                raise ObjectChanged(obj.uri) from None
+            raise self._failure(f"Reading {obj.uri}", error) from error
+        except BotoCoreError as error:
+            raise self._failure(f"Reading {obj.uri}", error) from error
+
+        def pieces() -> Iterator[bytes]:
             try:
-                answer = client.get_object(Bucket=self._bucket, Key=key, IfMatch=obj.etag, ChecksumMode="ENABLED")
-                verified = "s3" if any(name.startswith("Checksum") for name in answer) else "none"
-                if obj.size <= SPOOL_BYTES:
-                    return answer["Body"].read(), verified
-                with tempfile.NamedTemporaryFile(prefix="btc_assets-", delete=False) as file:
-                    for chunk in answer["Body"].iter_chunks(1 << 20):
-                        file.write(chunk)
-                return Path(file.name), verified
+                yield from answer["Body"].iter_chunks(SPOOL_BYTES)
             except FlexibleChecksumError as error:
-                if attempt == READ_ATTEMPTS - 1:
-                    raise ObjectCorrupt("the bytes do not match the checksum that S3 stored: upload it again") from error
-            except ClientError as error:
-                code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                if code == 404:
-                    raise ObjectGone(obj.uri) from None
-                if code == 412:
-                    raise ObjectChanged(obj.uri) from None
-                raise UserError(f"Reading {obj.uri} failed ({_first_line(error)}): {self._advice()}") from error
-            except BotoCoreError as error:
-                raise UserError(f"Reading {obj.uri} failed ({_first_line(error)}): {self._advice()}") from error
-        raise AssertionError("unreachable")
+                raise ObjectCorrupt(
+                    f"the bytes do not match the checksum that S3 stored, read {READ_ATTEMPTS} times: upload it again"
+                ) from error
+            except BotoCoreError as error:  # boto3 does not repeat a request whose body is cut
+                raise self._failure(f"Reading {obj.uri}", error, _Interrupted) from error
+
+        # boto3 compares nothing where S3 keeps a checksum of the parts' checksums, or one of a kind that it cannot compute.
+        return "s3" if isinstance(answer["Body"], StreamingChecksumBody) else "none", pieces()
 
     def put(self, path: str, data: bytes) -> str:
         """Store `data` at `path` below the landing zone's URL and return its URI."""
         try:
             obstore.put(self.store, path, data)
         except (BaseError, OSError) as error:
-            raise UserError(f"Writing {self.url}/{path} failed ({_first_line(error)}): {self._advice()}") from error
+            raise self._failure(f"Writing {self.url}/{path}", error) from error
         return f"{self.url}/{path}"
 
-    def delete(self, uris: Iterable[str]) -> None:
-        """Remove objects."""
-        obstore.delete(self.store, [self.path(uri) for uri in uris])
+    def _failure(self, what: str, error: Exception, kind: type[UserError] = UserError) -> UserError:
+        advice = (
+            "check the bucket in BTC_ASSETS_LANDING_URL, BTC_ASSETS_S3_ENDPOINT, BTC_ASSETS_S3_REGION and the AWS credentials."
+            if self.scheme == "s3"
+            else "check BTC_ASSETS_LANDING_URL and the rights on that directory."
+        )
+        return kind(f"{what} failed ({_reason(error)}): {advice}")
 
-    def _advice(self) -> str:
-        if self.scheme == "s3":
-            return "check the bucket in BTC_ASSETS_LANDING_URL, BTC_ASSETS_S3_ENDPOINT and the AWS credentials."
-        return "check BTC_ASSETS_LANDING_URL and the rights on that directory."
 
-
-def _folders(prefix: str, window: Window) -> Iterator[str]:
+def _folders(prefix: str, window: Window) -> Iterator[tuple[str, bool]]:
+    """The folders to list, and whether with all that is below them."""
     for day in window.days():
+        midnight = floor_day(day.start)
         if day.end - day.start == DAY:
-            yield f"{prefix}/{day.start:%Y/%m/%d}"
+            yield f"{prefix}/{midnight:%Y/%m/%d}", True
             continue
-        hour = floor_day(day.start) + (day.start - floor_day(day.start)) // timedelta(hours=1) * timedelta(hours=1)
+        if day.start == midnight:
+            yield f"{prefix}/{midnight:%Y/%m/%d}", False  # what lies in the day's own folder counts as landed at midnight
+        hour = midnight + (day.start - midnight) // timedelta(hours=1) * timedelta(hours=1)
         while hour < day.end:
-            yield f"{prefix}/{hour:%Y/%m/%d/%H}"
+            yield f"{prefix}/{hour:%Y/%m/%d/%H}", True
             hour += timedelta(hours=1)
 
 
-def _boto3_session(region: str | None):  # type: ignore[no-untyped-def]  # boto3 makes its types at run time
-    import boto3
+def _is_hidden(path: str, size: int) -> bool:
+    """What is no landed object: `.name` (as rsync calls a file until it is whole) and the empty object that marks a folder."""
+    name = path.rpartition("/")[2]
+    return name.startswith(".") or (size == 0 and re.fullmatch(r"\d\d", name) is not None)
 
-    return boto3.Session(region_name=region)
+
+def _join(pieces: Iterable[bytes]) -> tuple[bytes, int, str]:
+    data = b"".join(pieces)
+    return data, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _s3_store(bucket: str, prefix: str, endpoint: str | None, region: str | None) -> S3Store:
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    session = _boto3_session(region)
-    if session.get_credentials() is None:
+def _spool(pieces: Iterable[bytes]) -> tuple[Path, int, str]:
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with tempfile.NamedTemporaryFile(prefix="btc_assets-", delete=False) as file:
+            path = Path(file.name)
+            try:
+                for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                return path, file.tell(), digest.hexdigest()
+            except BaseException:
+                path.unlink()
+                raise
+    except OSError as error:
         raise UserError(
-            f"No AWS credentials were found for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role."
+            f"A large object cannot be kept in {tempfile.gettempdir()} while it is read ({error.strerror}): "
+            "make room there, or set TMPDIR to a directory with more."
+        ) from error
+
+
+class _S3:
+    """One AWS session, and the two kinds of client that are made from it."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None, concurrency: int, retries: int) -> None:
+        import boto3
+        from botocore.exceptions import BotoCoreError
+
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and not re.match(r"https?://[^/]", endpoint):
+            raise UserError(f"The S3 endpoint {endpoint!r} must begin with http:// or https://: correct BTC_ASSETS_S3_ENDPOINT.")
+        self.bucket, self.prefix = bucket, prefix
+        self._endpoint, self._concurrency, self._retries = endpoint and endpoint.rstrip("/"), concurrency, retries
+        try:
+            self._session = boto3.Session(region_name=region)
+            credentials = self._session.get_credentials()
+        except BotoCoreError as error:
+            raise UserError(
+                f"The AWS configuration cannot be used ({_reason(error)}): correct the AWS_* variables or the profile."
+            ) from error
+        if credentials is None:
+            raise UserError(
+                f"No AWS credentials were found for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role."
+            )
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def store(self) -> S3Store:
+        """The one for listing and bulk reads."""
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        config: dict[str, object] = {"region": self._session.region_name or "us-east-1"}
+        if self._endpoint:
+            config |= {"endpoint": self._endpoint, "virtual_hosted_style_request": False}
+        return S3Store(
+            self.bucket,
+            prefix=self.prefix or None,
+            config=config,  # type: ignore[arg-type]
+            client_options={
+                "allow_http": bool(self._endpoint and self._endpoint.startswith("http://")),
+                "timeout": timedelta(seconds=_REQUEST_SECONDS),
+            },
+            retry_config={"max_retries": self._retries, "retry_timeout": timedelta(seconds=2 * _REQUEST_SECONDS)},
+            credential_provider=Boto3CredentialProvider(self._session),
         )
-    config: dict[str, object] = {"region": session.region_name or "us-east-1"}
-    if endpoint:
-        config |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        config=config,  # type: ignore[arg-type]
-        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://")), "timeout": timedelta(seconds=30)},
-        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
-        credential_provider=Boto3CredentialProvider(session),
-    )
+
+    def client(self) -> Any:  # boto3 makes its types at run time
+        """boto3's; it costs as much as a hundred reads, so there is one for all threads."""
+        from botocore.config import Config
+
+        with self._lock:  # a session must not make two clients at once
+            if self._client is None:
+                self._client = self._session.client(
+                    "s3",
+                    endpoint_url=self._endpoint,
+                    config=Config(
+                        retries={"total_max_attempts": self._retries + 1, "mode": "standard"},
+                        read_timeout=_REQUEST_SECONDS,
+                        max_pool_connections=self._concurrency,
+                    ),
+                )
+            return self._client
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """What went wrong, out of the many lines of a store's error: S3's own words, the system's, or the first line."""
+    text = str(error)
+    if match := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL):
+        return f"{match[1]}: {match[2]}".rstrip(".")
+    if match := re.search(r'(?:message|error): "([^"]+)"', text):
+        return match[1]
+    return next((line.strip(" :.") for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -2,15 +2,13 @@
 
 import dagster as dg
 
+from btc_assets.checks import check_result, check_window
 from btc_assets.database import server_errors
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.partitions import check_window
 from btc_assets.resources import Store, plain_failures
-from btc_assets.slices import Window
 
 _TICKS = dg.AssetKey(["market_data", "btc_ticks"])
-_SHOWN = 50
 
 
 @dg.asset_check(asset=_TICKS, description="Trade ids are contiguous inside the slices and from one to the next.")
@@ -19,7 +17,7 @@ def trade_ids_contiguous(context: dg.AssetCheckExecutionContext, store: Store) -
         connection.autocommit = True
         window = check_window(context, connection)
         gaps = read_gaps(connection, window)
-    return _result(window, gaps, "gaps", trades_missing=sum(gap.missing for gap in gaps))
+    return check_result(window, gaps, "gaps", trades_missing=sum(gap.missing for gap in gaps))
 
 
 @dg.asset_check(asset=_TICKS, description="No trade stands in two slices.")
@@ -28,7 +26,7 @@ def no_trade_twice(context: dg.AssetCheckExecutionContext, store: Store) -> dg.A
         connection.autocommit = True
         window = check_window(context, connection)
         repeats = read_repeats(connection, window)
-    return _result(window, repeats, "repeats")
+    return check_result(window, repeats, "repeats")
 
 
 @dg.asset_check(asset=_TICKS, description="The table holds the rows that the registry says were loaded, and every registered object is loaded.")
@@ -52,17 +50,7 @@ def registry_equals_table(context: dg.AssetCheckExecutionContext, store: Store) 
         f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table"
         for bucket, asset, state, loaded, ticks in rows
     ]
-    return _result(window, differences, "differences")
-
-
-def _result(window: Window, problems: list, name: str, **numbers: int) -> dg.AssetCheckResult:  # type: ignore[type-arg]
-    listed = [f"* {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        listed.append(f"* and {len(problems) - _SHOWN} more")
-    return dg.AssetCheckResult(
-        passed=not problems,
-        metadata={"slices": str(window), name: len(problems), **numbers, "examples": dg.MetadataValue.md("\n".join(listed) or "none")},
-    )
+    return check_result(window, differences, "differences")
 
 
 def _candle_check(interval: str) -> dg.AssetChecksDefinition:
@@ -75,7 +63,7 @@ def _candle_check(interval: str) -> dg.AssetChecksDefinition:
         with plain_failures(), store.connect() as connection, server_errors():
             window = check_window(context, connection)
             differences = candles.read_differences(connection, interval, window)
-        return _result(window, differences, "differences")
+        return check_result(window, differences, "differences")
 
     return volume_equals_ticks
 

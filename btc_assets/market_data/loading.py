@@ -36,7 +36,7 @@ ORDER BY bucket_5m, asset, uri
 
 _ORPHANED = """
 SELECT DISTINCT bucket_5m, uri FROM landing.raw_blobs_5m
-WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'gone' AND loaded_at IS NOT NULL AND loaded_rows > 0
+WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'gone' AND loaded_at IS NOT NULL AND row_count > 0
 ORDER BY bucket_5m, uri
 """
 

@@ -30,9 +30,9 @@ TICK_SCHEMA = pa.schema(
 
 def tick_order(ticks: pa.Table) -> np.ndarray:
     """Indices that sort by `(bucket_5m, symbol, trade_id)`; rows of one key keep their order."""
-    keys = [ticks["trade_id"].to_numpy(), symbol_codes(ticks), int64(ticks["bucket_5m"])]
-    step = [np.diff(key) for key in keys]
-    if len(ticks) < 2 or (not step[1].any() and (step[2] >= 0).all() and ((step[0] >= 0) | (step[2] > 0)).all()):
+    trade_id, symbol, bucket = keys = _keys(ticks)
+    in_order = (bucket[1:] > bucket[:-1]) | ((bucket[1:] == bucket[:-1]) & (trade_id[1:] >= trade_id[:-1]))
+    if in_order.all() and not np.diff(symbol).any():
         return np.arange(len(ticks))  # the common case, one symbol in order: nothing to sort
     return np.lexsort(keys)
 
@@ -40,10 +40,13 @@ def tick_order(ticks: pa.Table) -> np.ndarray:
 def repeats(ordered: pa.Table) -> np.ndarray:
     """Which rows of an ordered table repeat the key of the row before them."""
     same = np.zeros(len(ordered), bool)
-    if len(ordered) > 1:
-        keys = [ordered["trade_id"].to_numpy(), symbol_codes(ordered), int64(ordered["bucket_5m"])]
-        same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in _keys(ordered)])
     return same
+
+
+def _keys(ticks: pa.Table) -> list[np.ndarray]:
+    """The columns of the key as numbers, the last one first."""
+    return [ticks["trade_id"].to_numpy(), symbol_codes(ticks), int64(ticks["bucket_5m"])]
 
 
 def conflicts(ordered: pa.Table, repeated: np.ndarray) -> int:
@@ -64,12 +67,10 @@ def conflicts(ordered: pa.Table, repeated: np.ndarray) -> int:
 def symbol_codes(ticks: pa.Table) -> np.ndarray:
     """The symbols as small integers in the order of their names."""
     encoded = ticks["symbol"].combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks() if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
-    rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object))) if len(encoded.dictionary) else np.empty(0, int)
-    return rank[encoded.indices.to_numpy(zero_copy_only=False)] if len(encoded) else np.empty(0, int)
+    rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object)))
+    return rank[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def int64(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A column of times as microseconds since 1970."""
-    return column.cast(pa.int64()).to_numpy() if isinstance(column, pa.ChunkedArray) else column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    """A column of times, without nulls, as microseconds since 1970."""
+    return column.cast(pa.int64()).to_numpy()

@@ -94,6 +94,10 @@ GROUP BY bucket_5m, asset
 HAVING bool_or(status <> 'superseded' OR loaded_at IS NOT NULL);
 
 COMMENT ON VIEW landing.slices IS 'One row a slice and symbol: its objects and whether they are loaded';
+COMMENT ON COLUMN landing.slices.bucket_5m IS 'Start of the slice (UTC)';
+COMMENT ON COLUMN landing.slices.asset IS 'Symbol label of the feed';
+COMMENT ON COLUMN landing.slices.first_event_time IS 'Earliest event time in those objects';
+COMMENT ON COLUMN landing.slices.last_event_time IS 'Latest event time in those objects';
 COMMENT ON COLUMN landing.slices.objects IS 'Readable objects that cover the slice';
 COMMENT ON COLUMN landing.slices.rejected_objects IS 'Objects of the slice that could not be read';
 COMMENT ON COLUMN landing.slices.uris IS 'URIs of the readable objects';

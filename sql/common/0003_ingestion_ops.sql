@@ -32,3 +32,4 @@ COMMENT ON COLUMN ops.retention_jobs.enabled IS 'Whether it is to run';
 COMMENT ON COLUMN ops.retention_jobs.state IS 'declared, applied or drifted';
 COMMENT ON COLUMN ops.retention_jobs.last_run_at IS 'When it last ran';
 COMMENT ON COLUMN ops.retention_jobs.last_result IS 'How that went';
+COMMENT ON COLUMN ops.retention_jobs.created_at IS 'When it was first declared';

@@ -3,6 +3,7 @@
 DO $$
 DECLARE
     level text;
+    relation text;
 BEGIN
     FOREACH level IN ARRAY ARRAY['1s', '30s', '1m', '5m', '1h', '1d'] LOOP
         EXECUTE format($ddl$
@@ -27,19 +28,24 @@ BEGIN
             COMMENT ON VIEW market_data.%1$I IS 'Candles of %3$s by trade time, as the exchange defines them; no row where there was no trade';
             COMMENT ON COLUMN market_data.%1$I.bucket IS 'Start of the candle (UTC); filter by it, the index serves that';
             COMMENT ON COLUMN market_data.%1$I.bucket_5m IS 'Slice that the candle starts in';
-            COMMENT ON COLUMN market_data.%1$I.symbol IS 'Symbol label of the feed';
-            COMMENT ON COLUMN market_data.%1$I.open IS 'Price of the trade with the lowest id';
-            COMMENT ON COLUMN market_data.%1$I.high IS 'Highest price';
-            COMMENT ON COLUMN market_data.%1$I.low IS 'Lowest price';
-            COMMENT ON COLUMN market_data.%1$I.close IS 'Price of the trade with the highest id';
-            COMMENT ON COLUMN market_data.%1$I.volume IS 'Base currency traded';
-            COMMENT ON COLUMN market_data.%1$I.quote_volume IS 'Quote currency traded: sum of price x quantity';
-            COMMENT ON COLUMN market_data.%1$I.trade_count IS 'Trades';
-            COMMENT ON COLUMN market_data.%1$I.taker_buy_volume IS 'Base currency bought by takers (is_market_maker false)';
-            COMMENT ON COLUMN market_data.%1$I.taker_buy_quote_volume IS 'Quote currency of those trades';
-            COMMENT ON COLUMN market_data.%1$I.first_trade_id IS 'Lowest trade id';
-            COMMENT ON COLUMN market_data.%1$I.last_trade_id IS 'Highest trade id';
+            COMMENT ON COLUMN market_data.%2$I.bucket IS 'Start of the candle that this is a part of (UTC)';
         $ddl$, 'candles_' || level, 'candle_partials_' || level, level);
+        FOREACH relation IN ARRAY ARRAY['candles_' || level, 'candle_partials_' || level] LOOP
+            EXECUTE format($ddl$
+                COMMENT ON COLUMN market_data.%1$I.symbol IS 'Symbol label of the feed';
+                COMMENT ON COLUMN market_data.%1$I.open IS 'Price of the trade with the lowest id';
+                COMMENT ON COLUMN market_data.%1$I.high IS 'Highest price';
+                COMMENT ON COLUMN market_data.%1$I.low IS 'Lowest price';
+                COMMENT ON COLUMN market_data.%1$I.close IS 'Price of the trade with the highest id';
+                COMMENT ON COLUMN market_data.%1$I.volume IS 'Base currency traded';
+                COMMENT ON COLUMN market_data.%1$I.quote_volume IS 'Quote currency traded: sum of price x quantity';
+                COMMENT ON COLUMN market_data.%1$I.trade_count IS 'Trades';
+                COMMENT ON COLUMN market_data.%1$I.taker_buy_volume IS 'Base currency bought by takers (is_market_maker false)';
+                COMMENT ON COLUMN market_data.%1$I.taker_buy_quote_volume IS 'Quote currency of those trades';
+                COMMENT ON COLUMN market_data.%1$I.first_trade_id IS 'Lowest trade id';
+                COMMENT ON COLUMN market_data.%1$I.last_trade_id IS 'Highest trade id';
+            $ddl$, relation);
+        END LOOP;
     END LOOP;
 END
 $$;

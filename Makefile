@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo dev test bench lint lock clean
+
+demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
+	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
+
+dev: $(VENV)/ready  ## The Dagster UI on the same database.
+	$(BIN)/btc-assets dev
+
+test: $(VENV)/ready-dev  ## The test suite.
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_load.py $(ARGS)
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy btc_assets
+
+lock: $(VENV)/ready-dev  ## Pin what is installed now; run it in a fresh environment with all extras.
+	$(BIN)/python -m pip freeze --exclude-editable | grep -iv '^torch==' > constraints.txt
+
+clean:
+	rm -rf $(VENV) .btc_assets
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("btc_assets needs Python 3.11 or later; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# Compiled once here, because a start-up without bytecode takes three times as long.
+$(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib
+	touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,395 @@
+"""Load rates, as ratios to what the server's own COPY does with the same rows.
+
+One day of generated ticks is landed as the collector lands it and written as one Parquet file. Every way of loading then
+starts from empty tables after a checkpoint; the ways take turns, and what is shown is the median of the repetitions.
+Rates drift with the machine and its neighbours, ratios within one run hardly do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+from psycopg import sql
+from rich.console import Console
+from rich.table import Table
+
+from btc_assets.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
+from btc_assets.embedded import embedded_dsn, stop
+from btc_assets.landing.decode import decode
+from btc_assets.landing.feeds import Feed
+from btc_assets.landing.generate import generate_day
+from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.registry import register_window
+from btc_assets.landing.replay import Landed, encode_batch, land
+from btc_assets.market_data.loading import TickLoad
+from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA
+from btc_assets.migrations import migrate
+from btc_assets.settings import Settings
+from btc_assets.slices import DAY, Window
+
+FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
+DAY_START = datetime(2024, 1, 1, tzinfo=UTC)
+WINDOW = Window(DAY_START, DAY_START + DAY)
+MARGIN = timedelta(minutes=Settings.model_fields["landing_margin_minutes"].default)
+COLUMNS = sql.SQL(", ").join(map(sql.Identifier, TICK_SCHEMA.names))
+GOAL_MB = 500
+
+Seconds = dict[str, float]  # of each stage of one measurement
+
+
+@dataclass
+class Way:
+    """One way of loading the day.
+
+    Attributes:
+        name: as the table shows it.
+        run: loads the day into empty tables and returns the seconds of its stages.
+        runs: what `run` returned, one a repetition.
+    """
+
+    name: str
+    run: Callable[[], Seconds]
+    runs: list[Seconds] = field(default_factory=list)
+
+    def seconds(self) -> float:
+        """Median of the repetitions, in seconds."""
+        return statistics.median(sum(run.values()) for run in self.runs)
+
+    def stages(self) -> str:
+        """Median seconds of each stage, where there is more than one."""
+        names = list(self.runs[0])
+        if len(names) < 2:
+            return ""
+        return ", ".join(f"{name} {statistics.median(run[name] for run in self.runs):.1f}" for name in names)
+
+
+class Bench:
+    """A server, a throw-away database on it, and one landed day.
+
+    Args:
+        directory: for everything that is written.
+        dsn: of the database.
+        embedded: whether the server is ours, so that it may write a file.
+        ticks: trades of the day.
+        objects: collector objects of the day.
+        commit_rows: as BTC_ASSETS_COMMIT_ROWS.
+    """
+
+    def __init__(self, directory: Path, dsn: str, *, embedded: bool, ticks: int, objects: int, commit_rows: int) -> None:
+        self.dsn, self.embedded, self.commit_rows = dsn, embedded, commit_rows
+        self.directory = directory
+        self.small, self.large = directory / "objects", directory / "file"
+        self.native = directory / "native.parquet"
+        self.prepared = directory / "ticks.bin"
+        self.connection = self.connect()
+        migrate(self.connection)
+        self.target = Target.of(self.connection, TABLE)
+        self.landed = self._land(ticks, objects)
+        self.rows = ticks
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.dsn, autocommit=True, options="-c timezone=UTC")
+
+    def _land(self, ticks: int, objects: int) -> Landed:
+        for folder in (self.small, self.large):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        hours = list(generate_day(DAY_START, ticks))
+        landed = land(_zone(self.small), FEED, iter(hours), Landed(), batch_seconds=DAY / timedelta(seconds=1) / objects)
+        _zone(self.large).put(*encode_batch(pa.concat_tables(hours), FEED))
+        with pq.ParquetWriter(self.native, TICK_SCHEMA) as writer:
+            for hour in hours:
+                writer.write_table(hour)
+        return landed
+
+    def clear(self) -> None:
+        """Empty every table and leave nothing dirty behind, so that all measurements start equal."""
+        self.connection.execute("TRUNCATE market_data.btc_ticks, landing.raw_blobs_5m, landing.rejected_rows, ingestion.stream_offsets")
+        self.connection.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (WINDOW.start, WINDOW.end))
+        self.connection.execute("CHECKPOINT")
+
+    def measure(self, way: Way) -> None:
+        """One repetition of one way.
+
+        Raises:
+            SystemExit: it did not load the whole day.
+        """
+        self.clear()
+        way.runs.append(way.run())
+        (count,) = self.connection.execute("SELECT count(*) FROM market_data.btc_ticks").fetchone() or (0,)
+        if count != self.rows:
+            raise SystemExit(f"{way.name} loaded {count} of {self.rows} rows")
+
+    def objects_to_rows(self, folder: Path) -> Seconds:
+        """Landed objects to committed rows: the path of the store itself."""
+        return _load(self.connection, self.connect, self.target, folder, self.commit_rows)
+
+    def file_to_rows(self) -> Seconds:
+        """A Parquet file in the table's own types, through what CopyIOManager does with an asset's Arrow stream."""
+        with _timed() as seconds, pq.ParquetFile(self.native) as file:
+            self._replace(file.iter_batches(ENCODE_ROWS))
+        return seconds
+
+    def collector_file_to_rows(self) -> Seconds:
+        """The same from the collector's types: times as text, prices as floats."""
+
+        def batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+            for batch in file.iter_batches(ENCODE_ROWS):
+                yield from decode(pa.Table.from_batches([batch]), [FEED]).ticks.to_batches()
+
+        with _timed() as seconds, pq.ParquetFile(self._collector_file()) as file:
+            self._replace(batches(file))
+        return seconds
+
+    def _replace(self, batches: Iterator[pa.RecordBatch]) -> None:
+        replace_all(self.connection, self.target, ArrowReplacements(batches, WINDOW, self.target.slice_column, self.commit_rows))
+
+    def _collector_file(self) -> Path:
+        return next(path for path in self.large.rglob("*.parquet"))
+
+    def prepare_copy(self) -> None:
+        """Write the day in the COPY format, in the order of the primary key."""
+        self.clear()
+        self.file_to_rows()
+        select = sql.SQL("SELECT {} FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade_id").format(COLUMNS)
+        if self.embedded:
+            # Its own directory is the one place that the server's user can surely write and read.
+            (data,) = self.connection.execute("SHOW data_directory").fetchone() or ("",)
+            self.prepared = Path(data) / "bench_ticks.bin"
+            self.connection.execute(sql.SQL("COPY ({}) TO {} (FORMAT binary)").format(select, sql.Literal(str(self.prepared))))
+            return
+        with (
+            self.prepared.open("wb") as file,
+            self.connection.cursor().copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(select)) as copy,
+        ):
+            for data in copy:
+                file.write(data)
+
+    def server_copy(self) -> Seconds:
+        """The ceiling: the same rows, already encoded, by one COPY in one transaction."""
+        with _timed() as seconds:
+            if self.embedded:
+                self.connection.execute(
+                    sql.SQL("COPY market_data.btc_ticks ({}) FROM {} (FORMAT binary)").format(COLUMNS, sql.Literal(str(self.prepared)))
+                )
+            else:
+                self._copy_in("binary", self.prepared.open("rb"))
+        return seconds
+
+    def pandas(self) -> Seconds:
+        """What is usually written: read_parquet, to_csv, COPY."""
+        import pandas as pd
+
+        with _timed() as seconds:
+            frame = pd.read_parquet(self._collector_file())
+            frame.insert(0, "bucket_5m", pd.to_datetime(frame["event_time"], format="ISO8601").dt.floor("5min"))
+            text = io.StringIO()
+            frame[TICK_SCHEMA.names].to_csv(text, index=False, header=False)
+            text.seek(0)
+            self._copy_in("csv", text)
+        return seconds
+
+    def _copy_in(self, format: str, file: io.IOBase | io.TextIOBase) -> None:
+        statement = sql.SQL("COPY market_data.btc_ticks ({}) FROM STDIN (FORMAT {})").format(COLUMNS, sql.SQL(format))  # type: ignore[arg-type]
+        with file, self.connection.transaction(), self.connection.cursor().copy(statement) as copy:
+            while data := file.read(1 << 20):  # type: ignore[union-attr]
+                copy.write(data)
+
+    def memory(self, folder: Path) -> dict[str, float]:
+        """Peak resident memory of a process that loads a folder, in MB, after each of its stages."""
+        self.clear()
+        done = subprocess.run(
+            [sys.executable, __file__, "--measure-memory", str(folder), "--commit-rows", str(self.commit_rows)],
+            env={**os.environ, "BENCH_DSN": self.dsn},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return {name: float(mb) for name, mb in (line.split() for line in done.stdout.splitlines())}
+
+
+def _zone(folder: Path) -> LandingZone:
+    return LandingZone(folder.as_uri(), concurrency=Settings.model_fields["fetch_concurrency"].default)
+
+
+def _load(
+    connection: psycopg.Connection,
+    connect: Callable[[], psycopg.Connection],
+    target: Target,
+    folder: Path,
+    commit_rows: int,
+    after: Callable[[str], None] = lambda stage: None,
+) -> Seconds:
+    started = time.perf_counter()
+    zone = _zone(folder)
+    register_window(connection, zone, [FEED], WINDOW, margin=MARGIN)
+    registered = time.perf_counter()
+    after("register")
+    replace_all(connection, target, TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows))
+    after("load")
+    return {"register": registered - started, "load": time.perf_counter() - registered}
+
+
+@contextmanager
+def _timed() -> Iterator[Seconds]:
+    seconds: Seconds = {}
+    started = time.perf_counter()
+    yield seconds
+    seconds["all"] = time.perf_counter() - started
+
+
+def _peak_mb() -> float:
+    """The most memory that was resident in this process since it started, in MB.
+
+    Not `ru_maxrss` where there is better: Linux hands that on from the parent that forked it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def measure_memory(folder: Path, commit_rows: int) -> None:
+    """Load a landed folder in this process and print its peak memory, in MB, after each stage."""
+
+    def after(stage: str) -> None:
+        print(stage, _peak_mb())
+
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(os.environ["BENCH_DSN"], autocommit=True, options="-c timezone=UTC")
+
+    after("import")
+    with connect() as connection:
+        _load(connection, connect, Target.of(connection, TABLE), folder, commit_rows, after)
+
+
+@contextmanager
+def _database(directory: Path) -> Iterator[tuple[str, bool]]:
+    """DSN of a throw-away database, and whether its server is the embedded one."""
+    given = os.environ.get("BTC_ASSETS_TEST_DSN")
+    home = directory / "home"
+    server = given or embedded_dsn(home, "postgres")
+    name = f"btc_assets_bench_{uuid.uuid4().hex[:12]}"
+    try:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}")), given is None
+    finally:
+        if given is None:
+            stop(home)
+        else:
+            with psycopg.connect(server, autocommit=True) as connection:
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _machine(bench: Bench) -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("pyarrow", "psycopg", "pgpq", "obstore"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    server = f"PostgreSQL {bench.connection.info.server_version // 10000} ({'embedded' if bench.embedded else 'BTC_ASSETS_TEST_DSN'})"
+    return f"{cores} cores, {platform.machine()}, {server}, Python {platform.python_version()}, {packages}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ticks", type=int, default=3_000_000, help="trades of the day (default: %(default)s)")
+    parser.add_argument("--objects", type=int, default=5760, help="collector objects of the day (default: %(default)s, 15 s each)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions of each way (default: %(default)s)")
+    parser.add_argument("--commit-rows", type=int, default=Settings.model_fields["commit_rows"].default, help="default: %(default)s")
+    parser.add_argument(
+        "--memory-ticks", type=int, default=5_000_000, help="trades of the day for peak memory; 0: skip it (default: %(default)s)"
+    )
+    parser.add_argument("--no-pandas", action="store_true", help="leave out the slowest way")
+    parser.add_argument("--measure-memory", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure_memory:
+        measure_memory(args.measure_memory, args.commit_rows)
+        return
+    out = Console(width=None if sys.stdout.isatty() else 132)
+    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
+        with _database(directory) as (dsn, embedded):
+            rates(Bench(directory, dsn, embedded=embedded, ticks=args.ticks, objects=args.objects, commit_rows=args.commit_rows), args, out)
+            if args.memory_ticks:
+                memory(
+                    Bench(directory, dsn, embedded=embedded, ticks=args.memory_ticks, objects=args.objects, commit_rows=args.commit_rows),
+                    out,
+                )
+
+
+def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:
+    """Measure every way and print rates and ratios."""
+    landed = bench.landed
+    out.print(
+        f"{bench.rows:,} ticks, landed as {landed.objects:,} objects of {landed.bytes / landed.objects / 1e3:.0f} kB; "
+        f"commits of {bench.commit_rows:,} rows; medians of {args.repeat}\n{_machine(bench)}",
+        highlight=False,
+    )
+    ceiling = "COPY on the server" if bench.embedded else "COPY FROM STDIN"
+    ways = {
+        "a": Way(f"{landed.objects:,} objects, registered and loaded", lambda: bench.objects_to_rows(bench.small)),
+        "b": Way("a Parquet file, as CopyIOManager does", bench.file_to_rows),
+        "b1": Way("same, in the collector's types", bench.collector_file_to_rows),
+        "b2": Way("same, as one object, registered and loaded", lambda: bench.objects_to_rows(bench.large)),
+        "c": Way(f"{ceiling}, binary, encoded before", bench.server_copy),
+        "d": Way("pandas: to_csv, COPY", bench.pandas),
+    }
+    if args.no_pandas:
+        del ways["d"]
+    bench.prepare_copy()
+    with out.status("") as status:
+        for repetition in range(args.repeat):
+            for key, way in ways.items():
+                status.update(f"{repetition + 1} of {args.repeat}: ({key}) {way.name}")
+                bench.measure(way)
+    table = Table("", "way", "seconds", "rows/s", "of (c)", *(["of (d)"] if "d" in ways else []), "stages (s)", "runs (s)")
+    for key, way in ways.items():
+        totals = [sum(run.values()) for run in way.runs]
+        table.add_row(
+            key,
+            way.name,
+            f"{way.seconds():.2f}",
+            f"{bench.rows / way.seconds():,.0f}",
+            *(f"{ways[other].seconds() / way.seconds():.2f}" for other in ("c", "d") if other in ways),
+            way.stages(),
+            f"{min(totals):.1f} to {max(totals):.1f}",
+        )
+    out.print(table)
+
+
+def memory(bench: Bench, out: Console) -> None:
+    """Measure and print the peak memory of loading a day, the server's not included."""
+    table = Table("peak memory (MB)", "after import", "after register", "after load", "goal")
+    for name, folder in ((f"{bench.landed.objects:,} objects", bench.small), ("one object", bench.large)):
+        peak = bench.memory(folder)
+        goal = f"< {GOAL_MB}: {'met' if peak['load'] < GOAL_MB else 'MISSED'}"
+        table.add_row(f"{bench.rows:,} ticks, {name}", *(f"{peak[stage]:.0f}" for stage in ("import", "register", "load")), goal)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()
