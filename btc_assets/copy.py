@@ -26,6 +26,7 @@ from psycopg import sql
 
 from btc_assets.database import identifier, server_errors
 from btc_assets.errors import UserError
+from btc_assets.market_data.ticks import int64
 from btc_assets.slices import SLICE, Window, slice_number
 
 T = TypeVar("T")
@@ -44,9 +45,9 @@ class Replacement:
     Subclasses tie the rows to what must change with them; all of it happens in the one transaction that `replace` opens.
     """
 
-    def __init__(self, window: Window, rows: pa.Table) -> None:
+    def __init__(self, window: Window, rows: pa.Table | None = None) -> None:
         self.window = window
-        self.rows = rows
+        self.rows = pa.table({}) if rows is None else rows  # None: the slices are emptied
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         """Called under the slices' locks before anything changes; raises `Stale` where the rows are out of date."""
@@ -70,6 +71,10 @@ class Replacements(ABC):
 
     def metadata(self) -> dict[str, object]:
         """What to show of the committed parts beside the number of rows."""
+        return {}
+
+    def slice_rows(self) -> dict[datetime, int]:
+        """Rows of the committed slices that have any, where they are counted."""
         return {}
 
 
@@ -116,6 +121,8 @@ class Target:
         Raises:
             UserError: a column is unknown, missing or not convertible.
         """
+        if not len(rows):
+            return Encoded((), [])
         by_name = {column.name: column for column in self.columns}
         unknown = [name for name in rows.column_names if name not in by_name]
         missing = [column.name for column in self.columns if column.required and column.name not in rows.column_names]
@@ -216,7 +223,7 @@ def replace(connection: psycopg.Connection, target: Target, replacement: Replace
             ),
             (window.start, window.end),
         )
-        if len(replacement.rows):
+        if encoded.buffers:
             statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
                 identifier(target.table), sql.SQL(", ").join(map(sql.Identifier, encoded.columns))
             )
@@ -353,47 +360,48 @@ def _cut_stream(
     data: pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch], window: Window, slice_column: str, commit_rows: int
 ) -> Iterator[Replacement]:
     if isinstance(data, pa.Table):
+        _require_slice_column(data.schema, slice_column)
+        schema = data.schema
         data = data.take(pc.sort_indices(data, [(slice_column, "ascending")])).to_batches(max_chunksize=ENCODE_ROWS)
-    start = window.start
+    else:
+        schema = data.schema if isinstance(data, pa.RecordBatchReader) else None
+    start, last = window.start, None
     waiting: list[pa.Table] = []
-    last: datetime | None = None
-    schema: pa.Schema | None = None
     for batch in data:
         schema = batch.schema
+        _require_slice_column(schema, slice_column)
         if batch.num_rows == 0:
             continue
-        if slice_column not in schema.names:
-            raise UserError(f"The Arrow data has no column {slice_column}, which says what slice a row belongs to.")
         times = batch.column(slice_column).cast(pa.timestamp("us", "UTC"))
         first, newest = times[0].as_py(), times[-1].as_py()
-        steps = np.diff(times.cast(pa.int64()).to_numpy(zero_copy_only=False))
-        if (last is not None and first < last) or (steps < 0).any():
+        if (last is not None and first < last) or (np.diff(int64(times)) < 0).any():
             raise UserError(f"The stream of batches is not in order of {slice_column}: sort it, or give it as one table.")
         if first not in window or newest not in window:
             raise UserError(f"The Arrow data holds rows of {slice_column} {first} to {newest}, outside the range {window} that is being written.")
         last = newest
-        table = pa.Table.from_batches([batch])
-        if sum(map(len, waiting)) + len(table) >= commit_rows:
-            # Everything before the newest slice is complete, because the stream is in order.
-            early = pc.less(times, times[-1])
-            waiting.append(table.filter(early))
-            if newest > start:
-                yield from _in_days(Window(start, newest), pa.concat_tables(waiting), slice_column)
-                start, waiting = newest, []
-            waiting.append(table.filter(pc.invert(early)))
-        else:
-            waiting.append(table)
-    rows = pa.concat_tables(waiting) if waiting else schema.empty_table() if schema is not None else pa.table({})
+        waiting.append(pa.Table.from_batches([batch]))
+        if sum(map(len, waiting)) >= commit_rows and newest > start:
+            # In order, so everything before the newest slice is complete.
+            together = pa.concat_tables(waiting)
+            complete = int(np.searchsorted(int64(together[slice_column].cast(times.type)), int64(times)[-1]))
+            yield from _in_days(Window(start, newest), together.slice(0, complete), slice_column)
+            start, waiting = newest, [together.slice(complete)]
+    rows = pa.concat_tables(waiting) if waiting else schema.empty_table() if schema is not None else None
     yield from _in_days(Window(start, window.end), rows, slice_column)
 
 
-def _in_days(window: Window, rows: pa.Table, slice_column: str) -> Iterator[Replacement]:
+def _require_slice_column(schema: pa.Schema, slice_column: str) -> None:
+    if slice_column not in schema.names:
+        raise UserError(f"The Arrow data has no column {slice_column}, which says what slice a row belongs to.")
+
+
+def _in_days(window: Window, rows: pa.Table | None, slice_column: str) -> Iterator[Replacement]:
     if len(window) <= MAX_LOCKED_SLICES:
         yield Replacement(window, rows)
         return
     for day in window.days():
         inside = rows
-        if len(rows):
+        if rows is not None and len(rows):
             at = rows[slice_column].cast(pa.timestamp("us", "UTC"))
             inside = rows.filter(pc.and_(pc.greater_equal(at, _scalar(day.start)), pc.less(at, _scalar(day.end))))
         yield Replacement(day, inside)

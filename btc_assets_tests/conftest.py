@@ -104,6 +104,10 @@ class StoreUnderTest:
         """Land one object below the feed's prefix; returns its URI."""
         return self.zone().put(f"{FEED.prefix}/{path}", data)
 
+    def delete(self, *uris: str) -> None:
+        for uri in uris:
+            (self.landing / self.zone().path(uri)).unlink()
+
     def land(self, *tables: pa.Table, seconds: float = 15.0) -> list[str]:
         """Land ticks as the collector does; returns the URIs."""
         before = set(self.uris())

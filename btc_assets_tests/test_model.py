@@ -69,7 +69,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.model.objects)))
-        self.store.zone().delete([f"{self.store.zone().url}/{FEED.prefix}/2024/01/10/12/00/{name}.parquet"])
+        self.store.delete(f"{self.store.zone().url}/{FEED.prefix}/2024/01/10/12/00/{name}.parquet")
         del self.model.objects[name]
 
     @rule(window=st.one_of(st.just(RANGE), windows), force=st.booleans())

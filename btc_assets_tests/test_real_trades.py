@@ -100,6 +100,6 @@ def test_the_same_trades_give_the_same_table_in_any_format(store: StoreUnderTest
         store.register(window)
         store.load(window, force=True)
         contents.append(store.rows(CONTENT))
-        store.zone().delete([uri])
+        store.delete(uri)
     assert len(contents[0]) == sum(map(len, trades))
     assert all(content == contents[0] for content in contents)

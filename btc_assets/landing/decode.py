@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.landing.feeds import Feed
-from btc_assets.landing.formats import UNPARSED, ObjectRejected, storable
+from btc_assets.landing.formats import UNPARSED, ObjectRejected, shown, storable
 from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
 from btc_assets.slices import SLICE_US
 
@@ -125,19 +125,16 @@ def _rejected(raw: pa.Table, rows: _Rows, bucket: np.ndarray) -> pa.Table:
     known = (bucket[index] >= _FIRST_TIME - SLICE_US) & (bucket[index] < _LAST_TIME)
     bucket_us = pa.array(bucket[index], mask=~known)
     reasons = [storable(rows.reasons[i]) for i in index.tolist()]
-    return pa.table([pa.array(index), bucket_us, pa.array(reasons), pa.array(_records(raw.take(index)))], schema=_REJECTED)
+    columns = {name: raw[name].combine_chunks() for name in raw.column_names}
+    records = [_record(columns, i) for i in index.tolist()]
+    return pa.table([pa.array(index), bucket_us, pa.array(reasons), pa.array(records)], schema=_REJECTED)
 
 
-def _records(raw: pa.Table) -> list[str]:
-    """Rows as JSON, or as the text that could not be taken apart."""
-    columns = {name: _python(raw[name].combine_chunks()) for name in raw.column_names if name != UNPARSED}
-    unparsed = _python(raw[UNPARSED].combine_chunks()) if UNPARSED in raw.column_names else [None] * len(raw)
-    return [
-        storable(str(text))
-        if text is not None
-        else orjson.dumps({name: column[i] for name, column in columns.items()}, default=str).decode()
-        for i, text in enumerate(unparsed)
-    ]
+def _record(columns: dict[str, pa.Array], index: int) -> str:
+    """A row as JSON, or as the text that could not be taken apart."""
+    row = {name: _python(column[index]) for name, column in columns.items()}
+    text = row.pop(UNPARSED, None)
+    return storable(str(text)) if text is not None else orjson.dumps(row, default=str).decode()
 
 
 def _extra(raw: pa.Table) -> tuple[str, ...]:
@@ -148,20 +145,14 @@ def _extra(raw: pa.Table) -> tuple[str, ...]:
 def _columns(raw: pa.Table) -> dict[str, list[pa.Array]]:
     """The columns of each of the nine fields, whatever the producer calls them and in whatever order they come."""
     names = set(raw.column_names)
-    if len(names) < raw.num_columns:
-        raise ObjectRejected(f"it has several columns of one name (its columns: {_shown(raw)}): keep one of each")
     found = {field: [_array(raw[name]) for name in spellings if name in names] for field, spellings in _SPELLINGS.items()}
     missing = [field for field, columns in found.items() if not columns and field not in _OPTIONAL]
     if missing and names != {UNPARSED}:
         raise ObjectRejected(
-            f"it is of another schema: no column for {', '.join(missing)} (its columns: {_shown(raw)}); move it out of the landing zone "
+            f"it is of another schema: no column for {', '.join(missing)} (its columns: {shown(raw.column_names)}); move it out of the landing zone "
             "or land it as trades"
         )
     return found
-
-
-def _shown(raw: pa.Table) -> str:
-    return ", ".join(name[:40] for name in raw.column_names[:12]) or "none"
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:
@@ -170,7 +161,7 @@ def _array(column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_primitive(array.type) and any(is_text(array.type) for is_text in _TEXT):
-        with suppress(pa.ArrowInvalid):  # bytes that are no text stay bytes, and fail as what they should have been
+        with suppress(pa.ArrowInvalid):  # where some bytes are no text, each value is looked at by itself
             array = array.cast(pa.string())
     return array
 
@@ -234,29 +225,29 @@ def _symbols(columns: Sequence[pa.Array], feeds: Sequence[Feed], rows: _Rows) ->
         return column if feeds[0].symbol == feeds[0].label else pa.repeat(feeds[0].label, len(column))
     position = pc.index_in(column, pa.array([feed.symbol for feed in feeds]))
     wanted = " or ".join(feed.symbol for feed in feeds)
-    rows.reject(pc.is_null(position), lambda i: f"symbol {column[i].as_py()} is not {wanted}, which this prefix is for")
+    rows.reject(pc.is_null(position), lambda i: f"symbol {column[i].as_py():.100} is not {wanted}, which this prefix is for")
     return pa.array([feed.label for feed in feeds]).take(position)
 
 
-def _python(column: pa.Array) -> list[object]:
-    """The values as Python's own, or as text where Python has none (the year 20000, an unknown time zone)."""
+def _python(scalar: pa.Scalar) -> object:
+    """The value as Python's own, or as text where Python has none (the year 20000, an unknown time zone)."""
     try:
-        return column.to_pylist()
+        value = scalar.as_py()
+        return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
     except (ValueError, OverflowError, LookupError):
-        ones = (column.slice(i, 1) for i in range(len(column)))
-        return [None if one.null_count else " ".join(one.to_string().split())[2:-2] for one in ones]
+        return " ".join(pa.repeat(scalar, 1).to_string().split())[2:-2]
 
 
 def _by_value(column: pa.Array, convert: Callable[[object], object], type: pa.DataType, what: str) -> tuple[pa.Array, dict[int, str]]:
     """The slow path: one value at a time, keeping what cannot be read apart."""
     values: list[object] = []
     unreadable: dict[int, str] = {}
-    for i, value in enumerate(_python(column)):
+    for i, value in enumerate(map(_python, column)):
         try:
             values.append(None if value is None else convert(value))
         except (ValueError, ArithmeticError, TypeError):
             values.append(None)
-            unreadable[i] = f"{value!r} is not {what}"
+            unreadable[i] = f"{value!r:.100} is not {what}"
     return pa.array(values, type), unreadable
 
 
@@ -276,7 +267,7 @@ def _int64(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
         column = pc.if_else(pc.is_nan(column), None, column)
         if pc.all(pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), float(exact)))).as_py():
             return column.cast(pa.int64()), {}
-    return _by_value(column, partial(_to_int64, exact=exact), pa.int64(), "an integer")
+    return _by_value(column, partial(_to_int64, exact=exact), pa.int64(), "a 64-bit integer")
 
 
 def _to_int64(value: object, exact: int = 1 << 53) -> int | None:
@@ -300,8 +291,8 @@ def _time(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
                 return _time(column.cast(target))
     elif pa.types.is_timestamp(kind):
         with suppress(pa.ArrowInvalid):  # a time beyond the year 290000
-            us = column.cast(pa.timestamp("us", kind.tz), safe=kind.unit != "ns")
-            return us.cast(pa.int64()).cast(TIME), {}
+            utc = column.cast(pa.int64()).cast(pa.timestamp(kind.unit, "UTC"))  # its zone is only for show, and may not exist
+            return utc.cast(TIME, safe=kind.unit != "ns"), {}
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
         if kind == pa.float64():  # nanoseconds are beyond 2^53: the microsecond next to them is what was meant
             column = pc.if_else(pc.greater_equal(pc.abs(column), 1e17), pc.round(pc.divide(column, 1e3)), column)

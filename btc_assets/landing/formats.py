@@ -36,7 +36,7 @@ UNPARSED = "__unparsed__"
 
 
 # What the parsers raise for bytes that are not what they claim to be.
-_DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+_DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 class ObjectRejected(Exception):
@@ -49,6 +49,11 @@ class ObjectRejected(Exception):
 def storable(text: str) -> str:
     """The text without NUL, which PostgreSQL's text and jsonb cannot hold."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def shown(names: list[str]) -> str:
+    """Column names for a message."""
+    return ", ".join(name[:40] for name in names[:12]) or "none"
 
 
 def read_object(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
@@ -82,14 +87,18 @@ def _gunzip(source: bytes | Path) -> BinaryIO:
 
 def _guard(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     try:
-        yield from tables
+        for table in tables:
+            names = table.column_names
+            if len(set(names)) < len(names):
+                raise ObjectRejected(f"it has several columns of one name (its columns: {shown(names)}): keep one of each")
+            yield table
     except _DAMAGE as error:
         raise _damaged(name, error) from error
 
 
 def _damaged(name: str, error: BaseException) -> ObjectRejected:
     text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    return ObjectRejected(f"its {name} content is damaged or truncated ({text}): land it again")
+    return ObjectRejected(f"its {name} content is damaged or truncated ({text[:200]}): land it again")
 
 
 def _text_format(opened: Callable[[], BinaryIO], what: str) -> str:
@@ -124,7 +133,7 @@ def _parquet(source: bytes | Path) -> Iterator[pa.Table]:
 
 def _zip(source: bytes | Path) -> Iterator[pa.Table]:
     with _open(source) as file, zipfile.ZipFile(file) as archive:
-        members = [m for m in archive.infolist() if not m.is_dir() and m.filename.lower().endswith(".csv") and "__MACOSX" not in m.filename]
+        members = [m for m in archive.infolist() if m.filename.lower().endswith(".csv") and "__MACOSX" not in m.filename]
         if not members:
             raise ObjectRejected("the zip file holds no .csv file: land the dump as the exchange publishes it")
         for member in members:
@@ -231,4 +240,6 @@ def _message(line: bytes) -> dict[str, object] | None:
 
 
 def _scalar(value: object) -> str | None:
+    if isinstance(value, float):
+        value = round(value, 8)  # as exact as a float is, in Parquet too
     return None if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()

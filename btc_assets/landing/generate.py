@@ -21,7 +21,7 @@ def generate_day(
     """A day of trades, hour by hour, with contiguous ids.
 
     Arrivals come in bursts (a log-normal intensity that forgets in minutes), buyers and sellers in runs, sizes are
-    log-normal, and the price moves with the flow in steps of 0.01.
+    log-normal, and some trades move the price their way, in steps of 0.01, by about 2% in a day however many there are.
 
     Args:
         day: midnight UTC.
@@ -29,7 +29,7 @@ def generate_day(
         seed: the same seed gives the same trades.
         symbol: their symbol.
         first_trade_id: of the first trade; each next one is one higher.
-        price: of the first trade.
+        price: before the first trade.
 
     Yields:
         24 tables in `TICK_SCHEMA`, ordered by event time and trade id.
@@ -38,6 +38,7 @@ def generate_day(
     hours = np.full(24, ticks // 24)
     hours[: ticks % 24] += 1
     trade_id, cents = first_trade_id, round(price * 100)
+    move = 0.03 * cents / max(ticks, 1) ** 0.5  # cents; one trade in seven moves the price, and four of a kind come together
     for hour, count in enumerate(hours.tolist()):
         start = (day - EPOCH) // timedelta(microseconds=1) + hour * _HOUR_US
         seconds = np.empty(3600)
@@ -52,8 +53,8 @@ def generate_day(
         # The exchange sends a trade some milliseconds after it was made, and never out of order.
         event_ms = np.maximum.accumulate(np.minimum(trade_ms + random.poisson(2.0, count), 3_600_000 - 1))
         run = np.repeat(random.random(count) < 0.5, random.geometric(0.25, count))[:count]
-        tick = random.poisson(0.15, count) * np.where(run, -1, 1)
-        cents_path = np.maximum(cents + np.cumsum(tick), 100)
+        moves = np.where(random.random(count) < 0.15, np.ceil(random.exponential(move, count)), 0).astype(np.int64)
+        cents_path = np.maximum(cents + np.cumsum(np.where(run, -moves, moves)), 1)
         quantity = np.maximum(np.rint(np.exp(random.normal(-5.0, 1.6, count)) * 1e5), 1).astype(np.int64)
         event_us, trade_us = start + event_ms * 1000, start + trade_ms * 1000
         yield pa.table(

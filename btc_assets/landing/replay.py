@@ -58,7 +58,7 @@ def read_trades(path: Path, feed: Feed, landed: Landed) -> Iterator[pa.Table]:
                     landed.rejected.append(f"row {first + row['index']}: {row['reason']}")
             first += len(raw)
             yield decoded.ticks
-    except ObjectRejected as reason:
+    except (ObjectRejected, OSError) as reason:
         raise UserError(f"The trades file {path} cannot be read: {reason}.") from reason
 
 
@@ -92,8 +92,8 @@ def land(
             objects = list(_encode(batches, feed))
             list(pool.map(zone.put, *zip(*objects, strict=True)))
             landed.objects += len(objects)
-            landed.ticks += sum(map(len, batches))
             landed.bytes += sum(len(data) for _, data in objects)
+            landed.ticks += sum(map(len, batches))
             times = pc.min_max(pa.concat_tables(batches)["event_time"])
             landed.first_event_time = min(filter(None, (landed.first_event_time, times["min"].as_py())))
             landed.last_event_time = max(filter(None, (landed.last_event_time, times["max"].as_py())))

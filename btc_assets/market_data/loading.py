@@ -326,12 +326,24 @@ class TickLoad(Replacements):
         result = self.result
         return {
             "objects": len(result.objects),
+            "rejected_rows": self._rejected_rows(),
             "slices_with_ticks": len(result.slice_rows),
             "duplicates_removed": result.duplicates,
             "conflicting_duplicates": result.conflicting,
             "first_trade_id": result.first_trade_id,
             "last_trade_id": result.last_trade_id,
         }
+
+    def slice_rows(self) -> dict[datetime, int]:
+        return self.result.slice_rows
+
+    def _rejected_rows(self) -> int:
+        with self.connect() as connection, server_errors():
+            row = connection.execute(
+                "SELECT count(*) FROM landing.rejected_rows WHERE bucket_5m >= %s AND bucket_5m < %s", (self.window.start, self.window.end)
+            ).fetchone()
+        assert row is not None
+        return row[0]
 
 
 _MICROSECOND = timedelta(microseconds=1)

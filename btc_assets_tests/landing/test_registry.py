@@ -67,7 +67,7 @@ def test_a_deleted_object_is_marked_gone_but_a_listing_that_forgets_one_changes_
     with monkeypatch.context() as forgetful:
         forgetful.setattr(registry.LandingZone, "list_window", lambda self, prefix, window: [])
         assert store.register(HOUR).gone == 0
-    store.zone().delete(uris[:1])
+    store.delete(uris[0])
     assert store.register(HOUR).gone == 1
     assert store.rows("SELECT uri FROM landing.raw_blobs_5m WHERE status = 'gone'") == [(uris[0],)]
 

