@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -287,7 +287,7 @@ def demo(trades: Path | None, ticks: int) -> None:
         landed = _land_generated(ticks)
     if landed.ticks == 0:
         raise UserError(f"{source} holds no valid trade: give a file with at least one.")
-    window = Window.covering(landed.first_event_time, landed.last_event_time + (SLICE / 300))
+    window = Window.covering(landed.first_event_time, landed.last_event_time + timedelta(microseconds=1))
     config = prepare(name, window.start)
     _migrated()
     from btc_assets.ops.ingest import ingest

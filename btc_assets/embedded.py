@@ -12,6 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -72,6 +73,9 @@ def _server(data: Path):  # type: ignore[no-untyped-def]  # the class is importe
             data.mkdir(mode=0o700, exist_ok=True)
             with PostgresServer._lock:
                 server.ensure_pgdata_inited()
+                # A process that was killed is still counted as a user, and the server would never stop.
+                users = server.global_process_id_list
+                users.put([pid for pid in users.get_and_remove(0) if psutil.pid_exists(pid)])
                 conf = data / "postgresql.auto.conf"
                 if _SERVER_CONF not in conf.read_text():
                     conf.write_text(conf.read_text() + _SERVER_CONF)

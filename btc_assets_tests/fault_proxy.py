@@ -10,14 +10,18 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "reset", "cut", "flip"]
-_SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
+Fault = Literal["503", "404", "reset", "cut", "flip"]
+_ERROR = '<?xml version="1.0"?>\n<Error><Code>{}</Code><Message>{}</Message></Error>'
+_ANSWERS = {
+    "503": _ERROR.format("SlowDown", "Please reduce your request rate.").encode(),
+    "404": _ERROR.format("NoSuchBucket", "The specified bucket does not exist").encode(),
+}
 
 
 class FaultProxy:
     """Passes requests on to `upstream`, except those that are to fail.
 
-    Faults: `503` is answered instead of asking, `reset` closes the connection without an answer, `cut` closes it in the
+    Faults: `503` (slow down) and `404` (no such bucket) are answered instead of asking, `reset` closes the connection without an answer, `cut` closes it in the
     middle of the body, `flip` inverts the byte in the middle of the body.
     """
 
@@ -79,8 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self.close_connection = True
             return
-        if fault == "503":
-            self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
+        if fault in _ANSWERS:
+            self._answer(int(fault), [("Content-Type", "application/xml")], _ANSWERS[fault])
             return
         connection = http.client.HTTPConnection(self.upstream(), timeout=30)
         try:

@@ -149,8 +149,8 @@ def _columns(raw: pa.Table) -> dict[str, list[pa.Array]]:
     missing = [field for field, columns in found.items() if not columns and field not in _OPTIONAL]
     if missing and names != {UNPARSED}:
         raise ObjectRejected(
-            f"it is of another schema: no column for {', '.join(missing)} (its columns: {shown(raw.column_names)}); move it out of the landing zone "
-            "or land it as trades"
+            f"it is of another schema: no column for {', '.join(missing)} (its columns: {shown(raw.column_names)}); "
+            "move it out of the landing zone or land it as trades"
         )
     return found
 

@@ -320,9 +320,7 @@ class _S3:
             self._session = boto3.Session(region_name=region)
             credentials = self._session.get_credentials()
         except BotoCoreError as error:
-            raise UserError(
-                f"The AWS configuration cannot be used ({_reason(error)}): correct the AWS_* variables or the profile."
-            ) from error
+            raise UserError(f"The AWS configuration is wrong ({_reason(error)}): correct the AWS_* variables or the profile.") from error
         if credentials is None:
             raise UserError(
                 f"No AWS credentials were found for s3://{bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role."

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
+from btc_assets.errors import UserError
 from btc_assets.settings import DEMO_ENV, PREFIX, Settings, settings
 from btc_assets.slices import KEY_FORMAT
 
@@ -37,6 +40,20 @@ def prepare(name: str, start: datetime | None = None) -> Settings:
 
 
 def run_dev(port: int) -> int:
-    """Run the webserver and the daemon until they are stopped; returns their exit status."""
-    command = [sys.executable, "-m", "dagster", "dev", "--module-name", "btc_assets.definitions"]
-    return subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)])
+    """Run the webserver and the daemon with `dg dev` until they are stopped; returns its exit status.
+
+    Raises:
+        UserError: the package is not installed from a checkout, whose pyproject.toml tells `dg` what to serve.
+    """
+    project = Path(__file__).parents[2]
+    if not (project / "pyproject.toml").exists():
+        raise UserError("The development UI runs from a checkout: clone the project, or start dagster-webserver and dagster-daemon.")
+    command = [str(Path(sys.executable).with_name("dg")), "dev", "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {f"{PREFIX}HOME": str(settings().home), "DAGSTER_HOME": str(Path(os.environ["DAGSTER_HOME"]).absolute())}
+    process = subprocess.Popen(command, cwd=project, env=environment)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # it got the same one, and shuts down in its own time
+            continue

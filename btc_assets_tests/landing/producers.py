@@ -1,4 +1,4 @@
-"""Canonical ticks as any known producer would land them: the inverse of decoding."""
+"""Canonical ticks as any known producer would land them, and objects read back."""
 
 from __future__ import annotations
 
@@ -7,43 +7,56 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from btc_assets.landing.decode import decode
+from btc_assets.landing.feeds import Feed
+from btc_assets.landing.formats import read_object
 from btc_assets.market_data.ticks import TICK_SCHEMA, TIME, int64
-from btc_assets.slices import SLICE_US
+from btc_assets.slices import floor_slice
+from btc_assets_tests.conftest import FEED
 
 Column = pa.Array | pa.ChunkedArray
 FIELDS = TICK_SCHEMA.names[1:]
-COMMON_ONLY = frozenset({"event_time", "buyer_order_id", "seller_order_id"})
+NOT_IN_DUMPS = frozenset({"event_time", "buyer_order_id", "seller_order_id"})
 
 
-def ticks_of(rows: list[dict[str, object]]) -> pa.Table:
-    """Canonical ticks from rows without `bucket_5m`."""
-    plain = pa.Table.from_pylist(rows, pa.schema([TICK_SCHEMA.field(name) for name in FIELDS]))
-    return with_bucket(plain)
+@dataclass
+class Read:
+    """All of an object, decoded: its ticks, and the number and reason of each row that is none."""
+
+    ticks: pa.Table
+    rejected: list[tuple[int, str]]
 
 
-def with_bucket(plain: pa.Table) -> pa.Table:
-    bucket = int64(plain["event_time"]) // SLICE_US * SLICE_US
-    return plain.add_column(0, "bucket_5m", pa.array(bucket).cast(TIME)).cast(TICK_SCHEMA)
+def read(source: bytes | Path, *feeds: Feed) -> Read:
+    ticks, rejected, first = [TICK_SCHEMA.empty_table()], [], 1
+    for raw in read_object(source)[1]:
+        decoded = decode(raw, feeds or [FEED])
+        ticks.append(decoded.ticks)
+        rejected += [(first + row["index"], row["reason"]) for row in decoded.rejected.to_pylist()]
+        assert len(decoded.ticks) + len(decoded.rejected) == len(raw)
+        first += len(raw)
+    return Read(pa.concat_tables(ticks).combine_chunks(), rejected)
 
 
 def without(ticks: pa.Table, lost: frozenset[str]) -> pa.Table:
     """What is left of `ticks` in a format that does not carry the fields `lost`."""
-    plain = ticks.drop_columns(["bucket_5m"])
-    for name in lost:
-        instead = ticks["trade_time"] if name == "event_time" else pa.nulls(len(ticks), pa.int64())
-        plain = plain.set_column(plain.schema.get_field_index(name), plain.schema.field(name), instead)
-    return with_bucket(plain)
+    rows = ticks.to_pylist()
+    for row in rows:
+        row |= {name: row["trade_time"] if name == "event_time" else None for name in lost}
+        row["bucket_5m"] = floor_slice(row["event_time"])
+    return pa.Table.from_pylist(rows, TICK_SCHEMA)
 
 
 def parquet(columns: pa.Table, **options: object) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(columns, sink, write_page_checksum=True, **options)
+    pq.write_table(columns, sink, **{"write_page_checksum": True, **options})
     return sink.getvalue()
 
 
@@ -119,7 +132,9 @@ TIMES: dict[str, Callable[[Column], Column]] = {
     "ISO text with Z": _iso("{}Z"),
     "ISO text without offset": _iso("{}"),
     "ISO text with nanoseconds": _iso("{}999Z", fraction=True),
-    "ISO text of another zone": lambda times: pa.array([f"{t}+05:30" for t in _iso("{}")(pc.add(times, pa.scalar(19_800_000_000, pa.duration("us")))).to_pylist()]),
+    "ISO text of another zone": lambda times: pa.array(
+        [f"{t}+05:30" for t in _iso("{}")(pc.add(times, pa.scalar(19_800_000_000, pa.duration("us")))).to_pylist()]
+    ),
     **{
         f"timestamp[{unit}{f', {zone}' if zone else ''}]": _cast(TIME, pa.timestamp(unit, "UTC"), pa.timestamp(unit, zone))
         for unit in ("ms", "us", "ns")
@@ -255,13 +270,13 @@ PRODUCERS: dict[str, Producer] = {
         lambda ticks: parquet(table(ticks).drop_columns(["buyer_order_id", "seller_order_id"])),
         lost=frozenset({"buyer_order_id", "seller_order_id"}),
     ),
-    "only what every trade has": Producer(
-        lambda ticks: parquet(table(ticks).drop_columns([*COMMON_ONLY, "symbol"])), lost=COMMON_ONLY
-    ),
+    "only what every trade has": Producer(lambda ticks: parquet(table(ticks).drop_columns([*NOT_IN_DUMPS, "symbol"])), lost=NOT_IN_DUMPS),
     "shuffled columns": Producer(lambda ticks: parquet(table(ticks).select(sorted(FIELDS, reverse=True)))),
     "many small row groups": Producer(lambda ticks: parquet(table(ticks), row_group_size=3)),
     "pandas": Producer(
-        lambda ticks: parquet(table(ticks, time="timestamp[ns, UTC]", ids="float64 with NaN").append_column("__index_level_0__", [range(len(ticks))]))
+        lambda ticks: parquet(
+            table(ticks, time="timestamp[ns, UTC]", ids="float64 with NaN").append_column("__index_level_0__", [range(len(ticks))])
+        )
     ),
     **{f"times as {name}": _parquet_of(time=name) for name in TIMES},
     **{f"decimals as {name}": _parquet_of(decimal=name) for name in DECIMALS},
@@ -271,15 +286,19 @@ PRODUCERS: dict[str, Producer] = {
     "csv.gz": Producer(lambda ticks: gzip.compress(csv(text_table(ticks))), "csv.gz"),
     "csv of ISO times": Producer(lambda ticks: csv(table(ticks, decimal="text")), "csv"),
     "csv of Windows": Producer(lambda ticks: csv(text_table(ticks), end="\r\n", bom=True), "csv"),
-    "csv of pandas": Producer(lambda ticks: csv(table(ticks, time="epoch ms as text of floats", ids="float64 with NaN", flag="Python's text")), "csv"),
+    "csv of pandas": Producer(
+        lambda ticks: csv(table(ticks, time="epoch ms as text of floats", ids="float64 with NaN", flag="Python's text")), "csv"
+    ),
     "jsonl": Producer(json_lines, "jsonl"),
     "jsonl of numbers": Producer(lambda ticks: b"\n".join(map(orjson.dumps, table(ticks, time="epoch us").to_pylist())), "jsonl"),
     "jsonl.gz, wrapped": Producer(lambda ticks: gzip.compress(json_lines(ticks, wrapped=True)), "jsonl.gz"),
     "jsonl.gz, wrapped and stamped": Producer(lambda ticks: gzip.compress(json_lines(ticks, wrapped=True, received=True)), "jsonl.gz"),
     "csv.zip": Producer(lambda ticks: zipped(("trades.csv", csv(text_table(ticks)))), "csv.zip"),
     "csv.zip of several members": Producer(_two_members, "csv.zip"),
-    "spot dump": Producer(lambda ticks: zipped(("BTCUSDT.csv", csv(dump(ticks), header=False))), "csv.zip", COMMON_ONLY),
-    "spot dump of Windows": Producer(lambda ticks: csv(dump(ticks), header=False, end="\r\n", bom=True), "csv", COMMON_ONLY),
-    "futures dump": Producer(lambda ticks: zipped(("BTCUSDT.csv", csv(dump(ticks, best_match=False)))), "csv.zip", COMMON_ONLY),
-    "futures dump without header": Producer(lambda ticks: gzip.compress(csv(dump(ticks, best_match=False), header=False)), "csv.gz", COMMON_ONLY),
+    "spot dump": Producer(lambda ticks: zipped(("BTCUSDT.csv", csv(dump(ticks), header=False))), "csv.zip", NOT_IN_DUMPS),
+    "spot dump of Windows": Producer(lambda ticks: csv(dump(ticks), header=False, end="\r\n", bom=True), "csv", NOT_IN_DUMPS),
+    "futures dump": Producer(lambda ticks: zipped(("BTCUSDT.csv", csv(dump(ticks, best_match=False)))), "csv.zip", NOT_IN_DUMPS),
+    "futures dump without header": Producer(
+        lambda ticks: gzip.compress(csv(dump(ticks, best_match=False), header=False)), "csv.gz", NOT_IN_DUMPS
+    ),
 }
