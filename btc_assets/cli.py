@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from btc_assets.errors import UserError
+from btc_assets.progress import Listener
 from btc_assets.slices import SLICE, Window, floor_day, floor_slice, parse_time
+
+if TYPE_CHECKING:
+    from btc_assets.landing.replay import Landed
+    from btc_assets.ops.ingest import IngestReport
 
 # Commands import what they need themselves: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
 
@@ -116,7 +120,13 @@ def stop() -> None:
 @main.command(epilog=_example("btc-assets land trades.csv.gz --symbol BTCUSDT"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", help="Label of the feed that the trades belong to; needed where there are several.")
-@click.option("--batch-seconds", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, help="Event time a batch spans at most.")
+@click.option(
+    "--batch-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Event time a batch spans at most.",
+)
 @click.option("--batch-rows", type=click.IntRange(min=1), default=5000, show_default=True, help="Trades a batch holds at most.")
 def land(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> None:
     """Land a trades FILE (CSV, JSON lines, Parquet; plain, gzipped or zipped) as collector-style Parquet batches.
@@ -124,14 +134,19 @@ def land(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) 
     The columns may be the collector's, the exchange's messages or its dumps. Landing a file twice changes nothing.
     """
     landed = _land_file(file, symbol, batch_seconds, batch_rows)
-    out.print(f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}.", highlight=False)
+    out.print(
+        f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}.",
+        highlight=False,
+    )
     if landed.rejected_rows:
         for reason in landed.rejected:
             click.echo(f"  {reason}", err=True)
-        raise UserError(f"{landed.rejected_rows} rows of {file} were not landed because they are no valid trades (the first are listed above): correct the file.")
+        raise UserError(
+            f"{landed.rejected_rows} rows of {file} were not landed because they are no valid trades (the first are listed above): correct the file."
+        )
 
 
-def _land_file(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int):  # type: ignore[no-untyped-def]
+def _land_file(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> Landed:
     from btc_assets.landing.replay import Landed, feed_named, land, read_trades
     from btc_assets.resources import Landing
     from btc_assets.settings import settings
@@ -145,7 +160,7 @@ def _land_file(file: Path, symbol: str | None, batch_seconds: float, batch_rows:
         )  # fmt: skip
 
 
-def _from_to(function):  # type: ignore[no-untyped-def]
+def _from_to(function: Callable[..., None]) -> Callable[..., None]:
     function = click.option("--to", "end", help="First moment that is not wanted; UTC. A bare date is its midnight.")(function)
     return click.option("--from", "start", help="First moment, such as 2020-02-22 or 2020-02-22T13:35Z; UTC.")(function)
 
@@ -169,7 +184,7 @@ def load(start: str | None, end: str | None, force: bool, reread: bool) -> None:
         sys.exit(2)
 
 
-def _print_report(report) -> None:  # type: ignore[no-untyped-def]
+def _print_report(report: IngestReport) -> None:
     table = Table("objects", "slices", "ticks", "candles", "seconds", "ticks/s", title=f"Loaded {report.window}")
     for column in table.columns:
         column.justify = "right"
@@ -210,7 +225,21 @@ def status(start: str | None, end: str | None) -> None:
     if not rows:
         out.print("Nothing is registered in that range: land objects, then run btc-assets load.", highlight=False)
         return
-    table = Table("day", "symbol", "objects", "MB", "landed rows", "ticks", "slices", "loaded", "waiting", "missing", "gone", "rejected objects", "rejected rows")
+    table = Table(
+        "day",
+        "symbol",
+        "objects",
+        "MB",
+        "landed rows",
+        "ticks",
+        "slices",
+        "loaded",
+        "waiting",
+        "missing",
+        "gone",
+        "rejected objects",
+        "rejected rows",
+    )
     for column in table.columns[2:]:
         column.justify = "right"
     for row in rows:
@@ -257,7 +286,9 @@ def candles(interval: str, start: str | None, end: str | None, symbol: str | Non
 
 
 def _cell(value: object) -> str:
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else f"{value:f}" if hasattr(value, "as_tuple") else str(value)
+    return (
+        value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else f"{value:f}" if hasattr(value, "as_tuple") else str(value)
+    )
 
 
 def _window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:
@@ -282,10 +313,13 @@ def demo(trades: Path | None, ticks: int) -> None:
     if source:
         landed = _land_file(source, None, 15.0, 5000)
         if landed.rejected_rows:
-            out.print(f"[red]{landed.rejected_rows:,} rows are no valid trades and were not landed[/red], such as {landed.rejected[0]}", highlight=False)
+            out.print(
+                f"[red]{landed.rejected_rows:,} rows are no valid trades and were not landed[/red], such as {landed.rejected[0]}",
+                highlight=False,
+            )
     else:
         landed = _land_generated(ticks)
-    if landed.ticks == 0:
+    if landed.first_event_time is None or landed.last_event_time is None:
         raise UserError(f"{source} holds no valid trade: give a file with at least one.")
     window = Window.covering(landed.first_event_time, landed.last_event_time + timedelta(microseconds=1))
     config = prepare(name, window.start)
@@ -303,7 +337,7 @@ def demo(trades: Path | None, ticks: int) -> None:
         sys.exit(2)
 
 
-def _land_generated(ticks: int):  # type: ignore[no-untyped-def]
+def _land_generated(ticks: int) -> Landed:
     from btc_assets.landing.generate import generate_day
     from btc_assets.landing.replay import Landed, land
     from btc_assets.resources import Landing
@@ -345,18 +379,18 @@ def dev(port: int) -> None:
 
 
 @contextmanager
-def _bar(title: str, window: Window | None) -> Iterator[object]:
+def _bar(title: str, window: Window | None) -> Iterator[Listener]:
     """A progress bar for what the work reports, one line a stage."""
     from btc_assets import progress
 
     columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total or None)
-            bar.update(tasks[stage], completed=done, total=total or None)  # type: ignore[arg-type]
+            bar.update(tasks[stage], completed=done, total=total or None)
 
         with progress.listening(advance):
             yield advance

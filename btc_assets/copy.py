@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
@@ -66,10 +66,10 @@ class Replacements(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Replacement]: ...
 
-    def committed(self, replacement: Replacement) -> None:
+    def committed(self, replacement: Replacement) -> None:  # noqa: B027  # who counts nothing need not say so
         """Called after each commit."""
 
-    def metadata(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, Any]:
         """What to show of the committed parts beside the number of rows."""
         return {}
 
@@ -377,7 +377,9 @@ def _cut_stream(
         if (last is not None and first < last) or (np.diff(int64(times)) < 0).any():
             raise UserError(f"The stream of batches is not in order of {slice_column}: sort it, or give it as one table.")
         if first not in window or newest not in window:
-            raise UserError(f"The Arrow data holds rows of {slice_column} {first} to {newest}, outside the range {window} that is being written.")
+            raise UserError(
+                f"The Arrow data holds rows of {slice_column} {first} to {newest}, outside the range {window} that is being written."
+            )
         last = newest
         waiting.append(pa.Table.from_batches([batch]))
         if sum(map(len, waiting)) >= commit_rows and newest > start:

@@ -10,6 +10,7 @@ import logging
 import subprocess
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,10 +49,8 @@ def embedded_dsn(home: Path, database: str) -> str:
         psycopg.connect(uri).close()
     except psycopg.OperationalError:
         with psycopg.connect(_server(data).get_uri("postgres"), autocommit=True) as connection:
-            try:
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # another process was faster
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                pass  # another process was faster
     return uri
 
 
@@ -85,7 +84,9 @@ def _server(data: Path):  # type: ignore[no-untyped-def]  # the class is importe
             # It waits ten seconds and asserts; a server that recovers from a crash may need longer.
             recovering = isinstance(error, AssertionError | subprocess.TimeoutExpired)
             if not recovering or time.monotonic() > deadline:
-                raise UserError(f"The embedded PostgreSQL in {data} does not start ({type(error).__name__}): see {data / 'log'}.") from error
+                raise UserError(
+                    f"The embedded PostgreSQL in {data} does not start ({type(error).__name__}): see {data / 'log'}."
+                ) from error
             time.sleep(1)
 
 

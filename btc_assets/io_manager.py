@@ -14,7 +14,6 @@ from btc_assets.resources import Store, plain_failures
 from btc_assets.settings import settings
 from btc_assets.slices import KEY_FORMAT, Window
 
-
 # Dagster's cost of metadata for a single partition grows with the square of the range: 30 ms for these, 2 s for a day.
 _SLICES_SHOWN = 36
 
@@ -38,7 +37,9 @@ class CopyIOManager(dg.ConfigurableIOManager):
             target = _target(connection, context)
             started = time.perf_counter()
             replacements = (
-                obj if isinstance(obj, Replacements) else ArrowReplacements(_batches(obj), window, target.slice_column, settings().commit_rows)
+                obj
+                if isinstance(obj, Replacements)
+                else ArrowReplacements(_batches(obj), window, target.slice_column, settings().commit_rows)
             )
             rows = replace_all(connection, target, replacements)
             seconds = time.perf_counter() - started
@@ -96,9 +97,7 @@ def read_slices(target: Target, window: Window) -> pa.RecordBatchReader:
     )
     cursor.execute(statement.as_string(None))
     reader = cursor.fetch_record_batch()
-    schema = pa.schema(
-        [pa.field(field.name, _decimal_type(field) if field.name in numeric else field.type) for field in reader.schema]
-    )
+    schema = pa.schema([pa.field(field.name, _decimal_type(field) if field.name in numeric else field.type) for field in reader.schema])
 
     def batches() -> Iterable[pa.RecordBatch]:
         with connection, cursor:
@@ -142,7 +141,7 @@ def _batches(obj: object) -> pa.Table | Iterable[pa.RecordBatch]:
     if isinstance(obj, pa.RecordBatch):
         return pa.Table.from_batches([obj])
     if isinstance(obj, pa.Table | pa.RecordBatchReader) or (isinstance(obj, Iterable) and not isinstance(obj, str | bytes | dict)):
-        return obj  # type: ignore[return-value]
+        return obj
     raise dg.Failure(
         description=f"CopyIOManager writes Arrow tables, readers or streams of record batches, not {type(obj).__name__}: "
         "convert it with pyarrow.Table first.",

@@ -11,15 +11,13 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 
-five_minutes = dg.TimeWindowPartitionsDefinition(
-    start=settings().first_slice, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC"
-)
+five_minutes = dg.TimeWindowPartitionsDefinition(start=settings().first_slice, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC")
 
 # `dagster asset materialize --partition-range` needs a single run; fanning a long backfill out over workers needs many.
 # It cannot be both at once, so a process that fans out sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
 backfill_policy = (
-    dg.BackfillPolicy.multi_run(settings().backfill_slices_per_run)
-    if settings().backfill_slices_per_run
+    dg.BackfillPolicy.multi_run(slices_per_run)
+    if (slices_per_run := settings().backfill_slices_per_run)
     else dg.BackfillPolicy.single_run()
 )
 

@@ -12,7 +12,7 @@ from btc_assets.landing.objects import LandingZone
 from btc_assets.settings import settings
 
 
-class Store(dg.ConfigurableResource):
+class Store(dg.ConfigurableResource[None]):
     """The PostgreSQL that the rooms live in. Its address comes from the settings, so no secret is in Dagster's config."""
 
     def connect(self) -> psycopg.Connection:
@@ -20,7 +20,7 @@ class Store(dg.ConfigurableResource):
         return connect()
 
 
-class Landing(dg.ConfigurableResource):
+class Landing(dg.ConfigurableResource[None]):
     """The landing zone."""
 
     def zone(self) -> LandingZone:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "404", "reset", "cut", "flip"]
+Fault = Literal["503", "404", "reset", "stall", "cut", "flip"]
 _ERROR = '<?xml version="1.0"?>\n<Error><Code>{}</Code><Message>{}</Message></Error>'
 _ANSWERS = {
     "503": _ERROR.format("SlowDown", "Please reduce your request rate.").encode(),
@@ -21,8 +21,9 @@ _ANSWERS = {
 class FaultProxy:
     """Passes requests on to `upstream`, except those that are to fail.
 
-    Faults: `503` (slow down) and `404` (no such bucket) are answered instead of asking, `reset` closes the connection without an answer, `cut` closes it in the
-    middle of the body, `flip` inverts the byte in the middle of the body.
+    Faults: `503` (slow down) and `404` (no such bucket) are answered instead of asking, `reset` closes the connection
+    without an answer, `stall` keeps it open, `cut` closes it in the middle of the body, `flip` inverts the byte in the
+    middle of the body.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -31,6 +32,7 @@ class FaultProxy:
         self._always: Fault | None = None
         self.requests = 0
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         proxy = self
 
         class Handler(_Handler):
@@ -39,6 +41,9 @@ class FaultProxy:
 
             def upstream(self) -> str:
                 return proxy._upstream
+
+            def stall(self) -> None:
+                proxy._closed.wait()
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -64,6 +69,7 @@ class FaultProxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -77,10 +83,15 @@ class _Handler(BaseHTTPRequestHandler):
     def upstream(self) -> str:
         raise NotImplementedError
 
+    def stall(self) -> None:
+        raise NotImplementedError
+
     def _pass_on(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.fault()
-        if fault == "reset":
+        if fault in ("reset", "stall"):
+            if fault == "stall":
+                self.stall()
             self.close_connection = True
             return
         if fault in _ANSWERS:

@@ -49,7 +49,10 @@ def test_a_range_is_one_run_with_ticks_candles_and_checks(store: StoreUnderTest)
     events = result.asset_materializations_for_node("market_data__btc_ticks")
     assert len(events) == 12
     metadata = events[0].metadata
-    shown = {name: metadata[name].value for name in ("dagster/row_count", "objects", "rejected_rows", "duplicates_removed", "first_trade_id", "last_trade_id")}
+    shown = {
+        name: metadata[name].value
+        for name in ("dagster/row_count", "objects", "rejected_rows", "duplicates_removed", "first_trade_id", "last_trade_id")
+    }
     assert shown == {
         "dagster/row_count": 3600, "objects": 240, "rejected_rows": 0, "duplicates_removed": 0, "first_trade_id": 1, "last_trade_id": 3600,
     }  # fmt: skip
@@ -99,7 +102,10 @@ def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) ->
         )  # fmt: skip
         result = job.resolve_job_def("checks").execute_in_process(instance=instance)
     failed = failed_checks(result)
-    assert failed["market_data/btc_ticks registry_equals_table"] == "* BTCUSDT 2024-01-10T12:00Z: loaded, 60 rows by the registry, 59 in the table"
+    assert (
+        failed["market_data/btc_ticks registry_equals_table"]
+        == "* BTCUSDT 2024-01-10T12:00Z: loaded, 60 rows by the registry, 59 in the table"
+    )
     assert {name for name in failed if "volume_equals_ticks" in name} == {
         f"market_data/candles_{interval} volume_equals_ticks" for interval in ("1s", "30s", "1m", "5m", "1h", "1d")
     }
@@ -144,7 +150,9 @@ def test_the_dagster_command_line_materialises(store: StoreUnderTest, partitions
 
     prepare_dagster_home()
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", "*", *partitions]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     expected = 300 if "--partition" in partitions else 600
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(expected,)]

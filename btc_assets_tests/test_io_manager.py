@@ -77,7 +77,9 @@ def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
 def test_arrow_of_any_kind_is_written(wide: StoreUnderTest, kind: object) -> None:
     data = rows(36)
     assert materialize(kind(data), HOUR).success  # type: ignore[operator]
-    written = wide.rows("SELECT bucket_5m, name, count, ratio, amount, vector::text, labels, flag, filled_in FROM signals.wide ORDER BY count")
+    written = wide.rows(
+        "SELECT bucket_5m, name, count, ratio, amount, vector::text, labels, flag, filled_in FROM signals.wide ORDER BY count"
+    )
     assert len(written) == 36
     assert written[7] == (NOON + 2 * SLICE, "n7", 7, 1.75, Decimal("0.8750"), "[7,0.5,-1.25]", {"n": 7}, False, 7)
     assert written[5][5] is None
@@ -144,15 +146,26 @@ def test_materialisation_metadata_is_what_the_ui_understands(wide: StoreUnderTes
     ("data", "sentence"),
     [
         (rows(3, start=HOUR.end), "outside the range 2024-01-10T12:00Z to 2024-01-10T13:00Z that is being written."),
-        (reader_of(rows(36).take(list(reversed(range(36))))), "The stream of batches is not in order of bucket_5m: sort it, or give it as one table."),
-        (rows(3).append_column("mood", pa.array(["a", "b", "c"])), "The Arrow data does not fit the table: signals.wide has no column mood."),
+        (
+            reader_of(rows(36).take(list(reversed(range(36))))),
+            "The stream of batches is not in order of bucket_5m: sort it, or give it as one table.",
+        ),
+        (
+            rows(3).append_column("mood", pa.array(["a", "b", "c"])),
+            "The Arrow data does not fit the table: signals.wide has no column mood.",
+        ),
         (rows(3).drop_columns(["bucket_5m"]), "The Arrow data has no column bucket_5m, which says what slice a row belongs to."),
         (rows(3).set_column(2, "count", pa.array(["x", "y", "z"])), "Column count (string) does not convert to bigint"),
-        ({"a": 1}, "CopyIOManager writes Arrow tables, readers or streams of record batches, not dict: convert it with pyarrow.Table first."),
+        (
+            {"a": 1},
+            "CopyIOManager writes Arrow tables, readers or streams of record batches, not dict: convert it with pyarrow.Table first.",
+        ),
     ],
     ids=["outside the range", "out of order", "unknown column", "no slice column", "wrong type", "no Arrow"],
 )
-def test_data_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_written(wide: StoreUnderTest, data: object, sentence: str) -> None:
+def test_data_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_written(
+    wide: StoreUnderTest, data: object, sentence: str
+) -> None:
     result = materialize(data, HOUR)
     assert not result.success
     assert sentence in result.failure_data_for_node("signals__wide").user_failure_data.description
@@ -172,13 +185,18 @@ def test_commits_hold_whole_slices_and_a_failing_stream_keeps_what_was_committed
 
 def test_a_range_longer_than_a_day_without_rows_is_emptied(wide: StoreUnderTest) -> None:
     long = Window(NOON, NOON + timedelta(days=3))
-    wide.connection.execute("INSERT INTO signals.wide (bucket_5m) SELECT generate_series(%s, %s, interval '1 hour')", (NOON, NOON + timedelta(days=3)))
+    wide.connection.execute(
+        "INSERT INTO signals.wide (bucket_5m) SELECT generate_series(%s, %s, interval '1 hour')", (NOON, NOON + timedelta(days=3))
+    )
     assert materialize(rows(0), long).success
     assert wide.rows("SELECT count(*) FROM signals.wide") == [(1,)]
 
 
 def test_a_table_that_does_not_exist_is_named(store: StoreUnderTest) -> None:
-    with store.connect() as connection, pytest.raises(UserError, match=r"^The table signals\.nothing does not exist: run btc-assets db migrate\.$"):
+    with (
+        store.connect() as connection,
+        pytest.raises(UserError, match=r"^The table signals\.nothing does not exist: run btc-assets db migrate\.$"),
+    ):
         Target.of(connection, "signals.nothing")
 
 

@@ -104,7 +104,9 @@ def test_a_server_without_pgvector_is_refused(empty_database: str, monkeypatch: 
     with psycopg.connect(empty_database, autocommit=True) as connection:
         # The catalogue as a server without the package shows it: a view of the same name comes first on the search path.
         connection.execute("CREATE SCHEMA bare")
-        connection.execute("CREATE VIEW bare.pg_available_extensions AS SELECT * FROM pg_catalog.pg_available_extensions WHERE name <> 'vector'")
+        connection.execute(
+            "CREATE VIEW bare.pg_available_extensions AS SELECT * FROM pg_catalog.pg_available_extensions WHERE name <> 'vector'"
+        )
         connection.execute("SET search_path = bare, pg_catalog, public")
         with pytest.raises(UserError) as raised:
             migrate(connection)
@@ -121,7 +123,10 @@ def test_a_user_without_the_right_is_told_which(empty_database: str) -> None:
         connection.execute(f"CREATE ROLE {role}")
         try:
             connection.execute(f"SET ROLE {role}")
-            with pytest.raises(UserError, match=r"^The database user lacks a right \(permission denied for database .*\): grant it, or use the owner's DSN\.$"):
+            with pytest.raises(
+                UserError,
+                match=r"^The database user lacks a right \(permission denied for database .*\): grant it, or use the owner's DSN\.$",
+            ):
                 migrate(connection)
         finally:
             connection.execute("RESET ROLE")

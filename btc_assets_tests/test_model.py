@@ -26,7 +26,9 @@ RANGE = Window(NOON, NOON + 4 * SLICE)
 trade_ids = st.integers(0, 119)
 batches = st.lists(trade_ids, min_size=3, max_size=15)
 names = st.sampled_from(["a", "b", "c", "d", "e"])
-windows = st.tuples(st.integers(0, 3), st.integers(1, 4)).map(lambda pair: Window(NOON + pair[0] * SLICE, min(NOON + (pair[0] + pair[1]) * SLICE, RANGE.end)))
+windows = st.tuples(st.integers(0, 3), st.integers(1, 4)).map(
+    lambda pair: Window(NOON + pair[0] * SLICE, min(NOON + (pair[0] + pair[1]) * SLICE, RANGE.end))
+)
 
 
 def the_trade(trade_id: int) -> dict[str, object]:
@@ -50,7 +52,9 @@ class Machine(RuleBasedStateMachine):
     @initialize(landed=st.dictionaries(names, batches, min_size=2))
     def start_with_some_objects_loaded(self, landed: dict[str, list[int]]) -> None:
         self.model = Model()
-        self.store.connection.execute("TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets")
+        self.store.connection.execute(
+            "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets"
+        )
         for interval in candles.INTERVALS:
             self.store.connection.execute(f"TRUNCATE market_data.candle_partials_{interval}")  # type: ignore[arg-type]
         shutil.rmtree(self.store.landing)
@@ -83,7 +87,9 @@ class Machine(RuleBasedStateMachine):
             assert refused and "is gone" in str(error)
         for bucket in set(window.slices()) - refused:
             self.model.loaded[bucket] = {i for ids in self.model.objects.values() for i in ids if self.slice_of(i) == bucket}
-            self.model.loaded_from[bucket] = {name: ids for name, ids in self.model.objects.items() if any(self.slice_of(i) == bucket for i in ids)}
+            self.model.loaded_from[bucket] = {
+                name: ids for name, ids in self.model.objects.items() if any(self.slice_of(i) == bucket for i in ids)
+            }
         self.store.refresh(window)
 
     def refused(self, window: Window) -> set[object]:
@@ -134,5 +140,8 @@ def test_the_model_is_not_blind(store: StoreUnderTest, monkeypatch: pytest.Monke
     machine = type("BoundMachine", (Machine,), {"store": store})
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
-            machine, settings=settings(max_examples=40, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]),
+            machine,
+            settings=settings(
+                max_examples=40, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+            ),
         )

@@ -59,7 +59,9 @@ def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(s
     for interval in candles.INTERVALS:
         assert candles.read_differences(store.connection, interval, DAY) == []
         totals = f"SELECT sum(trade_count), sum(volume), sum(quote_volume), min(low), max(high) FROM market_data.candles_{interval}"
-        assert store.rows(totals) == store.rows("SELECT count(*), sum(quantity), sum(price * quantity), min(price), max(price) FROM market_data.btc_ticks")
+        assert store.rows(totals) == store.rows(
+            "SELECT count(*), sum(quantity), sum(price * quantity), min(price), max(price) FROM market_data.btc_ticks"
+        )
 
 
 def test_the_first_spot_trade_lies_in_the_slice_of_its_event_and_in_the_candle_of_its_trade(store: StoreUnderTest) -> None:
@@ -72,7 +74,9 @@ def test_the_first_spot_trade_lies_in_the_slice_of_its_event_and_in_the_candle_o
     ]
     candle = "SELECT bucket, bucket_5m, trade_count, first_trade_id FROM market_data.candles_1m ORDER BY bucket LIMIT 1"
     assert store.rows(candle) == [(midnight - timedelta(minutes=1), midnight - timedelta(minutes=5), 1, 3071245454)]
-    assert store.rows("SELECT count(*) FROM market_data.btc_ticks WHERE date_trunc('minute', event_time) <> date_trunc('minute', trade_time)") == [(8,)]
+    assert store.rows(
+        "SELECT count(*) FROM market_data.btc_ticks WHERE date_trunc('minute', event_time) <> date_trunc('minute', trade_time)"
+    ) == [(8,)]
 
 
 @pytest.mark.parametrize("name", ["spot_BTCUSDT_2023-04-05_ws_trades", "um_BTCUSDT_2024-07-18_19_ws_trades"])

@@ -32,7 +32,9 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("QQ", "1", "BTC_ASSETS_QQ is not a setting: see the table of settings in the README."),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_one_sentence_that_names_the_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str | None) -> None:
+def test_a_wrong_value_is_one_sentence_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str | None
+) -> None:
     monkeypatch.setenv(f"BTC_ASSETS_{variable}", value)
     if sentence is None:  # an empty variable is an unset one
         assert load_settings().landing_feeds == (Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT"),)

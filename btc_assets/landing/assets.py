@@ -30,7 +30,7 @@ class RegisterConfig(dg.Config):
     ),
     metadata={"dagster/table_name": "landing.raw_blobs_5m"},
 )
-def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult:
+def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
     started = time.perf_counter()
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.landing.feeds import Feed
-from btc_assets.landing.formats import UNPARSED, ObjectRejected, shown, storable
+from btc_assets.landing.formats import NULLS, UNPARSED, ObjectRejected, shown, storable
 from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
 from btc_assets.slices import SLICE_US
 
@@ -244,10 +244,10 @@ def _by_value(column: pa.Array, convert: Callable[[object], object], type: pa.Da
     unreadable: dict[int, str] = {}
     for i, value in enumerate(map(_python, column)):
         try:
-            values.append(None if value is None else convert(value))
+            values.append(None if value is None or str(value).strip() in NULLS else convert(value))
         except (ValueError, ArithmeticError, TypeError):
             values.append(None)
-            unreadable[i] = f"{value!r:.100} is not {what}"
+            unreadable[i] = f"{repr(value) if isinstance(value, str) else str(value):.100} is not {what}"
     return pa.array(values, type), unreadable
 
 
@@ -270,9 +270,7 @@ def _int64(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
     return _by_value(column, partial(_to_int64, exact=exact), pa.int64(), "a 64-bit integer")
 
 
-def _to_int64(value: object, exact: int = 1 << 53) -> int | None:
-    if isinstance(value, str) and not value.strip():
-        return None
+def _to_int64(value: object, exact: int = 1 << 53) -> int:
     number = Decimal(str(value))
     if number != number.to_integral_value() or abs(number) > _INT64_MAX or (isinstance(value, float) and abs(value) >= exact):
         raise ValueError
@@ -309,11 +307,10 @@ def _epoch(column: pa.Array) -> pa.Array:
     return pa.array(us, pa.int64(), mask=column.is_null().to_numpy(zero_copy_only=False)).cast(TIME)
 
 
-def _to_time(value: object) -> datetime | None:
+def _to_time(value: object) -> datetime:
     text = str(value).strip()
     with suppress(ValueError, ArithmeticError):
-        number = _to_int64(text)
-        return None if number is None else _epoch(pa.array([number], pa.int64()))[0].as_py()
+        return _epoch(pa.array([_to_int64(text)]))[0].as_py()
     time = datetime.fromisoformat(text)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
@@ -324,12 +321,12 @@ def _to_time(value: object) -> datetime | None:
 def _decimal(column: pa.Array, type: pa.Decimal128Type) -> tuple[pa.Array, dict[int, str]]:
     if column.type == pa.float64():
         return _decimal_of_floats(column, type)
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.string())  # the shortest text that gives the same float32 is what was meant
     try:
-        if pa.types.is_floating(column.type):
-            column = column.cast(pa.string())  # the shortest text that gives the same float32 is what was meant
-        elif pa.types.is_integer(column.type):
-            column = column.cast(pa.decimal128(38, type.scale))
-        return column.cast(type), {}
+        # Arrow asks an integer's decimal to have room for any integer, so it goes through a wide one.
+        wide = column.cast(pa.decimal128(38, type.scale)) if pa.types.is_integer(column.type) else column
+        return wide.cast(type), {}
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return _decimal_by_value(column, type)
 
@@ -366,9 +363,7 @@ def decimal128(units: np.ndarray, type: pa.Decimal128Type, valid: np.ndarray | N
     return pa.Array.from_buffers(type, len(units), [mask, pa.py_buffer(words)])
 
 
-def _to_decimal(value: object, type: pa.Decimal128Type) -> Decimal | None:
-    if isinstance(value, str) and not value.strip():
-        return None
+def _to_decimal(value: object, type: pa.Decimal128Type) -> Decimal:
     number = round(Decimal(repr(value)), 8) if isinstance(value, float) else Decimal(str(value).strip())
     exact = number.quantize(Decimal(1).scaleb(-type.scale))
     if exact != number or abs(number) >= Decimal(10) ** (type.precision - type.scale):
@@ -382,22 +377,15 @@ _TRUE, _FALSE = {"true", "t", "1", "1.0"}, {"false", "f", "0", "0.0"}
 
 
 def _bool(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
-    if pa.types.is_boolean(column.type):
-        return column, {}
-    if pa.types.is_null(column.type):
-        return column.cast(pa.bool_()), {}
-    if pa.types.is_string(column.type):
-        try:
+    kind = column.type
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_null(kind):
+        with suppress(pa.ArrowInvalid):
             return column.cast(pa.bool_()), {}
-        except pa.ArrowInvalid:
-            pass
     return _by_value(column, _to_bool, pa.bool_(), "true or false")
 
 
-def _to_bool(value: object) -> bool | None:
+def _to_bool(value: object) -> bool:
     text = str(value).strip().lower()
-    if text in ("", "nan"):
-        return None
     if text not in _TRUE | _FALSE:
         raise ValueError
     return text in _TRUE

@@ -45,7 +45,7 @@ def parse_feeds(text: str) -> tuple[Feed, ...]:
         symbol, _, label = names.partition(":")
         symbol = symbol.strip() or prefix.rsplit("/", 1)[-1]
         label = label.strip() or symbol
-        if not re.fullmatch(r"[\w.\-/]+", prefix) or not re.fullmatch(r"[\w.\-]+", symbol + label):
+        if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", prefix) or not re.fullmatch(r"[\w.\-]+", symbol + label):
             raise ValueError(f"{entry!r} must look like Binance/BTCUSDT=BTCUSDT:LABEL")
         feeds.append(Feed(prefix, symbol, label))
     if not feeds:

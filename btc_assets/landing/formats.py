@@ -31,6 +31,9 @@ _HEADERLESS = {
     7: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker", "is_best_match"],
 }
 
+# How producers write that there is no value.
+NULLS = ["", "NaN", "nan", "null", "None"]
+
 # Column in which a format hands over a row that it could not take apart: the text of that row.
 UNPARSED = "__unparsed__"
 
@@ -166,7 +169,7 @@ def _csv(file: BinaryIO) -> Iterator[pa.Table]:
             read_options=pa_csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK, use_threads=False),
             parse_options=pa_csv.ParseOptions(invalid_row_handler=keep),
             convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=["", "NaN", "nan", "null", "None"]
+                column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=NULLS
             ),
         )
         if stream is not buffered or buffered.peek(1)

@@ -282,5 +282,3 @@ def of_prefix(objects: Iterable[LandedObject], feeds: Sequence[Feed]) -> dict[st
     for obj in objects:
         found.setdefault(obj.prefix, ([], [feed for feed in feeds if feed.prefix == obj.prefix]))[0].append(obj)
     return found
-
-

@@ -200,7 +200,7 @@ def register_group(
                 (bucket, label, obj.uri, obj.etag, obj.size, count, first, last, fetched.format, status, fetched.rejected,
                  Jsonb(metadata), obj.last_modified)
             )  # fmt: skip
-    rows.sort(key=lambda row: row[:4])  # type: ignore[return-value,arg-type]  # one order for all, so that none deadlock
+    rows.sort(key=lambda row: row[:4])  # one order for all, so that none deadlock
     versions = sorted((fetched.obj.uri, fetched.obj.etag, fetched.obj.last_modified) for fetched in group)
     with server_errors(), connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_SUPERSEDE, tuple(map(list, zip(*versions, strict=True))) or ([], [], []))

@@ -63,7 +63,7 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         ),
         metadata={"dagster/table_name": f"market_data.candles_{interval}"},
     )
-    def candle_asset(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
+    def candle_asset(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
         window = run_window(context)
         started = time.perf_counter()
         with plain_failures(), store.connect() as connection:

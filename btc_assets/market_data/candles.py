@@ -6,6 +6,7 @@ How a candle is put together from partial candles is told in the engine's candle
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 
@@ -66,7 +67,7 @@ def count(connection: psycopg.Connection, interval: str, window: Window) -> int:
     return row[0]
 
 
-def read(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[object, ...]]:
+def read(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[Any, ...]]:
     """The candles of a symbol that start in `window`, as rows of `COLUMNS`, ascending."""
     with server_errors(), connection.transaction():
         return connection.execute(
@@ -98,7 +99,7 @@ def read_differences(connection: psycopg.Connection, interval: str, window: Wind
         ) AS candles USING (tick_bucket, symbol)
         WHERE (ticks.trades, ticks.volume) IS DISTINCT FROM (candles.trades, candles.volume)
         ORDER BY 1, 2
-        """.replace("{}", interval),  # type: ignore[arg-type]  # a key of INTERVALS
+        """.replace("{}", interval),  # a key of INTERVALS
         {"step": step, "start": whole.start, "end": whole.end},
     ).fetchall()
     return [

@@ -29,7 +29,9 @@ def no_trade_twice(context: dg.AssetCheckExecutionContext, store: Store) -> dg.A
     return check_result(window, repeats, "repeats")
 
 
-@dg.asset_check(asset=_TICKS, description="The table holds the rows that the registry says were loaded, and every registered object is loaded.")
+@dg.asset_check(
+    asset=_TICKS, description="The table holds the rows that the registry says were loaded, and every registered object is loaded."
+)
 def registry_equals_table(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection, server_errors():
         window = check_window(context, connection)

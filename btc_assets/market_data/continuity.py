@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import psycopg
 
@@ -105,10 +106,10 @@ def _spans(connection: psycopg.Connection, window: Window) -> dict[str, list[Spa
         rows = connection.execute(_SPANS, {"start": window.start, "end": window.end}).fetchall()
     spans: dict[str, list[Span]] = {}
     for symbol, *span in rows:
-        spans.setdefault(symbol, []).append(tuple(span))  # type: ignore[arg-type]
+        spans.setdefault(symbol, []).append(tuple(span))
     return spans
 
 
 def _overlap(spans: list[Span]) -> bool:
     ordered = sorted((low, high) for _, low, high, _ in spans)
-    return any(later[0] <= earlier[1] for earlier, later in zip(ordered, ordered[1:], strict=False))
+    return any(later[0] <= earlier[1] for earlier, later in pairwise(ordered))

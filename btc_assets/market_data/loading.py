@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -20,7 +21,6 @@ from btc_assets.database import server_errors
 from btc_assets.errors import UserError
 from btc_assets.ingestion.offsets import advance
 from btc_assets.landing.feeds import Feed
-from btc_assets.landing.formats import ObjectRejected
 from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
 from btc_assets.landing.registry import mark_gone, register_group
@@ -264,8 +264,7 @@ class TickLoad(Replacements):
     def _compare(self, rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> None:
         counted = tick_slices(rows, owner)
         found = {
-            (bucket, symbol, obj): count
-            for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
+            (bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
         }
         for source in sources:
             count = found.pop((source.bucket_5m, source.asset, position[source.uri, source.etag]), 0)
@@ -322,7 +321,7 @@ class TickLoad(Replacements):
                 result.slice_rows[EPOCH + bucket * _MICROSECOND] = count
         self._progress(result.slices)
 
-    def metadata(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, Any]:
         result = self.result
         return {
             "objects": len(result.objects),
@@ -374,7 +373,5 @@ def _without(window: Window, buckets: Iterable[datetime]) -> Iterator[Window]:
 def _loaded_rows(rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> list[int]:
     """For each source, how many of its rows are kept."""
     counted = tick_slices(rows, owner)
-    kept = {
-        (bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
-    }
+    kept = {(bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)}
     return [kept.get((source.bucket_5m, source.asset, position[source.uri, source.etag]), 0) for source in sources]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from btc_assets.market_data.candles import COLUMNS, INTERVALS
 
 _UP, _DOWN = "#1a9850", "#d73027"
 
 
-def plot_candles(rows: Sequence[tuple[object, ...]], interval: str, symbol: str) -> bytes:
+def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) -> bytes:
     """Draw candles.
 
     Args:

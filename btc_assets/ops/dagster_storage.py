@@ -5,6 +5,7 @@ database as the store itself does, the embedded server is up before Dagster need
 file or handed to a child process in its arguments.
 """
 
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -46,8 +47,6 @@ class StoreStorage(DagsterPostgresStorage, ConfigurableClass):
         with connect(conninfo, autocommit=True) as connection:
             exists = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone()
             if not exists:
-                try:
+                with suppress(psycopg.errors.UniqueViolation):  # another process was faster
                     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
-                except psycopg.errors.UniqueViolation:
-                    pass  # another process was faster
         return cls(postgres_url=sqlalchemy_url(conninfo), inst_data=inst_data)

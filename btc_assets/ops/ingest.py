@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from btc_assets.errors import UserError
 from btc_assets.ops.dagster_home import prepare_dagster_home
 from btc_assets.slices import KEY_FORMAT, SLICE, Window
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @dataclass
@@ -83,7 +87,7 @@ def ingest(window: Window, *, force: bool = False, reread: bool = False) -> Inge
     return report
 
 
-def _metadata(result, key) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, Any]:
     """Of one materialisation; all slices of a range run carry the same."""
     for event in result.all_events:
         if event.is_step_materialization and event.asset_key == key:
@@ -91,12 +95,12 @@ def _metadata(result, key) -> dict[str, object]:  # type: ignore[no-untyped-def]
     return {}
 
 
-def _failure(result) -> str:  # type: ignore[no-untyped-def]
+def _failure(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_node_events:
         if event.is_step_failure:
             data = event.step_failure_data
             if data.user_failure_data is not None:
-                return data.user_failure_data.description
+                return data.user_failure_data.description or "The step failed without saying why."
             cause = data.error.cause or data.error if data.error else None
             return f"Step {event.step_key} failed: {cause.message.strip() if cause else 'no error was recorded'}"
     return "The run failed before its first step: see its log in the Dagster UI."

@@ -56,7 +56,7 @@ def read_status(connection: psycopg.Connection, window: Window) -> list[DayStatu
     """The days of a window on which something landed."""
     with server_errors(), connection.transaction():
         rows = connection.execute(_DAYS, {"start": window.start, "end": window.end}).fetchall()
-        rejected = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())
+        rejected: dict[date, int] = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())
     first = {symbol: min(row[11] for row in rows if row[1] == symbol) for symbol in {row[1] for row in rows}}
     last = {symbol: max(row[12] for row in rows if row[1] == symbol) for symbol in first}
     statuses = []

@@ -19,6 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from btc_assets.errors import UserError
+from btc_assets.landing import objects
 from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectCorrupt, ObjectGone
 from btc_assets.slices import SLICE, Window, parse_time
 from btc_assets_tests.fault_proxy import FaultProxy
@@ -384,6 +385,10 @@ def test_where_etags_are_opaque_the_checksum_of_s3_is_compared(s3: Bucket, size:
         got.unlink()
 
 
+def test_a_zone_says_so_where_s3_keeps_no_checksum(s3: Bucket) -> None:
+    assert s3.zone(etag="opaque").read(landed(s3.zone())) == (b"some bytes", "none")
+
+
 def test_an_object_of_several_parts_is_read_without_a_checksum_of_the_whole(s3: Bucket, spool: Path) -> None:
     data = os.urandom(11 << 20)
     client, key = s3.server.client(), f"{s3.prefix}/{PREFIX}/2024/01/10/00/00/o"
@@ -417,9 +422,9 @@ def test_one_boto3_client_serves_all_threads(s3: Bucket, monkeypatch: pytest.Mon
     real = boto3.Session.client
     monkeypatch.setattr(boto3.Session, "client", lambda *args, **options: made.append(threading.current_thread()) or real(*args, **options))
     zone = s3.zone(etag="opaque")
-    objects = [landed(zone, str(i).encode(), f"2024/01/10/00/00/{i:02}") for i in range(40)]
+    found = [landed(zone, str(i).encode(), f"2024/01/10/00/00/{i:02}") for i in range(40)]
     with ThreadPoolExecutor(16) as pool:
-        assert [data for data, _ in pool.map(zone.read, objects)] == [str(i).encode() for i in range(40)]
+        assert [data for data, _ in pool.map(zone.read, found)] == [str(i).encode() for i in range(40)]
     assert len(made) == 1
 
 
@@ -493,6 +498,20 @@ def test_a_fault_that_stays_is_one_sentence(s3: Bucket, proxy: FaultProxy, spool
     if fault == "503":
         assert "Please reduce your request rate" in sentence
         assert proxy.requests == 2
+
+
+@ETAGS
+def test_a_server_that_takes_the_request_and_stays_silent_is_asked_again(
+    s3: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, etag: str
+) -> None:
+    monkeypatch.setattr(objects, "_REQUEST_SECONDS", 1)
+    obj = landed(s3.zone())
+    zone = s3.zone(endpoint=proxy.endpoint, etag=etag, retries=1)
+    proxy.fail("stall", 1)
+    assert zone.read(obj)[0] == b"some bytes"
+    proxy.fail("stall")
+    with pytest.raises(UserError, match=f"^Reading {obj.uri} failed "):
+        zone.read(obj)
 
 
 def test_listing_and_looking_up_are_repeated_as_well(s3: Bucket, proxy: FaultProxy) -> None:

@@ -18,7 +18,9 @@ FIVE = timedelta(minutes=5)
 def test_an_object_is_registered_under_each_slice_that_it_covers(store: StoreUnderTest) -> None:
     (uri,) = store.land(every(2, 300), seconds=3600)  # ten minutes of trades in one object
     store.register(HOUR)
-    rows = store.rows("SELECT bucket_5m, asset, uri, row_count, first_event_time, last_event_time, format, status FROM landing.raw_blobs_5m ORDER BY 1")
+    rows = store.rows(
+        "SELECT bucket_5m, asset, uri, row_count, first_event_time, last_event_time, format, status FROM landing.raw_blobs_5m ORDER BY 1"
+    )
     assert rows == [
         (NOON, "BTCUSDT", uri, 150, NOON, NOON + timedelta(seconds=298), "parquet", "registered"),
         (NOON + FIVE, "BTCUSDT", uri, 150, NOON + FIVE, NOON + timedelta(seconds=598), "parquet", "registered"),
@@ -61,7 +63,9 @@ def test_an_overwritten_object_is_read_again_and_its_old_version_superseded(stor
     ]
 
 
-def test_a_deleted_object_is_marked_gone_but_a_listing_that_forgets_one_changes_nothing(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_object_is_marked_gone_but_a_listing_that_forgets_one_changes_nothing(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uris = store.land(every(1, 60))
     store.register(HOUR)
     with monkeypatch.context() as forgetful:
@@ -114,7 +118,9 @@ def test_rejected_rows_go_when_their_object_is_overwritten_by_a_good_one(store: 
 
 
 def test_extra_columns_are_reported(store: StoreUnderTest) -> None:
-    store.put("2024/01/10/12/00/a.csv", b"trade_id,symbol,trade_time,price,quantity,is_market_maker,venue\n1,BTCUSDT,1704888001000,1,1,true,x\n")
+    store.put(
+        "2024/01/10/12/00/a.csv", b"trade_id,symbol,trade_time,price,quantity,is_market_maker,venue\n1,BTCUSDT,1704888001000,1,1,true,x\n"
+    )
     store.register(HOUR)
     assert store.rows("SELECT metadata -> 'extra_columns' FROM landing.raw_blobs_5m") == [(["venue"],)]
 

@@ -243,7 +243,9 @@ def test_loading_old_slices_does_not_move_the_offset_back(store: StoreUnderTest)
 
 
 @pytest.mark.parametrize("shuffled", [False, True], ids=["in order of time", "in any order"])
-def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, shuffled: bool) -> None:
+def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, shuffled: bool
+) -> None:
     monkeypatch.setattr("btc_assets.landing.objects.SPOOL_BYTES", 1000)
     monkeypatch.setattr(loading, "SPOOL_BYTES", 1000)
     monkeypatch.setattr("btc_assets.landing.formats.BATCH_ROWS", 100)
@@ -253,8 +255,7 @@ def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(store: StoreUn
         import numpy as np
 
         ticks = ticks.take(pa.array(np.random.default_rng(5).permutation(3600)))
-    path, data = encode_batch(ticks, FEED)
-    store.put("2024/01/10/12/00/dump.parquet", data)
+    store.put("2024/01/10/12/00/dump.parquet", encode_batch(ticks, FEED)[1])
     store.register(HOUR)
     reads = []
     read = loading.LandingZone.read
