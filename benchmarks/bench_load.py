@@ -40,6 +40,7 @@ from btc_assets.landing.feeds import Feed
 from btc_assets.landing.generate import generate_day
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
+from btc_assets.landing.spool import Spool
 from btc_assets.landing.replay import Landed, encode_batch, land
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA
@@ -53,6 +54,7 @@ WINDOW = Window(DAY_START, DAY_START + DAY)
 MARGIN = timedelta(minutes=Settings.model_fields["landing_margin_minutes"].default)
 COLUMNS = sql.SQL(", ").join(map(sql.Identifier, TICK_SCHEMA.names))
 GOAL_MB = 500
+PACKAGES = ("pyarrow", "psycopg", "pgpq", "obstore", "pandas")
 
 Seconds = dict[str, float]  # of each stage of one measurement
 
@@ -242,10 +244,11 @@ def _load(
 ) -> Seconds:
     started = time.perf_counter()
     zone = _zone(folder)
-    register_window(connection, zone, [FEED], WINDOW, margin=MARGIN)
+    spool = Spool()
+    register_window(connection, zone, [FEED], WINDOW, margin=MARGIN, spool=spool)
     registered = time.perf_counter()
     after("register")
-    replace_all(connection, target, TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows))
+    replace_all(connection, target, TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows, spool=spool))
     after("load")
     return {"register": registered - started, "load": time.perf_counter() - registered}
 
@@ -279,6 +282,8 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
     def after(stage: str) -> None:
         print(stage, _peak_mb())
 
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # Arrow imports it where it is installed; the store does not need it
+
     def connect() -> psycopg.Connection:
         return psycopg.connect(os.environ["BENCH_DSN"], autocommit=True, options="-c timezone=UTC")
 
@@ -288,7 +293,7 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
 
 
 @contextmanager
-def _database(directory: Path) -> Iterator[tuple[str, bool]]:
+def database(directory: Path) -> Iterator[tuple[str, bool]]:
     """DSN of a throw-away database, and whether its server is the embedded one."""
     given = os.environ.get("BTC_ASSETS_TEST_DSN")
     home = directory / "home"
@@ -306,11 +311,18 @@ def _database(directory: Path) -> Iterator[tuple[str, bool]]:
                 connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _machine(bench: Bench) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("pyarrow", "psycopg", "pgpq", "obstore"))
+def machine(connection: psycopg.Connection, embedded: bool, *packages: str) -> str:
+    """What the figures were measured on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    server = f"PostgreSQL {bench.connection.info.server_version // 10000} ({'embedded' if bench.embedded else 'BTC_ASSETS_TEST_DSN'})"
-    return f"{cores} cores, {platform.machine()}, {server}, Python {platform.python_version()}, {packages}"
+    server = f"PostgreSQL {connection.info.server_version // 10000} ({'embedded' if embedded else 'BTC_ASSETS_TEST_DSN'})"
+    return ", ".join(
+        [
+            f"{cores} cores {platform.machine()}",
+            server,
+            f"Python {platform.python_version()}",
+            *(f"{name} {version(name)}" for name in packages),
+        ]
+    )
 
 
 def main() -> None:
@@ -332,7 +344,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
         directory = Path(made)
         directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
-        with _database(directory) as (dsn, embedded):
+        with database(directory) as (dsn, embedded):
             rates(Bench(directory, dsn, embedded=embedded, ticks=args.ticks, objects=args.objects, commit_rows=args.commit_rows), args, out)
             if args.memory_ticks:
                 memory(
@@ -346,7 +358,7 @@ def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:
     landed = bench.landed
     out.print(
         f"{bench.rows:,} ticks, landed as {landed.objects:,} objects of {landed.bytes / landed.objects / 1e3:.0f} kB; "
-        f"commits of {bench.commit_rows:,} rows; medians of {args.repeat}\n{_machine(bench)}",
+        f"commits of {bench.commit_rows:,} rows; medians of {args.repeat}\n{machine(bench.connection, bench.embedded, *PACKAGES)}",
         highlight=False,
     )
     ceiling = "COPY on the server" if bench.embedded else "COPY FROM STDIN"

@@ -9,7 +9,11 @@ import psycopg
 from btc_assets.database import connect
 from btc_assets.errors import UserError
 from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.spool import Spool
 from btc_assets.settings import settings
+
+
+_spool = Spool()
 
 
 class Store(dg.ConfigurableResource[None]):
@@ -22,6 +26,11 @@ class Store(dg.ConfigurableResource[None]):
 
 class Landing(dg.ConfigurableResource[None]):
     """The landing zone."""
+
+    @property
+    def spool(self) -> Spool:
+        """What the registry of this process decoded, for the loader."""
+        return _spool
 
     def zone(self) -> LandingZone:
         """Open it.

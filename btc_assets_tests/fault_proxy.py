@@ -11,7 +11,7 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 
 Fault = Literal["503", "404", "reset", "stall", "cut", "flip"]
-_ERROR = '<?xml version="1.0"?>\n<Error><Code>{}</Code><Message>{}</Message></Error>'
+_ERROR = '<?xml version="1.0"?>\n<Error><Code>{}</Code>\n<Message>{}</Message></Error>'
 _ANSWERS = {
     "503": _ERROR.format("SlowDown", "Please reduce your request rate.").encode(),
     "404": _ERROR.format("NoSuchBucket", "The specified bucket does not exist").encode(),

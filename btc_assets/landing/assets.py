@@ -42,6 +42,7 @@ def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, stor
             run_window(context),
             margin=settings().landing_margin,
             reread=config.reread,
+            spool=landing.spool,
             progress=lambda done, total: progress.report("objects", done, total),
         )
     for rejection in result.rejections:

@@ -69,8 +69,9 @@ def folder_time(prefix: str, path: str) -> datetime | None:
     match = _FOLDER.match(path.removeprefix(f"{prefix}/"))
     if match is None:
         return None
+    year, month, day, hour, minute = (int(part or 0) for part in match.groups())
     try:
-        return datetime(*(int(part) for part in match.groups() if part), tzinfo=UTC)  # type: ignore[arg-type]
+        return datetime(year, month, day, hour, minute, tzinfo=UTC)
     except ValueError:
         return None
 

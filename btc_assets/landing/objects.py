@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -92,7 +93,8 @@ class LandingZone:
     ) -> None:
         self.url = url.rstrip("/")
         self.etag_is_md5 = etag == "md5"
-        self.concurrency = concurrency
+        # Threads hide the latency of a network; a directory has none, and more of them only fight for the interpreter.
+        self.concurrency = concurrency if self.url.startswith("s3:") else min(concurrency, 3)
         self.scheme, _, rest = self.url.partition("://")
         place, _, path = rest.partition("/")
         if self.scheme == "s3" and place:
@@ -123,7 +125,7 @@ class LandingZone:
         folders = list(_folders(prefix, window))
         with ThreadPoolExecutor(min(self.concurrency, len(folders))) as pool:
             listed = [obj for objects in pool.map(lambda folder: list(self._list(prefix, *folder)), folders) for obj in objects]
-        return sorted(obj for obj in listed if (at := obj.folder_time) is not None and at in window)
+        return sorted((obj for obj in listed if (at := obj.folder_time) is not None and at in window), key=attrgetter("uri"))
 
     def uri_range(self, prefix: str, window: Window) -> tuple[str, str]:
         """The half-open range of URIs, in byte order, whose folder minute lies in `window`."""

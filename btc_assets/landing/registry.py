@@ -20,7 +20,8 @@ from psycopg.types.json import Jsonb
 from btc_assets.database import server_errors
 from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandedObject, LandingZone, ObjectChanged, ObjectGone
-from btc_assets.landing.reading import Fetched, decode_group, fetch, fetch_groups, tick_slices
+from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
+from btc_assets.landing.spool import Spool
 from btc_assets.slices import EPOCH, Window, floor_slice
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def register_window(
     *,
     margin: timedelta,
     reread: bool = False,
+    spool: Spool | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Registration:
     """Bring the registry up to date with the objects whose folders lie in `window` or within `margin` of it.
@@ -93,6 +95,7 @@ def register_window(
         window: slices.
         margin: how far an object's folder may lie from the event times in it.
         reread: read objects again that are registered already.
+        spool: keeps what was decoded for a loader in the same process.
         progress: told how many objects are done, day by day.
 
     Raises:
@@ -111,7 +114,7 @@ def register_window(
             done += len(listed) - len(new)
             progress(done, total.listed)
             for group in fetch_groups(zone, new):
-                total += register_group(connection, zone, group, own, reread=reread)
+                total += register_group(connection, zone, group, own, reread=reread, spool=spool)
                 done += len(group)
                 progress(done, total.listed)
     return total
@@ -151,7 +154,7 @@ def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
 
 
 def register_group(
-    connection: psycopg.Connection, zone: LandingZone, group: list[Fetched], feeds: Sequence[Feed], *, reread: bool = False
+    connection: psycopg.Connection, zone: LandingZone, group: list[Fetched], feeds: Sequence[Feed], *, reread: bool = False, spool: Spool | None = None
 ) -> Registration:
     """Decode fetched objects of one prefix and record them, in one transaction."""
     group = [fetched for fetched in (_settled(zone, fetched) for fetched in group) if fetched is not None]
@@ -159,7 +162,10 @@ def register_group(
     covered: dict[int, list[tuple[object, ...]]] = {}
     extra: dict[int, set[str]] = {}
     bad_rows: dict[int, list[tuple[object, ...]]] = {}
+    decoded: list[Piece] = []
     for piece in decode_group(group, feeds):
+        if spool is not None and all(fetched.path is None for fetched in group):
+            decoded.append(piece)
         for row in tick_slices(piece.decoded.ticks, piece.tick_object).to_pylist():
             covered.setdefault(row.pop("object"), []).append(tuple(row.values()))
         for position in set(piece.tick_object.tolist()) if piece.decoded.extra_columns else ():
@@ -211,6 +217,9 @@ def register_group(
         cursor.executemany(
             "INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record) VALUES (%s, %s, %s, %s, %s, %s)", rejects
         )
+    if spool is not None:
+        keys = [(fetched.obj.uri, fetched.obj.etag) for fetched in group]
+        spool.put(keys, [(piece.decoded.ticks, piece.tick_object) for piece in decoded])
     return result
 
 

@@ -155,7 +155,7 @@ def _encode(batches: Sequence[pa.Table], feed: Feed) -> Iterator[tuple[str, byte
             "seller_order_id": ticks["seller_order_id"],
             "is_market_maker": ticks["is_market_maker"],
         }
-    ).combine_chunks()
+    )
     identity = np.column_stack([int64(ticks["event_time"]), ticks["trade_id"].to_numpy()])
     start = 0
     for batch in batches:
@@ -171,7 +171,7 @@ def _encode(batches: Sequence[pa.Table], feed: Feed) -> Iterator[tuple[str, byte
             write_page_checksum=True,
         )
         name = hashlib.md5(feed.symbol.encode(), usedforsecurity=False)
-        name.update(identity[start : start + len(batch)])
+        name.update(identity[start : start + len(batch)].tobytes())
         opened = EPOCH + timedelta(microseconds=int(identity[start, 0]))
         yield f"{folder_path(feed.prefix, opened)}/batch-{name.hexdigest()}.parquet", buffer.getvalue()
         start += len(batch)

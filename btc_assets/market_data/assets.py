@@ -42,6 +42,7 @@ def btc_ticks(context: dg.AssetExecutionContext, config: LoadConfig, store: Stor
             window,
             commit_rows=settings().commit_rows,
             force=config.force,
+            spool=landing.spool,
             progress=lambda done: progress.report("slices", done, len(window)),
         )
 

@@ -24,6 +24,7 @@ from btc_assets.landing.feeds import Feed
 from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
 from btc_assets.landing.registry import mark_gone, register_group
+from btc_assets.landing.spool import Spool
 from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.slices import EPOCH, SLICE, Window
 
@@ -35,8 +36,11 @@ ORDER BY bucket_5m, asset, uri
 """
 
 _ORPHANED = """
-SELECT DISTINCT bucket_5m, uri FROM landing.raw_blobs_5m
-WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'gone' AND loaded_at IS NOT NULL AND row_count > 0
+SELECT DISTINCT bucket_5m, uri FROM landing.raw_blobs_5m AS loaded
+WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL AND row_count > 0 AND status IN ('gone', 'superseded')
+    AND NOT EXISTS (
+        SELECT 1 FROM landing.raw_blobs_5m AS now WHERE now.uri = loaded.uri AND now.status IN ('registered', 'rejected')
+    )
 ORDER BY bucket_5m, uri
 """
 
@@ -138,6 +142,7 @@ class TickLoad(Replacements):
         window: slices to load.
         commit_rows: about how many rows are prepared and committed together.
         force: also replace slices of which an object has disappeared since they were loaded.
+        spool: where the registry of the same process left what it decoded.
         progress: told how many slices are committed.
 
     Raises:
@@ -153,9 +158,11 @@ class TickLoad(Replacements):
         *,
         commit_rows: int,
         force: bool = False,
+        spool: Spool | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         self._progress = progress
+        self._spool = spool
         self.connect, self.zone, self.feeds, self.window = connect, zone, feeds, window
         self.commit_rows, self.force = commit_rows, force
         self.refused: dict[datetime, str] = {}
@@ -229,9 +236,14 @@ class TickLoad(Replacements):
         """
         position = {key: i for i, key in enumerate(sorted({(source.uri, source.etag) for source in sources}))}
         objects = {(source.uri, source.etag): self._object(source) for source in sources}
-        small = [objects[key] for key in position if objects[key].size <= SPOOL_BYTES]
         tables: list[pa.Table] = []
         owners: list[np.ndarray] = []
+        spooled = set()
+        for key, ticks in self._spool.take(list(position)) if self._spool else ():
+            spooled.add(key)
+            tables.append(ticks)
+            owners.append(np.full(len(ticks), position[key]))
+        small = [objects[key] for key in position if key not in spooled and objects[key].size <= SPOOL_BYTES]
         for prefix_objects, feeds in of_prefix(small, self.feeds).values():
             for group in fetch_groups(self.zone, prefix_objects):
                 for fetched in group:
@@ -245,7 +257,7 @@ class TickLoad(Replacements):
                     if fetched.rejected is not None:
                         raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
         for key in position:
-            if objects[key].size > SPOOL_BYTES:
+            if objects[key].size > SPOOL_BYTES and key not in spooled:
                 ticks = self._large_object(objects[key]).take(window)
                 tables.append(ticks)
                 owners.append(np.full(len(ticks), position[key]))

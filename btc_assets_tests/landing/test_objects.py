@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +178,7 @@ windows = st.builds(
 def test_a_listing_is_what_one_would_find_by_looking_at_every_object(names: list[str], window: Window) -> None:
     zone = LandingZone(f"memory:///{uuid.uuid4().hex}")
     put(zone, *(f"{name}/object" for name in names))
-    opened = {name: datetime(*map(int, name.split("/")), tzinfo=UTC) for name in names}  # type: ignore[misc]
+    opened = {name: datetime.strptime(name, "%Y/%m/%d/%H/%M"[: 3 * name.count("/") + 2]).replace(tzinfo=UTC) for name in names}
     assert listed(zone, window) == sorted(f"{name}/object" for name in names if opened[name] in window)
 
 
@@ -418,14 +418,20 @@ def test_an_object_of_several_parts_is_read_without_a_checksum_of_the_whole(s3: 
 
 
 def test_one_boto3_client_serves_all_threads(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[threading.Thread] = []
+    made: list[str] = []
     real = boto3.Session.client
-    monkeypatch.setattr(boto3.Session, "client", lambda *args, **options: made.append(threading.current_thread()) or real(*args, **options))
+
+    def client(self: boto3.Session, name: str, **options: Any) -> Any:
+        made.append(name)
+        time.sleep(0.05)  # long enough for others to want one as well
+        return real(self, name, **options)
+
+    monkeypatch.setattr(boto3.Session, "client", client)
     zone = s3.zone(etag="opaque")
     found = [landed(zone, str(i).encode(), f"2024/01/10/00/00/{i:02}") for i in range(40)]
     with ThreadPoolExecutor(16) as pool:
         assert [data for data, _ in pool.map(zone.read, found)] == [str(i).encode() for i in range(40)]
-    assert len(made) == 1
+    assert made == ["s3"]
 
 
 # ---- faults
@@ -443,7 +449,7 @@ SIZES = pytest.mark.parametrize("size", [50_000, SPOOL_BYTES + 50_000])
 
 @ETAGS
 @SIZES
-@pytest.mark.parametrize(("fault", "times"), [("flip", 1), ("flip", 2), ("cut", 1), ("cut", 2), ("503", 2), ("reset", 2)])
+@pytest.mark.parametrize(("fault", "times"), [("flip", 2), ("cut", 2), ("503", 2), ("reset", 2)])
 def test_a_fault_that_passes_does_no_harm(s3: Bucket, proxy: FaultProxy, spool: Path, etag: str, size: int, fault: Any, times: int) -> None:
     data = os.urandom(size)
     obj = landed(s3.zone(), data)
@@ -483,10 +489,9 @@ def test_bytes_that_never_match_their_checksum_are_corrupt(
 
 
 @ETAGS
-@SIZES
 @pytest.mark.parametrize("fault", ["503", "cut", "reset"])
-def test_a_fault_that_stays_is_one_sentence(s3: Bucket, proxy: FaultProxy, spool: Path, etag: str, size: int, fault: Any) -> None:
-    obj = landed(s3.zone(), b"x" * size)
+def test_a_fault_that_stays_is_one_sentence(s3: Bucket, proxy: FaultProxy, spool: Path, etag: str, fault: Any) -> None:
+    obj = landed(s3.zone(), b"x" * (SPOOL_BYTES + 1))
     proxy.fail(fault)
     with pytest.raises(UserError) as failed:
         s3.zone(endpoint=proxy.endpoint, etag=etag, retries=1).read(obj)
@@ -504,7 +509,7 @@ def test_a_fault_that_stays_is_one_sentence(s3: Bucket, proxy: FaultProxy, spool
 def test_a_server_that_takes_the_request_and_stays_silent_is_asked_again(
     s3: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, etag: str
 ) -> None:
-    monkeypatch.setattr(objects, "_REQUEST_SECONDS", 1)
+    monkeypatch.setattr(objects, "_REQUEST_SECONDS", 0.5)
     obj = landed(s3.zone())
     zone = s3.zone(endpoint=proxy.endpoint, etag=etag, retries=1)
     proxy.fail("stall", 1)

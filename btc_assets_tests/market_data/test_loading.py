@@ -120,6 +120,19 @@ def test_a_slice_is_not_replaced_when_an_object_it_was_loaded_from_is_gone(store
     assert store.rows("SELECT state FROM landing.slices ORDER BY bucket_5m") == [("source gone",), ("loaded",), ("loaded",)]
 
 
+def test_the_same_holds_when_it_was_overwritten_before_it_disappeared(store: StoreUnderTest) -> None:
+    path, data = encode_batch(every(1, 10), FEED)
+    store.zone().put(path, data)
+    store.ingest(HOUR)
+    uri = store.zone().put(path, encode_batch(every(1, 3), FEED)[1])
+    store.register(HOUR)
+    store.delete(uri)
+    store.register(HOUR)
+    with pytest.raises(UserError, match="which they were loaded from, is gone"):
+        store.load(HOUR)
+    assert len(ids(store)) == 10
+
+
 def test_the_same_holds_when_the_object_disappears_unnoticed(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 90), seconds=300)
     store.ingest(HOUR)

@@ -1,0 +1,161 @@
+"""Dagster's own cost a slice, in a range run over many slices with nothing to load.
+
+The job runs in this process with the project's instance, as `btc-assets ingest` runs it, over an empty landing zone. What
+the bodies of assets, checks and the IO manager take is measured apart and subtracted: what is left is Dagster's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from bench_load import database, machine
+from rich.console import Console
+from rich.table import Table
+
+from btc_assets.settings import PREFIX, settings
+from btc_assets.slices import KEY_FORMAT, SLICE, Window, parse_time
+
+GOAL_MS = 3.0  # a slice, the whole job
+TICKS_ALONE = "market_data/btc_ticks"
+
+
+class Bodies:
+    """Seconds spent in the project's own code inside a run."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """`body`, with what it takes added up."""
+
+        @wraps(body)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return body(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return run
+
+    def wrap(self, job: Any) -> None:
+        """Time every op of a job, and the IO manager."""
+        from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
+
+        from btc_assets.io_manager import CopyIOManager
+
+        for node in job.nodes:
+            body = node.definition.compute_fn
+            node.definition._compute_fn = DecoratedOpFunction(self.timed(body.decorated_fn))
+        CopyIOManager.handle_output = self.timed(CopyIOManager.handle_output)  # type: ignore[method-assign]
+
+
+def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> float:
+    """Run the job, or some assets of it with their checks, over a range; returns its seconds.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+
+    started = time.perf_counter()
+    result = job.execute_in_process(
+        instance=instance,
+        raise_on_error=True,
+        asset_selection=assets,
+        tags={RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    if not result.success:
+        raise SystemExit("the run failed: see the log above")
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slices", type=int, default=8640, help="slices of the range (default: %(default)s, 30 days)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions, each with materialisations before it (default: %(default)s)")
+    parser.add_argument("--start", help="first partition of the assets, such as 2024-01-01 (default: as installed, about 10 months ago)")
+    parser.add_argument("--profile", type=Path, help="write a pyinstrument profile of the last run of the whole job to this HTML file")
+    args = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
+        os.environ.pop(name, None)
+    if args.start:
+        os.environ[f"{PREFIX}PARTITIONS_START"] = parse_time(args.start).strftime(KEY_FORMAT)
+    out = Console(width=None if sys.stdout.isatty() else 132)
+    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
+        with database(directory) as (dsn, embedded):
+            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
+            settings.cache_clear()
+            measure(args, out, embedded)
+
+
+def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
+    """Run the ticks alone and the whole job in turns, and print what a slice costs."""
+    from btc_assets.database import connect
+    from btc_assets.migrations import migrate
+    from btc_assets.ops.dagster_home import prepare_dagster_home
+
+    prepare_dagster_home()
+    import dagster as dg
+
+    from btc_assets.definitions import defs
+
+    with connect(autocommit=True) as connection:
+        migrate(connection)
+        out.print(machine(connection, embedded, "dagster", "dagster-postgres"), highlight=False)
+    start = settings().first_slice
+    window = Window(start, start + args.slices * SLICE)
+    job = defs.resolve_job_def("ingest")
+    bodies = Bodies()
+    bodies.wrap(job)
+    every = job.asset_layer.executable_asset_keys
+    ways: dict[str, list[Any] | None] = {TICKS_ALONE: [dg.AssetKey(TICKS_ALONE.split("/"))], f"ingest, {len(every)} assets": None}
+    total: dict[str, list[float]] = {name: [] for name in ways}
+    own: dict[str, list[float]] = {name: [] for name in ways}
+    with dg.DagsterInstance.get() as instance, out.status("") as status:
+        run(job, instance, Window(start, start + SLICE), None)  # imports, connections, Dagster's tables
+        for repetition in range(args.repeat):
+            for name, assets in ways.items():
+                status.update(f"{repetition + 1} of {args.repeat}: {name}")
+                bodies.seconds = 0.0
+                if args.profile and assets is None and repetition == args.repeat - 1:
+                    seconds = profiled(lambda: run(job, instance, window, None), args.profile)
+                else:
+                    seconds = run(job, instance, window, assets)
+                total[name].append(seconds)
+                own[name].append(bodies.seconds)
+    table = Table(f"{args.slices:,} slices", "run (s)", "bodies (s)", "Dagster (s)", "ms a slice", "ms a slice and asset", "goal")
+    for name, assets in ways.items():
+        seconds, inside = statistics.median(total[name]), statistics.median(own[name])
+        cost = statistics.median((t - o) / args.slices * 1e3 for t, o in zip(total[name], own[name], strict=True))
+        goal = f"<= {GOAL_MS:.0f}: {'met' if cost <= GOAL_MS else 'MISSED'}"
+        count = len(assets) if assets else len(every)
+        table.add_row(name, f"{seconds:.1f}", f"{inside:.1f}", f"{seconds - inside:.1f}", f"{cost:.2f}", f"{cost / count:.2f}", goal)
+    out.print(table)
+
+
+def profiled(work: Callable[[], float], file: Path) -> float:
+    """Run under pyinstrument; the file shows where the time goes."""
+    from pyinstrument import Profiler
+
+    with Profiler(interval=0.005) as profiler:
+        seconds = work()
+    file.write_text(profiler.output_html())
+    print(profiler.output_text(unicode=True, color=False, show_all=False))
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

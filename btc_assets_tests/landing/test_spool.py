@@ -1,0 +1,71 @@
+"""The spool hands what the registry decoded to the loader, and is only ever a shortcut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.registry import register_window
+from btc_assets.landing.spool import Spool
+from btc_assets.market_data.loading import TickLoad
+from btc_assets_tests.conftest import FEED, StoreUnderTest
+from btc_assets_tests.trades import HOUR, every
+
+A, B, C = ("a", "1"), ("b", "1"), ("c", "1")
+
+
+def kept(spool: Spool, *keys: tuple[str, str]) -> dict[tuple[str, str], list[int]]:
+    found: dict[tuple[str, str], list[int]] = {}
+    for key, ticks in spool.take(keys):
+        found.setdefault(key, []).extend(ticks["trade_id"].to_pylist())
+    return found
+
+
+def test_each_object_gets_its_own_rows_back_once() -> None:
+    spool = Spool()
+    spool.put([A, B, C], [(every(1, 5), np.array([0, 0, 2, 2, 2])), (every(1, 2, first_id=6), np.array([0, 2]))])
+    assert kept(spool, A, B, C) == {A: [1, 2, 6], C: [3, 4, 5, 7]}
+    assert kept(spool, A, C) == {}
+
+
+def test_an_object_that_is_put_again_is_kept_once() -> None:
+    spool = Spool()
+    spool.put([A], [(every(1, 3), np.zeros(3, int))])
+    spool.put([A], [(every(1, 2), np.zeros(2, int))])
+    assert kept(spool, A) == {A: [1, 2]}
+
+
+def test_what_does_not_fit_is_kept_not_even_in_part_and_room_comes_back_when_it_is_taken() -> None:
+    ticks = every(1, 1000)
+    spool = Spool(limit_bytes=int(ticks.nbytes * 2.5))
+    halves = [(ticks, np.zeros(1000, int)), (ticks, np.zeros(1000, int))]
+    spool.put([A], halves)
+    spool.put([B], halves)
+    assert kept(spool, B) == {}
+    assert len(kept(spool, A)[A]) == 2000
+    spool.put([B], halves)
+    assert len(kept(spool, B)[B]) == 2000
+
+
+def test_a_load_after_registering_in_the_same_process_reads_no_object_again(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.land(every(1, 600))
+    store.land(every(1, 300), seconds=60)
+    spool = Spool()
+    with store.connect() as connection:
+        register_window(connection, store.zone(), (FEED,), HOUR, margin=HOUR.end - HOUR.start, spool=spool)
+    read = LandingZone.read
+    reads: list[str] = []
+    monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj.uri) or read(self, obj))
+    from btc_assets.copy import Target, replace_all
+    from btc_assets.market_data.ticks import TABLE
+
+    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=10_000, spool=spool)
+    with store.connect() as connection:
+        replace_all(connection, Target.of(connection, TABLE), load)
+    assert reads == []
+    assert store.rows("SELECT count(*), sum(trade_id) FROM market_data.btc_ticks") == [(600, 600 * 601 // 2)]
+    assert load.result.duplicates == 300
+    store.load(HOUR)  # without a spool it is the same table
+    assert len(reads) == len(store.uris())
+    assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(600,)]
