@@ -40,8 +40,8 @@ from btc_assets.landing.feeds import Feed
 from btc_assets.landing.generate import generate_day
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
-from btc_assets.landing.spool import Spool
 from btc_assets.landing.replay import Landed, encode_batch, land
+from btc_assets.landing.spool import Spool
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA
 from btc_assets.migrations import migrate
@@ -281,8 +281,6 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
 
     def after(stage: str) -> None:
         print(stage, _peak_mb())
-
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # Arrow imports it where it is installed; the store does not need it
 
     def connect() -> psycopg.Connection:
         return psycopg.connect(os.environ["BENCH_DSN"], autocommit=True, options="-c timezone=UTC")

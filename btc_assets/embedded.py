@@ -48,9 +48,9 @@ def embedded_dsn(home: Path, database: str) -> str:
     try:
         psycopg.connect(uri).close()
     except psycopg.OperationalError:
-        with psycopg.connect(_server(data).get_uri("postgres"), autocommit=True) as connection:
-            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # another process was faster
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        faster = psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation  # another process was
+        with suppress(*faster), psycopg.connect(_server(data).get_uri("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     return uri
 
 

@@ -12,7 +12,6 @@ from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.spool import Spool
 from btc_assets.settings import settings
 
-
 _spool = Spool()
 
 

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     partitions_start: datetime | None = None
     backfill_slices_per_run: int | None = Field(None, ge=1)
     fetch_concurrency: int = Field(16, ge=1, le=256)
-    commit_rows: int = Field(131_072, ge=1)
+    commit_rows: int = Field(65_536, ge=1)
 
     @field_validator("landing_feeds", mode="before")
     @classmethod

@@ -24,7 +24,7 @@ from btc_assets.market_data.ticks import TICK_SCHEMA, int64
 from btc_assets.slices import EPOCH, Window
 
 _GROUP_OBJECTS = 256
-_GROUP_BYTES = 16 << 20
+_GROUP_BYTES = 3 << 20  # compressed; decoded it is ten times that, and three groups are under way
 _SPOOL_ROWS = 262_144  # ticks of a large object that wait in memory for their slice before they go to disk
 
 

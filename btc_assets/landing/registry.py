@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import numpy as np
+import orjson
 import psycopg
-import pyarrow as pa
-from psycopg.types.json import Jsonb
 
 from btc_assets.database import server_errors
 from btc_assets.landing.feeds import Feed, prefixes
@@ -28,10 +28,12 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # objects done, objects in all
 
+# One statement for a group of objects; parameters a row would cost more than everything else in registering.
 _UPSERT = """
 INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, first_event_time, last_event_time,
                                   format, status, reason, metadata, last_modified)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+SELECT * FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::timestamptz[],
+                     %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::timestamptz[])
 ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
     size_bytes = excluded.size_bytes, row_count = excluded.row_count, first_event_time = excluded.first_event_time,
     last_event_time = excluded.last_event_time, format = excluded.format, status = excluded.status,
@@ -154,72 +156,58 @@ def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
 
 
 def register_group(
-    connection: psycopg.Connection, zone: LandingZone, group: list[Fetched], feeds: Sequence[Feed], *, reread: bool = False, spool: Spool | None = None
+    connection: psycopg.Connection,
+    zone: LandingZone,
+    group: list[Fetched],
+    feeds: Sequence[Feed],
+    *,
+    reread: bool = False,
+    spool: Spool | None = None,
 ) -> Registration:
     """Decode fetched objects of one prefix and record them, in one transaction."""
     group = [fetched for fetched in (_settled(zone, fetched) for fetched in group) if fetched is not None]
     result = Registration(read=len(group), bytes=sum(fetched.obj.size for fetched in group))
-    covered: dict[int, list[tuple[object, ...]]] = {}
-    extra: dict[int, set[str]] = {}
-    bad_rows: dict[int, list[tuple[object, ...]]] = {}
-    decoded: list[Piece] = []
-    for piece in decode_group(group, feeds):
-        if spool is not None and all(fetched.path is None for fetched in group):
-            decoded.append(piece)
-        for row in tick_slices(piece.decoded.ticks, piece.tick_object).to_pylist():
-            covered.setdefault(row.pop("object"), []).append(tuple(row.values()))
-        for position in set(piece.tick_object.tolist()) if piece.decoded.extra_columns else ():
-            extra.setdefault(position, set()).update(piece.decoded.extra_columns)
-        rejected = piece.decoded.rejected
-        for i, position in enumerate(piece.rejected_object.tolist()):
-            bucket = rejected["bucket_us"][i].as_py()
-            bad_rows.setdefault(position, []).append(
-                (
-                    int(piece.rejected_row[i]),
-                    None if bucket is None else EPOCH + timedelta(microseconds=bucket),
-                    rejected["reason"][i].as_py(),
-                    rejected["record"][i].as_py(),
-                )
-            )
+    pieces: list[Piece] = []
+    contents = _contents(group, feeds, pieces if spool is not None else None)
     rows: list[tuple[object, ...]] = []
     rejects: list[tuple[object, ...]] = []
-    for position, fetched in enumerate(group):
+    for fetched, content in zip(group, contents, strict=True):
         obj, home = fetched.obj, _home_slice(fetched.obj)
         metadata: dict[str, object] = {"verified": fetched.verified}
-        slices = [] if fetched.rejected else _merged(covered.get(position, []))
-        for number, bucket, reason, record in [] if fetched.rejected else bad_rows.get(position, []):
-            rejects.append((obj.uri, obj.etag, number, bucket or home, reason, record))
-        if not fetched.rejected and position in bad_rows:
-            metadata["rejected_rows"] = len(bad_rows[position])
-            result.rejected_rows += len(bad_rows[position])
-        if position in extra:
-            metadata["extra_columns"] = sorted(extra[position])
         if fetched.rejected:
             result.rejected += 1
             result.rejections.append(f"{obj.uri}: {fetched.rejected}")
+            content = _Content()
         else:
             result.registered += 1
-        status = "rejected" if fetched.rejected else "registered"
+        if content.bad_rows:
+            metadata["rejected_rows"] = len(content.bad_rows)
+            result.rejected_rows += len(content.bad_rows)
+        if content.extra_columns:
+            metadata["extra_columns"] = sorted(content.extra_columns)
+        rejects += [(obj.uri, obj.etag, number, bucket or home, reason, record) for number, bucket, reason, record in content.bad_rows]
         # An object without a valid row still gets a row, under the slice of its folder: it landed, and was read.
-        for label, bucket, count, first, last in slices or [(feeds[0].label, home, 0, None, None)]:
-            rows.append(
-                (bucket, label, obj.uri, obj.etag, obj.size, count, first, last, fetched.format, status, fetched.rejected,
-                 Jsonb(metadata), obj.last_modified)
-            )  # fmt: skip
+        slices = content.slices or {(feeds[0].label, home): (0, None, None)}
+        status, as_json = "rejected" if fetched.rejected else "registered", orjson.dumps(metadata).decode()
+        rows += [
+            (bucket, label, obj.uri, obj.etag, obj.size, *counted, fetched.format, status, fetched.rejected, as_json, obj.last_modified)
+            for (label, bucket), counted in slices.items()
+        ]
     rows.sort(key=lambda row: row[:4])  # one order for all, so that none deadlock
     versions = sorted((fetched.obj.uri, fetched.obj.etag, fetched.obj.last_modified) for fetched in group)
     with server_errors(), connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_SUPERSEDE, tuple(map(list, zip(*versions, strict=True))) or ([], [], []))
         if reread:
             cursor.executemany(_FORGET, [version[:2] for version in versions])
-        cursor.executemany(_UPSERT, rows)
+        if rows:
+            cursor.execute(_UPSERT, [list(column) for column in zip(*rows, strict=True)])
         cursor.execute("DELETE FROM landing.rejected_rows WHERE uri = ANY(%s)", ([uri for uri, _, _ in versions],))
         cursor.executemany(
             "INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record) VALUES (%s, %s, %s, %s, %s, %s)", rejects
         )
     if spool is not None:
         keys = [(fetched.obj.uri, fetched.obj.etag) for fetched in group]
-        spool.put(keys, [(piece.decoded.ticks, piece.tick_object) for piece in decoded])
+        spool.put(keys, [(piece.decoded.ticks, piece.tick_object) for piece in pieces])
     return result
 
 
@@ -244,10 +232,38 @@ def _home_slice(obj: LandedObject) -> datetime:
     return floor_slice(obj.folder_time or obj.last_modified)
 
 
-def _merged(slices: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """Rows `(label, bucket, count, first, last)` of one object from all of its pieces."""
-    if len(slices) < 2:
-        return slices
-    table = pa.table(dict(zip("lbcfe", map(list, zip(*slices, strict=True)), strict=True)))
-    merged = table.group_by(["l", "b"]).aggregate([("c", "sum"), ("f", "min"), ("e", "max")])
-    return [(row["l"], row["b"], row["c_sum"], row["f_min"], row["e_max"]) for row in merged.to_pylist()]
+@dataclass
+class _Content:
+    """What the pieces of one object add up to.
+
+    Attributes:
+        slices: by label and slice, the number of ticks with the first and the last event time.
+        bad_rows: number, slice where it is known, reason and text of each rejected row.
+        extra_columns: columns that no known producer sends.
+    """
+
+    slices: dict[tuple[str, datetime], tuple[int, datetime | None, datetime | None]] = field(default_factory=dict)
+    bad_rows: list[tuple[int, datetime | None, str, str]] = field(default_factory=list)
+    extra_columns: set[str] = field(default_factory=set)
+
+
+def _contents(group: Sequence[Fetched], feeds: Sequence[Feed], kept: list[Piece] | None) -> list[_Content]:
+    """The content of each object of a group; the pieces of small objects are added to `kept`."""
+    contents = [_Content() for _ in group]
+    for piece in decode_group(group, feeds):
+        if kept is not None and all(fetched.path is None for fetched in group):
+            kept.append(piece)
+        counted = tick_slices(piece.decoded.ticks, piece.tick_object)
+        for position, *key, count, first, last in zip(*(column.to_pylist() for column in counted.columns), strict=True):
+            slices = contents[position].slices
+            before = slices.get(tuple(key), (0, first, last))
+            slices[tuple(key)] = before[0] + count, min(before[1], first), max(before[2], last)
+        if piece.decoded.extra_columns:
+            for position in np.unique(piece.tick_object).tolist():
+                contents[position].extra_columns.update(piece.decoded.extra_columns)
+        for position, number, row in zip(
+            piece.rejected_object.tolist(), piece.rejected_row.tolist(), piece.decoded.rejected.to_pylist(), strict=True
+        ):
+            bucket = None if row["bucket_us"] is None else EPOCH + timedelta(microseconds=row["bucket_us"])
+            contents[position].bad_rows.append((number, bucket, row["reason"], row["record"]))
+    return contents

@@ -244,18 +244,9 @@ class TickLoad(Replacements):
             tables.append(ticks)
             owners.append(np.full(len(ticks), position[key]))
         small = [objects[key] for key in position if key not in spooled and objects[key].size <= SPOOL_BYTES]
-        for prefix_objects, feeds in of_prefix(small, self.feeds).values():
-            for group in fetch_groups(self.zone, prefix_objects):
-                for fetched in group:
-                    if fetched.error is not None:
-                        raise fetched.error
-                for piece in decode_group(group, feeds):
-                    tables.append(piece.decoded.ticks)
-                    of_group = np.array([position[fetched.obj.uri, fetched.obj.etag] for fetched in group])
-                    owners.append(of_group[piece.tick_object])
-                for fetched in group:
-                    if fetched.rejected is not None:
-                        raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
+        for ticks, owner in self._read_small(small, position):
+            tables.append(ticks)
+            owners.append(owner)
         for key in position:
             if objects[key].size > SPOOL_BYTES and key not in spooled:
                 ticks = self._large_object(objects[key]).take(window)
@@ -272,6 +263,20 @@ class TickLoad(Replacements):
             rows, owner = rows.take(by_object), owner[by_object]
         self._compare(rows, owner, sources, position)
         return rows.combine_chunks(), owner, position
+
+    def _read_small(self, objects: Sequence[LandedObject], position: dict[tuple[str, str], int]) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """Fetch and decode objects in groups; rows come with the position of their object."""
+        for prefix_objects, feeds in of_prefix(objects, self.feeds).values():
+            for group in fetch_groups(self.zone, prefix_objects):
+                for fetched in group:
+                    if fetched.error is not None:
+                        raise fetched.error
+                of_group = np.array([position[fetched.obj.uri, fetched.obj.etag] for fetched in group])
+                for piece in decode_group(group, feeds):
+                    yield piece.decoded.ticks, of_group[piece.tick_object]
+                for fetched in group:
+                    if fetched.rejected is not None:
+                        raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
 
     def _compare(self, rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> None:
         counted = tick_slices(rows, owner)
