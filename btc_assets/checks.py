@@ -71,10 +71,14 @@ def check_result(window: Window, problems: Sequence[object], name: str, **number
         name: what they are, as a metadata key.
         numbers: further metadata.
     """
+    return problems_result(problems, name, slices=str(window), **numbers)
+
+
+def problems_result(problems: Sequence[object], name: str, **metadata: int | str) -> dg.AssetCheckResult:
+    """The same for what is not a matter of slices."""
     listed = [f"* {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         listed.append(f"* and {len(problems) - _SHOWN} more")
     return WindowCheckResult(
-        passed=not problems,
-        metadata={"slices": str(window), name: len(problems), **numbers, "examples": dg.MetadataValue.md("\n".join(listed) or "none")},
+        passed=not problems, metadata={name: len(problems), **metadata, "examples": dg.MetadataValue.md("\n".join(listed) or "none")}
     )

@@ -21,6 +21,8 @@ from btc_assets.progress import Listener
 from btc_assets.slices import SLICE, Window, floor_day, floor_slice, parse_time
 
 if TYPE_CHECKING:
+    import psycopg
+
     from btc_assets.landing.replay import Landed
     from btc_assets.ops.ingest import IngestReport
 
@@ -65,15 +67,27 @@ def migrate() -> None:
 
     with connect(autocommit=True) as connection:
         names = apply(connection)
+        _create_optional_candles(connection)
         out.print(f"{where(connection.info.dsn)}: {f'applied {len(names)} migration(s)' if names else 'up to date'}.", highlight=False)
     for name in names:
         out.print(f"  {name}", highlight=False)
+    if names:
+        out.print("Next: btc-assets ops apply (compression, retention), and btc-assets doctor.", highlight=False)
+
+
+def _create_optional_candles(connection: psycopg.Connection) -> None:
+    from btc_assets.market_data.candles import create_optional
+    from btc_assets.settings import settings
+
+    if settings().candles_100ms:
+        create_optional(connection)
 
 
 @db.command("status", epilog=_example("btc-assets db status"))
 def db_status() -> None:
     """Show every migration and whether it is applied."""
-    from btc_assets.database import connect, engine, where
+    from btc_assets.database import connect, where
+    from btc_assets.engines import engine
     from btc_assets.migrations import migration_status
 
     with connect(autocommit=True) as connection:
@@ -112,6 +126,152 @@ def stop() -> None:
     from btc_assets.settings import settings
 
     click.echo("Stopped." if stop_server(settings().home) else "It does not run.")
+
+
+@db.command(epilog=_example("btc-assets db copy --to postgresql://owner@db.internal/btc --report copied.csv"))
+@click.option(
+    "--to", "target", required=True, help="Connection string of the other database; a password may come from PGPASSWORD or ~/.pgpass."
+)
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write rows and checksum of each day to this CSV file.")
+def copy(target: str, report: Path | None) -> None:
+    """Copy this store to another database, as from the embedded server to TimescaleDB, and prove that both are equal.
+
+    Compares the number of rows and a checksum for each day of each table. Can be repeated: what is equal is left alone.
+    """
+    import csv
+
+    from btc_assets.database import connect, where
+    from btc_assets.ops.db_copy import copy_database
+
+    with connect(autocommit=True) as source, connect(target, autocommit=True) as destination, _bar("copying", None) as advance:
+        parts = list(copy_database(source, destination, lambda done, total: advance("days", done, total)))
+        place = where(destination.info.dsn)
+    table = Table("table", "days", "rows", "written now", title=f"Equal at {place}, by count and checksum of each day")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in dict.fromkeys(part.table for part in parts):
+        own = [part for part in parts if part.table == name]
+        days = sum(part.day is not None for part in own)
+        table.add_row(name, f"{days:,}", f"{sum(part.rows for part in own):,}", f"{sum(part.rows for part in own if part.copied):,}")
+    out.print(table)
+    if report:
+        with report.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["table", "day", "rows", "checksum"])
+            writer.writerows((part.table, part.day or "", part.rows, f"{part.checksum:x}") for part in parts)
+    out.print("Next: set BTC_ASSETS_DSN to it, then btc-assets ops apply and btc-assets doctor.", highlight=False)
+
+
+# ---- ops
+
+
+@main.command(epilog=_example("btc-assets doctor"))
+def doctor() -> None:
+    """Check everything that the store needs, and say what to do where something is missing."""
+    from btc_assets.ops.doctor import examine
+    from btc_assets.settings import settings
+
+    marks = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "problem": "[red]problem[/red]"}
+    problems = 0
+    for finding in examine(settings()):
+        out.print(f"{marks[finding.state]} [bold]{finding.subject}[/bold]: ", end="", highlight=False)
+        out.print(finding.text, highlight=False, markup=False, soft_wrap=True)
+        problems += finding.state == "problem"
+    if problems:
+        sys.exit(1)
+
+
+@main.group(epilog=_example("btc-assets ops status"))
+def ops() -> None:
+    """Policies on the store's tables: compression, retention, refreshing."""
+
+
+@ops.command("apply", epilog=_example("btc-assets ops apply"))
+def ops_apply() -> None:
+    """Bring the declared policies into force; safe to repeat."""
+    from btc_assets.database import connect
+    from btc_assets.ops import retention_jobs
+    from btc_assets.ops.policies import declared
+    from btc_assets.settings import settings
+
+    with connect(autocommit=True) as connection:
+        changes = retention_jobs.apply(connection, declared(settings()))
+    for change in changes:
+        out.print(change, highlight=False)
+    if not changes:
+        out.print("Everything is in force as declared.", highlight=False)
+
+
+@ops.command("status", epilog=_example("btc-assets ops status"))
+def ops_status() -> None:
+    """Show every policy, how it last went, and how large the tables are; ends with 1 where something is amiss."""
+    from btc_assets.database import connect
+    from btc_assets.ops import retention_jobs
+    from btc_assets.ops.policies import declared
+    from btc_assets.settings import settings
+
+    with connect(autocommit=True) as connection:
+        statuses = retention_jobs.read(connection, declared(settings()))
+        sizes = retention_jobs.read_sizes(connection)
+    table = Table("policy", "of", "state", "last run", "next run", "last result")
+    for status in statuses:
+        kind, _, name = status.job_name.partition(" ")
+        if kind == "keep" and not status.drift:
+            continue
+        state = status.state if status.enabled else f"{status.state}, disabled"
+        table.add_row(
+            kind,
+            name.removeprefix("market_data."),
+            state,
+            _moment(status.last_run_at),
+            _moment(status.next_run_at),
+            status.last_result or "",
+        )
+    out.print(table)
+    kept = [status.job_name.removeprefix("keep ") for status in statuses if status.job_name.startswith("keep ") and not status.drift]
+    if kept:
+        out.print(f"Kept for ever: {', '.join(kept)}.", highlight=False)
+    for status in statuses:
+        for problem in filter(None, (status.drift, status.failure)):
+            out.print(f"[red]{status.job_name}:[/red] {problem}", highlight=False)
+    table = Table("table", "MB", "chunks", "compressed", "MB before", "MB after", "ratio")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for size in sizes:
+        before, after = size.before, size.after
+        table.add_row(
+            size.table.removeprefix("market_data."), f"{size.total / 1e6:,.1f}", f"{size.chunks:,}", f"{size.compressed_chunks:,}", f"{before / 1e6:,.1f}" if before else "",
+            f"{after / 1e6:,.1f}" if after else "", f"{before / after:.1f}" if before and after else "",
+        )  # fmt: skip
+    out.print(table)
+    if any(status.drift or status.failure for status in statuses):
+        sys.exit(1)
+
+
+def _moment(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M}" if time else ""
+
+
+@ops.command("run", epilog=_example('btc-assets ops run "compress market_data.btc_ticks"'))
+@click.argument("policy")
+def ops_run(policy: str) -> None:
+    """Run a POLICY now, by its name in ops status."""
+    from btc_assets.database import connect
+    from btc_assets.ops import retention_jobs
+    from btc_assets.ops.policies import declared
+    from btc_assets.settings import settings
+
+    with connect(autocommit=True) as connection:
+        statuses = {status.job_name: status for status in retention_jobs.read(connection, declared(settings()))}
+        if policy not in statuses:
+            raise UserError(f"There is no policy {policy!r}: name one of {', '.join(statuses)}.")
+        if statuses[policy].state == "not supported" or policy.startswith("keep"):
+            raise UserError(f"Nothing is to be done for {policy!r} on this server: its state is {statuses[policy].state}.")
+        if statuses[policy].state != "applied":
+            raise UserError(f"{policy!r} is not in force: {statuses[policy].drift}.")
+        retention_jobs.run(connection, policy)
+        status = next(s for s in retention_jobs.read(connection, declared(settings())) if s.job_name == policy)
+    out.print(f"{policy}: {status.last_result}", highlight=False)
 
 
 # ---- land, load
@@ -203,11 +363,15 @@ def _migrated() -> None:
     """The embedded database is set up by whoever uses it first; on a server of the user's that is a decision."""
     from btc_assets.database import connect
     from btc_assets.migrations import migrate as apply
+    from btc_assets.ops import retention_jobs
+    from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
     if settings().dsn is None:
         with connect(autocommit=True) as connection:
             apply(connection)
+            _create_optional_candles(connection)
+            retention_jobs.apply(connection, declared(settings()))
 
 
 # ---- status, candles
@@ -253,7 +417,7 @@ def status(start: str | None, end: str | None) -> None:
 
 
 @main.command(epilog=_example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
-@click.argument("interval", type=click.Choice(["1s", "30s", "1m", "5m", "1h", "1d"]))
+@click.argument("interval", type=click.Choice(["100ms", "1s", "30s", "1m", "5m", "1h", "1d"]))
 @_from_to
 @click.option("--symbol", help="Label of the feed; needed where there are several.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Save a picture (PNG) instead of printing rows.")

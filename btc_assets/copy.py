@@ -24,6 +24,7 @@ from pgpq.encoders import StringEncoderBuilder
 from pgpq.schema import Jsonb
 from psycopg import sql
 
+from btc_assets.compressed import CompressedReplacement, compress, compressed_chunks, lift_decompression_limit
 from btc_assets.database import identifier, server_errors
 from btc_assets.errors import UserError
 from btc_assets.market_data.ticks import int64
@@ -94,6 +95,7 @@ class Target:
     table: str
     columns: tuple[Column, ...]
     slice_column: str = "bucket_5m"
+    key: tuple[str, ...] = ()  # columns of the primary key; none where the table has none
 
     @classmethod
     def of(cls, connection: psycopg.Connection, table: str, slice_column: str = "bucket_5m") -> Target:
@@ -108,9 +110,14 @@ class Target:
                 "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
                 (table,),
             ).fetchall()
+            key = connection.execute(
+                "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
+                "WHERE indrelid = to_regclass(%s) AND indisprimary",
+                (table,),
+            ).fetchall()
         if not rows:
             raise UserError(f"The table {table} does not exist: run btc-assets db migrate.")
-        target = cls(table, tuple(Column(*row) for row in rows), slice_column)
+        target = cls(table, tuple(Column(*row) for row in rows), slice_column, tuple(name for (name,) in key))
         if slice_column not in {column.name for column in target.columns}:
             raise UserError(f"The table {table} has no column {slice_column}: name its slice column in the asset's metadata.")
         return target
@@ -206,31 +213,45 @@ def _vectors(lists: pa.Array) -> pa.Array:
     return pa.array(encoded, pa.binary())
 
 
-def replace(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: Encoded) -> None:
+def replace(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: Encoded) -> list[str]:
     """Replace the slices of one window, atomically.
+
+    Returns:
+        Names of chunks that were compressed before and have to be compressed again.
 
     Raises:
         Stale: the replacement is out of date; nothing was changed.
         UserError: the server refuses for a reason that a person can mend; nothing was changed.
     """
-    window = replacement.window
     with server_errors(), connection.transaction(), connection.cursor() as cursor:
-        lock_slices(cursor, target.table, window)
+        lock_slices(cursor, target.table, replacement.window)
         replacement.confirm(cursor)
-        cursor.execute(
-            sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s").format(
-                identifier(target.table), column=sql.Identifier(target.slice_column)
-            ),
-            (window.start, window.end),
-        )
-        if encoded.buffers:
-            statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-                identifier(target.table), sql.SQL(", ").join(map(sql.Identifier, encoded.columns))
+        chunks = compressed_chunks(cursor, target.table, replacement.window)
+        if chunks:
+            lift_decompression_limit(cursor)
+        if chunks and target.slice_column in target.key and encoded.buffers:
+            compressed = CompressedReplacement(cursor, target.table, target.key, target.slice_column, replacement.window, chunks)
+            _copy(cursor, compressed.incoming, encoded)
+            compressed.write(encoded.columns, len(replacement.rows))
+        else:
+            cursor.execute(
+                sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s").format(
+                    identifier(target.table), column=sql.Identifier(target.slice_column)
+                ),
+                (replacement.window.start, replacement.window.end),
             )
-            with cursor.copy(statement) as copy:
-                for buffer in encoded.buffers:
-                    copy.write(buffer)
+            _copy(cursor, identifier(target.table), encoded)
         replacement.record(cursor)
+    return chunks
+
+
+def _copy(cursor: psycopg.Cursor, table: sql.Identifier, encoded: Encoded) -> None:
+    if not encoded.buffers:
+        return
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, sql.SQL(", ").join(map(sql.Identifier, encoded.columns)))
+    with cursor.copy(statement) as copy:
+        for buffer in encoded.buffers:
+            copy.write(buffer)
 
 
 def lock_slices(cursor: psycopg.Cursor, table: str, window: Window) -> None:
@@ -256,22 +277,27 @@ def replace_all(connection: psycopg.Connection, target: Target, replacements: Re
         UserError: a source kept changing, or the server refused; what was committed before stays.
     """
     rows = 0
-    with ahead((replacement, target.encode(replacement.rows)) for replacement in replacements) as prepared:
-        for replacement, encoded in prepared:
-            for written in _replace(connection, target, replacement, encoded):
-                replacements.committed(written)
-                rows += len(written.rows)
-            del replacement, encoded  # before the next one is fetched: two at a time is what memory is bounded by
+    chunks: dict[str, None] = {}  # an ordered set
+    try:
+        with ahead((replacement, target.encode(replacement.rows)) for replacement in replacements) as prepared:
+            for replacement, encoded in prepared:
+                for written, compressed in _replace(connection, target, replacement, encoded):
+                    chunks.update(dict.fromkeys(compressed))
+                    replacements.committed(written)
+                    rows += len(written.rows)
+                del replacement, encoded  # before the next one is fetched: two at a time is what memory is bounded by
+    finally:
+        if not connection.closed:  # else the compression policy does it
+            compress(connection, chunks)
     return rows
 
 
 def _replace(
     connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: Encoded, attempts: int = 5
-) -> Iterator[Replacement]:
-    """Write a replacement, or where it is stale, what it is made into now."""
+) -> Iterator[tuple[Replacement, list[str]]]:
+    """Write a replacement, or where it is stale, what it is made into now; with it the chunks to compress again."""
     try:
-        replace(connection, target, replacement, encoded)
-        yield replacement
+        yield replacement, replace(connection, target, replacement, encoded)
     except Stale as reason:
         if attempts == 0:
             raise UserError(f"The sources of {target.table}, {replacement.window}, keep changing ({reason}): run it again later.") from None

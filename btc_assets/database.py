@@ -1,4 +1,4 @@
-"""Connections to the store's PostgreSQL: the embedded server or the user's own, and what kind it is."""
+"""Connections to the store's PostgreSQL: the embedded server or the user's own, and what can go wrong on it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from btc_assets.errors import UserError
 from btc_assets.settings import Settings, settings
 
 log = logging.getLogger(__name__)
+
+TICKS_DROPPED = "BTC01"  # SQLSTATE that market_data.refresh_candles raises
 
 _HERE = Path(__file__).parent
 # Beside the package in a checkout and an editable install, inside it in a wheel.
@@ -70,27 +72,26 @@ def server_errors() -> Iterator[None]:
     """Turn what a person can mend on the server into one sentence; anything else passes through as it is."""
     try:
         yield
-    except psycopg.errors.DiskFull as error:
-        raise UserError(f"The database server's disk is full ({_primary(error)}): free space there and run it again.") from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise UserError(f"The database user lacks a right ({_primary(error)}): grant it, or use the owner's DSN.") from error
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedFunction) as error:
-        raise UserError(f"The database is not set up ({_primary(error)}): run btc-assets db migrate.") from error
+    except psycopg.Error as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        raise UserError(sentence) from error
 
 
-def _primary(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error).splitlines()[0]
-
-
-def engine(connection: psycopg.Connection) -> str:
-    """`postgres`, found from the server; the folder of `sql/` whose files fit it."""
-    row = connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'").fetchone()
-    if row:
-        raise UserError(
-            f"The database {where(connection.info.dsn)} has the timescaledb extension, which this version does not drive yet: "
-            "use a database without it."
-        )
-    return "postgres"
+def _sentence(error: psycopg.Error) -> str | None:
+    """What to tell a person, or None where it is not for one."""
+    primary = error.diag.message_primary or str(error).splitlines()[0]
+    match error:
+        case psycopg.errors.DiskFull():
+            return f"The database server's disk is full ({primary}): free space there and run it again."
+        case psycopg.errors.InsufficientPrivilege():
+            return f"The database user lacks a right ({primary}): grant it, or use the owner's DSN."
+        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName() | psycopg.errors.UndefinedFunction():
+            return f"The database is not set up ({primary}): run btc-assets db migrate."
+    if error.sqlstate == TICKS_DROPPED:
+        return f"Candles cannot be made again there: {primary}. Leave that range out, or load its ticks again first (btc-assets load)."
+    return None
 
 
 def identifier(table: str) -> sql.Identifier:

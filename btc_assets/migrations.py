@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from btc_assets.database import SQL_DIR, engine, server_errors, where
+from btc_assets.database import SQL_DIR, server_errors
+from btc_assets.engines import engine, read_facts
 from btc_assets.errors import UserError
 
 _FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
@@ -98,7 +99,7 @@ def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[s
     """Apply what is not applied yet, all in one transaction under a lock, and return the names of those files.
 
     Raises:
-        UserError: a past migration was edited or is missing, the server lacks pgvector, or a right is missing.
+        UserError: a past migration was edited or is missing, the server lacks what the store needs, or a right is missing.
     """
     with server_errors(), connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('ops.migrations'))")
@@ -112,7 +113,7 @@ def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[s
         applied = _applied(connection)
         pending = [m for m in read_migrations(engine(connection), directory) if m.version not in applied]
         if pending:
-            _require_vector(connection)
+            _prepare(connection)
         for migration in pending:
             connection.execute(migration.text)  # not a literal: it is a file of ours
             connection.execute(
@@ -122,17 +123,17 @@ def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[s
     return [migration.name for migration in pending]
 
 
+def _prepare(connection: psycopg.Connection) -> None:
+    """Make sure that the server has what the files take for granted."""
+    facts = read_facts(connection)
+    facts.require_vector()
+    if facts.engine == "timescale":
+        connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        engine(connection)  # once more: only now does the server say which edition it is
+
+
 def _applied(connection: psycopg.Connection) -> dict[int, tuple[str, str, datetime]]:
     if connection.execute("SELECT to_regclass('ops.migrations')").fetchone() == (None,):
         return {}
     rows = connection.execute("SELECT version, name, checksum, applied_at FROM ops.migrations").fetchall()
     return {version: (name, checksum, at) for version, name, checksum, at in rows}
-
-
-def _require_vector(connection: psycopg.Connection) -> None:
-    if connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone() is None:
-        version = connection.info.server_version // 10000
-        raise UserError(
-            f"The server at {where(connection.info.dsn)} has no pgvector: install it there (Debian and Ubuntu: "
-            f"apt-get install postgresql-{version}-pgvector) and run btc-assets db migrate again."
-        )

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     backfill_slices_per_run: int | None = Field(None, ge=1)
     fetch_concurrency: int = Field(16, ge=1, le=256)
     commit_rows: int = Field(65_536, ge=1)
+    candles_100ms: bool = False
+    ticks_drop_after_days: int | None = Field(90, ge=1)
 
     @field_validator("landing_feeds", mode="before")
     @classmethod
@@ -59,6 +61,11 @@ class Settings(BaseSettings):
         if isinstance(time, datetime) and floor_slice(time) != time:
             raise ValueError("it must be the start of a 5-minute slice, such as 2024-01-01 or 2024-01-01T00:05Z")
         return time
+
+    @field_validator("ticks_drop_after_days", mode="before")
+    @classmethod
+    def _drop_after(cls, days: object) -> object:
+        return None if days == "never" else days
 
     @field_validator("dsn", "dagster_dsn")
     @classmethod

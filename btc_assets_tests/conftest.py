@@ -73,6 +73,7 @@ def template(server_dsn: str) -> Iterator[str]:
         with psycopg.connect(server_dsn, autocommit=True) as connection:
             # Nobody may look in while it is copied; TimescaleDB's launcher does, in every database that allows it.
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+            connection.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (name,))
         yield name
 
 

@@ -6,10 +6,12 @@ import gzip
 from pathlib import Path
 
 import click
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
 from btc_assets.cli import main
+from btc_assets.migrations import migration_status
 from btc_assets.settings import settings
 from btc_assets_tests.conftest import StoreUnderTest
 from btc_assets_tests.trades import every
@@ -64,7 +66,9 @@ def test_a_file_is_landed_loaded_shown_and_plotted(store: StoreUnderTest, trades
 def test_migrations_are_applied_and_shown(store: StoreUnderTest, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", empty_database)
     assert "not yet" in cli("db", "status").output
-    assert "applied 7 migration(s)" in cli("db", "migrate").output
+    with psycopg.connect(empty_database) as connection:
+        count = len(migration_status(connection))
+    assert f"applied {count} migration(s)" in cli("db", "migrate").output
     assert "up to date" in cli("db", "migrate").output
     assert "not yet" not in cli("db", "status").output
 

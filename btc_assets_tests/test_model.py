@@ -132,9 +132,10 @@ def test_the_model_is_not_blind(store: StoreUnderTest, monkeypatch: pytest.Monke
     """The same run finds a loader that loses every row of one id."""
     original = copy.replace
 
-    def loses_a_row(connection: psycopg.Connection, target: copy.Target, replacement: copy.Replacement, encoded: copy.Encoded) -> None:
-        original(connection, target, replacement, encoded)
+    def loses_a_row(connection: psycopg.Connection, target: copy.Target, replacement: copy.Replacement, encoded: copy.Encoded) -> list[str]:
+        chunks = original(connection, target, replacement, encoded)
         connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 10 = 7")
+        return chunks
 
     monkeypatch.setattr(copy, "replace", loses_a_row)
     machine = type("BoundMachine", (Machine,), {"store": store})

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,18 @@ class LandingZone:
         except (BaseError, OSError) as error:
             raise self._failure(f"Writing {self.url}/{path}", error) from error
         return f"{self.url}/{path}"
+
+    def clock(self) -> datetime | None:
+        """The time on S3's clock, in whole seconds; None for a directory."""
+        if self.scheme != "s3":
+            return None
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self._s3.client().list_objects_v2(Bucket=self._s3.bucket, Prefix=self._s3.prefix, MaxKeys=1)
+        except (BotoCoreError, ClientError) as error:
+            raise self._failure(f"Listing {self.url}", error) from error
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
     def _failure(self, what: str, error: Exception, kind: type[UserError] = UserError) -> UserError:
         advice = (

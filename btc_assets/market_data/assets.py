@@ -47,6 +47,9 @@ def btc_ticks(context: dg.AssetExecutionContext, config: LoadConfig, store: Stor
         )
 
 
+_INTERVALS = candles.enabled(settings())
+
+
 def _candle_asset(interval: str) -> dg.AssetsDefinition:
     below = candles.below(interval)
 
@@ -70,10 +73,10 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         with plain_failures(), store.connect() as connection:
             connection.autocommit = True
             made = candles.refresh(connection, interval, window)
-            progress.report("candles", list(candles.INTERVALS).index(interval) + 1, len(candles.INTERVALS))
+            progress.report("candles", list(_INTERVALS).index(interval) + 1, len(_INTERVALS))
         return dg.MaterializeResult(metadata={"partial_candles": made, "seconds": round(time.perf_counter() - started, 3)})
 
     return candle_asset
 
 
-candle_assets = [_candle_asset(interval) for interval in candles.INTERVALS]
+candle_assets = [_candle_asset(interval) for interval in _INTERVALS]

@@ -5,12 +5,15 @@ How a candle is put together from partial candles is told in the engine's candle
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 
 from btc_assets.database import server_errors
+from btc_assets.errors import UserError
+from btc_assets.settings import Settings
 from btc_assets.slices import SLICE, Window
 
 # Each is made of the one before it, so they are refreshed in this order.
@@ -23,37 +26,74 @@ INTERVALS = {
     "1d": timedelta(days=1),
 }
 
+# Made of ticks, and only where BTC_ASSETS_CANDLES_100MS is set.
+OPTIONAL_INTERVALS = {"100ms": timedelta(milliseconds=100)}
+WIDTHS = OPTIONAL_INTERVALS | INTERVALS
+
+_REFRESH_ATTEMPTS = 60  # a second apart
+
 COLUMNS = (
     "bucket", "bucket_5m", "symbol", "open", "high", "low", "close", "volume", "quote_volume", "trade_count",
     "taker_buy_volume", "taker_buy_quote_volume", "first_trade_id", "last_trade_id",
 )  # fmt: skip
 
 
+def enabled(settings: Settings) -> tuple[str, ...]:
+    """The intervals that a store with these settings keeps, in the order in which they are refreshed."""
+    return (*(OPTIONAL_INTERVALS if settings.candles_100ms else ()), *INTERVALS)
+
+
 def below(interval: str) -> str | None:
     """The interval that `interval` is made of; None where it is made of ticks."""
     names = list(INTERVALS)
-    position = names.index(interval)
+    position = names.index(interval) if interval in INTERVALS else 0
     return names[position - 1] if position else None
+
+
+def create_optional(connection: psycopg.Connection) -> None:
+    """Make what the optional candles are kept in, unless it is there."""
+    with server_errors(), connection.transaction():
+        for interval, width in OPTIONAL_INTERVALS.items():
+            connection.execute("CALL market_data.create_candles(%s, %s)", (interval, width))
 
 
 def refresh(connection: psycopg.Connection, interval: str, window: Window) -> int:
     """Make the candles again that the ticks of `window` add to; commits day by day.
 
     Args:
-        connection: to the store; not inside a transaction.
-        interval: a key of `INTERVALS`; the one below it must be fresh.
+        connection: to the store, in autocommit and not inside a transaction, because TimescaleDB commits as it refreshes.
+        interval: a key of `WIDTHS`; the one below it must be fresh.
         window: slices (of event time) whose ticks changed.
 
     Returns:
         Number of partial candles in the window now.
+
+    Raises:
+        UserError: ticks of the window were dropped since they were loaded; nothing was changed.
     """
-    made = 0
-    for day in window.days():
-        with server_errors(), connection.transaction():
-            row = connection.execute("SELECT market_data.refresh_candles(%s, %s, %s)", (interval, day.start, day.end)).fetchone()
+    with server_errors():
+        row = connection.execute("SELECT market_data.dropped_ticks(%s, %s)", (window.start, window.end)).fetchone()
+        if row and row[0]:
+            raise UserError(
+                f"Candles of {interval} cannot be made again from {window}: {row[0]}. Leave that range out, or load its ticks again first "
+                "(btc-assets load)."
+            )
+        return sum(_refresh_day(connection, interval, day) for day in window.days())
+
+
+def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> int:
+    for attempt in range(_REFRESH_ATTEMPTS):
+        try:
+            row = connection.execute("CALL market_data.refresh_candles(%s, %s, %s)", (interval, day.start, day.end)).fetchone()
             assert row is not None
-            made += row[0]
-    return made
+            return row[0]
+        except psycopg.errors.LockNotAvailable:  # a policy of TimescaleDB's refreshes the same window
+            if attempt + 1 < _REFRESH_ATTEMPTS:
+                time.sleep(1)
+        finally:
+            if not connection.closed:
+                connection.execute("SELECT pg_advisory_unlock_all()")  # where it failed half-way
+    raise UserError(f"Candles of {interval}, {day}, are being refreshed by another process without end: look at ops status, and repeat.")
 
 
 def count(connection: psycopg.Connection, interval: str, window: Window) -> int:
@@ -83,7 +123,7 @@ def read_differences(connection: psycopg.Connection, interval: str, window: Wind
     Compared by the window of event time whose ticks they are, so that trades reported late count on both sides; for
     intervals above a slice the window is rounded outwards to them.
     """
-    step = max(INTERVALS[interval], SLICE)
+    step = max(WIDTHS[interval], SLICE)
     whole = window.widened_to(step)
     rows = connection.execute(
         """

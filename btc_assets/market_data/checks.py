@@ -7,6 +7,7 @@ from btc_assets.database import server_errors
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
 from btc_assets.resources import Store, plain_failures
+from btc_assets.settings import settings
 
 _TICKS = dg.AssetKey(["market_data", "btc_ticks"])
 
@@ -74,5 +75,5 @@ market_data_checks = [
     trade_ids_contiguous,
     no_trade_twice,
     registry_equals_table,
-    *(_candle_check(interval) for interval in candles.INTERVALS),
+    *(_candle_check(interval) for interval in candles.enabled(settings())),
 ]

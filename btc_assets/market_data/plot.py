@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from btc_assets.market_data.candles import COLUMNS, INTERVALS
+from btc_assets.market_data.candles import COLUMNS, WIDTHS
 
 _UP, _DOWN = "#1a9850", "#d73027"
 
@@ -17,7 +17,7 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
 
     Args:
         rows: as `candles.read` gives them, at least one.
-        interval: a key of `candles.INTERVALS`.
+        interval: a key of `candles.WIDTHS`.
         symbol: for the title.
 
     Returns:
@@ -28,7 +28,7 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
 
     column = {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
     left = date2num(column["bucket"])
-    width = INTERVALS[interval] / timedelta(days=1)
+    width = WIDTHS[interval] / timedelta(days=1)
     middle = left + width / 2
     prices = {name: [float(value) for value in column[name]] for name in ("open", "high", "low", "close")}
     rises = [close >= open_ for open_, close in zip(prices["open"], prices["close"], strict=True)]

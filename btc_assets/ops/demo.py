@@ -27,7 +27,7 @@ def prepare(name: str, start: datetime | None = None) -> Settings:
     home = settings().home
     landing = home / f"landing_{name}"
     landing.mkdir(parents=True, exist_ok=True)
-    values = {"DATABASE": name, "LANDING_URL": landing.as_uri()}
+    values = {"DATABASE": name, "LANDING_URL": landing.as_uri(), "TICKS_DROP_AFTER_DAYS": "never"}  # the demo's day is an old one
     if start is not None:
         values["PARTITIONS_START"] = start.strftime(KEY_FORMAT)
         lines = [f"{PREFIX}{key}={value}\n" for key, value in values.items()]

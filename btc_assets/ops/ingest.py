@@ -83,7 +83,7 @@ def ingest(window: Window, *, force: bool = False, reread: bool = False) -> Inge
             examples = evaluation.metadata.get("examples")
             report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
     with connect(autocommit=True) as connection:
-        report.candles = sum(candles.count(connection, interval, window) for interval in candles.INTERVALS)
+        report.candles = sum(candles.count(connection, interval, window) for interval in candles.enabled(settings()))
     return report
 
 
