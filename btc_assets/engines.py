@@ -29,7 +29,8 @@ SELECT
     (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'),
     (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
     -- A hypertable looks like a plain table.
-    (SELECT CASE relkind WHEN 'p' THEN 'postgres' ELSE 'timescale' END FROM pg_class WHERE oid = to_regclass('market_data.btc_ticks'))
+    (SELECT CASE relkind WHEN 'p' THEN 'postgres' ELSE 'timescale' END FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE nspname = 'market_data' AND relname = 'btc_ticks')
 """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -41,7 +42,7 @@ from btc_assets.migrations import migrate
 from btc_assets.settings import settings
 from btc_assets.slices import Window
 
-pytest_plugins = ["btc_assets_tests.s3"]
+pytest_plugins = ["btc_assets_tests.s3", "btc_assets_tests.databases"]
 
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 hypothesis_settings.load_profile("suite")
@@ -80,8 +81,8 @@ def template(server_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def empty_database(server_dsn: str) -> Iterator[str]:
     """DSN of a database without anything in it."""
-    with _database(server_dsn) as name:
-        yield _with_database(server_dsn, name)
+    with temporary_database(server_dsn) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -162,6 +163,13 @@ def store(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with psycopg.connect(database, autocommit=True, options="-c timezone=UTC") as connection:
         yield StoreUnderTest(database, tmp_path / "home", landing, connection)
     settings.cache_clear()
+
+
+@contextmanager
+def temporary_database(server: str) -> Iterator[str]:
+    """DSN of an empty database on a server, dropped at the end."""
+    with _database(server) as name:
+        yield _with_database(server, name)
 
 
 class _database:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import psycopg
 
-from btc_assets.database import connect
+from btc_assets.database import connect, server_errors
 from btc_assets.engines import read_facts
 from btc_assets.errors import UserError
 from btc_assets.migrations import migration_status
@@ -29,15 +29,21 @@ State = Literal["ok", "warning", "problem"]
 _TIGHT, _FULL = 10 << 30, 1 << 30  # bytes free
 _SKEW_SECONDS = 2.0  # a slice is closed 90 s after its end; S3 refuses signatures 15 minutes off
 
+# From the catalogue by number: whoever lacks a right on a schema may not even name what is in it.
 _RIGHTS = """
-SELECT format('%s on %s', privilege, relation) FROM (VALUES
-    ('landing.raw_blobs_5m'), ('landing.rejected_rows'), ('market_data.btc_ticks'), ('ingestion.stream_offsets'), ('ops.retention_jobs')
-) AS tables (relation), unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
-WHERE to_regclass(relation) IS NOT NULL AND NOT has_table_privilege(relation, privilege)
+WITH rooms AS (
+    SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('landing', 'market_data', 'ingestion', 'ops')
+), relations AS (
+    SELECT pg_class.oid, relowner, format('%s.%s', nspname, relname) AS name FROM pg_class JOIN rooms ON rooms.oid = relnamespace
+)
+SELECT format('USAGE on schema %s', nspname) FROM rooms WHERE NOT has_schema_privilege(oid, 'USAGE')
 UNION ALL
-SELECT format('ownership of %s', oid::regclass) FROM pg_class
-WHERE relnamespace = to_regnamespace('market_data') AND relname ~ '^(btc_ticks|candle_partials_[a-z0-9]+)$'
-  AND NOT pg_has_role(relowner, 'USAGE')
+SELECT format('%s on %s', privilege, name) FROM relations, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+WHERE name IN ('landing.raw_blobs_5m', 'landing.rejected_rows', 'market_data.btc_ticks', 'ingestion.stream_offsets', 'ops.retention_jobs')
+  AND NOT has_table_privilege(oid, privilege)
+UNION ALL
+SELECT format('ownership of %s', name) FROM relations
+WHERE name ~ '^market_data[.](btc_ticks|candle_partials_[a-z0-9]+)$' AND NOT pg_has_role(relowner, 'USAGE')
 UNION ALL
 SELECT format('%s on database %s', privilege, current_database()) FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
 WHERE NOT has_database_privilege(current_database(), privilege)
@@ -69,7 +75,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _guarded(subject: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
-        yield from look()
+        with server_errors():
+            yield from look()
     except UserError as error:
         yield Finding(subject, "problem", str(error))
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from btc_assets.database import server_errors
+from btc_assets.errors import UserError
 from btc_assets.ops.policies import Compress, Keep, Policy
 
 _DECLARE = """
@@ -106,11 +107,22 @@ def apply(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[st
 
 
 def run_due(connection: psycopg.Connection) -> list[str]:
-    """Run what is due where the server has no scheduler of its own; returns the names of what ran."""
+    """Run what is due where the server has no scheduler of its own, or its scheduler failed at it; returns the names of what ran.
+
+    A policy that fails is recorded with its reason, and the others run all the same.
+    """
     with server_errors():
         due = [name for (name,) in connection.execute("SELECT ops.due_policies()").fetchall()]
         for name in due:
-            run(connection, name)
+            try:
+                run(connection, name)
+            except (psycopg.Error, UserError) as error:
+                if connection.closed:
+                    raise
+                connection.execute(
+                    "UPDATE ops.retention_jobs SET last_run_at = clock_timestamp(), last_result = %s WHERE job_name = %s",
+                    (f"failed: {str(error).splitlines()[0]}", name),
+                )
     return due
 
 

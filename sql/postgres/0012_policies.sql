@@ -60,6 +60,7 @@ DECLARE
     day timestamptz;
     first timestamptz;
     until timestamptz;
+    partials bigint;
     made integer := 0;
 BEGIN
     SELECT * INTO STRICT job FROM ops.retention_jobs WHERE job_name = p_job_name;
@@ -73,7 +74,7 @@ BEGIN
         FOR day IN SELECT generate_series(date_trunc('day', first, 'UTC'), until, interval '1 day') LOOP
             IF least(day + interval '1 day', until) > greatest(day, first)
                AND market_data.incomplete_candles(greatest(day, first), least(day + interval '1 day', until), level) IS NOT NULL THEN
-                CALL market_data.refresh_candles(level, greatest(day, first), least(day + interval '1 day', until));
+                CALL market_data.refresh_candles(level, greatest(day, first), least(day + interval '1 day', until), partials);
                 made := made + 1;
                 COMMIT;
             END IF;

@@ -111,7 +111,8 @@ BEGIN
     ELSIF wanted = 'refresh' THEN
         new_id := add_continuous_aggregate_policy(
             job.hypertable::regclass, start_offset => (job.policy ->> 'after')::interval,
-            end_offset => (job.policy ->> 'until')::interval, schedule_interval => (job.policy ->> 'every')::interval
+            end_offset => (job.policy ->> 'until')::interval, schedule_interval => (job.policy ->> 'every')::interval,
+            buckets_per_batch => 288  -- a day of slices a transaction, where the default is 50 minutes
         );
     ELSIF wanted = 'drop' THEN
         -- Not add_retention_policy: that drops ticks whether their candles are made or not.

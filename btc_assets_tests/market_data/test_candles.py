@@ -1,0 +1,159 @@
+"""Candles: the same on both engines, refreshed for exactly what changed, and never erased because their ticks were dropped."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from btc_assets.errors import UserError
+from btc_assets.landing.generate import generate_day
+from btc_assets.landing.replay import Landed, read_trades
+from btc_assets.market_data import candles
+from btc_assets.slices import DAY, SLICE, Window, floor_day
+from btc_assets_tests.conftest import FEED, real_data
+from btc_assets_tests.databases import read_candles, write_candles, write_ticks
+from btc_assets_tests.trades import HOUR, NOON, every, table, trade
+
+# What a candle is, from ticks alone.
+DEFINITION = """
+SELECT date_bin(%(width)s, trade_time, '1970-01-01 00:00:00+00') AS bucket, symbol,
+       (array_agg(price ORDER BY trade_id))[1], max(price), min(price), (array_agg(price ORDER BY trade_id DESC))[1],
+       sum(quantity), sum(price * quantity), count(*),
+       coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0), coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0),
+       min(trade_id), max(trade_id)
+FROM market_data.btc_ticks GROUP BY 1, 2 ORDER BY 2, 1
+"""
+
+
+def drop_day(connection: psycopg.Connection, day: datetime) -> None:
+    """Drop the ticks of a day, as retention does or a person."""
+    connection.execute("SELECT ops.drop_chunk('market_data.btc_ticks', %s, %s)", (day, day + DAY))
+
+
+def assert_candles_are_what_the_ticks_say(connection: psycopg.Connection) -> None:
+    for interval, width in candles.INTERVALS.items():
+        ours = connection.execute(f"SELECT * FROM market_data.candles_{interval} ORDER BY symbol, bucket").fetchall()
+        assert [(row[0], *row[2:]) for row in ours] == connection.execute(DEFINITION, {"width": width}).fetchall(), interval
+
+
+@pytest.mark.parametrize("source", ["the real day", "a generated day"])
+def test_both_engines_make_the_same_candles(on_postgres: psycopg.Connection, on_timescale: psycopg.Connection, source: str) -> None:
+    if source == "the real day":
+        ticks = pa.concat_tables(list(read_trades(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"), FEED, Landed())))
+    else:
+        ticks = pa.concat_tables(list(generate_day(datetime(2024, 1, 10, tzinfo=UTC), 60_000, seed=3)))
+    for connection in (on_postgres, on_timescale):
+        write_candles(connection, write_ticks(connection, ticks))
+    ours, theirs = read_candles(on_postgres), read_candles(on_timescale)
+    assert ours == theirs
+    assert {interval: sum(row[9] for row in rows) for interval, rows in ours.items()} == dict.fromkeys(candles.INTERVALS, len(ticks))
+
+
+def test_candles_are_what_the_ticks_say_also_of_late_trades_and_several_symbols(either: psycopg.Connection) -> None:
+    late = [
+        trade(10_000 + i, NOON + timedelta(minutes=6, seconds=i), made=NOON + timedelta(minutes=4, seconds=50), price=f"{41000 + i}")
+        for i in range(5)
+    ]
+    other = [trade(i, NOON + timedelta(seconds=i), symbol="BTCUSDT.P", price=f"{43000 - i}", maker=i % 2 == 0) for i in range(40)]
+    write_candles(either, write_ticks(either, pa.concat_tables([every(1, 900), table(late + other)])))
+    assert_candles_are_what_the_ticks_say(either)
+
+
+def test_a_refresh_touches_exactly_the_slices_it_is_told(either: psycopg.Connection) -> None:
+    write_candles(either, write_ticks(either, every(1, 900)))
+    either.execute("UPDATE market_data.btc_ticks SET quantity = quantity + 1")
+    write_candles(either, Window.of_slice(NOON + SLICE))
+    volumes = either.execute("SELECT bucket, volume FROM market_data.candles_5m ORDER BY bucket").fetchall()
+    assert [volume for _, volume in volumes] == [Decimal(75), Decimal(375), Decimal(75)]
+    assert either.execute("SELECT volume FROM market_data.candles_1d").fetchall() == [(Decimal(525),)]
+    write_candles(either, HOUR)
+    assert_candles_are_what_the_ticks_say(either)
+
+
+def test_candles_of_a_slice_without_ticks_any_more_go(either: psycopg.Connection) -> None:
+    window = write_ticks(either, every(1, 600))
+    write_candles(either, window)
+    write_ticks(either, every(1, 300), window)
+    write_candles(either, window)
+    assert either.execute("SELECT bucket FROM market_data.candles_5m").fetchall() == [(NOON,)]
+    assert_candles_are_what_the_ticks_say(either)
+
+
+def test_refreshing_where_ticks_were_dropped_is_refused_and_the_candles_stay(either: psycopg.Connection) -> None:
+    yesterday, today = floor_day(NOON) - DAY, floor_day(NOON)
+    write_candles(either, write_ticks(either, every(1, 600, start=yesterday + timedelta(hours=1))))
+    write_candles(either, write_ticks(either, every(1, 600, start=today + timedelta(hours=1), first_id=601)))
+    before = read_candles(either)
+    drop_day(either, yesterday)
+    slice_of_yesterday = Window.of_slice(yesterday + timedelta(hours=1))
+    for interval in candles.INTERVALS:
+        for window in (slice_of_yesterday, Window(yesterday, yesterday + DAY), Window(yesterday, today + DAY)):
+            with pytest.raises(UserError) as raised:
+                candles.refresh(either, interval, window)
+            slices, end = ("1", "01:05") if window == slice_of_yesterday else ("2", "01:10")
+            assert str(raised.value) == (
+                f"Candles of {interval} cannot be made again from {window}: the ticks of {slices} slice(s) from 2024-01-09T01:00Z to "
+                f"2024-01-09T{end}Z were dropped since they were loaded, and refreshing would erase their candles. Leave that range out, or "
+                "load its ticks again first (btc-assets load)."
+            )
+    assert read_candles(either) == before
+    write_candles(either, Window(today, today + DAY))
+    assert read_candles(either) == before
+
+
+def test_the_database_itself_refuses_it_too(either: psycopg.Connection) -> None:
+    window = write_ticks(either, every(1, 300))
+    write_candles(either, window)
+    drop_day(either, floor_day(NOON))
+    with pytest.raises(psycopg.Error) as raised:
+        either.execute("CALL market_data.refresh_candles('1s', %s, %s)", (window.start, window.end))
+    assert raised.value.sqlstate == "BTC01"
+    assert either.execute("SELECT trade_count FROM market_data.candles_5m").fetchall() == [(300,)]
+
+
+def test_a_slice_of_a_dropped_day_that_is_loaded_again_leaves_the_other_candles_of_the_day(either: psycopg.Connection) -> None:
+    window = write_ticks(either, every(1, 900))
+    write_candles(either, window)
+    before = read_candles(either)
+    drop_day(either, floor_day(NOON))
+    write_ticks(either, every(1, 300, start=NOON + SLICE, first_id=301), Window.of_slice(NOON + SLICE))
+    either.execute(
+        "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified, loaded_at, loaded_rows) "
+        "VALUES (%s, 'BTCUSDT', 'file:///x', 'e', 1, 300, 'registered', now(), now(), 300) ON CONFLICT DO NOTHING",
+        (NOON,),
+    )
+    write_candles(either, Window.of_slice(NOON + SLICE))
+    after = read_candles(either)
+    assert {interval: sum(row[9] for row in rows) for interval, rows in after.items()} == dict.fromkeys(candles.INTERVALS, 900)
+    assert after["1h"][0][9] == before["1h"][0][9]
+
+
+def test_candles_of_100_ms_are_there_on_demand(either: psycopg.Connection) -> None:
+    assert either.execute("SELECT to_regclass('market_data.candles_100ms')").fetchone() == (None,)
+    candles.create_optional(either)
+    candles.create_optional(either)
+    window = write_ticks(either, every(0.05, 100))
+    assert candles.refresh(either, "100ms", window) == 50
+    rows = either.execute("SELECT bucket, trade_count FROM market_data.candles_100ms ORDER BY bucket LIMIT 2").fetchall()
+    assert rows == [(NOON, 2), (NOON + timedelta(milliseconds=100), 2)]
+    assert candles.read_differences(either, "100ms", window) == []
+    silent = either.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'market_data.candles_100ms'::regclass AND col_description(attrelid, attnum) IS NULL AND attnum > 0"
+    ).fetchall()
+    assert silent == []
+
+
+def test_a_query_by_the_start_of_candles_reaches_the_index(either: psycopg.Connection) -> None:
+    write_candles(either, write_ticks(either, every(1, 7200)))
+    either.execute("SET enable_seqscan = off")
+    plan = "\n".join(
+        row[0]
+        for row in either.execute(
+            "EXPLAIN SELECT * FROM market_data.candles_1s WHERE symbol = 'BTCUSDT' AND bucket >= '2024-01-10 12:00+00' AND bucket < '2024-01-10 12:01+00'"
+        )
+    )
+    assert "bucket >=" in plan.split("Index Cond:")[1].split("\n")[0]

@@ -1,0 +1,263 @@
+"""Policies as code: declared once, brought into force on either engine, compared, run and recorded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg
+import pytest
+
+from btc_assets.definitions import defs
+from btc_assets.engines import engine
+from btc_assets.errors import UserError
+from btc_assets.market_data import candles
+from btc_assets.ops import retention_jobs as jobs
+from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared
+from btc_assets.settings import Settings
+from btc_assets.settings import settings as current_settings
+from btc_assets.slices import DAY, Window, floor_day, floor_slice
+from btc_assets_tests.conftest import StoreUnderTest
+from btc_assets_tests.databases import read_candles, write_candles, write_ticks
+from btc_assets_tests.trades import every
+
+DECLARED = declared(Settings())
+# The clocks of policies are real ones.
+TODAY = floor_day(datetime.now(UTC))
+
+
+def by_name(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, jobs.JobStatus]:
+    return {status.job_name: status for status in jobs.read(connection, policies)}
+
+
+def problems(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, str]:
+    return {name: status.drift for name, status in by_name(connection, policies).items() if status.drift}
+
+
+def days_of_ticks(connection: psycopg.Connection) -> list[datetime]:
+    return [
+        day for (day,) in connection.execute("SELECT DISTINCT date_trunc('day', bucket_5m, 'UTC') FROM market_data.btc_ticks ORDER BY 1")
+    ]
+
+
+def test_what_is_declared() -> None:
+    by_kind: dict[str, list[str]] = {}
+    for policy in DECLARED:
+        by_kind.setdefault(policy.kind, []).append(policy.table)
+    partials = [f"market_data.candle_partials_{interval}" for interval in candles.INTERVALS]
+    assert by_kind == {
+        "compress": [TICKS], "drop": [TICKS], "refresh": partials, "keep": [*partials, "signals.btc_embeddings", "landing.raw_blobs_5m"],
+    }  # fmt: skip
+    assert DECLARED[:2] == (
+        Compress(TICKS, after=timedelta(days=7), segment_by=("symbol",), order_by=("bucket_5m", "trade_id")),
+        Drop(TICKS, after=timedelta(days=90)),
+    )
+
+
+def test_ticks_can_be_kept_for_ever() -> None:
+    kinds = {policy.kind for policy in declared(Settings(ticks_drop_after_days="never")) if policy.table == TICKS}  # type: ignore[arg-type]
+    assert kinds == {"compress", "keep"}
+
+
+def test_dropping_ticks_whose_candles_a_policy_still_makes_cannot_be_declared() -> None:
+    with pytest.raises(UserError) as raised:
+        declared(Settings(ticks_drop_after_days=7))
+    assert str(raised.value) == ("BTC_ASSETS_TICKS_DROP_AFTER_DAYS=7 would drop ticks whose candles a policy still makes: set 8 or more.")
+
+
+def test_applying_brings_everything_into_force_and_the_second_time_changes_nothing(either: psycopg.Connection) -> None:
+    assert set(problems(either).values()) == {"it is not applied yet: run btc-assets ops apply"}
+    assert len(jobs.apply(either, DECLARED)) == len(DECLARED)
+    assert jobs.apply(either, DECLARED) == []
+    assert problems(either) == {}
+    states = {status.policy.kind: status.state for status in jobs.read(either, DECLARED) if status.policy}
+    compression = "applied" if engine(either) == "timescale" else "not supported"
+    assert states == {"compress": compression, "drop": "applied", "refresh": "applied", "keep": "applied"}
+    recorded = either.execute("SELECT job_name, hypertable, policy ->> 'kind', state FROM ops.retention_jobs").fetchall()
+    assert {row[0] for row in recorded} == {policy.job_name for policy in DECLARED}
+
+
+def test_another_declaration_is_drift_until_it_is_applied(either: psycopg.Connection) -> None:
+    jobs.apply(either, DECLARED)
+    later = declared(Settings(ticks_drop_after_days=30))
+    assert problems(either, later) == {
+        "drop market_data.btc_ticks": "the server has after 90 days, 0:00:00 instead of 30 days, 0:00:00: run btc-assets ops apply"
+    }
+    assert jobs.apply(either, later) == ["drop market_data.btc_ticks: applied"]
+    assert problems(either, later) == {}
+
+
+def test_a_policy_that_is_not_declared_any_more_is_ended(either: psycopg.Connection) -> None:
+    jobs.apply(either, DECLARED)
+    kept = declared(Settings(ticks_drop_after_days="never"))  # type: ignore[arg-type]
+    assert set(problems(either, kept)) == {"keep market_data.btc_ticks", "drop market_data.btc_ticks"}
+    assert set(jobs.apply(either, kept)) == {"keep market_data.btc_ticks: applied", "drop market_data.btc_ticks: removed"}
+    assert problems(either, kept) == {}
+    assert ("drop", TICKS) not in {(policy.kind, policy.table) for policy in jobs._in_force(either).values()}
+
+
+def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int:
+    row = connection.execute("SELECT job_id FROM ops.policies_in_force() WHERE (kind, hypertable) = (%s, %s)", (kind, table)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "change", "drift"),
+    [
+        ("compress market_data.btc_ticks", "compress", "SELECT delete_job({})", "the server does not have it"),
+        ("drop market_data.btc_ticks", "drop", "SELECT alter_job({}, scheduled => false)", "the server has enabled False instead of True"),
+        (
+            "compress market_data.btc_ticks", "compress", "SELECT alter_job({}, schedule_interval => interval '3 days')",
+            "the server has every 3 days, 0:00:00 instead of 12:00:00",
+        ),
+        (
+            "compress market_data.btc_ticks", "compress",
+            "ALTER TABLE market_data.btc_ticks SET (timescaledb.segmentby = 'symbol', timescaledb.orderby = 'trade_id')",
+            "the server has order_by ('trade_id', 'bucket_5m DESC') instead of ('bucket_5m', 'trade_id')",
+        ),
+        (
+            "keep market_data.candle_partials_1m", "drop", "SELECT add_retention_policy('market_data.candle_partials_1m', interval '1 year')",
+            "market_data.candle_partials_1m is to be kept for ever, but the server has a policy that drops from it: remove that",
+        ),
+    ],
+    ids=["job deleted", "job disabled", "interval changed", "order changed", "candles dropped"],
+)  # fmt: skip
+def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(
+    on_timescale: psycopg.Connection, name: str, kind: str, change: str, drift: str
+) -> None:
+    jobs.apply(on_timescale, DECLARED)
+    on_timescale.execute(change.format(job_of(on_timescale, kind)))  # type: ignore[arg-type]
+    assert {name: text.removesuffix(": run btc-assets ops apply") for name, text in problems(on_timescale).items()} == {name: drift}
+    jobs.apply(on_timescale, DECLARED)
+    assert problems(on_timescale) == ({name: drift} if name.startswith("keep") else {})  # what others set up is theirs to remove
+
+
+def test_a_policy_that_nobody_declared_is_drift(on_timescale: psycopg.Connection) -> None:
+    on_timescale.execute("CREATE TABLE public.mine (at timestamptz NOT NULL); SELECT create_hypertable('public.mine', by_range('at'))")
+    jobs.apply(on_timescale, DECLARED)
+    on_timescale.execute("SELECT add_retention_policy('market_data.btc_ticks', interval '1 day')")
+    assert list(problems(on_timescale)) == ["drop market_data.btc_ticks"]
+
+
+def test_old_ticks_are_dropped_and_their_candles_stay(either: psycopg.Connection) -> None:
+    jobs.apply(either, DECLARED)
+    for days_ago in (200, 91, 89, 0):
+        write_candles(either, write_ticks(either, every(1, 600, start=TODAY - days_ago * DAY, first_id=1000 * (1 + days_ago))))
+    before = read_candles(either)
+    jobs.run(either, f"drop {TICKS}")
+    assert days_of_ticks(either) == [TODAY - 89 * DAY, TODAY]
+    assert read_candles(either) == before
+    status = by_name(either)[f"drop {TICKS}"]
+    assert (status.last_result, status.failure) == ("ok, dropped 2 day(s) of market_data.btc_ticks", "")
+    assert status.last_run_at and datetime.now(UTC) - status.last_run_at < timedelta(minutes=5)
+
+
+def test_old_ticks_without_their_candles_are_kept_and_it_is_said(either: psycopg.Connection) -> None:
+    jobs.apply(either, DECLARED)
+    first, second = TODAY - 200 * DAY, TODAY - 100 * DAY
+    for day in (first, second):
+        write_ticks(either, every(1, 600, start=day, first_id=1 if day == first else 601))
+    write_candles(either, Window(first, first + DAY))
+    jobs.run(either, f"drop {TICKS}")
+    assert days_of_ticks(either) == [second]
+    kept = (
+        f"kept 1 day(s) of market_data.btc_ticks that are old enough to drop, the first {second:%Y-%m-%d}, whose candles_1s hold 0 trades "
+        "of volume 0 where there are 600 of 150.000000000000: make its candles, then it is dropped"
+    )
+    assert by_name(either)[f"drop {TICKS}"].failure == kept
+    write_candles(either, Window(second, second + DAY))
+    jobs.run(either, f"drop {TICKS}")
+    assert days_of_ticks(either) == []
+    assert by_name(either)[f"drop {TICKS}"].failure == ""
+
+
+def test_a_refresh_by_hand_keeps_the_candles_of_dropped_ticks_where_the_server_can(on_timescale: psycopg.Connection) -> None:
+    if on_timescale.execute("SELECT 1 FROM pg_settings WHERE name = 'timescaledb.skip_cagg_invalidation'").fetchone() is None:
+        pytest.skip("TimescaleDB before 2.28 marks what is dropped as changed, and a refresh by hand erases it")
+    jobs.apply(on_timescale, DECLARED)
+    write_candles(on_timescale, write_ticks(on_timescale, every(1, 600, start=TODAY - 200 * DAY)))
+    before = read_candles(on_timescale)
+    jobs.run(on_timescale, f"drop {TICKS}")
+    on_timescale.execute("CALL refresh_continuous_aggregate('market_data.candle_partials_1s', NULL, %s)", (TODAY - DAY,))
+    assert read_candles(on_timescale) == before
+
+
+def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> None:
+    jobs.apply(on_timescale, DECLARED)
+    for days_ago in (10, 2):
+        write_ticks(on_timescale, every(1, 600, start=TODAY - days_ago * DAY, first_id=1000 * days_ago))
+    jobs.run(on_timescale, f"compress {TICKS}")
+    chunks = on_timescale.execute("SELECT range_start, compressed FROM ops.chunks(%s) ORDER BY 1", (TICKS,)).fetchall()
+    assert chunks == [(TODAY - 10 * DAY, True), (TODAY - 2 * DAY, False)]
+    (ticks,) = [size for size in jobs.read_sizes(on_timescale) if size.table == TICKS]
+    assert (ticks.chunks, ticks.compressed_chunks) == (2, 1)
+    assert ticks.before and ticks.after and ticks.before > ticks.after
+
+
+def test_candles_that_no_run_made_are_made_by_the_refresh_policies(either: psycopg.Connection) -> None:
+    jobs.apply(either, DECLARED)
+    start = floor_slice(datetime.now(UTC)) - timedelta(hours=30)
+    write_ticks(either, every(10, 1000, start=start))
+    for interval in candles.INTERVALS:
+        jobs.run(either, f"refresh market_data.candle_partials_{interval}")
+    made = read_candles(either)
+    for interval in ("1s", "30s", "1m", "5m", "1h"):  # the candle of a day is left to the day's end
+        assert sum(row[9] for row in made[interval]) == 1000
+
+
+def test_plain_postgresql_runs_what_is_due_a_level_after_the_one_below_and_dropping_last(on_postgres: psycopg.Connection) -> None:
+    assert jobs.run_due(on_postgres) == []
+    jobs.apply(on_postgres, DECLARED)
+    ran = jobs.run_due(on_postgres)
+    assert ran == [*(f"refresh market_data.candle_partials_{interval}" for interval in candles.INTERVALS), f"drop {TICKS}"]
+    assert jobs.run_due(on_postgres) == []
+    on_postgres.execute("UPDATE ops.retention_jobs SET last_run_at = now() - interval '2 hours' WHERE policy ->> 'every' = '3600 seconds'")
+    assert jobs.run_due(on_postgres) == ran[:-1]
+    on_postgres.execute("UPDATE ops.retention_jobs SET enabled = false, last_run_at = NULL")
+    assert jobs.run_due(on_postgres) == []
+
+
+def test_what_timescaledbs_scheduler_does_not_come_to_is_run_all_the_same(on_timescale: psycopg.Connection) -> None:
+    jobs.apply(on_timescale, DECLARED)
+    on_timescale.execute("UPDATE ops.retention_jobs SET created_at = now() - interval '1 year', last_run_at = NULL")
+    if on_timescale.execute("SELECT count(*) FROM timescaledb_information.job_stats WHERE total_runs > 0").fetchone() != (0,):
+        pytest.skip("this server's scheduler has come to them")
+    assert jobs.run_due(on_timescale)[-2:] == [f"compress {TICKS}", f"drop {TICKS}"]
+    assert by_name(on_timescale)[f"compress {TICKS}"].last_result == "ok, run outside the scheduler"
+    assert jobs.run_due(on_timescale) == []
+
+
+def run_maintain(apply: bool = False) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return defs.resolve_job_def("maintain").execute_in_process(
+            instance=instance, run_config={"ops": {"ops__retention_jobs": {"config": {"apply": apply}}}}
+        )
+
+
+def test_the_job_maintain_reports_drift_and_mends_it_only_when_asked(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ASSETS_TICKS_DROP_AFTER_DAYS", "never")  # a scheduler may run at once what is applied
+    current_settings.cache_clear()
+    (check,) = run_maintain().get_asset_check_evaluations()
+    assert not check.passed and "it is not applied yet: run btc-assets ops apply" in str(check.metadata["examples"].value)
+    (check,) = run_maintain(apply=True).get_asset_check_evaluations()
+    assert check.passed
+    (materialised,) = run_maintain().asset_materializations_for_node("ops__retention_jobs")
+    assert materialised.metadata["changed"].value == 0
+    states = store.rows("SELECT DISTINCT state FROM ops.retention_jobs")
+    assert {state for (state,) in states} <= {"applied", "not supported"}
+
+
+def test_each_kind_names_its_job_after_itself() -> None:
+    names = [policy.job_name for policy in (Compress("a.b"), Drop("a.b"), Refresh("a.b"), Keep("a.b"))]
+    assert names == ["compress a.b", "drop a.b", "refresh a.b", "keep a.b"]
+
+
+def test_a_policy_that_fails_is_recorded_and_the_others_run(on_postgres: psycopg.Connection) -> None:
+    jobs.apply(on_postgres, DECLARED)
+    on_postgres.execute("ALTER TABLE market_data.candle_partials_30s RENAME TO away")
+    ran = jobs.run_due(on_postgres)
+    assert f"drop {TICKS}" in ran
+    on_postgres.execute("ALTER TABLE market_data.away RENAME TO candle_partials_30s")
+    failed = [name for name, status in by_name(on_postgres).items() if status.failure.startswith("failed: ")]
+    assert failed == ["refresh market_data.candle_partials_30s"]
