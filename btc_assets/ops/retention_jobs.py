@@ -185,8 +185,7 @@ def _status(
         drift = ""
         if recorded is None:
             drift = "it is not applied yet: run btc-assets ops apply"
-        if ("drop", policy.table) in others:
-            others.pop(("drop", policy.table))
+        if any(others.pop((kind, policy.table), None) for kind in ("drop", "retention")):
             drift = f"{policy.table} is to be kept for ever, but the server has a policy that drops from it: remove that"
         return JobStatus(name, policy, "drifted" if drift and recorded else state, drift)
     if state == "not supported":
@@ -214,7 +213,7 @@ def _differences(policy: Policy, found: InForce, enabled: bool) -> list[str]:
 
 
 def _undeclared(found: InForce) -> JobStatus:
-    drift = "nobody declared it: remove it from the server, or declare it in btc_assets/ops/policies.py"
+    drift = "nobody declared it: remove it from the server (see timescaledb_information.jobs)"
     return JobStatus(
         f"{found.kind} {found.table}", None, "drifted", drift, "", found.enabled, found.last_run_at, found.last_result, found.next_run_at
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -133,11 +134,14 @@ def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(
     assert problems(on_timescale) == ({name: drift} if name.startswith("keep") else {})  # what others set up is theirs to remove
 
 
-def test_a_policy_that_nobody_declared_is_drift(on_timescale: psycopg.Connection) -> None:
+def test_a_policy_that_nobody_declared_is_drift_on_the_stores_own_tables(on_timescale: psycopg.Connection) -> None:
     on_timescale.execute("CREATE TABLE public.mine (at timestamptz NOT NULL); SELECT create_hypertable('public.mine', by_range('at'))")
     jobs.apply(on_timescale, DECLARED)
-    on_timescale.execute("SELECT add_retention_policy('market_data.btc_ticks', interval '1 day')")
-    assert list(problems(on_timescale)) == ["drop market_data.btc_ticks"]
+    for table in ("public.mine", TICKS):
+        on_timescale.execute("SELECT add_retention_policy(%s::regclass, interval '1 year')", (table,))
+    assert problems(on_timescale) == {
+        "retention market_data.btc_ticks": "nobody declared it: remove it from the server (see timescaledb_information.jobs)"
+    }
 
 
 def test_old_ticks_are_dropped_and_their_candles_stay(either: psycopg.Connection) -> None:
@@ -221,10 +225,24 @@ def test_plain_postgresql_runs_what_is_due_a_level_after_the_one_below_and_dropp
 def test_what_timescaledbs_scheduler_does_not_come_to_is_run_all_the_same(on_timescale: psycopg.Connection) -> None:
     jobs.apply(on_timescale, DECLARED)
     on_timescale.execute("UPDATE ops.retention_jobs SET created_at = now() - interval '1 year', last_run_at = NULL")
-    if on_timescale.execute("SELECT count(*) FROM timescaledb_information.job_stats WHERE total_runs > 0").fetchone() != (0,):
-        pytest.skip("this server's scheduler has come to them")
     assert jobs.run_due(on_timescale)[-2:] == [f"compress {TICKS}", f"drop {TICKS}"]
     assert by_name(on_timescale)[f"compress {TICKS}"].last_result == "ok, run outside the scheduler"
+    assert jobs.run_due(on_timescale) == []
+
+
+def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.Connection, server_engine: str) -> None:
+    if server_engine != "timescale":
+        pytest.skip("TimescaleDB in WebAssembly has no scheduler")
+    jobs.apply(on_timescale, DECLARED)
+    write_candles(on_timescale, write_ticks(on_timescale, every(1, 600, start=TODAY - 200 * DAY)))
+    on_timescale.execute("SELECT _timescaledb_functions.start_background_workers()")
+    until = time.monotonic() + 60
+    while any(not status.last_result for status in jobs.read(on_timescale, DECLARED) if status.policy and status.policy.kind != "keep"):
+        assert time.monotonic() < until, jobs.read(on_timescale, DECLARED)
+        time.sleep(0.2)
+    assert {status.failure for status in jobs.read(on_timescale, DECLARED)} == {""}
+    assert days_of_ticks(on_timescale) == []
+    assert by_name(on_timescale)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
     assert jobs.run_due(on_timescale) == []
 
 

@@ -42,8 +42,12 @@ AS $$
     WITH job AS (
         SELECT
             jobs.*,
-            CASE proc_name WHEN 'policy_compression' THEN 'compress' WHEN 'policy_refresh_continuous_aggregate' THEN 'refresh' ELSE 'drop' END
-                AS kind,
+            CASE proc_name
+                WHEN 'policy_compression' THEN 'compress'
+                WHEN 'policy_refresh_continuous_aggregate' THEN 'refresh'
+                WHEN 'policy_retention' THEN 'retention'  -- TimescaleDB's own, which no policy of ours is
+                ELSE 'drop'
+            END AS kind,
             coalesce(config ->> 'hypertable', view_schema || '.' || view_name, jobs.hypertable_schema || '.' || jobs.hypertable_name) AS target
         FROM timescaledb_information.jobs
         LEFT JOIN timescaledb_information.continuous_aggregates AS aggregate
@@ -79,6 +83,7 @@ AS $$
     LEFT JOIN run USING (job_id)
     LEFT JOIN timescaledb_information.hypertable_columnstore_settings AS settings ON settings.hypertable = to_regclass(target)
     LEFT JOIN ops.retention_jobs AS own ON own.job_name = kind || ' ' || target
+    WHERE split_part(target, '.', 1) IN ('landing', 'market_data', 'signals', 'ingestion', 'ops')
 $$;
 
 COMMENT ON FUNCTION ops.policies_in_force IS 'Policies as the server has them';
