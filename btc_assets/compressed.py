@@ -105,7 +105,8 @@ class CompressedReplacement:
         return row[0]
 
     def _execute(self, statement: LiteralString) -> None:
-        self._cursor.execute(sql.SQL(statement).format(**self._names), self._span if "{in_window}" in statement else None)
+        # Never prepared: under a generic plan TimescaleDB does not know the window, and decompresses the whole chunk.
+        self._cursor.execute(sql.SQL(statement).format(**self._names), self._span if "{in_window}" in statement else None, prepare=False)
 
 
 def lift_decompression_limit(cursor: psycopg.Cursor) -> None:

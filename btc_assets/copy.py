@@ -239,6 +239,7 @@ def replace(connection: psycopg.Connection, target: Target, replacement: Replace
                     identifier(target.table), column=sql.Identifier(target.slice_column)
                 ),
                 (replacement.window.start, replacement.window.end),
+                prepare=False,  # a generic plan would have TimescaleDB decompress whole chunks
             )
             _copy(cursor, identifier(target.table), encoded)
         replacement.record(cursor)
