@@ -8,7 +8,7 @@ stays, and a chunk that gets many new keys is decompressed as a whole first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import LiteralString
 
 import psycopg
@@ -20,19 +20,18 @@ from btc_assets.slices import Window
 MANY_NEW_KEYS = 20_000  # from here on, decompressing and compressing a day of three million ticks (11 s) is faster
 
 
-def compressed_chunks(cursor: psycopg.Cursor, table: str, window: Window) -> list[str]:
+def compressed_chunks(connection: psycopg.Connection, table: str, window: Window) -> list[str]:
     """Names of the compressed chunks of a table that a window touches; none on plain PostgreSQL."""
-    cursor.execute(
-        "SELECT name FROM ops.chunks(%s) WHERE compressed AND range_start < %s AND range_end > %s", (table, window.end, window.start)
-    )
-    return [name for (name,) in cursor]
+    with server_errors(), connection.transaction():
+        rows = connection.execute(
+            "SELECT name FROM ops.chunks(%s) WHERE compressed AND range_start < %s AND range_end > %s", (table, window.end, window.start)
+        )
+        return [name for (name,) in rows]
 
 
-def compress(connection: psycopg.Connection, chunks: Iterable[str]) -> None:
-    """Compress chunks again, each in a transaction of its own."""
-    for name in chunks:
-        with server_errors(), connection.transaction():
-            connection.execute("SELECT ops.compress_chunk(%s)", (name,))
+def compress(cursor: psycopg.Cursor, chunk: str) -> None:
+    """Compress a chunk, or what was written into it since it was compressed; nothing where it is gone."""
+    cursor.execute("SELECT ops.compress_chunk(%s) WHERE to_regclass(%s) IS NOT NULL", (chunk, chunk))
 
 
 class CompressedReplacement:
@@ -44,6 +43,7 @@ class CompressedReplacement:
         cursor: in that transaction.
         table: the table.
         key: columns of its primary key.
+        columns: all its columns; those that do not come in get their default.
         slice_column: its slice column, one of the key.
         window: slices to replace.
         chunks: names of the compressed chunks of the window.
@@ -52,13 +52,23 @@ class CompressedReplacement:
     incoming = sql.Identifier("incoming_rows")  # a temporary table, gone with the transaction
 
     def __init__(
-        self, cursor: psycopg.Cursor, table: str, key: Sequence[str], slice_column: str, window: Window, chunks: Sequence[str]
+        self,
+        cursor: psycopg.Cursor,
+        table: str,
+        key: Sequence[str],
+        columns: Sequence[str],
+        slice_column: str,
+        window: Window,
+        chunks: Sequence[str],
     ) -> None:
-        self._cursor, self._key, self._chunks = cursor, key, chunks
+        self._cursor, self._chunks = cursor, chunks
+        self._values = [sql.Identifier(name) for name in columns if name not in key]
         self._span = {"start": window.start, "end": window.end}
         self._names = {
             "table": identifier(table),
             "incoming": self.incoming,
+            "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
+            "new_values": sql.SQL(", ").join(sql.SQL("new.{}").format(sql.Identifier(name)) for name in columns),
             "key": sql.SQL(", ").join(map(sql.Identifier, key)),
             "same_key": sql.SQL(" AND ").join(sql.SQL("old.{0} = new.{0}").format(sql.Identifier(name)) for name in key),
             "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(slice_column)),
@@ -66,17 +76,8 @@ class CompressedReplacement:
         # With the key, so that a repeated one fails here as it does in the table.
         self._execute("CREATE TEMPORARY TABLE {incoming} (LIKE {table} INCLUDING DEFAULTS, PRIMARY KEY ({key})) ON COMMIT DROP")
 
-    def write(self, columns: Sequence[str], rows: int) -> None:
-        """Make the window's rows those that came in.
-
-        Args:
-            columns: which columns they bring.
-            rows: how many there are.
-        """
-        self._names |= {
-            "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
-            "new_values": sql.SQL(", ").join(sql.SQL("new.{}").format(sql.Identifier(name)) for name in columns),
-        }
+    def write(self, rows: int) -> None:
+        """Make the window's rows those that came in, which are so many."""
         if rows > MANY_NEW_KEYS and self._new_keys() > MANY_NEW_KEYS:
             for name in self._chunks:
                 self._cursor.execute("SELECT ops.decompress_chunk(%s)", (name,))
@@ -84,11 +85,10 @@ class CompressedReplacement:
             self._execute("INSERT INTO {table} ({columns}) SELECT {new_values} FROM {incoming} AS new")
             return
         self._execute("DELETE FROM {table} AS old WHERE {in_window} AND NOT EXISTS (SELECT 1 FROM {incoming} AS new WHERE {same_key})")
-        values = [sql.Identifier(name) for name in columns if name not in self._key]
-        if values:
+        if self._values:
             self._names |= {
-                "changes": sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(name) for name in values),
-                "differ": sql.SQL(" OR ").join(sql.SQL("old.{0} IS DISTINCT FROM new.{0}").format(name) for name in values),
+                "changes": sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(name) for name in self._values),
+                "differ": sql.SQL(" OR ").join(sql.SQL("old.{0} IS DISTINCT FROM new.{0}").format(name) for name in self._values),
             }
             self._execute("UPDATE {table} AS old SET {changes} FROM {incoming} AS new WHERE {same_key} AND {in_window} AND ({differ})")
         self._execute(

@@ -7,8 +7,11 @@ encoded by `pgpq` in the thread that prepares the next replacement, so reading a
 
 from __future__ import annotations
 
+import logging
 import queue
+import random
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,9 +33,12 @@ from btc_assets.errors import UserError
 from btc_assets.market_data.ticks import int64
 from btc_assets.slices import SLICE, Window, slice_number
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 ENCODE_ROWS = 65_536  # pgpq is three times faster on batches of this size than on small ones
+_ATTEMPTS = 6
 MAX_LOCKED_SLICES = 288  # a lock a slice: a day fits the lock table of a server with default settings
 
 
@@ -223,27 +229,45 @@ def replace(connection: psycopg.Connection, target: Target, replacement: Replace
         Stale: the replacement is out of date; nothing was changed.
         UserError: the server refuses for a reason that a person can mend; nothing was changed.
     """
-    with server_errors(), connection.transaction(), connection.cursor() as cursor:
-        lock_slices(cursor, target.table, replacement.window)
-        replacement.confirm(cursor)
-        chunks = compressed_chunks(cursor, target.table, replacement.window)
-        if chunks:
-            lift_decompression_limit(cursor)
-        if chunks and target.slice_column in target.key and encoded.buffers:
-            compressed = CompressedReplacement(cursor, target.table, target.key, target.slice_column, replacement.window, chunks)
-            _copy(cursor, compressed.incoming, encoded)
-            compressed.write(encoded.columns, len(replacement.rows))
-        else:
-            cursor.execute(
-                sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s").format(
-                    identifier(target.table), column=sql.Identifier(target.slice_column)
-                ),
-                (replacement.window.start, replacement.window.end),
-                prepare=False,  # a generic plan would have TimescaleDB decompress whole chunks
-            )
-            _copy(cursor, identifier(target.table), encoded)
-        replacement.record(cursor)
-    return chunks
+    for attempt in range(_ATTEMPTS):
+        # Asked before, because the lock must be the right one from the start, and again under it.
+        alone = bool(compressed_chunks(connection, target.table, replacement.window))
+        try:
+            with server_errors(), connection.transaction(), connection.cursor() as cursor:
+                lock_table(cursor, target.table, alone=alone)
+                chunks = compressed_chunks(connection, target.table, replacement.window)
+                if chunks and not alone:
+                    continue
+                lock_slices(cursor, target.table, replacement.window)
+                replacement.confirm(cursor)
+                _write(cursor, target, replacement, encoded, chunks)
+                replacement.record(cursor)
+                return chunks
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:  # with a job of TimescaleDB's
+            if attempt + 1 == _ATTEMPTS:
+                raise
+            log.info("%s, %s, is written once more: %s", target.table, replacement.window, error)
+            time.sleep(random.uniform(0, 0.2) * 2**attempt)
+    raise UserError(f"{target.table}, {replacement.window}, is compressed again and again while it is written: run it again later.")
+
+
+def _write(cursor: psycopg.Cursor, target: Target, replacement: Replacement, encoded: Encoded, chunks: Sequence[str]) -> None:
+    if chunks:
+        lift_decompression_limit(cursor)
+    if chunks and target.slice_column in target.key and encoded.buffers:
+        columns = [column.name for column in target.columns]
+        compressed = CompressedReplacement(cursor, target.table, target.key, columns, target.slice_column, replacement.window, chunks)
+        _copy(cursor, compressed.incoming, encoded)
+        compressed.write(len(replacement.rows))
+        return
+    cursor.execute(
+        sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s").format(
+            identifier(target.table), column=sql.Identifier(target.slice_column)
+        ),
+        (replacement.window.start, replacement.window.end),
+        prepare=False,  # a generic plan would have TimescaleDB decompress whole chunks
+    )
+    _copy(cursor, identifier(target.table), encoded)
 
 
 def _copy(cursor: psycopg.Cursor, table: sql.Identifier, encoded: Encoded) -> None:
@@ -253,6 +277,18 @@ def _copy(cursor: psycopg.Cursor, table: sql.Identifier, encoded: Encoded) -> No
     with cursor.copy(statement) as copy:
         for buffer in encoded.buffers:
             copy.write(buffer)
+
+
+def lock_table(cursor: psycopg.Cursor, table: str, *, alone: bool) -> None:
+    """Take the advisory lock of a table until the transaction ends, before anything of the table is touched.
+
+    Loaders share it. Whoever decompresses, compresses or drops chunks needs it alone: those lock chunks as a whole, and
+    one who has read a chunk already would deadlock with another who has, too.
+    """
+    cursor.execute(
+        "SELECT pg_advisory_xact_lock(hashtext(%s))" if alone else "SELECT pg_advisory_xact_lock_shared(hashtext(%s))",
+        (table,),
+    )
 
 
 def lock_slices(cursor: psycopg.Cursor, table: str, window: Window) -> None:
@@ -289,8 +325,19 @@ def replace_all(connection: psycopg.Connection, target: Target, replacements: Re
                 del replacement, encoded  # before the next one is fetched: two at a time is what memory is bounded by
     finally:
         if not connection.closed:  # else the compression policy does it
-            compress(connection, chunks)
+            _compress(connection, target.table, chunks)
     return rows
+
+
+def _compress(connection: psycopg.Connection, table: str, chunks: Iterable[str]) -> None:
+    """Compress chunks again. The rows are committed, so what stands in the way is only told: the policy does it later."""
+    for chunk in chunks:
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                lock_table(cursor, table, alone=True)
+                compress(cursor, chunk)
+        except psycopg.Error as error:
+            log.warning("%s stays partly uncompressed until the compression policy runs: %s", chunk, error)
 
 
 def _replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_assets import compressed
+from btc_assets.market_data import candles
 from btc_assets.market_data.ticks import TICK_SCHEMA
 from btc_assets.slices import DAY, SLICE, Window, floor_day
 from btc_assets_tests.databases import read_candles, write_candles, write_ticks
@@ -76,7 +78,49 @@ def test_a_slice_of_compressed_history_is_replaced(
     assert on_timescale.execute(CONTENT).fetchall() == rows(pa.concat_tables([first, changed, third]))
     assert_all_compressed(on_timescale)
     write_candles(on_timescale, Window.of_slice(NOON + SLICE))
-    assert on_timescale.execute("SELECT market_data.incomplete_candles(%s, %s)", (MIDNIGHT, MIDNIGHT + DAY)).fetchone() == (None,)
+    assert candles.outdated(on_timescale, Window(MIDNIGHT, MIDNIGHT + DAY)) == []
+
+
+def test_a_column_that_does_not_come_gets_its_default_as_in_any_chunk(on_timescale: psycopg.Connection) -> None:
+    write_ticks(on_timescale, with_order_ids(every(1, 300)))
+    compress(on_timescale)
+    write_ticks(on_timescale, every(1, 300).drop_columns(["buyer_order_id"]))
+    assert on_timescale.execute("SELECT count(buyer_order_id), count(*) FROM market_data.btc_ticks").fetchone() == (0, 300)
+
+
+def test_loaders_of_one_compressed_day_do_not_get_into_each_others_way(
+    timescale: str, server_engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if server_engine != "timescale":
+        pytest.skip("TimescaleDB in WebAssembly takes one connection")
+    monkeypatch.setattr(compressed, "MANY_NEW_KEYS", 200)  # so that some decompress the day and some do not
+    parts = [every(1, 300, start=NOON + i * SLICE, first_id=1 + 300 * i) for i in range(4)]
+
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(timescale, autocommit=True, options="-c timezone=UTC")
+
+    with connect() as connection:
+        write_ticks(connection, pa.concat_tables(parts))
+        compress(connection)
+        errors: list[BaseException] = []
+
+        def load(ticks: pa.Table) -> None:
+            try:
+                with connect() as own:
+                    for _ in range(6):
+                        write_ticks(own, ticks.slice(0, 10), Window.of_slice(ticks["bucket_5m"][0].as_py()))
+                        write_ticks(own, ticks)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=load, args=(part,)) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert connection.execute(CONTENT).fetchall() == rows(pa.concat_tables(parts))
+        assert_all_compressed(connection)
 
 
 def test_a_window_over_a_compressed_and_an_open_chunk_is_replaced(on_timescale: psycopg.Connection) -> None:

@@ -96,6 +96,15 @@ def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> 
     raise UserError(f"Candles of {interval}, {day}, are being refreshed by another process without end: look at ops status, and repeat.")
 
 
+def outdated(connection: psycopg.Connection, window: Window) -> list[str]:
+    """Where candles differ, in any figure, from the ticks or candles that they are made of: a sentence for each interval that does."""
+    with server_errors(), connection.transaction():
+        rows = connection.execute(
+            "SELECT market_data.outdated_candles(name, %s, %s) FROM market_data.candle_levels ORDER BY width", (window.start, window.end)
+        ).fetchall()
+    return [sentence for (sentence,) in rows if sentence]
+
+
 def count(connection: psycopg.Connection, interval: str, window: Window) -> int:
     """How many candles start in `window`."""
     with server_errors(), connection.transaction():
@@ -118,7 +127,7 @@ def read(connection: psycopg.Connection, interval: str, symbol: str, window: Win
 
 
 def read_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
-    """Where the candles of a window do not hold exactly the volume and number of its ticks, a sentence each.
+    """Where the candles of a window do not hold exactly the trades, volume and value of its ticks, a sentence each.
 
     Compared by the window of event time whose ticks they are, so that trades reported late count on both sides; for
     intervals above a slice the window is rounded outwards to them.
@@ -127,22 +136,26 @@ def read_differences(connection: psycopg.Connection, interval: str, window: Wind
     whole = window.widened_to(step)
     rows = connection.execute(
         """
-        SELECT tick_bucket, symbol, ticks.trades, ticks.volume, candles.trades, candles.volume
+        SELECT tick_bucket, symbol, ticks.trades, ticks.volume, ticks.value, candles.trades, candles.volume, candles.value
         FROM (
             SELECT date_bin(%(step)s, bucket_5m, '1970-01-01 00:00:00+00') AS tick_bucket, symbol,
-                   count(*) AS trades, sum(quantity) AS volume
+                   count(*) AS trades, sum(quantity) AS volume, sum(price * quantity) AS value,
+                   coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS bought
             FROM market_data.btc_ticks WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1, 2
         ) AS ticks
         FULL JOIN (
-            SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume
+            SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
+                   sum(taker_buy_quote_volume) AS bought
             FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
         ) AS candles USING (tick_bucket, symbol)
-        WHERE (ticks.trades, ticks.volume) IS DISTINCT FROM (candles.trades, candles.volume)
+        WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought)
+            IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought)
         ORDER BY 1, 2
         """.replace("{}", interval),  # a key of INTERVALS
         {"step": step, "start": whole.start, "end": whole.end},
     ).fetchall()
     return [
-        f"{symbol} {bucket:%Y-%m-%dT%H:%MZ}: {trades or 0} ticks of volume {volume or 0}, candles of {candle_trades or 0} and {candle_volume or 0}"
-        for bucket, symbol, trades, volume, candle_trades, candle_volume in rows
+        f"{symbol} {bucket:%Y-%m-%dT%H:%MZ}: {ticks or 0} ticks of volume {volume or 0} and value {value or 0}, "
+        f"candles of {trades or 0}, {candle_volume or 0} and {candle_value or 0}"
+        for bucket, symbol, ticks, volume, value, trades, candle_volume, candle_value in rows
     ]

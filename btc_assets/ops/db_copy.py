@@ -15,13 +15,13 @@ import psycopg
 from psycopg import sql
 
 from btc_assets.compressed import lift_decompression_limit
-from btc_assets.copy import lock_slices
+from btc_assets.copy import lock_slices, lock_table
 from btc_assets.database import identifier, server_errors, where
 from btc_assets.errors import UserError
 from btc_assets.market_data import candles
 from btc_assets.market_data.ticks import TABLE as TICKS
 from btc_assets.migrations import migrate, migration_status
-from btc_assets.slices import DAY, Window, floor_day
+from btc_assets.slices import DAY, Window
 
 _SLICED: LiteralString = """
 SELECT format('%s.%s', nspname, relname), EXISTS (
@@ -64,6 +64,7 @@ class _Table:
     columns: tuple[tuple[str, str], ...]
     slice_column: str | None
     storage: str  # where rows are written on the target; for candles, what is below the view
+    level: str | None = None  # of candles
 
     @property
     def names(self) -> sql.Composed:
@@ -75,8 +76,8 @@ def copy_database(
 ) -> Iterator[Part]:
     """Make the target hold what the source holds, and compare both.
 
-    Candles of days whose ticks are there are made from them on the target, which proves its engine as well; those of days
-    whose ticks were dropped are copied.
+    Candles are made on the target from its ticks, which proves its engine as well; what was made of ticks that were dropped
+    is copied.
 
     Args:
         source: to the store, in autocommit and UTC.
@@ -126,7 +127,7 @@ def _candle_tables(source: psycopg.Connection, target: psycopg.Connection) -> It
         name = f"market_data.candle_partials_{level}"
         row = target.execute("SELECT market_data.candle_storage(%s)", (level,)).fetchone()
         assert row is not None
-        yield _Table(name, _columns(source, name), "tick_bucket", row[0])
+        yield _Table(name, _columns(source, name), "tick_bucket", row[0], level)
 
 
 def _columns(connection: psycopg.Connection, table: str) -> tuple[tuple[str, str], ...]:
@@ -142,6 +143,8 @@ def _days(source: psycopg.Connection, target: psycopg.Connection, table: _Table)
     )
     days = [day for (day,) in source.execute(statement)]
     extra = {day for (day,) in target.execute(statement)} - set(days)
+    if table.name == TICKS:  # copied before they were dropped; the target's own retention sees to them
+        extra = {day for day in extra if not _dropped(source, day)}
     if extra:
         raise UserError(
             f"{where(target.info.dsn)} holds rows of {table.name} on {min(extra):%Y-%m-%d} that the source does not have: copy into a new "
@@ -154,15 +157,20 @@ def _copy_part(source: psycopg.Connection, target: psycopg.Connection, table: _T
     wanted = _digest(source, table, day)
     copied = _digest(target, table, day) != wanted
     if copied:
-        if table.slice_column == "tick_bucket" and day is not None and _has_ticks(source, target, day):
-            candles.refresh(target, table.name.rpartition("_")[2], Window(day, day + DAY))
-        else:
+        if table.level is None:
             _write(source, target, table, day)
+        else:
+            assert day is not None
+            # From the ticks, or from the level below; of what was dropped, only the lowest levels have to be copied. Made they
+            # are all the same: then TimescaleDB takes the day for done, and leaves it alone when somebody refreshes everything.
+            target.execute("CALL market_data.make_candle_partials(%s, %s, %s)", (table.level, day, day + DAY))
+            if candles.below(table.level) is None and _dropped(target, day):
+                _write(source, target, table, day)
         found = _digest(target, table, day)
         if found != wanted:
             remedy = (
                 "make its candles again on the source (btc-assets load) and copy once more"
-                if table.slice_column == "tick_bucket"
+                if table.level
                 else "somebody else writes there; copy once more when nobody does"
             )
             of = f" on {day:%Y-%m-%d}" if day else ""
@@ -170,20 +178,17 @@ def _copy_part(source: psycopg.Connection, target: psycopg.Connection, table: _T
     return Part(table.name, day and day.date(), *wanted, copied)
 
 
-def _has_ticks(source: psycopg.Connection, target: psycopg.Connection, day: datetime) -> bool:
-    """Whether the candles of a day can be made again."""
-    there = source.execute(
-        "SELECT EXISTS (SELECT 1 FROM market_data.btc_ticks WHERE bucket_5m >= %s AND bucket_5m < %s)", (day, day + DAY)
-    ).fetchone()
-    dropped = target.execute("SELECT market_data.dropped_ticks(%s, %s)", (day, day + DAY)).fetchone()
-    return there == (True,) and dropped == (None,)
+def _dropped(connection: psycopg.Connection, day: datetime) -> bool:
+    """Whether ticks of a day were dropped since they were loaded."""
+    return connection.execute("SELECT market_data.dropped_ticks(%s, %s) IS NOT NULL", (day, day + DAY)).fetchone() == (True,)
 
 
 def _write(source: psycopg.Connection, target: psycopg.Connection, table: _Table, day: datetime | None) -> None:
     """Replace the part on the target, streaming it from the source."""
     with target.transaction(), target.cursor() as cursor:
         if day is not None:
-            lock_slices(cursor, table.name, Window(floor_day(day), floor_day(day) + DAY))
+            lock_table(cursor, table.name, alone=True)
+            lock_slices(cursor, table.name, Window(day, day + DAY))
             lift_decompression_limit(cursor)
         if table.name == TICKS and day is not None:
             cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (day, day + DAY))

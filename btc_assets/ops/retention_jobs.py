@@ -94,7 +94,8 @@ def apply(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[st
         before = {status.job_name: status for status in read(connection, policies)}
         for policy in policies:
             connection.execute(_DECLARE, (policy.job_name, policy.table, Jsonb(policy.as_json())))
-            if before[policy.job_name].drift:
+            status = before[policy.job_name]
+            if status.drift and not (isinstance(policy, Keep) and status.state == "drifted"):  # what others set up is theirs to remove
                 row = connection.execute("SELECT ops.apply_policy(%s)", (policy.job_name,)).fetchone()
                 assert row is not None
                 connection.execute("UPDATE ops.retention_jobs SET state = %s WHERE job_name = %s", (row[0], policy.job_name))

@@ -57,7 +57,7 @@ def test_candles_go_on_as_before_on_the_new_server(source: psycopg.Connection, o
     copied(source, on_timescale)
     on_timescale.execute("UPDATE market_data.btc_ticks SET quantity = 1 WHERE bucket_5m = %s", (NOON,))
     write_candles(on_timescale, HOUR)
-    assert on_timescale.execute("SELECT market_data.incomplete_candles(%s, %s)", (HOUR.start, HOUR.end)).fetchone() == (None,)
+    assert candles.outdated(on_timescale, HOUR) == []
     with pytest.raises(UserError, match="were dropped since they were loaded"):
         candles.refresh(on_timescale, "1s", HOUR.widened(DAY))
     assert sum(row[9] for row in read_candles(on_timescale)["1m"]) == 1800
@@ -72,6 +72,23 @@ def test_a_second_copy_writes_only_what_is_new_or_differs(source: psycopg.Connec
     assert written == {
         "landing.raw_blobs_5m", "landing.rejected_rows", "market_data.btc_ticks", *(f"market_data.candle_partials_{i}" for i in candles.INTERVALS)
     }  # fmt: skip
+
+
+def test_refreshing_everything_by_hand_on_the_new_server_keeps_what_was_copied(
+    source: psycopg.Connection, on_timescale: psycopg.Connection
+) -> None:
+    copied(source, on_timescale)
+    before = read_candles(on_timescale)
+    for interval in candles.INTERVALS:
+        on_timescale.execute("CALL refresh_continuous_aggregate(%s, NULL, NULL)", (f"market_data.candle_partials_{interval}",))
+    assert read_candles(on_timescale) == before == read_candles(source)
+
+
+def test_a_copy_goes_on_after_the_source_dropped_what_was_copied(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
+    copied(source, on_timescale)
+    source.execute("SELECT ops.drop_chunk('market_data.btc_ticks', %s, %s)", (floor_day(NOON), floor_day(NOON) + DAY))
+    assert not any(part.copied for part in copied(source, on_timescale))
+    assert on_timescale.execute("SELECT count(*) FROM market_data.btc_ticks").fetchone() == (900,)
 
 
 def test_optional_candles_move_too(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:

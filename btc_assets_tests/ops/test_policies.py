@@ -118,11 +118,15 @@ def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int
             "the server has order_by ('trade_id', 'bucket_5m DESC') instead of ('bucket_5m', 'trade_id')",
         ),
         (
+            "drop market_data.btc_ticks", "drop", "SELECT alter_job({}, next_start => 'infinity')",
+            "the server has enabled False instead of True",
+        ),
+        (
             "keep market_data.candle_partials_1m", "drop", "SELECT add_retention_policy('market_data.candle_partials_1m', interval '1 year')",
             "market_data.candle_partials_1m is to be kept for ever, but the server has a policy that drops from it: remove that",
         ),
     ],
-    ids=["job deleted", "job disabled", "interval changed", "order changed", "candles dropped"],
+    ids=["job deleted", "job disabled", "interval changed", "order changed", "job paused", "candles dropped"],
 )  # fmt: skip
 def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(
     on_timescale: psycopg.Connection, name: str, kind: str, change: str, drift: str
@@ -130,8 +134,9 @@ def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(
     jobs.apply(on_timescale, DECLARED)
     on_timescale.execute(change.format(job_of(on_timescale, kind)))  # type: ignore[arg-type]
     assert {name: text.removesuffix(": run btc-assets ops apply") for name, text in problems(on_timescale).items()} == {name: drift}
-    jobs.apply(on_timescale, DECLARED)
-    assert problems(on_timescale) == ({name: drift} if name.startswith("keep") else {})  # what others set up is theirs to remove
+    changed = jobs.apply(on_timescale, DECLARED)
+    # What others set up is theirs to remove.
+    assert (changed, problems(on_timescale)) == (([], {name: drift}) if name.startswith("keep") else ([f"{name}: applied"], {}))
 
 
 def test_a_policy_that_nobody_declared_is_drift_on_the_stores_own_tables(on_timescale: psycopg.Connection) -> None:
@@ -166,14 +171,65 @@ def test_old_ticks_without_their_candles_are_kept_and_it_is_said(either: psycopg
     jobs.run(either, f"drop {TICKS}")
     assert days_of_ticks(either) == [second]
     kept = (
-        f"kept 1 day(s) of market_data.btc_ticks that are old enough to drop, the first {second:%Y-%m-%d}, whose candles_1s hold 0 trades "
-        "of volume 0 where there are 600 of 150.000000000000: make its candles, then it is dropped"
+        f"kept 1 day(s) of market_data.btc_ticks that are old enough to drop, the first {second:%Y-%m-%d}, whose candles_1s are not "
+        f"what they are made of, from {second:%Y-%m-%dT%H:%MZ} on: make its candles again, then it is dropped"
     )
     assert by_name(either)[f"drop {TICKS}"].failure == kept
     write_candles(either, Window(second, second + DAY))
     jobs.run(either, f"drop {TICKS}")
     assert days_of_ticks(either) == []
     assert by_name(either)[f"drop {TICKS}"].failure == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE market_data.btc_ticks SET price = price + 1 WHERE trade_id = 7",
+        "UPDATE market_data.btc_ticks SET is_market_maker = NOT is_market_maker WHERE trade_id = 7",
+        "UPDATE market_data.btc_ticks SET trade_time = trade_time - interval '1 minute' WHERE trade_id = 7",
+        "UPDATE market_data.btc_ticks SET symbol = 'ETHUSDT' WHERE trade_id = 7",
+        "DELETE FROM market_data.btc_ticks WHERE trade_id < 301",
+    ],
+    ids=["a price", "a taker side", "a trade time", "a symbol", "a slice emptied"],
+)
+def test_candles_that_differ_from_old_ticks_in_any_figure_keep_them_until_they_are_made_again(
+    either: psycopg.Connection, change: str
+) -> None:
+    jobs.apply(either, DECLARED)
+    window = write_ticks(either, every(1, 600, start=TODAY - 200 * DAY))
+    write_candles(either, window)
+    either.execute(change)  # type: ignore[arg-type]
+    either.execute("UPDATE landing.raw_blobs_5m SET loaded_rows = 0 WHERE bucket_5m NOT IN (SELECT bucket_5m FROM market_data.btc_ticks)")
+    jobs.run(either, f"drop {TICKS}")
+    assert len(days_of_ticks(either)) == 1
+    write_candles(either, window)
+    jobs.run(either, f"drop {TICKS}")
+    assert days_of_ticks(either) == []
+
+
+def test_ticks_that_come_late_for_a_dropped_day_are_dropped_again(either: psycopg.Connection) -> None:
+    jobs.apply(either, DECLARED)
+    day = TODAY - 200 * DAY
+    write_candles(either, write_ticks(either, every(1, 600, start=day)))
+    jobs.run(either, f"drop {TICKS}")
+    late = write_ticks(either, every(1, 300, start=day))
+    write_candles(either, late)
+    before = read_candles(either)
+    jobs.run(either, f"drop {TICKS}")
+    assert by_name(either)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
+    assert read_candles(either) == before
+    assert before["1d"][0][9] == 600
+
+
+def test_candles_that_nobody_wants_any_more_keep_no_ticks(either: psycopg.Connection) -> None:
+    candles.create_optional(either)
+    jobs.apply(either, declared(Settings(candles_100ms=True)))
+    write_candles(either, write_ticks(either, every(1, 600, start=TODAY - 200 * DAY)))
+    jobs.run(either, f"drop {TICKS}")
+    assert len(days_of_ticks(either)) == 1
+    jobs.apply(either, DECLARED)
+    jobs.run(either, f"drop {TICKS}")
+    assert days_of_ticks(either) == []
 
 
 def test_a_refresh_by_hand_keeps_the_candles_of_dropped_ticks_where_the_server_can(on_timescale: psycopg.Connection) -> None:
@@ -208,6 +264,9 @@ def test_candles_that_no_run_made_are_made_by_the_refresh_policies(either: psyco
     made = read_candles(either)
     for interval in ("1s", "30s", "1m", "5m", "1h"):  # the candle of a day is left to the day's end
         assert sum(row[9] for row in made[interval]) == 1000
+    either.execute("UPDATE market_data.btc_ticks SET price = price + 1000")
+    jobs.run(either, "refresh market_data.candle_partials_1s")
+    assert min(row[4] for row in read_candles(either)["1s"]) >= 43_000
 
 
 def test_plain_postgresql_runs_what_is_due_a_level_after_the_one_below_and_dropping_last(on_postgres: psycopg.Connection) -> None:
@@ -278,4 +337,4 @@ def test_a_policy_that_fails_is_recorded_and_the_others_run(on_postgres: psycopg
     assert f"drop {TICKS}" in ran
     on_postgres.execute("ALTER TABLE market_data.away RENAME TO candle_partials_30s")
     failed = [name for name, status in by_name(on_postgres).items() if status.failure.startswith("failed: ")]
-    assert failed == ["refresh market_data.candle_partials_30s"]
+    assert failed == ["refresh market_data.candle_partials_30s", "refresh market_data.candle_partials_1m"]  # made of the former

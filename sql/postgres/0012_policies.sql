@@ -65,15 +65,14 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT job FROM ops.retention_jobs WHERE job_name = p_job_name;
     IF job.policy ->> 'kind' = 'drop' THEN
-        CALL ops.drop_old_chunks(0, jsonb_build_object(
-            'job_name', p_job_name, 'hypertable', job.hypertable, 'drop_after', job.policy ->> 'after'));
+        CALL ops.drop_old_chunks(0, jsonb_build_object('hypertable', job.hypertable, 'drop_after', job.policy ->> 'after'));
     ELSIF job.policy ->> 'kind' = 'refresh' THEN
         level := substring(job.hypertable FROM 'candle_partials_(.*)$');
         first := date_bin('5 minutes', now() - (job.policy ->> 'after')::interval, '1970-01-01 00:00:00+00');
         until := date_bin('5 minutes', now() - (job.policy ->> 'until')::interval, '1970-01-01 00:00:00+00');
         FOR day IN SELECT generate_series(date_trunc('day', first, 'UTC'), until, interval '1 day') LOOP
             IF least(day + interval '1 day', until) > greatest(day, first)
-               AND market_data.incomplete_candles(greatest(day, first), least(day + interval '1 day', until), level) IS NOT NULL THEN
+               AND market_data.outdated_candles(level, greatest(day, first), least(day + interval '1 day', until)) IS NOT NULL THEN
                 CALL market_data.refresh_candles(level, greatest(day, first), least(day + interval '1 day', until), partials);
                 made := made + 1;
                 COMMIT;

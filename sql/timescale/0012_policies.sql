@@ -55,7 +55,7 @@ AS $$
         WHERE proc_name IN ('policy_compression', 'policy_refresh_continuous_aggregate', 'policy_retention')
            OR (proc_schema, proc_name) = ('ops', 'drop_old_chunks')
     ), run AS (
-        SELECT job_id, last_run_status, CASE WHEN last_run_started_at > '-infinity' THEN last_run_started_at END AS started_at
+        SELECT job_id, last_run_status, CASE WHEN isfinite(last_run_started_at) THEN last_run_started_at END AS started_at
         FROM timescaledb_information.job_stats
     )
     SELECT
@@ -66,7 +66,7 @@ AS $$
         CASE WHEN kind = 'compress' THEN string_to_array(settings.segmentby, ',') END,
         CASE WHEN kind = 'compress' THEN string_to_array(settings.orderby, ',') END,
         schedule_interval,
-        scheduled,
+        scheduled AND next_start IS DISTINCT FROM 'infinity',
         greatest(run.started_at, own.last_run_at),
         CASE
             WHEN own.last_run_at > coalesce(run.started_at, '-infinity') THEN own.last_result  -- run outside the scheduler since
@@ -77,7 +77,7 @@ AS $$
             WHEN kind = 'drop' THEN own.last_result
             WHEN run.last_run_status = 'Success' THEN 'ok'
         END,
-        CASE WHEN next_start > '-infinity' THEN next_start END,
+        CASE WHEN isfinite(next_start) THEN next_start END,
         job_id
     FROM job
     LEFT JOIN run USING (job_id)
@@ -123,7 +123,7 @@ BEGIN
         -- Not add_retention_policy: that drops ticks whether their candles are made or not.
         new_id := add_job(
             'ops.drop_old_chunks', (job.policy ->> 'every')::interval, job_name => p_job_name,
-            config => jsonb_build_object('job_name', p_job_name, 'hypertable', job.hypertable, 'drop_after', job.policy ->> 'after')
+            config => jsonb_build_object('hypertable', job.hypertable, 'drop_after', job.policy ->> 'after')
         );
     END IF;
     PERFORM alter_job(new_id, scheduled => job.enabled);
