@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test bench lint lock clean
+.PHONY: demo dev test bench bench-timescale lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -16,6 +16,9 @@ test: $(VENV)/ready-dev  ## The test suite.
 bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_load.py $(ARGS)
+
+bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that BTC_ASSETS_TEST_DSN names.
+	$(BIN)/python benchmarks/bench_timescale.py $(ARGS)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

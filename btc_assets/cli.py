@@ -221,14 +221,16 @@ def ops_status() -> None:
         state = status.state if status.enabled else f"{status.state}, disabled"
         table.add_row(
             kind,
-            name.removeprefix("market_data."),
+            _short(name),
             state,
             _moment(status.last_run_at),
             _moment(status.next_run_at),
             status.last_result or "",
         )
     out.print(table)
-    kept = [status.job_name.removeprefix("keep ") for status in statuses if status.job_name.startswith("keep ") and not status.drift]
+    kept = [
+        _short(status.job_name.removeprefix("keep ")) for status in statuses if status.job_name.startswith("keep ") and not status.drift
+    ]
     if kept:
         out.print(f"Kept for ever: {', '.join(kept)}.", highlight=False)
     for status in statuses:
@@ -240,7 +242,7 @@ def ops_status() -> None:
     for size in sizes:
         before, after = size.before, size.after
         table.add_row(
-            size.table.removeprefix("market_data."), f"{size.total / 1e6:,.1f}", f"{size.chunks:,}", f"{size.compressed_chunks:,}", f"{before / 1e6:,.1f}" if before else "",
+            _short(size.table), f"{size.total / 1e6:,.1f}", f"{size.chunks:,}", f"{size.compressed_chunks:,}", f"{before / 1e6:,.1f}" if before else "",
             f"{after / 1e6:,.1f}" if after else "", f"{before / after:.1f}" if before and after else "",
         )  # fmt: skip
     out.print(table)
@@ -249,7 +251,12 @@ def ops_status() -> None:
 
 
 def _moment(time: datetime | None) -> str:
-    return f"{time:%Y-%m-%d %H:%M}" if time else ""
+    return f"{time:%m-%d %H:%M}" if time else ""
+
+
+def _short(table: str) -> str:
+    """A table's name as it fits into a terminal."""
+    return table.removeprefix("market_data.").replace("candle_partials_", "candles_")
 
 
 @ops.command("run", epilog=_example('btc-assets ops run "compress market_data.btc_ticks"'))
@@ -446,13 +453,13 @@ def candles(interval: str, start: str | None, end: str | None, symbol: str | Non
     click.echo(",".join(shown))
     keep = [COLUMNS.index(name) for name in shown]
     for row in rows:
-        click.echo(",".join(_cell(row[i]) for i in keep))
+        click.echo(",".join(_cell(row[i], fraction=interval == "100ms") for i in keep))
 
 
-def _cell(value: object) -> str:
-    return (
-        value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else f"{value:f}" if hasattr(value, "as_tuple") else str(value)
-    )
+def _cell(value: object, *, fraction: bool) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds" if fraction else "seconds").replace("+00:00", "Z")
+    return f"{value:f}" if hasattr(value, "as_tuple") else str(value)
 
 
 def _window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:

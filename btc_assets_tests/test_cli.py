@@ -73,6 +73,22 @@ def test_migrations_are_applied_and_shown(store: StoreUnderTest, empty_database:
     assert "not yet" not in cli("db", "status").output
 
 
+def test_policies_are_applied_shown_and_run(store: StoreUnderTest) -> None:
+    before = cli("ops", "status")
+    assert before.exit_code == 1 and "it is not applied yet: run btc-assets ops apply" in before.output.replace("\n", " ")
+    assert "refresh market_data.candle_partials_1m: applied" in cli("ops", "apply").output
+    assert "Everything is in force as declared." in cli("ops", "apply").output
+    assert "drop market_data.btc_ticks: ok, dropped 0 day(s)" in cli("ops", "run", "drop market_data.btc_ticks").output
+    after = cli("ops", "status")
+    assert after.exit_code == 0 and "Kept for ever: candles_1s, candles_30s" in after.output
+    nothing = cli("ops", "run", "keep market_data.candle_partials_1m")
+    assert nothing.exit_code == 1 and "Nothing is to be done for 'keep market_data.candle_partials_1m'" in nothing.output
+    unknown = cli("ops", "run", "compress everything")
+    assert (
+        unknown.exit_code == 1 and "There is no policy 'compress everything': name one of compress market_data.btc_ticks" in unknown.output
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

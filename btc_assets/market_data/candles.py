@@ -87,6 +87,10 @@ def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> 
             row = connection.execute("CALL market_data.refresh_candles(%s, %s, %s)", (interval, day.start, day.end)).fetchone()
             assert row is not None
             return row[0]
+        except psycopg.errors.NoDataFound:
+            raise UserError(
+                f"There are no candles of {interval} in this database: run btc-assets db migrate with the same settings."
+            ) from None
         except psycopg.errors.LockNotAvailable:  # a policy of TimescaleDB's refreshes the same window
             if attempt + 1 < _REFRESH_ATTEMPTS:
                 time.sleep(1)
@@ -129,6 +133,8 @@ def read(connection: psycopg.Connection, interval: str, symbol: str, window: Win
 def read_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
     """Where the candles of a window do not hold exactly the trades, volume and value of its ticks, a sentence each.
 
+    Candles whose ticks are old enough to have been dropped stand for themselves.
+
     Compared by the window of event time whose ticks they are, so that trades reported late count on both sides; for
     intervals above a slice the window is rounded outwards to them.
     """
@@ -150,6 +156,7 @@ def read_differences(connection: psycopg.Connection, interval: str, window: Wind
         ) AS candles USING (tick_bucket, symbol)
         WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought)
             IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought)
+            AND NOT (ticks.trades IS NULL AND tick_bucket < ops.drop_horizon('market_data.btc_ticks'))
         ORDER BY 1, 2
         """.replace("{}", interval),  # a key of INTERVALS
         {"step": step, "start": whole.start, "end": whole.end},

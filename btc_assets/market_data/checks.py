@@ -31,7 +31,8 @@ def no_trade_twice(context: dg.AssetCheckExecutionContext, store: Store) -> dg.A
 
 
 @dg.asset_check(
-    asset=_TICKS, description="The table holds the rows that the registry says were loaded, and every registered object is loaded."
+    asset=_TICKS,
+    description="The table holds the rows that the registry says were loaded, unless retention dropped them, and every registered object is loaded.",
 )
 def registry_equals_table(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection, server_errors():
@@ -44,7 +45,9 @@ def registry_equals_table(context: dg.AssetCheckExecutionContext, store: Store) 
                 SELECT bucket_5m, symbol AS asset, count(*) AS ticks FROM market_data.btc_ticks
                 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY bucket_5m, symbol
             ) AS stored USING (bucket_5m, asset)
-            WHERE coalesce(loaded_rows, 0) <> coalesce(ticks, 0) OR state IS NULL OR state IN ('pending', 'stale')
+            WHERE coalesce(loaded_rows, 0) <> coalesce(ticks, 0)
+                    AND NOT (ticks IS NULL AND bucket_5m < ops.drop_horizon('market_data.btc_ticks'))
+                OR state IS NULL OR state IN ('pending', 'stale')
             ORDER BY bucket_5m, asset
             """,
             {"start": window.start, "end": window.end},

@@ -13,6 +13,7 @@ from btc_assets.errors import UserError
 from btc_assets.landing.generate import generate_day
 from btc_assets.landing.replay import Landed, read_trades
 from btc_assets.market_data import candles
+from btc_assets.settings import Settings
 from btc_assets.slices import DAY, SLICE, Window, floor_day
 from btc_assets_tests.conftest import FEED, real_data
 from btc_assets_tests.databases import read_candles, write_candles, write_ticks
@@ -134,6 +135,8 @@ def test_a_slice_of_a_dropped_day_that_is_loaded_again_leaves_the_other_candles_
 
 def test_candles_of_100_ms_are_there_on_demand(either: psycopg.Connection) -> None:
     assert either.execute("SELECT to_regclass('market_data.candles_100ms')").fetchone() == (None,)
+    with pytest.raises(UserError, match="no candles of 100ms in this database: run btc-assets db migrate with the same settings"):
+        candles.refresh(either, "100ms", HOUR)
     candles.create_optional(either)
     candles.create_optional(either)
     window = write_ticks(either, every(0.05, 100))
@@ -145,6 +148,12 @@ def test_candles_of_100_ms_are_there_on_demand(either: psycopg.Connection) -> No
         "SELECT attname FROM pg_attribute WHERE attrelid = 'market_data.candles_100ms'::regclass AND col_description(attrelid, attnum) IS NULL AND attnum > 0"
     ).fetchall()
     assert silent == []
+
+
+def test_candles_of_100_ms_are_assets_where_the_settings_say_so() -> None:
+    assert candles.enabled(Settings()) == ("1s", "30s", "1m", "5m", "1h", "1d")
+    assert candles.enabled(Settings(candles_100ms=True)) == ("100ms", "1s", "30s", "1m", "5m", "1h", "1d")
+    assert candles.below("100ms") is None
 
 
 def test_a_query_by_the_start_of_candles_reaches_the_index(either: psycopg.Connection) -> None:

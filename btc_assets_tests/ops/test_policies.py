@@ -20,7 +20,7 @@ from btc_assets.settings import settings as current_settings
 from btc_assets.slices import DAY, Window, floor_day, floor_slice
 from btc_assets_tests.conftest import StoreUnderTest
 from btc_assets_tests.databases import read_candles, write_candles, write_ticks
-from btc_assets_tests.trades import every
+from btc_assets_tests.trades import HOUR, every
 
 DECLARED = declared(Settings())
 # The clocks of policies are real ones.
@@ -303,6 +303,23 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
     assert days_of_ticks(on_timescale) == []
     assert by_name(on_timescale)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
     assert jobs.run_due(on_timescale) == []
+
+
+def test_what_retention_dropped_fails_no_check(store: StoreUnderTest) -> None:
+    from btc_assets_tests.test_definitions import failed_checks, run
+
+    store.land(every(1, 600))
+    assert failed_checks(run(HOUR)) == {}
+    jobs.apply(store.connection, DECLARED)
+    jobs.run(store.connection, f"drop {TICKS}")
+    assert days_of_ticks(store.connection) == []
+    checks = dg.Definitions(
+        assets=defs.assets, asset_checks=defs.asset_checks, resources=defs.resources, executor=dg.in_process_executor,
+        jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())],
+    )  # fmt: skip
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = checks.resolve_job_def("checks").execute_in_process(instance=instance)
+    assert failed_checks(result) == {}
 
 
 def run_maintain(apply: bool = False) -> dg.ExecuteInProcessResult:

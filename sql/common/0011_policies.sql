@@ -8,6 +8,15 @@ COMMENT ON COLUMN ops.retention_jobs.policy IS 'Kind (compress, drop, refresh, k
 COMMENT ON COLUMN ops.retention_jobs.state IS 'declared; applied: in force; drifted: the server has something else; not supported: by this engine';
 COMMENT ON COLUMN ops.retention_jobs.last_result IS 'ok and what it did, or why it did not do everything';
 
+CREATE FUNCTION ops.drop_horizon(p_table text) RETURNS timestamptz
+LANGUAGE sql STABLE
+AS $$
+    SELECT coalesce(max(now() - (policy ->> 'after')::interval), '-infinity') FROM ops.retention_jobs
+    WHERE job_name = 'drop ' || p_table AND state IN ('applied', 'drifted')
+$$;
+
+COMMENT ON FUNCTION ops.drop_horizon IS 'What is older may have been dropped from a table by its policy';
+
 -- Drops the chunks of a table that are older than a policy says, oldest first, each in a transaction of its own. Ticks
 -- are dropped only where the candles that the store keeps agree with them. Called by TimescaleDB's scheduler with the id
 -- of its job, and on plain PostgreSQL by ops.run_policy.

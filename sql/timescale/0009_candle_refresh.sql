@@ -4,14 +4,14 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     level market_data.candle_levels;
-    target regclass := 'market_data.candle_partials_' || p_level;
+    target text := 'market_data.candle_partials_' || p_level;
     epoch constant timestamptz := '1970-01-01 00:00:00+00';
 BEGIN
     SELECT * INTO STRICT level FROM market_data.candle_levels WHERE name = p_level;
     p_from := date_bin(level.tick_step, p_from, epoch);
     p_to := date_bin(level.tick_step, p_to + level.tick_step - interval '1 microsecond', epoch);
-    CALL refresh_continuous_aggregate(target, p_from, p_to);
-    EXECUTE format('SELECT count(*) FROM %s WHERE tick_bucket >= $1 AND tick_bucket < $2', target) INTO p_made USING p_from, p_to;
+    CALL refresh_continuous_aggregate(target::regclass, p_from, p_to);
+    EXECUTE format('SELECT count(*) FROM %s WHERE tick_bucket >= $1 AND tick_bucket < $2', target::regclass) INTO p_made USING p_from, p_to;
 END
 $$;
 
