@@ -80,7 +80,9 @@ def test_refreshing_everything_by_hand_on_the_new_server_keeps_what_was_copied(
     copied(source, on_timescale)
     before = read_candles(on_timescale)
     for interval in candles.INTERVALS:
-        on_timescale.execute("CALL refresh_continuous_aggregate(%s, NULL, NULL)", (f"market_data.candle_partials_{interval}",))
+        on_timescale.execute(
+            "CALL refresh_continuous_aggregate(%s, '2024-01-01', '2024-02-01')", (f"market_data.candle_partials_{interval}",)
+        )
     assert read_candles(on_timescale) == before == read_candles(source)
 
 

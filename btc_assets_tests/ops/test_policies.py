@@ -295,10 +295,18 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
     jobs.apply(on_timescale, DECLARED)
     write_candles(on_timescale, write_ticks(on_timescale, every(1, 600, start=TODAY - 200 * DAY)))
     on_timescale.execute("SELECT _timescaledb_functions.start_background_workers()")
-    until = time.monotonic() + 60
-    while any(not status.last_result for status in jobs.read(on_timescale, DECLARED) if status.policy and status.policy.kind != "keep"):
-        assert time.monotonic() < until, jobs.read(on_timescale, DECLARED)
-        time.sleep(0.2)
+
+    def wait_for(*kinds: str) -> None:
+        until = time.monotonic() + 60
+        while not all(status.last_result for status in jobs.read(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds):
+            assert time.monotonic() < until, jobs.read(on_timescale, DECLARED)
+            time.sleep(0.2)
+
+    wait_for("compress", "refresh")
+    first_drop = by_name(on_timescale)[f"drop {TICKS}"].next_run_at
+    assert first_drop and timedelta(minutes=50) < first_drop - datetime.now(UTC) <= timedelta(hours=1)
+    on_timescale.execute("SELECT alter_job(%s, next_start => now())", (job_of(on_timescale, "drop"),))
+    wait_for("drop")
     assert {status.failure for status in jobs.read(on_timescale, DECLARED)} == {""}
     assert days_of_ticks(on_timescale) == []
     assert by_name(on_timescale)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"

@@ -33,11 +33,13 @@ DECLARE
     dropped integer := 0;
     kept_count integer := 0;
 BEGIN
-    FOR chunk IN SELECT range_start, range_end FROM ops.chunks(target) WHERE range_end <= cutoff ORDER BY range_start LOOP
+    FOR chunk IN SELECT name, range_start, range_end FROM ops.chunks(target) WHERE range_end <= cutoff ORDER BY range_start LOOP
         problem := NULL;
         -- No loader may write between the comparison and the drop (see btc_assets/copy.py), and no other run drop the same.
         PERFORM pg_advisory_xact_lock(hashtext(target));
         IF EXISTS (SELECT 1 FROM ops.chunks(target) AS still WHERE still.range_start = chunk.range_start) THEN
+            -- Before it is read: who compresses it locks it first, too, and so one waits for the other. Reading goes on.
+            EXECUTE format('LOCK TABLE %s IN EXCLUSIVE MODE', chunk.name);  -- ops.chunks quotes it
             IF target = 'market_data.btc_ticks' THEN
                 FOR level IN SELECT name, source FROM market_data.candle_levels ORDER BY width LOOP
                     -- Candles that are not kept up, because nobody wants them any more, are not waited for.

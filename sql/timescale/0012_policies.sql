@@ -120,9 +120,10 @@ BEGIN
             buckets_per_batch => 288  -- a day of slices a transaction, where the default is 50 minutes
         );
     ELSIF wanted = 'drop' THEN
-        -- Not add_retention_policy: that drops ticks whether their candles are made or not.
+        -- Not add_retention_policy: that drops ticks whether their candles are made or not. Not at once: there is an hour to
+        -- think better of it, and compression, which begins at once, fails where a chunk goes that it is about to compress.
         new_id := add_job(
-            'ops.drop_old_chunks', (job.policy ->> 'every')::interval, job_name => p_job_name,
+            'ops.drop_old_chunks', (job.policy ->> 'every')::interval, job_name => p_job_name, initial_start => now() + interval '1 hour',
             config => jsonb_build_object('hypertable', job.hypertable, 'drop_after', job.policy ->> 'after')
         );
     END IF;
