@@ -30,14 +30,17 @@ CREATE FUNCTION market_data.partials_query(p_level text) RETURNS text
 LANGUAGE sql STABLE
 AS $$
     SELECT CASE WHEN source IS NULL THEN format($sql$
-        SELECT bucket_5m AS tick_bucket, date_bin(%1$L::interval, trade_time, '1970-01-01 00:00:00+00') AS bucket, symbol,
-               (array_agg(price ORDER BY trade_id))[1] AS open, max(price) AS high, min(price) AS low,
-               (array_agg(price ORDER BY trade_id DESC))[1] AS close,
-               sum(quantity) AS volume, sum(price * quantity) AS quote_volume, count(*) AS trade_count,
-               coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_volume,
-               coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_quote_volume,
-               min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id
-        FROM market_data.btc_ticks WHERE bucket_5m >= $1 AND bucket_5m < $2 GROUP BY 1, 2, 3
+        SELECT tick_bucket, bucket, symbol, prices[1] AS open, high, low, prices[trade_count] AS close, volume, quote_volume,
+               trade_count, taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id
+        FROM (
+            SELECT bucket_5m AS tick_bucket, date_bin(%1$L::interval, trade_time, '1970-01-01 00:00:00+00') AS bucket, symbol,
+                   array_agg(price ORDER BY trade_id) AS prices, max(price) AS high, min(price) AS low,
+                   sum(quantity) AS volume, sum(price * quantity) AS quote_volume, count(*) AS trade_count,
+                   coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_volume,
+                   coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_quote_volume,
+                   min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id
+            FROM market_data.btc_ticks WHERE bucket_5m >= $1 AND bucket_5m < $2 GROUP BY 1, 2, 3
+        ) AS candle
     $sql$, width) ELSE format($sql$
         SELECT date_bin(%1$L::interval, tick_bucket, '1970-01-01 00:00:00+00') AS tick_bucket,
                date_bin(%2$L::interval, bucket, '1970-01-01 00:00:00+00') AS bucket, symbol,
