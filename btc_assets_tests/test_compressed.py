@@ -52,33 +52,30 @@ def with_order_ids(ticks: pa.Table) -> pa.Table:
     return pa.Table.from_pylist([row | {"buyer_order_id": row["trade_id"] + 7} for row in ticks.to_pylist()], schema=TICK_SCHEMA)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda ticks: ticks,
-        with_prices_raised,
-        with_order_ids,
-        lambda ticks: ticks.slice(100),
-        lambda ticks: ticks.slice(0, 0),
-        lambda ticks: pa.concat_tables([ticks.slice(0, 50), every(0.3, 40, start=NOON + SLICE, first_id=9000)]),
-    ],
-    ids=["the same", "changed prices", "a NULL that becomes a value", "some gone", "all gone", "some gone, some new"],
-)
+CHANGES: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "the same": lambda ticks: ticks,
+    "changed prices": with_prices_raised,
+    "a NULL that becomes a value": with_order_ids,
+    "some gone": lambda ticks: ticks.slice(100),
+    "all gone": lambda ticks: ticks.slice(0, 0),
+    "some gone, some new": lambda ticks: pa.concat_tables([ticks.slice(0, 50), every(0.3, 40, start=NOON + SLICE, first_id=9000)]),
+}
+
+
 @pytest.mark.parametrize("many", [20_000, 10], ids=["in place", "decompressed as a whole"])
-def test_a_slice_of_compressed_history_is_replaced(
-    on_timescale: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, change: Callable[[pa.Table], pa.Table], many: int
-) -> None:
+def test_a_slice_of_compressed_history_is_replaced(on_timescale: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
     monkeypatch.setattr(compressed, "MANY_NEW_KEYS", many)
     first, second, third = (every(1, 300, start=NOON + i * SLICE, first_id=1 + 300 * i) for i in range(3))
-    write_ticks(on_timescale, pa.concat_tables([first, second, third]))
-    compress(on_timescale)
-    write_candles(on_timescale, RANGE)
-    changed = change(second)
-    write_ticks(on_timescale, changed, Window.of_slice(NOON + SLICE))
-    assert on_timescale.execute(CONTENT).fetchall() == rows(pa.concat_tables([first, changed, third]))
-    assert_all_compressed(on_timescale)
-    write_candles(on_timescale, Window.of_slice(NOON + SLICE))
-    assert candles.outdated(on_timescale, Window(MIDNIGHT, MIDNIGHT + DAY)) == []
+    for name, change in CHANGES.items():
+        write_ticks(on_timescale, pa.concat_tables([first, second, third]), RANGE)
+        compress(on_timescale)
+        write_candles(on_timescale, RANGE)
+        changed = change(second)
+        write_ticks(on_timescale, changed, Window.of_slice(NOON + SLICE))
+        assert on_timescale.execute(CONTENT).fetchall() == rows(pa.concat_tables([first, changed, third])), name
+        assert_all_compressed(on_timescale)
+        write_candles(on_timescale, Window.of_slice(NOON + SLICE))
+        assert candles.outdated(on_timescale, Window(MIDNIGHT, MIDNIGHT + DAY)) == [], name
 
 
 def test_a_column_that_does_not_come_gets_its_default_as_in_any_chunk(on_timescale: psycopg.Connection) -> None:

@@ -103,40 +103,38 @@ def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int
     return row[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "change", "drift"),
-    [
-        ("compress market_data.btc_ticks", "compress", "SELECT delete_job({})", "the server does not have it"),
-        ("drop market_data.btc_ticks", "drop", "SELECT alter_job({}, scheduled => false)", "the server has enabled False instead of True"),
+def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(on_timescale: psycopg.Connection) -> None:
+    jobs.apply(on_timescale, DECLARED)
+    for kind, change, drift in (
+        ("compress", "SELECT delete_job({})", "the server does not have it"),
+        ("drop", "SELECT alter_job({}, scheduled => false)", "the server has enabled False instead of True"),
+        ("drop", "SELECT alter_job({}, next_start => 'infinity')", "the server has enabled False instead of True"),
         (
-            "compress market_data.btc_ticks", "compress", "SELECT alter_job({}, schedule_interval => interval '3 days')",
+            "compress", "SELECT alter_job({}, schedule_interval => interval '3 days')",
             "the server has every 3 days, 0:00:00 instead of 12:00:00",
         ),
         (
-            "compress market_data.btc_ticks", "compress",
-            "ALTER TABLE market_data.btc_ticks SET (timescaledb.segmentby = 'symbol', timescaledb.orderby = 'trade_id')",
+            "compress", "ALTER TABLE market_data.btc_ticks SET (timescaledb.segmentby = 'symbol', timescaledb.orderby = 'trade_id')",
             "the server has order_by ('trade_id', 'bucket_5m DESC') instead of ('bucket_5m', 'trade_id')",
         ),
-        (
-            "drop market_data.btc_ticks", "drop", "SELECT alter_job({}, next_start => 'infinity')",
-            "the server has enabled False instead of True",
-        ),
-        (
-            "keep market_data.candle_partials_1m", "drop", "SELECT add_retention_policy('market_data.candle_partials_1m', interval '1 year')",
-            "market_data.candle_partials_1m is to be kept for ever, but the server has a policy that drops from it: remove that",
-        ),
-    ],
-    ids=["job deleted", "job disabled", "interval changed", "order changed", "job paused", "candles dropped"],
-)  # fmt: skip
-def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(
-    on_timescale: psycopg.Connection, name: str, kind: str, change: str, drift: str
-) -> None:
+    ):  # fmt: skip
+        on_timescale.execute(change.format(job_of(on_timescale, kind)))  # type: ignore[arg-type]
+        assert problems(on_timescale) == {f"{kind} {TICKS}": f"{drift}: run btc-assets ops apply"}, change
+        assert jobs.apply(on_timescale, DECLARED) == [f"{kind} {TICKS}: applied"]
+        assert problems(on_timescale) == {}, change
+
+
+def test_a_policy_that_drops_what_is_to_be_kept_is_drift_and_its_owners_to_remove(on_timescale: psycopg.Connection) -> None:
     jobs.apply(on_timescale, DECLARED)
-    on_timescale.execute(change.format(job_of(on_timescale, kind)))  # type: ignore[arg-type]
-    assert {name: text.removesuffix(": run btc-assets ops apply") for name, text in problems(on_timescale).items()} == {name: drift}
-    changed = jobs.apply(on_timescale, DECLARED)
-    # What others set up is theirs to remove.
-    assert (changed, problems(on_timescale)) == (([], {name: drift}) if name.startswith("keep") else ([f"{name}: applied"], {}))
+    on_timescale.execute("SELECT add_retention_policy('market_data.candle_partials_1m', interval '1 year')")
+    drift = {
+        "keep market_data.candle_partials_1m": (
+            "market_data.candle_partials_1m is to be kept for ever, but the server has a policy that drops from it: remove that"
+        )
+    }
+    assert problems(on_timescale) == drift
+    assert jobs.apply(on_timescale, DECLARED) == []
+    assert problems(on_timescale) == drift
 
 
 def test_a_policy_that_nobody_declared_is_drift_on_the_stores_own_tables(on_timescale: psycopg.Connection) -> None:
@@ -181,28 +179,25 @@ def test_old_ticks_without_their_candles_are_kept_and_it_is_said(either: psycopg
     assert by_name(either)[f"drop {TICKS}"].failure == ""
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE market_data.btc_ticks SET price = price + 1 WHERE trade_id = 7",
-        "UPDATE market_data.btc_ticks SET is_market_maker = NOT is_market_maker WHERE trade_id = 7",
-        "UPDATE market_data.btc_ticks SET trade_time = trade_time - interval '1 minute' WHERE trade_id = 7",
-        "UPDATE market_data.btc_ticks SET symbol = 'ETHUSDT' WHERE trade_id = 7",
-        "DELETE FROM market_data.btc_ticks WHERE trade_id < 301",
-    ],
-    ids=["a price", "a taker side", "a trade time", "a symbol", "a slice emptied"],
-)
-def test_candles_that_differ_from_old_ticks_in_any_figure_keep_them_until_they_are_made_again(
-    either: psycopg.Connection, change: str
-) -> None:
+def test_candles_that_differ_from_old_ticks_in_any_figure_keep_them_until_they_are_made_again(either: psycopg.Connection) -> None:
     jobs.apply(either, DECLARED)
-    window = write_ticks(either, every(1, 600, start=TODAY - 200 * DAY))
-    write_candles(either, window)
-    either.execute(change)  # type: ignore[arg-type]
+    changes = {
+        "a price": "UPDATE market_data.btc_ticks SET price = price + 1 WHERE trade_id = 7",
+        "a taker side": "UPDATE market_data.btc_ticks SET is_market_maker = NOT is_market_maker WHERE trade_id = 1007",
+        "a trade time": "UPDATE market_data.btc_ticks SET trade_time = trade_time - interval '1 minute' WHERE trade_id = 2007",
+        "a symbol": "UPDATE market_data.btc_ticks SET symbol = 'ETHUSDT' WHERE trade_id = 3007",
+        "a slice emptied": "DELETE FROM market_data.btc_ticks WHERE trade_id BETWEEN 4001 AND 4300",
+    }
+    windows = [write_ticks(either, every(1, 600, start=TODAY - (200 - i) * DAY, first_id=1 + 1000 * i)) for i in range(len(changes) + 1)]
+    for window in windows:
+        write_candles(either, window)
+    for change in changes.values():
+        either.execute(change)  # type: ignore[arg-type]
     either.execute("UPDATE landing.raw_blobs_5m SET loaded_rows = 0 WHERE bucket_5m NOT IN (SELECT bucket_5m FROM market_data.btc_ticks)")
     jobs.run(either, f"drop {TICKS}")
-    assert len(days_of_ticks(either)) == 1
-    write_candles(either, window)
+    assert dict(zip(changes, days_of_ticks(either), strict=True)) == {name: w.start for name, w in zip(changes, windows[:-1], strict=True)}
+    for window in windows[:-1]:
+        write_candles(either, window)
     jobs.run(either, f"drop {TICKS}")
     assert days_of_ticks(either) == []
 
