@@ -23,9 +23,7 @@ MANY_NEW_KEYS = 20_000  # from here on, decompressing and compressing a day of t
 def compressed_chunks(connection: psycopg.Connection, table: str, window: Window) -> list[str]:
     """Names of the compressed chunks of a table that a window touches; none on plain PostgreSQL."""
     with server_errors(), connection.transaction():
-        rows = connection.execute(
-            "SELECT name FROM ops.chunks(%s) WHERE compressed AND range_start < %s AND range_end > %s", (table, window.end, window.start)
-        )
+        rows = connection.execute("SELECT * FROM ops.compressed_chunks(%s, %s, %s)", (table, window.start, window.end))
         return [name for (name,) in rows]
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import psycopg
 
 from btc_assets.database import connect, server_errors
-from btc_assets.engines import read_facts
+from btc_assets.engines import ServerFacts, read_facts
 from btc_assets.errors import UserError
 from btc_assets.migrations import migration_status
 from btc_assets.ops import retention_jobs
@@ -89,8 +89,8 @@ def _database(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
     yield Finding(
         "server", "ok", f"PostgreSQL {connection.info.parameter_status('server_version')} at {facts.place}, {latency:.1f} ms away."
     )
-    yield from _guarded("engine", lambda: _engine(connection))
-    yield from _guarded("pgvector", lambda: _vector(connection))
+    yield from _guarded("engine", lambda: _engine(facts))
+    yield from _guarded("pgvector", lambda: _vector(facts))
     if not facts.ticks:
         yield Finding("migrations", "problem", "The database is not set up: run btc-assets db migrate.")
     else:
@@ -101,8 +101,7 @@ def _database(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
     yield from _server_clock(connection)
 
 
-def _engine(connection: psycopg.Connection) -> Iterator[Finding]:
-    facts = read_facts(connection)
+def _engine(facts: ServerFacts) -> Iterator[Finding]:
     if facts.engine == "timescale":
         version = facts.timescale_installed or facts.timescale_available
         yield Finding("engine", "ok", f"timescale: TimescaleDB {version} Community.")
@@ -116,8 +115,7 @@ def _engine(connection: psycopg.Connection) -> Iterator[Finding]:
         yield Finding("engine", "ok", "postgres: plain PostgreSQL, without compression; production runs on TimescaleDB.")
 
 
-def _vector(connection: psycopg.Connection) -> Iterator[Finding]:
-    facts = read_facts(connection)
+def _vector(facts: ServerFacts) -> Iterator[Finding]:
     facts.require_vector()
     yield Finding("pgvector", "ok", f"{facts.vector_installed or facts.vector_available}.")
 

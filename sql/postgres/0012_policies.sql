@@ -9,6 +9,12 @@ $$;
 
 COMMENT ON FUNCTION ops.chunks IS 'The daily partitions of a table';
 
+CREATE FUNCTION ops.compressed_chunks(p_table text, p_from timestamptz, p_to timestamptz) RETURNS SETOF text
+LANGUAGE sql IMMUTABLE
+AS $$ SELECT NULL::text WHERE false $$;
+
+COMMENT ON FUNCTION ops.compressed_chunks IS 'None: this server does not compress';
+
 CREATE FUNCTION ops.drop_chunk(p_table text, p_start timestamptz, p_end timestamptz) RETURNS void
 LANGUAGE plpgsql
 AS $$
