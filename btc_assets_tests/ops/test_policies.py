@@ -250,6 +250,14 @@ def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> 
     assert ticks.before and ticks.after and ticks.before > ticks.after
 
 
+def test_sizes_are_those_of_ticks_and_every_interval(either: psycopg.Connection) -> None:
+    write_candles(either, write_ticks(either, every(1, 600)))
+    sizes = {size.table: size for size in jobs.read_sizes(either)}
+    assert sizes.keys() == {TICKS, *(f"market_data.candle_partials_{interval}" for interval in candles.INTERVALS)}
+    assert all(size.total > 8192 for size in sizes.values())
+    assert sizes[TICKS].chunks == 1
+
+
 def test_candles_that_no_run_made_are_made_by_the_refresh_policies(either: psycopg.Connection) -> None:
     jobs.apply(either, DECLARED)
     start = floor_slice(datetime.now(UTC)) - timedelta(hours=30)

@@ -107,12 +107,14 @@ CREATE FUNCTION ops.table_sizes()
 RETURNS TABLE (relation text, total_bytes bigint, chunks bigint, compressed_chunks bigint, bytes_before bigint, bytes_after bigint)
 LANGUAGE sql STABLE
 AS $$
-    SELECT table_name, coalesce(sum(pg_total_relation_size(tree.relid)), 0)::bigint, count(*) FILTER (WHERE tree.level > 0),
-           0::bigint, NULL::bigint, NULL::bigint
+    -- A table that is not partitioned is no tree.
+    SELECT table_name, (pg_total_relation_size(table_name::regclass) + coalesce(sum(pg_total_relation_size(part.relid)), 0))::bigint,
+           count(part.relid), 0::bigint, NULL::bigint, NULL::bigint
     FROM (
         SELECT 'market_data.btc_ticks' AS table_name
         UNION ALL SELECT 'market_data.candle_partials_' || name FROM market_data.candle_levels
-    ) AS named, pg_partition_tree(table_name::regclass) AS tree
+    ) AS named
+    LEFT JOIN LATERAL pg_partition_tree(table_name::regclass) AS part ON part.level > 0
     GROUP BY table_name ORDER BY table_name
 $$;
 
