@@ -76,9 +76,14 @@ def check_result(window: Window, problems: Sequence[object], name: str, **number
 
 def problems_result(problems: Sequence[object], name: str, **metadata: int | str) -> dg.AssetCheckResult:
     """The same for what is not a matter of slices."""
+    return WindowCheckResult(
+        passed=not problems, metadata={name: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))}
+    )
+
+
+def bullets(problems: Sequence[object]) -> str:
+    """The first of them as a list in Markdown."""
     listed = [f"* {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         listed.append(f"* and {len(problems) - _SHOWN} more")
-    return WindowCheckResult(
-        passed=not problems, metadata={name: len(problems), **metadata, "examples": dg.MetadataValue.md("\n".join(listed) or "none")}
-    )
+    return "\n".join(listed) or "none"

@@ -29,7 +29,7 @@ from psycopg import sql
 
 from btc_assets.compressed import CompressedReplacement, compress, compressed_chunks, lift_decompression_limit
 from btc_assets.database import identifier, server_errors
-from btc_assets.errors import UserError
+from btc_assets.errors import TransientError, UserError
 from btc_assets.market_data.ticks import int64
 from btc_assets.slices import SLICE, Window, slice_number
 
@@ -248,7 +248,7 @@ def replace(connection: psycopg.Connection, target: Target, replacement: Replace
                 raise
             log.info("%s, %s, is written once more: %s", target.table, replacement.window, error)
             time.sleep(random.uniform(0, 0.2) * 2**attempt)
-    raise UserError(f"{target.table}, {replacement.window}, is compressed again and again while it is written: run it again later.")
+    raise TransientError(f"{target.table}, {replacement.window}, is compressed again and again while it is written: run it again later.")
 
 
 def _write(cursor: psycopg.Cursor, target: Target, replacement: Replacement, encoded: Encoded, chunks: Sequence[str]) -> None:
@@ -348,7 +348,9 @@ def _replace(
         yield replacement, replace(connection, target, replacement, encoded)
     except Stale as reason:
         if attempts == 0:
-            raise UserError(f"The sources of {target.table}, {replacement.window}, keep changing ({reason}): run it again later.") from None
+            raise TransientError(
+                f"The sources of {target.table}, {replacement.window}, keep changing ({reason}): run it again later."
+            ) from None
         del encoded
         for fresh in replacement.again():
             yield from _replace(connection, target, fresh, target.encode(fresh.rows), attempts - 1)

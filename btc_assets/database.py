@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from btc_assets.errors import UserError
+from btc_assets.errors import TransientError, UserError
 from btc_assets.settings import Settings, settings
 
 log = logging.getLogger(__name__)
@@ -55,16 +55,16 @@ def connect(conninfo: str | None = None, *, autocommit: bool = False, name: str 
             autocommit=autocommit,
         )
     except psycopg.OperationalError as error:
-        raise UserError(_refusal(conninfo, error)) from None
+        raise _refusal(conninfo, error) from None
 
 
-def _refusal(conninfo: str, error: psycopg.OperationalError) -> str:
+def _refusal(conninfo: str, error: psycopg.OperationalError) -> UserError:
     place, text = where(conninfo), str(error)
     if "password authentication failed" in text or "no password supplied" in text:
-        return f"PostgreSQL at {place} refused the user or password: correct them in BTC_ASSETS_DSN."
+        return UserError(f"PostgreSQL at {place} refused the user or password: correct them in BTC_ASSETS_DSN.")
     if 'database "' in text and "does not exist" in text:
-        return f"PostgreSQL at {place} has no such database: create it with createdb, or correct BTC_ASSETS_DSN."
-    return f"PostgreSQL at {place} cannot be reached: start it, or correct BTC_ASSETS_DSN."
+        return UserError(f"PostgreSQL at {place} has no such database: create it with createdb, or correct BTC_ASSETS_DSN.")
+    return TransientError(f"PostgreSQL at {place} cannot be reached: start it, or correct BTC_ASSETS_DSN.")
 
 
 @contextmanager
@@ -73,15 +73,24 @@ def server_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
+        if isinstance(error, _GONE) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
+            raise TransientError(f"The database server ended the connection ({_primary(error)}): run it again once it is up.") from error
         sentence = _sentence(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error
 
 
+_GONE = psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow
+
+
+def _primary(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).splitlines()[0]
+
+
 def _sentence(error: psycopg.Error) -> str | None:
     """What to tell a person, or None where it is not for one."""
-    primary = error.diag.message_primary or str(error).splitlines()[0]
+    primary = _primary(error)
     match error:
         case psycopg.errors.DiskFull():
             return f"The database server's disk is full ({primary}): free space there and run it again."

@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read."""
+"""The exceptions that a person is meant to read."""
 
 
 class UserError(Exception):
@@ -8,3 +8,7 @@ class UserError(Exception):
     The CLI prints it without a traceback; in Dagster it becomes the failure's description, and a run is
     not retried for it.
     """
+
+
+class TransientError(UserError):
+    """A `UserError` that may pass by itself, such as a server that does not answer: worth trying again."""

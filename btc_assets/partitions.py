@@ -1,17 +1,38 @@
-"""The one partitions definition that all 5-minute assets share, and how many slices one run of a backfill carries."""
+"""The one partitions definition that all 5-minute assets share, that of the history before it, and how many slices one run
+of a backfill carries.
+
+The two meet at the first slice: what lies before it belongs to days, what follows to slices, and nothing to both.
+"""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 import dagster as dg
 
 from btc_assets.settings import settings
-from btc_assets.slices import KEY_FORMAT, Window
+from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 
+DAY_FORMAT = "%Y-%m-%d"
+
 five_minutes = dg.TimeWindowPartitionsDefinition(start=settings().first_slice, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC")
+
+# Days up to the one that the first slice lies in; of that day, only what is before it. None where there is no such day.
+history = (
+    dg.TimeWindowPartitionsDefinition(
+        start=settings().history_start,
+        end=floor_day(settings().first_slice - SLICE) + DAY,
+        cron_schedule="0 0 * * *",
+        fmt=DAY_FORMAT,
+        timezone="UTC",
+    )
+    if False and settings().history_start < settings().first_slice
+    else None
+)
 
 # `dagster asset materialize --partition-range` needs a single run; fanning a long backfill out over workers needs many.
 # It cannot be both at once, so a process that fans out sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
@@ -24,5 +45,10 @@ backfill_policy = (
 
 def run_window(context: dg.AssetExecutionContext) -> Window:
     """The slices of this run, whether it is for one partition or for a range."""
-    start, end = context.partition_time_window
-    return Window(start, end)
+    return own_slices(context.partition_time_window, context.assets_def.partitions_def)
+
+
+def own_slices(window: tuple[datetime, datetime], partitions: dg.PartitionsDefinition | None) -> Window:
+    """The slices of a partition window; of history, those before the first slice."""
+    start, end = window
+    return Window(start, min(end, settings().first_slice) if partitions == history else end)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -47,6 +48,17 @@ class Landing(dg.ConfigurableResource[None]):
             etag=config.landing_etag,
             concurrency=config.fetch_concurrency,
         )
+
+
+class EventsQueue(dg.ConfigurableResource[None]):
+    """The SQS queue that S3 sends its events to; credentials and endpoint are those of the AWS configuration."""
+
+    def client(self) -> Any:
+        """boto3's SQS client."""
+        import boto3
+
+        config = settings()
+        return boto3.Session().client("sqs", region_name=config.s3_region or boto3.Session().region_name or "us-east-1")
 
 
 @contextmanager

@@ -36,10 +36,16 @@ class Settings(BaseSettings):
     landing_url: str | None = None
     landing_feeds: Annotated[tuple[Feed, ...], NoDecode] = "Binance/BTCUSDT"  # type: ignore[assignment]  # parsed below
     landing_margin_minutes: int = Field(5, ge=1, le=1440)
+    landing_lookback_minutes: int = Field(120, ge=5, le=7 * 1440)
+    landing_grace_seconds: int = Field(90, ge=0, le=3600)
+    landing_events_queue: str | None = Field(None, pattern=r"^https?://")
     landing_etag: str = Field("md5", pattern="^(md5|opaque)$")
     s3_endpoint: str | None = None
     s3_region: str | None = None
     partitions_start: datetime | None = None
+    history_start: datetime = "2017-08-17"  # type: ignore[assignment]  # parsed below
+    sensor_slices_per_run: int = Field(288, ge=1, le=8640)
+    sensor_runs_in_flight: int = Field(2, ge=1)
     backfill_slices_per_run: int | None = Field(None, ge=1)
     fetch_concurrency: int = Field(16, ge=1, le=256)
     commit_rows: int = Field(65_536, ge=1)
@@ -60,6 +66,14 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         if isinstance(time, datetime) and floor_slice(time) != time:
             raise ValueError("it must be the start of a 5-minute slice, such as 2024-01-01 or 2024-01-01T00:05Z")
+        return time
+
+    @field_validator("history_start", mode="before")
+    @classmethod
+    def _history(cls, text: object) -> object:
+        time = cls._start(text)
+        if isinstance(time, datetime) and floor_day(time) != time:
+            raise ValueError("it must be a day, such as 2017-08-17")
         return time
 
     @field_validator("ticks_drop_after_days", mode="before")
@@ -94,6 +108,14 @@ class Settings(BaseSettings):
     @property
     def landing_margin(self) -> timedelta:
         return timedelta(minutes=self.landing_margin_minutes)
+
+    @property
+    def landing_lookback(self) -> timedelta:
+        return timedelta(minutes=self.landing_lookback_minutes)
+
+    @property
+    def landing_grace(self) -> timedelta:
+        return timedelta(seconds=self.landing_grace_seconds)
 
     @property
     def first_slice(self) -> datetime:

@@ -21,14 +21,15 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 
-from btc_assets.errors import UserError
+from btc_assets.errors import TransientError, UserError
 from btc_assets.landing.feeds import folder_path, folder_time
-from btc_assets.slices import DAY, Window, floor_day
+from btc_assets.slices import DAY, Window, floor_day, floor_slice
 
 SPOOL_BYTES = 8 << 20  # an object above this is read in pieces of this size, to a temporary file: memory does not grow with it
 READ_ATTEMPTS = 3
 _REQUEST_SECONDS = 30
 _MD5_ETAG = re.compile(r'^"?([0-9a-f]{32})"?$')
+_REFUSED = re.compile("Denied|Forbidden|InvalidAccessKey|SignatureDoesNotMatch|NoSuchBucket|ermission")  # does not pass by itself
 _STORES: dict[str, ObjectStore] = {}  # `memory:///name` stores live as long as the process
 
 
@@ -49,6 +50,11 @@ class LandedObject:
         match = re.search(rf"/({re.escape(self.prefix)}/\d{{4}}(?:/\d\d){{2,4}}/[^/]+)$", self.uri)
         return folder_time(self.prefix, match[1]) if match else None
 
+    @property
+    def home_slice(self) -> datetime:
+        """The slice that it most likely belongs to before it is read: that of its folder, but none after it was written."""
+        return floor_slice(min(self.folder_time or self.last_modified, self.last_modified))
+
 
 class ObjectGone(Exception):
     """The object is no longer there."""
@@ -62,7 +68,7 @@ class ObjectCorrupt(Exception):
     """The bytes do not match their checksum, however often they are read."""
 
 
-class _Interrupted(UserError):
+class _Interrupted(TransientError):
     """Reading broke off on the way; it is worth another attempt."""
 
 
@@ -118,6 +124,11 @@ class LandingZone:
         """The object's path below the landing zone's URL."""
         return uri.removeprefix(self.url + "/")
 
+    def uri(self, bucket: str, key: str) -> str | None:
+        """The URI of an object of S3; None where it lies outside the landing zone."""
+        uri = f"s3://{bucket}/{key}"
+        return uri if uri.startswith(self.url + "/") else None
+
     def list_window(self, prefix: str, window: Window) -> list[LandedObject]:
         """Objects whose folder minute lies in `window`, ordered by URI.
 
@@ -132,9 +143,50 @@ class LandingZone:
         """The half-open range of URIs, in byte order, whose folder minute lies in `window`."""
         return f"{self.url}/{folder_path(prefix, window.start)}", f"{self.url}/{folder_path(prefix, window.end)}"
 
+    def list_from(self, prefix: str, start: datetime, now: datetime) -> Iterator[list[LandedObject]]:
+        """Objects whose folder minute is `start` or later, in batches; also those of a clock that runs ahead of `now` by a day.
+
+        On S3 one LIST call for every thousand objects, however long ago `start` is.
+        """
+        if self.scheme == "file":  # has no order to start from
+            for window in Window.covering(start, now + DAY).days():
+                if objects := self.list_window(prefix, window):
+                    yield objects
+            return
+        try:
+            for batch in obstore.list(self.store, prefix, offset=folder_path(prefix, start), chunk_size=1000):
+                objects = [obj for meta in batch if (obj := self._landed(meta, prefix)) and obj.folder_time is not None]
+                if objects:
+                    yield objects
+        except (BaseError, OSError) as error:
+            raise self._failure(f"Listing {self.url}/{prefix}", error) from error
+
     def list_all(self, prefix: str) -> Iterator[LandedObject]:
         """Every object below `prefix`, in the store's order."""
         return self._list(prefix, prefix)
+
+    def days(self, prefix: str) -> tuple[set[datetime], list[str]]:
+        """The days that have folders below `prefix`, and the URIs of objects that lie in none of them."""
+        level: list[str] = [prefix]
+        strays: list[str] = []
+        for _ in range(3):  # years, months, days
+            below: list[str] = []
+            for folder in level:
+                try:
+                    listed = obstore.list_with_delimiter(self.store, folder)
+                except (BaseError, OSError) as error:
+                    raise self._failure(f"Listing {self.url}/{folder}", error) from error
+                below += listed["common_prefixes"]
+                strays += [obj.uri for meta in listed["objects"] if (obj := self._landed(meta, prefix))]
+            level = below
+        days = set()
+        for folder in level:
+            day = folder_time(prefix, f"{folder.rstrip('/')}/x")
+            if day is None:
+                strays += [obj.uri for obj in self._list(prefix, folder)]
+            else:
+                days.add(day)
+        return days, strays
 
     def _list(self, prefix: str, folder: str, deep: bool = True) -> Iterator[LandedObject]:
         try:
@@ -143,11 +195,14 @@ class LandingZone:
             else:
                 batches = [obstore.list_with_delimiter(self.store, folder)["objects"]]
             for batch in batches:
-                for meta in batch:
-                    if not _is_hidden(meta["path"], meta["size"]):
-                        yield LandedObject(f"{self.url}/{meta['path']}", meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix)
+                yield from filter(None, (self._landed(meta, prefix) for meta in batch))
         except (BaseError, OSError) as error:
             raise self._failure(f"Listing {self.url}/{folder}", error) from error
+
+    def _landed(self, meta: obstore.ObjectMeta, prefix: str) -> LandedObject | None:
+        if _is_hidden(meta["path"], meta["size"]):
+            return None
+        return LandedObject(f"{self.url}/{meta['path']}", meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix)
 
     def head(self, uri: str, prefix: str) -> LandedObject | None:
         """The object as it is now, or None; asked of the store itself, because a listing can fail to show it."""
@@ -206,7 +261,7 @@ class LandingZone:
             if isinstance(error, NotFoundError | FileNotFoundError) and "NoSuchBucket" not in str(error):
                 raise ObjectGone(obj.uri) from None
             # A file can shrink between its opening and its reading; obstore itself repeats requests to S3.
-            raise self._failure(f"Reading {obj.uri}", error, UserError if self.scheme == "s3" else _Interrupted) from error
+            raise self._failure(f"Reading {obj.uri}", error, TransientError if self.scheme == "s3" else _Interrupted) from error
 
     def _open_with_stored_checksum(self, obj: LandedObject) -> tuple[str, Iterator[bytes]]:
         """Neither obstore nor an opaque ETag can tell a flipped byte; boto3 compares the checksum that S3 stored."""
@@ -263,13 +318,14 @@ class LandingZone:
             raise self._failure(f"Listing {self.url}", error) from error
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
-    def _failure(self, what: str, error: Exception, kind: type[UserError] = UserError) -> UserError:
+    def _failure(self, what: str, error: Exception, kind: type[UserError] = TransientError) -> UserError:
         advice = (
             "check the bucket in BTC_ASSETS_LANDING_URL, BTC_ASSETS_S3_ENDPOINT, BTC_ASSETS_S3_REGION and the AWS credentials."
             if self.scheme == "s3"
             else "check BTC_ASSETS_LANDING_URL and the rights on that directory."
         )
-        return kind(f"{what} failed ({_reason(error)}): {advice}")
+        reason = _reason(error)
+        return (UserError if _REFUSED.search(reason) else kind)(f"{what} failed ({reason}): {advice}")
 
 
 def _folders(prefix: str, window: Window) -> Iterator[tuple[str, bool]]:

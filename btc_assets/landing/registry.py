@@ -22,7 +22,7 @@ from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandedObject, LandingZone, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
 from btc_assets.landing.spool import Spool
-from btc_assets.slices import EPOCH, Window, floor_slice
+from btc_assets.slices import EPOCH, Window
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,12 @@ UPDATE landing.raw_blobs_5m AS old
 SET status = 'superseded', reason = 'overwritten by ETag ' || new.etag
 FROM unnest(%s::text[], %s::text[], %s::timestamptz[]) AS new (uri, etag, last_modified)
 WHERE old.uri = new.uri AND old.etag <> new.etag AND old.status <> 'superseded' AND old.last_modified <= new.last_modified
+"""
+
+# Noticed objects stand under the slice of their folder until they are read; then under those that they cover.
+_READ = """
+DELETE FROM landing.raw_blobs_5m AS noticed USING unnest(%s::text[], %s::text[]) AS now_read (uri, etag)
+WHERE (noticed.uri, noticed.etag) = (now_read.uri, now_read.etag) AND noticed.status = 'noticed'
 """
 
 # Slices that this version covered when it was read under other settings.
@@ -111,7 +117,7 @@ def register_window(
             done = total.listed
             total.listed += len(listed)
             known = _known(connection, zone.uri_range(prefix, day), listed)
-            new = [obj for obj in listed if reread or (obj.uri, obj.etag) not in known]
+            new = [obj for obj in listed if reread or known.get((obj.uri, obj.etag)) not in ("registered", "rejected")]
             total.gone += _mark_gone(connection, zone, prefix, {uri for uri, _ in known} - {obj.uri for obj in listed})
             done += len(listed) - len(new)
             progress(done, total.listed)
@@ -119,19 +125,38 @@ def register_window(
                 total += register_group(connection, zone, group, own, reread=reread, spool=spool)
                 done += len(group)
                 progress(done, total.listed)
+    for prefix in prefixes(tuple(feeds)):
+        apart = _noticed(connection, zone, window, prefix)
+        total.listed += len(apart)
+        for group in fetch_groups(zone, apart):
+            total += register_group(connection, zone, group, [feed for feed in feeds if feed.prefix == prefix], spool=spool)
     return total
 
 
-def _known(connection: psycopg.Connection, uris: tuple[str, str], listed: Sequence[LandedObject]) -> set[tuple[str, str]]:
+def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, prefix: str) -> list[LandedObject]:
+    """What was noticed for these slices and lies in folders far from them, as of a collector whose clock is wrong."""
+    with server_errors(), connection.transaction():
+        uris = connection.execute(
+            "SELECT DISTINCT uri FROM landing.raw_blobs_5m "
+            "WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'noticed' AND uri >= %s AND uri < %s ORDER BY uri",
+            (window.start, window.end, f"{zone.url}/{prefix}/", f"{zone.url}/{prefix}0"),  # "0" follows "/"
+        ).fetchall()
+    with ThreadPoolExecutor(zone.concurrency) as pool:
+        found = {uri: obj for (uri,), obj in zip(uris, pool.map(lambda row: zone.head(row[0], prefix), uris), strict=True)}
+    mark_gone(connection, [uri for uri, obj in found.items() if obj is None])
+    return [obj for obj in found.values() if obj is not None]
+
+
+def _known(connection: psycopg.Connection, uris: tuple[str, str], listed: Sequence[LandedObject]) -> dict[tuple[str, str], str]:
     # An object outside the minute folders, such as .../13/dump.zip, sorts behind them and is asked for by name.
     apart = [obj.uri for obj in listed if not uris[0] <= obj.uri < uris[1]]
     with server_errors(), connection.transaction():
         rows = connection.execute(
-            "SELECT DISTINCT uri, etag FROM landing.raw_blobs_5m "
-            "WHERE ((uri >= %s AND uri < %s) OR uri = ANY(%s)) AND status IN ('registered', 'rejected')",
+            "SELECT DISTINCT uri, etag, status FROM landing.raw_blobs_5m "
+            "WHERE ((uri >= %s AND uri < %s) OR uri = ANY(%s)) AND status IN ('noticed', 'registered', 'rejected')",
             (*uris, apart),
         )
-        return {(uri, etag) for uri, etag in rows}
+        return {(uri, etag): status for uri, etag, status in rows}
 
 
 def _mark_gone(connection: psycopg.Connection, zone: LandingZone, prefix: str, uris: Iterable[str]) -> int:
@@ -150,7 +175,7 @@ def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
     with server_errors(), connection.transaction():
         connection.execute(
             "UPDATE landing.raw_blobs_5m SET status = 'gone', reason = 'the object is no longer in the landing zone' "
-            "WHERE uri = ANY(%s) AND status IN ('registered', 'rejected')",
+            "WHERE uri = ANY(%s) AND status IN ('noticed', 'registered', 'rejected')",
             (list(uris),),
         )
 
@@ -172,7 +197,7 @@ def register_group(
     rows: list[tuple[object, ...]] = []
     rejects: list[tuple[object, ...]] = []
     for fetched, content in zip(group, contents, strict=True):
-        obj, home = fetched.obj, _home_slice(fetched.obj)
+        obj, home = fetched.obj, fetched.obj.home_slice
         metadata: dict[str, object] = {"verified": fetched.verified}
         if fetched.rejected:
             result.rejected += 1
@@ -195,13 +220,15 @@ def register_group(
         ]
     rows.sort(key=lambda row: row[:4])  # one order for all, so that none deadlock
     versions = sorted((fetched.obj.uri, fetched.obj.etag, fetched.obj.last_modified) for fetched in group)
+    uris, etags, modified = map(list, zip(*versions, strict=True)) if versions else ([], [], [])
     with server_errors(), connection.transaction(), connection.cursor() as cursor:
-        cursor.execute(_SUPERSEDE, tuple(map(list, zip(*versions, strict=True))) or ([], [], []))
+        cursor.execute(_READ, (uris, etags))
+        cursor.execute(_SUPERSEDE, (uris, etags, modified))
         if reread:
             cursor.executemany(_FORGET, [version[:2] for version in versions])
         if rows:
             cursor.execute(_UPSERT, [list(column) for column in zip(*rows, strict=True)])
-        cursor.execute("DELETE FROM landing.rejected_rows WHERE uri = ANY(%s)", ([uri for uri, _, _ in versions],))
+        cursor.execute("DELETE FROM landing.rejected_rows WHERE uri = ANY(%s)", (uris,))
         cursor.executemany(
             "INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record) VALUES (%s, %s, %s, %s, %s, %s)", rejects
         )
@@ -226,10 +253,6 @@ def _settled(zone: LandingZone, fetched: Fetched) -> Fetched | None:
         else:
             return fetched
     return replace(fetched, error=None, rejected="it changes faster than it can be read: land each batch under a name of its own")
-
-
-def _home_slice(obj: LandedObject) -> datetime:
-    return floor_slice(obj.folder_time or obj.last_modified)
 
 
 @dataclass

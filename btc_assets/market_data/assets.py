@@ -41,6 +41,7 @@ def btc_ticks(context: dg.AssetExecutionContext, config: LoadConfig, store: Stor
             settings().landing_feeds,
             window,
             commit_rows=settings().commit_rows,
+            followers=[candles.asset_key(interval) for interval in candles.enabled(settings())],
             force=config.force,
             spool=landing.spool,
             progress=lambda done: progress.report("slices", done, len(window)),

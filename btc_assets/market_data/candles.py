@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 
 from btc_assets.database import server_errors
-from btc_assets.errors import UserError
+from btc_assets.errors import TransientError, UserError
+from btc_assets.ingestion.due import settling
 from btc_assets.settings import Settings
 from btc_assets.slices import SLICE, Window
 
@@ -50,6 +51,11 @@ def below(interval: str) -> str | None:
     return names[position - 1] if position else None
 
 
+def asset_key(interval: str) -> str:
+    """The asset that the candles of an interval are, as `schema/table`."""
+    return f"market_data/candles_{interval}"
+
+
 def create_optional(connection: psycopg.Connection) -> None:
     """Make what the optional candles are kept in, unless it is there."""
     with server_errors(), connection.transaction():
@@ -78,7 +84,9 @@ def refresh(connection: psycopg.Connection, interval: str, window: Window) -> in
                 f"Candles of {interval} cannot be made again from {window}: {row[0]}. Leave that range out, or load its ticks again first "
                 "(btc-assets load)."
             )
-        return sum(_refresh_day(connection, interval, day) for day in window.days())
+        lower = below(interval)
+        with settling(connection, asset_key(interval), window, below=asset_key(lower) if lower else None):
+            return sum(_refresh_day(connection, interval, day) for day in window.days())
 
 
 def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> int:
@@ -97,7 +105,9 @@ def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> 
         finally:
             if not connection.closed:
                 connection.execute("SELECT pg_advisory_unlock_all()")  # where it failed half-way
-    raise UserError(f"Candles of {interval}, {day}, are being refreshed by another process without end: look at ops status, and repeat.")
+    raise TransientError(
+        f"Candles of {interval}, {day}, are being refreshed by another process without end: look at ops status, and repeat."
+    )
 
 
 def outdated(connection: psycopg.Connection, window: Window) -> list[str]:

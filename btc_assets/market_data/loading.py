@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from btc_assets.copy import Replacement, Replacements, Stale, cut
 from btc_assets.database import server_errors
-from btc_assets.errors import UserError
+from btc_assets.errors import TransientError, UserError
+from btc_assets.ingestion.due import mark
 from btc_assets.ingestion.offsets import advance
 from btc_assets.landing.feeds import Feed
 from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectGone
@@ -122,11 +123,14 @@ class TickReplacement(Replacement):
         cursor.execute(_MARK_EMPTY_LOADED, (self.window.start, self.window.end))
         cursor.execute(_MARK_UNLOADED, (self.window.start, self.window.end))
         advance(cursor, TABLE, {feed.label for feed in self._load.feeds})
+        mark(cursor, self._load.followers, self.window)
 
     def again(self) -> Iterator[Replacement]:
         # A load of its own, because the one that made this part is busy with the next in another thread.
         load = self._load
-        again = TickLoad(load.connect, load.zone, load.feeds, self.window, commit_rows=load.commit_rows, force=load.force)
+        again = TickLoad(
+            load.connect, load.zone, load.feeds, self.window, followers=load.followers, commit_rows=load.commit_rows, force=load.force
+        )
         again.refused = load.refused
         with again:
             yield from again.parts(self.window)
@@ -141,6 +145,7 @@ class TickLoad(Replacements):
         feeds: what lands there.
         window: slices to load.
         commit_rows: about how many rows are prepared and committed together.
+        followers: keys of the assets whose slices must be made again after this.
         force: also replace slices of which an object has disappeared since they were loaded.
         spool: where the registry of the same process left what it decoded.
         progress: told how many slices are committed.
@@ -157,6 +162,7 @@ class TickLoad(Replacements):
         window: Window,
         *,
         commit_rows: int,
+        followers: Sequence[str] = (),
         force: bool = False,
         spool: Spool | None = None,
         progress: Callable[[int], None] = lambda done: None,
@@ -164,7 +170,7 @@ class TickLoad(Replacements):
         self._progress = progress
         self._spool = spool
         self.connect, self.zone, self.feeds, self.window = connect, zone, feeds, window
-        self.commit_rows, self.force = commit_rows, force
+        self.commit_rows, self.followers, self.force = commit_rows, followers, force
         self.refused: dict[datetime, str] = {}
         self.result = LoadResult()
         self._large: dict[tuple[str, str], SlicedObject] = {}
@@ -214,7 +220,7 @@ class TickLoad(Replacements):
                 continue
             yield from made
             return
-        raise UserError(f"Objects of {window} keep changing while they are read: run it again when the landing zone is at rest.")
+        raise TransientError(f"Objects of {window} keep changing while they are read: run it again when the landing zone is at rest.")
 
     def _register_again(self, uri: str, sources: Sequence[Source]) -> None:
         """An object is not what it was when it was registered: put the registry right."""

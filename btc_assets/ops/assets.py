@@ -1,11 +1,16 @@
-"""Asset `ops/retention_jobs`: the declared policies, in force."""
+"""Assets `ops/retention_jobs`, the declared policies in force, and `ops/reconciliations`, the store compared with what landed."""
+
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from btc_assets.checks import bullets
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import declared
-from btc_assets.resources import Store, plain_failures
+from btc_assets.ops.reconcile import reconcile
+from btc_assets.resources import Landing, Store, plain_failures
 from btc_assets.settings import settings
+from btc_assets.slices import Window
 
 
 class PolicyConfig(dg.Config):
@@ -44,3 +49,45 @@ def retention_jobs(context: dg.AssetExecutionContext, config: PolicyConfig, stor
     lines = [f"| {s.job_name} | {s.state} | {s.last_result or ''} | {s.drift} |" for s in statuses]
     table = "\n".join(["| policy | state | last result | drift |", "|---|---|---|---|", *lines])
     return dg.MaterializeResult(metadata={"changed": len(changes), "ran": ", ".join(ran) or "none", "policies": dg.MetadataValue.md(table)})
+
+
+class ReconcileConfig(dg.Config):
+    """Launchpad options of reconciling.
+
+    `hours`: how far back to compare, from now; 0 is everything. `heal`: also mend what differs, by handing it to the sensors.
+    """
+
+    hours: int = 48
+    heal: bool = False
+
+
+@dg.asset(
+    key_prefix="ops",
+    group_name="ops",
+    kinds={"s3", "postgres"},
+    deps=[dg.AssetKey(["landing", "raw_blobs_5m"]), dg.AssetKey(["market_data", "btc_ticks"])],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    owners=["team:data-engineering"],
+    description=(
+        "Landing zone, registry and tables compared from scratch: objects that are missing, changed, extra or in no minute folder, "
+        "slices that are stuck or hold other rows than they should, candles that are behind. With the option heal, what differs is mended."
+    ),
+    metadata={"dagster/table_name": "ops.reconciliations"},
+)
+def reconciliations(
+    context: dg.AssetExecutionContext, config: ReconcileConfig, store: Store, landing: Landing
+) -> dg.MaterializeResult[None]:
+    now = datetime.now(UTC)
+    window = Window.covering(now - timedelta(hours=config.hours), now) if config.hours else None
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        found = reconcile(connection, landing.zone(), settings().landing_feeds, window, now, heal=config.heal)
+    compared = str(window) if window else "everything"
+    return dg.MaterializeResult(
+        metadata={
+            "compared": compared,
+            "healed": found.healed,
+            **found.counts,
+            "differences": dg.MetadataValue.md(bullets(found.sentences)),
+        }
+    )

@@ -1,10 +1,11 @@
-"""Asset check of the policies: what is declared is in force, and works."""
+"""Asset checks of the policies and of the last comparison of everything with everything."""
 
 import dagster as dg
 
 from btc_assets.checks import problems_result
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import declared
+from btc_assets.ops.reconcile import last_reconciliation
 from btc_assets.resources import Store, plain_failures
 from btc_assets.settings import settings
 
@@ -21,4 +22,16 @@ def policies_in_force(store: Store) -> dg.AssetCheckResult:
     return problems_result(problems, "problems", policies=len(statuses))
 
 
-ops_checks = [policies_in_force]
+@dg.asset_check(
+    asset=dg.AssetKey(["ops", "reconciliations"]),
+    description="When they were last compared, landing zone, registry and tables agreed, and no slice was stuck.",
+)
+def nothing_differs(store: Store) -> dg.AssetCheckResult:
+    with plain_failures(), store.connect() as connection:
+        last = last_reconciliation(connection)
+    if last is None:
+        return problems_result(["nothing was compared yet: run the job reconcile"], "shown")
+    return problems_result(last.sentences, "shown", compared_at=f"{last.at:%Y-%m-%d %H:%M}", healed=last.healed, **last.problems)
+
+
+ops_checks = [policies_in_force, nothing_differs]

@@ -1,19 +1,36 @@
-"""The job `maintain` and when it runs."""
+"""When jobs run by themselves. They only mend and look after what is there, so they start by themselves."""
 
 import dagster as dg
 
-from btc_assets.ops.assets import retention_jobs
+from btc_assets.jobs import maintain, reconcile
 
-maintain = dg.define_asset_job(
-    "maintain",
-    selection=dg.AssetSelection.assets(retention_jobs),
-    description=(
-        "Run the policies that are due (on plain PostgreSQL all of them, on TimescaleDB those that its scheduler failed at), record how "
-        "they went, and check that what is declared is in force."
-    ),
-)
+_HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True}}}}
+_HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True}}}}
 
-# Hourly, like the most frequent policy. It does nothing that was not applied before, so it starts by itself.
 maintain_hourly = dg.ScheduleDefinition(
-    name="maintain_hourly", job=maintain, cron_schedule="20 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="maintain_hourly",
+    job=maintain,
+    cron_schedule="20 * * * *",  # hourly, like the most frequent policy
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Run the policies that are due. It does nothing that was not applied before.",
 )
+
+reconcile_hourly = dg.ScheduleDefinition(
+    name="reconcile_hourly",
+    job=reconcile,
+    cron_schedule="40 * * * *",
+    run_config=_HEAL,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compare the last 48 hours and mend what differs.",
+)
+
+reconcile_weekly = dg.ScheduleDefinition(
+    name="reconcile_weekly",
+    job=reconcile,
+    cron_schedule="10 3 * * 0",
+    run_config=_HEAL_ALL,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compare everything and mend what differs.",
+)
+
+schedules = [maintain_hourly, reconcile_hourly, reconcile_weekly]

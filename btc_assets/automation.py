@@ -1,0 +1,86 @@
+"""From what is due to run requests: what the sensors of all rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
+
+from btc_assets.errors import UserError
+from btc_assets.ingestion.requests import DueSlice, Request, plan
+from btc_assets.partitions import DAY_FORMAT, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from btc_assets.settings import settings
+from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, parse_time
+
+_UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_SENSOR_TAG, _KEY_TAG = "dagster/sensor_name", "dagster/run_key"
+_LOOK_AT = 100  # candidates; those that were asked for before are passed over
+
+
+class Automation:
+    """The runs that are under way, and what a sensor may still ask for in this tick."""
+
+    def __init__(self, context: dg.SensorEvaluationContext) -> None:
+        self._instance, self._sensor = context.instance, context.sensor_name
+        self._runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=_UNDER_WAY))
+        self._own = sum(run.tags.get(_SENSOR_TAG) == self._sensor for run in self._runs)
+        self._busy = [window for run in self._runs if (window := run_slices(run.tags)) is not None]
+
+    def requests(self, due: Sequence[DueSlice], job: AssetJob, history_job: AssetJob) -> Iterator[dg.RunRequest]:
+        """Runs for what is due, as many as may be under way beside those that are.
+
+        Args:
+            due: ascending by slice.
+            job: makes slices.
+            history_job: makes the days before the first slice.
+        """
+        first, start = settings().first_slice, settings().history_start
+        yield from self._requests([one for one in due if one.bucket >= first], job, SLICE)
+        yield from self._requests([one for one in due if start <= one.bucket < first], history_job, DAY)
+
+    def _requests(self, due: Sequence[DueSlice], job: AssetJob, step: timedelta) -> Iterator[dg.RunRequest]:
+        free = settings().sensor_runs_in_flight - self._own
+        if not due or free <= 0:
+            return
+        planned = plan(due, self._busy, datetime.now(UTC), slices_per_run=settings().sensor_slices_per_run, step=step)
+        candidates = list(islice(planned, _LOOK_AT))
+        asked = self._asked(candidates)
+        for request in islice((request for request in candidates if request.key not in asked), free):
+            self._own += 1
+            yield dg.RunRequest(run_key=request.key, job_name=job.name, tags=partition_tags(request.window, step))
+
+    def _asked(self, candidates: Sequence[Request]) -> set[str]:
+        """The keys that were asked for before. Dagster would skip them as well, but others shall have their turn."""
+        if not candidates:
+            return set()
+        runs = self._instance.get_runs(
+            filters=dg.RunsFilter(tags={_SENSOR_TAG: self._sensor, _KEY_TAG: [request.key for request in candidates]})
+        )
+        return {run.tags[_KEY_TAG] for run in runs}
+
+
+def partition_tags(window: Window, step: timedelta = SLICE) -> dict[str, str]:
+    """The tags of a run that makes the partitions of a window, each `step` long."""
+    key_format = DAY_FORMAT if step == DAY else KEY_FORMAT
+    first, last = window.start.strftime(key_format), (window.end - step).strftime(key_format)
+    return {PARTITION_TAG: first} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last}
+
+
+def run_slices(tags: Mapping[str, str]) -> Window | None:
+    """The slices that a run with these tags makes; None where it has no partitions."""
+    first, last = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG), tags.get(RANGE_END_TAG) or tags.get(PARTITION_TAG)
+    if not first or not last:
+        return None
+    try:
+        return Window(parse_time(first), parse_time(last) + (SLICE if "T" in last else DAY))
+    except UserError:  # of somebody's assets with other partitions
+        return None

@@ -1,0 +1,39 @@
+"""Sensor of the candles: they follow the ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from btc_assets.automation import Automation
+from btc_assets.ingestion import due
+from btc_assets.jobs import rebuild_candles, rebuild_candles_history
+from btc_assets.market_data import candles
+from btc_assets.partitions import history
+from btc_assets.resources import Store, plain_failures
+from btc_assets.settings import settings
+
+_ASSETS = [candles.asset_key(interval) for interval in candles.enabled(settings())]
+
+
+@dg.sensor(
+    jobs=[rebuild_candles, rebuild_candles_history] if history else [rebuild_candles],
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Asks for runs of `rebuild_candles` for slices whose ticks were loaded and whose candles were not made since: after a backfill of "
+        "ticks alone, or a run that failed in between. Each load notes its slices in ingestion.due_slices, so none is overlooked."
+    ),
+)
+def candles_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        slices = due.read(connection, _ASSETS)
+    requests = [*Automation(context).requests(slices, rebuild_candles, rebuild_candles_history)]
+    yield from requests
+    if not requests:
+        yield dg.SkipReason(f"{len(slices):,} slices are due (under way, or asked for before)." if slices else "All candles are made.")
+
+
+market_data_sensors = [candles_follow_ticks]

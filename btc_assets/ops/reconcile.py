@@ -1,0 +1,291 @@
+"""Reconciling: what the landing zone holds, what the registry says and what the tables hold, compared from scratch.
+
+The sensors look at what is new. This looks at everything in a range, so that an object which landed where nobody looked, a
+lost event, a row deleted by hand or a slice that keeps failing does not stay unseen. To heal is to write the difference into
+the registry as work to be done: the landing sensor asks for the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from btc_assets.database import server_errors
+from btc_assets.landing.arrivals import notice
+from btc_assets.landing.feeds import Feed, prefixes
+from btc_assets.landing.objects import LandedObject, LandingZone
+from btc_assets.landing.registry import mark_gone
+from btc_assets.slices import DAY, SLICE, Window
+
+STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
+_SHOWN = 20  # sentences of each kind
+
+_REGISTERED = """
+SELECT uri, etag, max(noticed_at) FROM landing.raw_blobs_5m
+WHERE uri >= %s AND uri < %s AND status IN ('noticed', 'registered', 'rejected') GROUP BY uri, etag
+"""
+
+_STUCK = """
+SELECT bucket_5m, asset, state, objects + noticed_objects FROM landing.slices AS slice
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s AND (
+    state = 'source gone'
+    OR state IN ('pending', 'stale') AND NOT EXISTS (
+        SELECT 1 FROM landing.raw_blobs_5m AS blob
+        WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND blob.noticed_at >= %(before)s
+    )
+) ORDER BY bucket_5m, asset
+"""
+
+_BEHIND = """
+SELECT asset, count(*), min(bucket_5m), max(bucket_5m) FROM ingestion.due_slices
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
+    AND bucket_5m >= ops.drop_horizon('market_data.btc_ticks')
+GROUP BY asset ORDER BY min(due_since)
+"""
+
+_TABLE = """
+SELECT bucket_5m, asset, state, coalesce(loaded_rows, 0), coalesce(ticks, 0), coalesce(noticed_objects, 0)
+FROM (SELECT * FROM landing.slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s) AS registered
+FULL JOIN (
+    SELECT bucket_5m, symbol AS asset, count(*) AS ticks FROM market_data.btc_ticks
+    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY bucket_5m, symbol
+) AS stored USING (bucket_5m, asset)
+WHERE coalesce(loaded_rows, 0) <> coalesce(ticks, 0)
+        AND NOT (ticks IS NULL AND bucket_5m < ops.drop_horizon('market_data.btc_ticks'))
+    OR state IS NULL OR %(unloaded)s AND state IN ('pending', 'stale') AND noticed_objects = 0
+ORDER BY bucket_5m, asset
+"""
+
+_ASK_AGAIN = """
+UPDATE landing.raw_blobs_5m SET noticed_at = now()
+WHERE bucket_5m = ANY(%s)
+    AND (status = 'noticed' OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL)))
+"""
+
+# The registry's word for a slice that differs from the table is withdrawn, so that it is loaded again.
+_LOAD_AGAIN = """
+UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL, noticed_at = now()
+WHERE bucket_5m = ANY(%s) AND status = 'registered'
+"""
+
+
+@dataclass
+class Differences:
+    """What was found, a sentence for each of the first of a kind, and the number of each.
+
+    Kinds: `missing` (landed, not registered), `changed` (overwritten since), `extra` (registered, no longer there), `stray`
+    (in no minute folder, so in no slice), `stuck` (something to load for more than an hour), `unequal` (the table has other
+    rows than the registry says), `behind` (candles that were not made for more than an hour).
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    sentences: list[str] = field(default_factory=list)
+    healed: int = 0
+
+    def add(self, kind: str, sentence: str, count: int = 1) -> None:
+        seen = self.counts[kind] = self.counts.get(kind, 0) + count
+        if seen <= _SHOWN or seen == count:
+            self.sentences.append(sentence)
+
+
+def reconcile(
+    connection: psycopg.Connection,
+    zone: LandingZone,
+    feeds: Sequence[Feed],
+    window: Window | None,
+    now: datetime,
+    *,
+    heal: bool = False,
+    settled: timedelta = timedelta(minutes=10),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Differences:
+    """Compare a range of folders and slices, or everything.
+
+    Args:
+        connection: to the store; in autocommit.
+        zone: the landing zone.
+        feeds: what lands there.
+        window: the range; None for all that is in the landing zone or the registry.
+        now: the present, in UTC.
+        heal: write what is missing, changed or gone into the registry, and have stuck and unequal slices loaded again.
+        settled: what landed less than this ago is the sensors' business.
+        progress: told how many days are done, and of how many.
+
+    Raises:
+        UserError: the landing zone or the server fails.
+    """
+    found = Differences()
+    for prefix in prefixes(tuple(feeds)):
+        own = [feed for feed in feeds if feed.prefix == prefix]
+        days = list(window.days()) if window else _days(connection, zone, prefix, found)
+        for done, day in enumerate(days):
+            progress(done, len(days))
+            _compare_objects(connection, zone, own, day, now - settled, found, heal=heal)
+    days = list(window.days()) if window else _registered_days(connection)
+    for day in days:
+        _compare_slices(connection, day, now, found, heal=heal)
+    with server_errors():
+        connection.execute(
+            "INSERT INTO ops.reconciliations (reconciled_at, range_start, range_end, problems, sentences, healed) "
+            "VALUES (%s, %s, %s, %s, %s, %s)",
+            (now, window and window.start, window.end if window else now, Jsonb(found.counts), found.sentences, found.healed),
+        )
+    return found
+
+
+def _compare_objects(
+    connection: psycopg.Connection,
+    zone: LandingZone,
+    feeds: Sequence[Feed],
+    day: Window,
+    before: datetime,
+    found: Differences,
+    *,
+    heal: bool,
+) -> None:
+    prefix = feeds[0].prefix
+    landed = {obj.uri: obj for obj in zone.list_window(prefix, day)}
+    with server_errors():
+        registered = {uri: etag for uri, etag, _ in connection.execute(_REGISTERED, zone.uri_range(prefix, day))}
+    new: list[LandedObject] = []
+    for uri, obj in landed.items():
+        if obj.last_modified >= before or registered.get(uri) == obj.etag:
+            continue
+        if uri not in registered and not _by_name(connection, uri, obj.etag):
+            found.add("missing", f"{uri} landed at {obj.last_modified:%Y-%m-%d %H:%M:%S} and is not registered")
+            new.append(obj)
+        elif uri in registered:
+            found.add("changed", f"{uri} was overwritten at {obj.last_modified:%Y-%m-%d %H:%M:%S} and the registry has the older version")
+            new.append(obj)
+    gone = [uri for uri in registered if uri not in landed and zone.head(uri, prefix) is None]
+    for uri in gone:
+        found.add("extra", f"{uri} is registered and no longer in the landing zone")
+    if heal:
+        found.healed += notice(connection, feeds, new) + len(gone)
+        mark_gone(connection, gone)
+
+
+def _by_name(connection: psycopg.Connection, uri: str, etag: str) -> bool:
+    """Whether an object that lies outside the minute folders, and so outside their range of URIs, is registered."""
+    with server_errors():
+        row = connection.execute(
+            "SELECT 1 FROM landing.raw_blobs_5m WHERE uri = %s AND etag = %s AND status IN ('noticed', 'registered', 'rejected') LIMIT 1",
+            (uri, etag),
+        ).fetchone()
+    return row is not None
+
+
+def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, found: Differences, *, heal: bool) -> None:
+    limits = {"start": day.start, "end": day.end, "before": now - STUCK_AFTER}
+    with server_errors():
+        stuck = connection.execute(_STUCK, limits).fetchall()
+        behind = connection.execute(_BEHIND, limits).fetchall()
+    for bucket, asset, state, objects in stuck:
+        what = (
+            "an object that it was loaded from is gone: restore it, or load the slice with --force"
+            if state == "source gone"
+            else f"{state} for more than an hour, with {objects} objects: look at the last failed run of its range"
+        )
+        found.add("stuck", f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {what}")
+    unequal = table_differences(connection, day, unloaded=False)
+    for _, sentence in unequal:
+        found.add("unequal", sentence)
+    for asset, count, first, last in behind:
+        found.add(
+            "behind",
+            f"{asset}: {count} slices from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ} are not made since their ticks changed",
+            count,
+        )
+    if heal:
+        again = [bucket for bucket, _, state, _ in stuck if state != "source gone"]
+        with server_errors(), connection.transaction():
+            connection.execute(_ASK_AGAIN, (again,))
+            connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],))
+            if behind:
+                connection.execute(
+                    "UPDATE ingestion.due_slices SET due_since = now() WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s "
+                    "AND due_since < %(before)s",
+                    limits,
+                )
+        found.healed += len(again) + len(unequal) + sum(count for _, count, *_ in behind)
+
+
+def table_differences(connection: psycopg.Connection, window: Window, *, unloaded: bool = True) -> list[tuple[datetime, str]]:
+    """Slices of which the table holds other rows than the registry says, each with a sentence.
+
+    Args:
+        connection: to the store.
+        window: the slices to compare.
+        unloaded: also those of which something registered is not loaded.
+    """
+    with server_errors(), connection.transaction():
+        rows = connection.execute(_TABLE, {"start": window.start, "end": window.end, "unloaded": unloaded}).fetchall()
+    return [
+        (bucket, f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table")
+        for bucket, asset, state, loaded, ticks, _ in rows
+    ]
+
+
+def _days(connection: psycopg.Connection, zone: LandingZone, prefix: str, found: Differences) -> list[Window]:
+    """The days on which anything landed or is registered; what lies in no folder of a day is a stray."""
+    days, strays = zone.days(prefix)
+    for uri in strays:
+        found.add("stray", f"{uri} lies in no minute folder, so it is in no slice: move it to where its trades belong")
+    with server_errors():
+        # One probe of the index a day, however many objects there are.
+        rows = connection.execute(
+            """
+            WITH RECURSIVE folder (uri) AS (
+                SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= %(prefix)s AND uri < %(end)s
+                UNION ALL
+                SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(folder.uri, %(length)s) || '0' AND uri < %(end)s)
+                FROM folder WHERE folder.uri IS NOT NULL
+            )
+            SELECT substr(uri, %(from)s, 10) FROM folder WHERE uri IS NOT NULL
+            """,
+            {
+                "prefix": f"{zone.url}/{prefix}/", "end": f"{zone.url}/{prefix}0", "length": len(f"{zone.url}/{prefix}/") + 10,
+                "from": len(f"{zone.url}/{prefix}/") + 1,
+            },
+        ).fetchall()  # fmt: skip
+    for (text,) in rows:
+        try:
+            days.add(datetime.strptime(f"{text} +0000", "%Y/%m/%d %z"))
+        except ValueError:
+            continue
+    return [Window(day, day + DAY) for day in sorted(days)]
+
+
+def _registered_days(connection: psycopg.Connection) -> list[Window]:
+    with server_errors():
+        first, last = connection.execute(
+            "SELECT least((SELECT min(bucket_5m) FROM landing.raw_blobs_5m), (SELECT min(bucket_5m) FROM market_data.btc_ticks)), "
+            "greatest((SELECT max(bucket_5m) FROM landing.raw_blobs_5m), (SELECT max(bucket_5m) FROM market_data.btc_ticks))"
+        ).fetchone() or (None, None)
+    return list(Window(first, last + SLICE).days()) if first else []
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """A comparison that was made: when, of which slices (`start` None: all), problems by kind and in words, and how many were healed."""
+
+    at: datetime
+    start: datetime | None
+    end: datetime
+    problems: dict[str, int]
+    sentences: list[str]
+    healed: int
+
+
+def last_reconciliation(connection: psycopg.Connection) -> Reconciliation | None:
+    """The newest one."""
+    with server_errors():
+        row = connection.execute(
+            "SELECT reconciled_at, range_start, range_end, problems, sentences, healed FROM ops.reconciliations "
+            "ORDER BY reconciled_at DESC LIMIT 1"
+        ).fetchone()
+    return Reconciliation(*row) if row else None
