@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
 
-from btc_assets.database import identifier
+from btc_assets.database import identifier, server_errors
 
 
 def advance(cursor: psycopg.Cursor, table: str, symbols: Iterable[str]) -> None:
@@ -31,4 +32,14 @@ def advance(cursor: psycopg.Cursor, table: str, symbols: Iterable[str]) -> None:
                 "FROM ({}) AS newest WHERE source = %(source)s"
             ).format(newest),
             {"symbol": symbol, "source": source},
+        )
+
+
+def rewind(connection: psycopg.Connection, prefix: str, to: datetime) -> None:
+    """Move the position of a prefix of the landing zone back, so that what lands from the folder `to` on is looked for."""
+    with server_errors():
+        connection.execute(
+            "INSERT INTO ingestion.stream_offsets (source, last_ts) VALUES (%s, %s) ON CONFLICT (source) DO UPDATE "
+            "SET last_ts = least(stream_offsets.last_ts, excluded.last_ts), updated_at = now()",
+            (f"landing/{prefix}", to),
         )

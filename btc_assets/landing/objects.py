@@ -136,6 +136,26 @@ class LandingZone:
         """Every object below `prefix`, in the store's order."""
         return self._list(prefix, prefix)
 
+    def newest_minute(self, prefix: str) -> datetime | None:
+        """The newest minute folder that holds an object; found by walking down the folders, with a few LIST calls."""
+
+        def minutes(folder: str, depth: int) -> Iterator[str]:
+            if depth == 5:
+                yield folder
+                return
+            try:
+                inside = obstore.list_with_delimiter(self.store, folder)["common_prefixes"]
+            except (NotFoundError, FileNotFoundError):
+                return
+            except (BaseError, OSError) as error:
+                raise self._failure(f"Listing {self.url}/{folder}", error) from error
+            for name in sorted(inside, reverse=True):
+                if name.rpartition("/")[2].isdecimal():
+                    yield from minutes(name, depth + 1)
+
+        # A directory that objects were removed from stays behind, empty.
+        return next((obj.folder_time for folder in minutes(prefix, 0) for obj in self._list(prefix, folder) if obj.folder_time), None)
+
     def _list(self, prefix: str, folder: str, deep: bool = True) -> Iterator[LandedObject]:
         try:
             if deep:
