@@ -20,7 +20,7 @@ from rich.text import Text
 
 from btc_assets.errors import UserError
 from btc_assets.progress import Listener
-from btc_assets.slices import SLICE, Window, floor_day, floor_slice, parse_time
+from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice, parse_time
 
 if TYPE_CHECKING:
     import psycopg
@@ -531,12 +531,17 @@ def _window(start: str | None, end: str | None, default_start: datetime, default
 @click.option("--trades", type=click.Path(path_type=Path), help="Use the trades in this file instead of a generated day.")
 @click.option("--ticks", type=click.IntRange(min=1), default=500_000, show_default=True, help="Size of the generated day.")
 def demo(trades: Path | None, ticks: int) -> None:
-    """Land a day of trades, load it end to end and show what came out. Can be repeated."""
+    """Land a day of trades, load it end to end and show what came out. Can be repeated.
+
+    The generated day is the one before yesterday, so that what is played live on top (btc-assets land --live-from) is later.
+    """
     from btc_assets.ops.demo import prepare
 
     started = time.perf_counter()
     source = trades.resolve() if trades else None
-    name = f"demo_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}" if source else "demo"
+    day = floor_day(datetime.now(UTC)) - 2 * DAY
+    # Another day, or another number of trades, has other trade ids at the same times: it gets a store of its own.
+    name = f"demo_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}" if source else f"demo_{day:%Y%m%d}_{ticks}"
     config = prepare(name)
     if source:
         landed = _land_file(source, None, 15.0, 5000)
@@ -546,7 +551,7 @@ def demo(trades: Path | None, ticks: int) -> None:
                 highlight=False,
             )
     else:
-        landed = _land_generated(ticks)
+        landed = _land_generated(day, ticks)
     if landed.first_event_time is None or landed.last_event_time is None:
         raise UserError(f"{source} holds no valid trade: give a file with at least one.")
     window = Window.covering(landed.first_event_time, landed.last_event_time + timedelta(microseconds=1))
@@ -557,7 +562,7 @@ def demo(trades: Path | None, ticks: int) -> None:
     with _bar("loading", window):
         report = ingest(window)
     _print_report(report)
-    picture = config.home / f"{name}.png"
+    picture = config.home / (f"{name}.png" if source else "demo.png")
     _picture(picture, config.landing_feeds[0].label, window)
     out.print(f"Candles: {picture}", highlight=False)
     out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.", highlight=False)
@@ -565,7 +570,7 @@ def demo(trades: Path | None, ticks: int) -> None:
         sys.exit(2)
 
 
-def _land_generated(ticks: int) -> Landed:
+def _land_generated(day: datetime, ticks: int) -> Landed:
     from btc_assets.landing.generate import generate_day
     from btc_assets.landing.replay import Landed, land
     from btc_assets.resources import Landing
@@ -574,7 +579,7 @@ def _land_generated(ticks: int) -> Landed:
     feed = settings().landing_feeds[0]
     with _bar("landing", None) as advance:
         return land(
-            Landing().zone(), feed, generate_day(datetime(2024, 1, 10, tzinfo=UTC), ticks, symbol=feed.label), Landed(),
+            Landing().zone(), feed, generate_day(day, ticks, symbol=feed.label), Landed(),
             progress=lambda objects: advance("objects", objects, 0),
         )  # fmt: skip
 
@@ -631,14 +636,14 @@ def _bar(title: str, window: Window | None) -> Iterator[Listener]:
 def _live_line() -> Iterator[Callable[[Playing], None]]:
     """One line that says how a play goes; where the output is no terminal, a line every ten seconds."""
     told = float("-inf")
-    with Live(console=out, auto_refresh=False, vertical_overflow="crop") if out.is_terminal else nullcontext() as line:
+    with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as line:
 
         def tell(playing: Playing) -> None:
             nonlocal told
             if (now := time.monotonic()) - told >= (0.25 if line else 10):
                 told = now
                 if line:
-                    line.update(Text(str(playing)), refresh=True)
+                    line.update(Text(str(playing), no_wrap=True, overflow="ellipsis"), refresh=True)
                 else:
                     click.echo(str(playing))
 

@@ -166,15 +166,14 @@ class Playing:
         return (self.played_to - self.plan.start) / max(self.now - self.plan.began, US)
 
     def __str__(self) -> str:
+        pace = f"{self.speed:.0f}x" if self.speed >= 10 else f"{self.speed:.1f}x"
         if self.behind > timedelta(seconds=3):
-            pace = f"{self.speed:.0f}x, {self.behind.total_seconds():.0f} s behind: as fast as this machine can"
+            pace += f", {self.behind.total_seconds():.0f} s behind: as fast as this machine can"
         elif self.now - self.played_to < timedelta(seconds=1):
             pace = "in real time"
-        else:
-            pace = f"{self.speed:.3g}x"
         return (
-            f"event clock {self.played_to:%Y-%m-%d %H:%M:%S}, now {self.now:%H:%M:%S}, {pace}; "
-            f"{self.landed.objects:,} objects, {self.landed.ticks:,} ticks; slice {floor_slice(self.played_to):%H:%M}"
+            f"slice {floor_slice(self.played_to):%m-%d %H:%M}, {self.landed.objects:,} objects, {self.landed.ticks:,} ticks; "
+            f"event clock {self.played_to:%H:%M:%S}, now {self.now:%H:%M:%S}, {pace}"
         )
 
 

@@ -266,7 +266,7 @@ def test_who_is_too_slow_lands_as_fast_as_it_can_and_says_so() -> None:
 
 def test_how_it_goes_is_told_in_one_line() -> None:
     playing = Playing(planned(every(60, 1441), speed=60), NOW + MINUTE, Landed(240, 5_000), NOW - DAY + 84 * MINUTE)
-    assert str(playing) == "event clock 2024-04-30 10:54:12, now 09:31:12, 60x; 240 objects, 5,000 ticks; slice 10:50"
+    assert str(playing) == "slice 04-30 10:50, 240 objects, 5,000 ticks; event clock 10:54:12, now 09:31:12, 60x"
 
 
 def test_the_log_has_a_line_a_slice(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_file_is_played_from_the_command_line(store: StoreUnderTest, tmp_path:
     first, *told, last = result.output.splitlines()
     assert first.startswith(f"Playing 3,600 trades of {path} into {store.zone().url}/Binance/BTCUSDT from ")
     assert first.endswith(" at 7200x; it reaches the present after a second. It ends after 2 seconds. Ctrl-C ends it.")
-    assert told[0].startswith("event clock ")
+    assert told[0].startswith("slice ")
     assert last.startswith("Landed ")
     landed = [orjson.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert sum(line["ticks"] for line in landed) >= 3599
