@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from btc_assets.cli import main
 from btc_assets.errors import UserError
 from btc_assets.ingestion.offsets import rewind
-from btc_assets.landing.live import Playing, SliceLog, play
+from btc_assets.landing.live import Playing, SliceLog, WallClock, play
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.plan import Newest, Plan, newest_tick, plan, prepare, record, survey
 from btc_assets.landing.replay import Landed, encode_batch
@@ -251,6 +253,23 @@ def test_who_is_interrupted_lands_what_the_event_clock_has_reached() -> None:
     zone = played(every(10, 100), speed=10, end=NOW + 5.25 * SECOND)
     assert zone.batches() == [[1, 2], [3, 4], [5, 6]]
     assert zone.clock.now() == NOW + 5.25 * SECOND
+
+
+def test_ctrl_c_ends_a_play_at_once_and_cleanly() -> None:
+    zone, before = LandingZone(f"memory:///{uuid.uuid4().hex}"), signal.getsignal(signal.SIGINT)
+
+    def press(playing: Playing) -> None:
+        if playing.landed.objects >= 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with WallClock() as clock:
+        made = plan(survey("trades", lambda: iter([every(1, 3600)])), None, clock.now(), 600)
+        landed = play(zone, FEED, made, clock, tell=press)
+        assert clock.now() - made.began < 5 * SECOND
+        assert clock.wait(60)  # not a second longer
+    assert 3 <= landed.objects < 100
+    assert (landed.objects - 1) * 15 < landed.ticks <= landed.objects * 15
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_who_is_too_slow_lands_as_fast_as_it_can_and_says_so() -> None:
