@@ -332,6 +332,7 @@ def land(
         if landed.objects
         else "Nothing was landed.",
         highlight=False,
+        soft_wrap=True,
     )
     if landed.rejected_rows:
         for reason in landed.rejected:

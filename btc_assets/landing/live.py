@@ -162,8 +162,9 @@ class Playing:
 
     @property
     def speed(self) -> float:
-        """What was reached since the beginning."""
-        return (self.played_to - self.plan.start) / max(self.now - self.plan.began, US)
+        """What was reached since the beginning; in the first second, what is meant to be."""
+        taken = self.now - self.plan.began
+        return (self.played_to - self.plan.start) / taken if taken > timedelta(seconds=1) else self.plan.speed
 
     def __str__(self) -> str:
         pace = f"{self.speed:.0f}x" if self.speed >= 10 else f"{self.speed:.1f}x"
