@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test bench bench-timescale lint lock clean
+.PHONY: demo dev test bench bench-timescale bench-live lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -19,6 +19,9 @@ bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 
 bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that BTC_ASSETS_TEST_DSN names.
 	$(BIN)/python benchmarks/bench_timescale.py $(ARGS)
+
+bench-live: $(VENV)/ready-dev  ## From the end of a slice to its candles, with trades played into a store of its own.
+	$(BIN)/python benchmarks/bench_live.py $(ARGS)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

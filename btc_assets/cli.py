@@ -6,23 +6,26 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from btc_assets.errors import UserError
 from btc_assets.progress import Listener
-from btc_assets.slices import SLICE, Window, floor_day, floor_slice, parse_time
+from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice, parse_time
 
 if TYPE_CHECKING:
     import psycopg
 
+    from btc_assets.landing.live import Playing
     from btc_assets.landing.replay import Landed
     from btc_assets.ops.ingest import IngestReport
 
@@ -284,8 +287,8 @@ def ops_run(policy: str) -> None:
 # ---- land, load
 
 
-@main.command(epilog=_example("btc-assets land trades.csv.gz --symbol BTCUSDT"))
-@click.argument("file", type=click.Path(path_type=Path))
+@main.command(epilog=_example("btc-assets land trades.csv.gz --symbol BTCUSDT\n  btc-assets land --live-from generated --speed 60"))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--symbol", help="Label of the feed that the trades belong to; needed where there are several.")
 @click.option(
     "--batch-seconds",
@@ -295,22 +298,77 @@ def ops_run(policy: str) -> None:
     help="Event time a batch spans at most.",
 )
 @click.option("--batch-rows", type=click.IntRange(min=1), default=5000, show_default=True, help="Trades a batch holds at most.")
-def land(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> None:
+@click.option(
+    "--live-from",
+    "live",
+    metavar="FILE",
+    help="Play this file (or `generated`, a generated day) as if its trades were made now; with --speed, on the way to now.",
+)
+@click.option("--speed", type=click.FloatRange(min=1), default=1.0, show_default=True, help="How much faster than real time to play.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="End the play after so many minutes.")
+@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Write a JSON line for each slice that was played.")
+def land(
+    file: Path | None, symbol: str | None, batch_seconds: float, batch_rows: int, live: str | None, speed: float, minutes: float | None,
+    log: Path | None,
+) -> None:  # fmt: skip
     """Land a trades FILE (CSV, JSON lines, Parquet; plain, gzipped or zipped) as collector-style Parquet batches.
 
     The columns may be the collector's, the exchange's messages or its dumps. Landing a file twice changes nothing.
+
+    With --live-from, the file's trades get new times, which begin where the store ends or as long ago as it takes to reach
+    the present, and land when a collector would have landed them. Their ids follow on from the store's.
     """
-    landed = _land_file(file, symbol, batch_seconds, batch_rows)
+    if (file is None) == (live is None):
+        raise UserError("Name one file of trades: FILE to land it at once, or --live-from FILE to play it.")
+    if live is not None:
+        landed = _play(live, symbol, batch_seconds, batch_rows, speed, minutes, log)
+    elif speed != 1 or minutes or log:
+        raise UserError("--speed, --minutes and --log are for a play: name its file with --live-from.")
+    else:
+        assert file is not None
+        landed = _land_file(file, symbol, batch_seconds, batch_rows)
     out.print(
-        f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}.",
+        f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}."
+        if landed.objects
+        else "Nothing was landed.",
         highlight=False,
+        soft_wrap=True,
     )
     if landed.rejected_rows:
         for reason in landed.rejected:
             click.echo(f"  {reason}", err=True)
         raise UserError(
-            f"{landed.rejected_rows} rows of {file} were not landed because they are no valid trades (the first are listed above): correct the file."
+            f"{landed.rejected_rows} rows of {file or live} were not landed because they are no valid trades "
+            "(the first are listed above): correct the file."
         )
+
+
+def _play(
+    source: str, symbol: str | None, batch_seconds: float, batch_rows: int, speed: float, minutes: float | None, log: Path | None
+) -> Landed:
+    from btc_assets.database import connect
+    from btc_assets.landing.live import SliceLog, WallClock, play
+    from btc_assets.landing.plan import prepare, record
+    from btc_assets.landing.replay import feed_named
+    from btc_assets.resources import Landing
+    from btc_assets.settings import settings
+
+    feed, zone = feed_named(settings().landing_feeds, symbol), Landing().zone()
+    with out.status("reading the trades"):
+        recording = record(source, feed)
+    _migrated()
+    with ExitStack() as stack:
+        connection = stack.enter_context(connect(autocommit=True))
+        slices = stack.enter_context(SliceLog(log)) if log else None
+        clock = stack.enter_context(WallClock())
+        plan = prepare(connection, zone, feed, recording, clock.now(), speed, not_before=settings().first_slice)
+        out.print(plan.describe(f"{zone.url}/{feed.prefix}", minutes), highlight=False, soft_wrap=True)
+        landed = play(
+            zone, feed, plan, clock, batch_seconds=batch_seconds, batch_rows=batch_rows, minutes=minutes, log=slices,
+            tell=stack.enter_context(_live_line()),
+        )  # fmt: skip
+    landed.rejected, landed.rejected_rows = recording.rejected, recording.rejected_rows
+    return landed
 
 
 def _land_file(file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> Landed:
@@ -474,12 +532,17 @@ def _window(start: str | None, end: str | None, default_start: datetime, default
 @click.option("--trades", type=click.Path(path_type=Path), help="Use the trades in this file instead of a generated day.")
 @click.option("--ticks", type=click.IntRange(min=1), default=500_000, show_default=True, help="Size of the generated day.")
 def demo(trades: Path | None, ticks: int) -> None:
-    """Land a day of trades, load it end to end and show what came out. Can be repeated."""
+    """Land a day of trades, load it end to end and show what came out. Can be repeated.
+
+    The generated day is the one before yesterday, so that what is played live on top (btc-assets land --live-from) is later.
+    """
     from btc_assets.ops.demo import prepare
 
     started = time.perf_counter()
     source = trades.resolve() if trades else None
-    name = f"demo_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}" if source else "demo"
+    day = floor_day(datetime.now(UTC)) - 2 * DAY
+    # Another day, or another number of trades, has other trade ids at the same times: it gets a store of its own.
+    name = f"demo_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}" if source else f"demo_{day:%Y%m%d}_{ticks}"
     config = prepare(name)
     if source:
         landed = _land_file(source, None, 15.0, 5000)
@@ -489,7 +552,7 @@ def demo(trades: Path | None, ticks: int) -> None:
                 highlight=False,
             )
     else:
-        landed = _land_generated(ticks)
+        landed = _land_generated(day, ticks)
     if landed.first_event_time is None or landed.last_event_time is None:
         raise UserError(f"{source} holds no valid trade: give a file with at least one.")
     window = Window.covering(landed.first_event_time, landed.last_event_time + timedelta(microseconds=1))
@@ -500,7 +563,7 @@ def demo(trades: Path | None, ticks: int) -> None:
     with _bar("loading", window):
         report = ingest(window)
     _print_report(report)
-    picture = config.home / f"{name}.png"
+    picture = config.home / (f"{name}.png" if source else "demo.png")
     _picture(picture, config.landing_feeds[0].label, window)
     out.print(f"Candles: {picture}", highlight=False)
     out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.", highlight=False)
@@ -508,7 +571,7 @@ def demo(trades: Path | None, ticks: int) -> None:
         sys.exit(2)
 
 
-def _land_generated(ticks: int) -> Landed:
+def _land_generated(day: datetime, ticks: int) -> Landed:
     from btc_assets.landing.generate import generate_day
     from btc_assets.landing.replay import Landed, land
     from btc_assets.resources import Landing
@@ -517,7 +580,7 @@ def _land_generated(ticks: int) -> Landed:
     feed = settings().landing_feeds[0]
     with _bar("landing", None) as advance:
         return land(
-            Landing().zone(), feed, generate_day(datetime(2024, 1, 10, tzinfo=UTC), ticks, symbol=feed.label), Landed(),
+            Landing().zone(), feed, generate_day(day, ticks, symbol=feed.label), Landed(),
             progress=lambda objects: advance("objects", objects, 0),
         )  # fmt: skip
 
@@ -568,6 +631,24 @@ def _bar(title: str, window: Window | None) -> Iterator[Listener]:
         for task in bar.tasks:
             if task.total is None:
                 bar.update(task.id, total=task.completed)
+
+
+@contextmanager
+def _live_line() -> Iterator[Callable[[Playing], None]]:
+    """One line that says how a play goes; where the output is no terminal, a line every ten seconds."""
+    told = float("-inf")
+    with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as line:
+
+        def tell(playing: Playing) -> None:
+            nonlocal told
+            if (now := time.monotonic()) - told >= (0.25 if line else 10):
+                told = now
+                if line:
+                    line.update(Text(str(playing), no_wrap=True, overflow="ellipsis"), refresh=True)
+                else:
+                    click.echo(str(playing))
+
+        yield tell
 
 
 if __name__ == "__main__":

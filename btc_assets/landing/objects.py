@@ -167,26 +167,43 @@ class LandingZone:
 
     def days(self, prefix: str) -> tuple[set[datetime], list[str]]:
         """The days that have folders below `prefix`, and the URIs of objects that lie in none of them."""
-        level: list[str] = [prefix]
+        level, days = [prefix], set()
         strays: list[str] = []
         for _ in range(3):  # years, months, days
-            below: list[str] = []
-            for folder in level:
-                try:
-                    listed = obstore.list_with_delimiter(self.store, folder)
-                except (BaseError, OSError) as error:
-                    raise self._failure(f"Listing {self.url}/{folder}", error) from error
-                below += listed["common_prefixes"]
-                strays += [obj.uri for meta in listed["objects"] if (obj := self._landed(meta, prefix))]
-            level = below
-        days = set()
+            inside = [self._inside(folder, prefix) for folder in level]
+            strays += [obj.uri for _, objects in inside for obj in objects]
+            level = [folder for folders, _ in inside for folder in folders]
         for folder in level:
-            day = folder_time(prefix, f"{folder.rstrip('/')}/x")
-            if day is None:
-                strays += [obj.uri for obj in self._list(prefix, folder)]
-            else:
+            if day := folder_time(prefix, f"{folder}/x"):
                 days.add(day)
+            else:
+                strays += [obj.uri for obj in self._list(prefix, folder)]
         return days, strays
+
+    def newest_minute(self, prefix: str) -> datetime | None:
+        """The newest minute folder that holds an object; found by walking down the folders, with a few LIST calls."""
+
+        def minutes(folder: str, depth: int) -> Iterator[str]:
+            if depth == 5:
+                yield folder
+                return
+            for name in sorted(self._inside(folder, prefix)[0], reverse=True):
+                if name.rpartition("/")[2].isdecimal():
+                    yield from minutes(name, depth + 1)
+
+        # A directory that objects were removed from stays behind, empty.
+        return next((obj.folder_time for folder in minutes(prefix, 0) for obj in self._list(prefix, folder) if obj.folder_time), None)
+
+    def _inside(self, folder: str, prefix: str) -> tuple[list[str], list[LandedObject]]:
+        """The folders and the objects that lie directly in a folder."""
+        try:
+            listed = obstore.list_with_delimiter(self.store, folder)
+        except (NotFoundError, FileNotFoundError):
+            return [], []
+        except (BaseError, OSError) as error:
+            raise self._failure(f"Listing {self.url}/{folder}", error) from error
+        objects = [obj for meta in listed["objects"] if (obj := self._landed(meta, prefix))]
+        return [name.rstrip("/") for name in listed["common_prefixes"]], objects
 
     def _list(self, prefix: str, folder: str, deep: bool = True) -> Iterator[LandedObject]:
         try:

@@ -89,7 +89,7 @@ def land(
     """
     with ThreadPoolExecutor(max_workers=min(zone.concurrency, 8)) as pool:
         for batches in _bunches(_batches(tables, batch_seconds, batch_rows), 64):
-            objects = list(_encode(batches, feed))
+            objects = list(encode_batches(batches, feed))
             list(pool.map(zone.put, *zip(*objects, strict=True)))
             landed.objects += len(objects)
             landed.bytes += sum(len(data) for _, data in objects)
@@ -137,10 +137,11 @@ def encode_batch(ticks: pa.Table, feed: Feed) -> tuple[str, bytes]:
 
     Times are ISO-8601 text with and without a fraction, prices and quantities float64, as the collector writes them.
     """
-    return next(_encode([ticks], feed))
+    return next(encode_batches([ticks], feed))
 
 
-def _encode(batches: Sequence[pa.Table], feed: Feed) -> Iterator[tuple[str, bytes]]:
+def encode_batches(batches: Sequence[pa.Table], feed: Feed, opened: Sequence[datetime] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Many collector objects, each as `encode_batch` makes it; `opened` is when each was opened, else with its first trade."""
     # Columns are converted for many batches at once: with some hundred trades in a batch, calls cost more than rows.
     ticks = pa.concat_tables(batches)
     rows = pa.table(
@@ -158,7 +159,7 @@ def _encode(batches: Sequence[pa.Table], feed: Feed) -> Iterator[tuple[str, byte
     )
     identity = np.column_stack([int64(ticks["event_time"]), ticks["trade_id"].to_numpy()])
     start = 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
         of_batch = rows.slice(start, len(batch))
         buffer = io.BytesIO()
         # Without dictionaries, statistics and Arrow's own schema, which cost more time and room than they save here.
@@ -172,8 +173,8 @@ def _encode(batches: Sequence[pa.Table], feed: Feed) -> Iterator[tuple[str, byte
         )
         name = hashlib.md5(feed.symbol.encode(), usedforsecurity=False)
         name.update(identity[start : start + len(batch)].tobytes())
-        opened = EPOCH + timedelta(microseconds=int(identity[start, 0]))
-        yield f"{folder_path(feed.prefix, opened)}/batch-{name.hexdigest()}.parquet", buffer.getvalue()
+        at = opened[number] if opened else EPOCH + timedelta(microseconds=int(identity[start, 0]))
+        yield f"{folder_path(feed.prefix, at)}/batch-{name.hexdigest()}.parquet", buffer.getvalue()
         start += len(batch)
 
 

@@ -17,8 +17,8 @@ from btc_assets.slices import KEY_FORMAT
 def prepare(name: str, start: datetime | None = None) -> Settings:
     """Point this process, and every later one without a `.env`, at the demo `name`.
 
-    A demo has an embedded database and a landing directory of its own, so that demos of several files keep apart and
-    nothing of the user's is touched.
+    A demo has an embedded database and a landing directory of its own, so that demos of several files or days keep apart
+    and nothing of the user's is touched.
 
     Args:
         name: of the database and the directory.
@@ -27,7 +27,7 @@ def prepare(name: str, start: datetime | None = None) -> Settings:
     home = settings().home
     landing = home / f"landing_{name}"
     landing.mkdir(parents=True, exist_ok=True)
-    values = {"DATABASE": name, "LANDING_URL": landing.as_uri(), "TICKS_DROP_AFTER_DAYS": "never"}  # the demo's day is an old one
+    values = {"DATABASE": name, "LANDING_URL": landing.as_uri(), "TICKS_DROP_AFTER_DAYS": "never"}  # the file may be an old one
     if start is not None:
         values["PARTITIONS_START"] = start.strftime(KEY_FORMAT)
         lines = [f"{PREFIX}{key}={value}\n" for key, value in values.items()]

@@ -437,6 +437,14 @@ def test_one_boto3_client_serves_all_threads(s3: Bucket, monkeypatch: pytest.Mon
 # ---- faults
 
 
+def test_the_newest_minute_is_the_last_one_that_holds_an_object(zone: LandingZone) -> None:
+    assert zone.newest_minute("A/B") is None
+    for path in ("2023/12/31/23/59/a", "2024/01/09/10/05/b", "2024/01/09/09/58/c", "2024/01/09/notes/d", "2024/01/10/e"):
+        zone.put(f"A/B/{path}", b"x")
+    zone.put("A/BC/2025/01/01/00/00/f", b"x")
+    assert zone.newest_minute("A/B") == parse_time("2024-01-09T10:05Z")
+
+
 @pytest.fixture
 def proxy(s3: Bucket) -> Iterator[FaultProxy]:
     with FaultProxy(s3.server.endpoint) as proxy:
