@@ -2,10 +2,12 @@
 
 import dagster as dg
 
+from btc_assets.metadata import column_schema
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import declared
 from btc_assets.resources import Store, plain_failures
 from btc_assets.settings import settings
+from btc_assets.tables import read_columns
 
 
 class PolicyConfig(dg.Config):
@@ -39,8 +41,18 @@ def retention_jobs(context: dg.AssetExecutionContext, config: PolicyConfig, stor
         ran = jobs.run_due(connection)
         statuses = jobs.read(connection, policies)
         jobs.record(connection, statuses)
+        rows = connection.execute("SELECT FROM ops.retention_jobs").fetchall()
+        columns = read_columns(connection, "ops.retention_jobs")
     for change in changes:
         context.log.info(change)
     lines = [f"| {s.job_name} | {s.state} | {s.last_result or ''} | {s.drift} |" for s in statuses]
     table = "\n".join(["| policy | state | last result | drift |", "|---|---|---|---|", *lines])
-    return dg.MaterializeResult(metadata={"changed": len(changes), "ran": ", ".join(ran) or "none", "policies": dg.MetadataValue.md(table)})
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(rows),
+            **column_schema(columns),
+            "changed": len(changes),
+            "ran": ", ".join(ran) or "none",
+            "policies": dg.MetadataValue.md(table),
+        }
+    )
