@@ -32,6 +32,7 @@ from btc_assets.database import identifier, server_errors
 from btc_assets.errors import TransientError, UserError
 from btc_assets.market_data.ticks import int64
 from btc_assets.slices import SLICE, Window, slice_number
+from btc_assets.tables import Column, read_columns
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +85,9 @@ class Replacements(ABC):
         """Rows of the committed slices that have any, where they are counted."""
         return {}
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its name and PostgreSQL type, such as `bigint` or `vector`."""
-
-    name: str
-    type: str
-    required: bool
+    def pictures(self, connection: psycopg.Connection) -> dict[str, str]:
+        """SVG drawings of the committed parts, each under its name."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -111,19 +107,15 @@ class Target:
             UserError: it does not exist or has no such slice column.
         """
         with connection.transaction():
-            rows = connection.execute(
-                "SELECT attname, format_type(atttypid, NULL), attnotnull AND NOT atthasdef FROM pg_attribute "
-                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
-                (table,),
-            ).fetchall()
+            columns = tuple(column for column in read_columns(connection, table) if not column.generated)
             key = connection.execute(
                 "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
                 "WHERE indrelid = to_regclass(%s) AND indisprimary",
                 (table,),
             ).fetchall()
-        if not rows:
+        if not columns:
             raise UserError(f"The table {table} does not exist: run btc-assets db migrate.")
-        target = cls(table, tuple(Column(*row) for row in rows), slice_column, tuple(name for (name,) in key))
+        target = cls(table, columns, slice_column, tuple(name for (name,) in key))
         if slice_column not in {column.name for column in target.columns}:
             raise UserError(f"The table {table} has no column {slice_column}: name its slice column in the asset's metadata.")
         return target

@@ -10,12 +10,11 @@ from psycopg import sql
 
 from btc_assets.copy import ArrowReplacements, Replacements, Target, replace_all
 from btc_assets.database import dsn, identifier, where
-from btc_assets.resources import Store, plain_failures
+from btc_assets.failures import plain_failures
+from btc_assets.metadata import add_once, add_slice_rows, column_schema, pictures
+from btc_assets.resources import Store
 from btc_assets.settings import settings
-from btc_assets.slices import KEY_FORMAT, Window
-
-# Dagster's cost of metadata for a single partition grows with the square of the range: 30 ms for these, 2 s for a day.
-_SLICES_SHOWN = 36
+from btc_assets.slices import Window
 
 
 class CopyIOManager(dg.ConfigurableIOManager):
@@ -24,6 +23,8 @@ class CopyIOManager(dg.ConfigurableIOManager):
     The asset's output is a `pyarrow.Table`, a `RecordBatchReader`, or any iterable of `RecordBatch`es in order of
     slices, or `Replacements` where more must change in the same transaction than the rows. The slices of
     the run are replaced; each commit holds about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices.
+
+    The schema of the table and what the replacements draw are shown with the last slice of the run only.
 
     Metadata of the asset: `table` (default: the asset key joined by a dot) and `slice_column` (default `bucket_5m`).
     """
@@ -43,23 +44,15 @@ class CopyIOManager(dg.ConfigurableIOManager):
             )
             rows = replace_all(connection, target, replacements)
             seconds = time.perf_counter() - started
-            if len(window) <= _SLICES_SHOWN:
-                counts = replacements.slice_rows()
-                for bucket in window.slices() if counts else ():
-                    context.step_context.add_asset_metadata(
-                        {"dagster/partition_row_count": counts.get(bucket, 0)}, context.asset_key, bucket.strftime(KEY_FORMAT)
-                    )
+            if counts := replacements.slice_rows():
+                add_slice_rows(context.step_context, context.asset_key, window, counts)
+            large = column_schema(target.columns) | pictures(replacements.pictures(connection))
+            add_once(context.step_context, context.asset_key, window, large)
             context.add_output_metadata(
                 {
                     "dagster/row_count": rows,
                     "dagster/table_name": target.table,
                     "dagster/uri": f"postgresql://{where(connection.info.dsn)}#{target.table}",
-                    "dagster/column_schema": dg.TableSchema(
-                        columns=[
-                            dg.TableColumn(c.name, c.type, constraints=dg.TableColumnConstraints(nullable=not c.required))
-                            for c in target.columns
-                        ]
-                    ),
                     "seconds": round(seconds, 3),
                     "rows_per_second": round(rows / seconds) if seconds else 0,
                     **replacements.metadata(),

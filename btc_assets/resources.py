@@ -1,14 +1,11 @@
 """Dagster resources: the store and the landing zone, as the settings of the process name them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import psycopg
 
 from btc_assets.database import connect
-from btc_assets.errors import UserError
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.spool import Spool
 from btc_assets.settings import settings
@@ -59,12 +56,3 @@ class EventsQueue(dg.ConfigurableResource[None]):
 
         config = settings()
         return boto3.Session().client("sqs", region_name=config.s3_region or boto3.Session().region_name or "us-east-1")
-
-
-@contextmanager
-def plain_failures() -> Iterator[None]:
-    """Show a `UserError` in Dagster as its one sentence, without retries: what a person must mend does not pass by itself."""
-    try:
-        yield
-    except UserError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -12,7 +12,10 @@ import dagster as dg
 import pytest
 
 from btc_assets.definitions import defs
+from btc_assets.failures import impatient
+from btc_assets.ops.assets import retention_jobs
 from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, five_minutes
+from btc_assets.resources import Store
 from btc_assets.settings import settings
 from btc_assets.slices import KEY_FORMAT, SLICE, Window
 from btc_assets_tests.conftest import StoreUnderTest
@@ -23,7 +26,7 @@ TICKS = dg.AssetKey(["market_data", "btc_ticks"])
 
 def run(window: Window, *, run_config: dict[str, object] | None = None) -> dg.ExecuteInProcessResult:
     tags = {RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)}
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.ephemeral() as instance, impatient():
         return defs.resolve_job_def("ingest").execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False)
 
 
@@ -48,7 +51,7 @@ def test_a_range_is_one_run_with_ticks_candles_and_checks(store: StoreUnderTest)
     assert store.rows("SELECT count(*), sum(trade_count) FROM market_data.candles_1m") == [(60, 3600)]
     events = result.asset_materializations_for_node("market_data__btc_ticks")
     assert len(events) == 12
-    metadata = events[0].metadata
+    metadata = events[-1].metadata
     shown = {
         name: metadata[name].value
         for name in ("dagster/row_count", "objects", "rejected_rows", "duplicates_removed", "first_trade_id", "last_trade_id")
@@ -64,6 +67,47 @@ def test_each_slice_of_a_range_shows_its_own_number_of_rows(store: StoreUnderTes
     events = {event.partition: event for event in run(HOUR).asset_materializations_for_node("market_data__btc_ticks")}
     counts = [events[start.strftime(KEY_FORMAT)].metadata["dagster/partition_row_count"].value for start in list(HOUR.slices())[:3]]
     assert counts == [300, 150, 0]
+
+
+def test_every_asset_shows_its_rows_its_table_and_what_the_columns_mean(store: StoreUnderTest) -> None:
+    store.land(every(1, 3600))
+    result = run(HOUR)
+    with dg.DagsterInstance.ephemeral() as instance:
+        policies = dg.materialize([retention_jobs], resources={"store": Store()}, instance=instance)
+    shown = {event.asset_key.path[-1]: event.materialization.metadata for event in _materializations(result) + _materializations(policies)}
+    assert {name: metadata["dagster/row_count"].value for name, metadata in shown.items()} == {
+        "raw_blobs_5m": 240, "btc_ticks": 3600, "candles_1s": 3600, "candles_30s": 120, "candles_1m": 60, "candles_5m": 12,
+        "candles_1h": 1, "candles_1d": 0, "retention_jobs": 0,
+    }  # fmt: skip
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.metadata["dagster/table_name"] == ".".join(spec.key.path)
+        columns = shown[spec.key.path[-1]]["dagster/column_schema"].value.columns
+        assert columns and all(column.type and column.description for column in columns)
+    price, buyer = (
+        next(c for c in shown["btc_ticks"]["dagster/column_schema"].value.columns if c.name == name) for name in ("price", "buyer_order_id")
+    )
+    assert (price.type, price.description, price.constraints.nullable) == ("numeric", "Price in quote currency (USDT)", False)
+    assert (buyer.type, buyer.constraints.nullable) == ("bigint", True)
+
+
+def test_pictures_and_column_schemas_are_stored_once_a_run_with_its_last_slice(store: StoreUnderTest) -> None:
+    store.land(every(1, 3600))
+    result = run(HOUR)
+    drawn = {}
+    for event in _materializations(result):
+        names = [name for name, value in event.materialization.metadata.items() if "data:image/svg+xml" in str(value.value)]
+        assert ("dagster/column_schema" in event.materialization.metadata) == (event.partition == "2024-01-10T12:55Z")
+        if names:
+            assert event.partition == "2024-01-10T12:55Z"
+            drawn[event.asset_key.path[-1]] = names
+    # 3,600 candles of a second are too many to be seen, and one of an hour is no picture.
+    assert drawn == {
+        "btc_ticks": ["volume BTCUSDT"], "candles_30s": ["candles BTCUSDT"], "candles_1m": ["candles BTCUSDT"], "candles_5m": ["candles BTCUSDT"],
+    }  # fmt: skip
+
+
+def _materializations(result: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent]:
+    return [event for event in result.all_events if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION]
 
 
 def test_all_five_minute_assets_share_one_partitions_definition_and_run_as_ranges() -> None:

@@ -5,10 +5,15 @@ import time
 import dagster as dg
 
 from btc_assets import progress
+from btc_assets.failures import plain_failures
 from btc_assets.landing.registry import register_window
+from btc_assets.metadata import add_once, add_slice_rows, column_schema
 from btc_assets.partitions import backfill_policy, five_minutes, run_window
-from btc_assets.resources import Landing, Store, plain_failures
+from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
+from btc_assets.tables import count_rows, read_columns
+
+_TABLE = "landing.raw_blobs_5m"
 
 
 class RegisterConfig(dg.Config):
@@ -28,10 +33,11 @@ class RegisterConfig(dg.Config):
         "Which objects of the landing zone cover each slice. Lists the folders of its slices, reads every object once, verifies "
         "it and registers it under each slice that it covers; what cannot be read is marked rejected, with the reason."
     ),
-    metadata={"dagster/table_name": "landing.raw_blobs_5m"},
+    metadata={"dagster/table_name": _TABLE},
 )
 def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
     started = time.perf_counter()
+    window = run_window(context)
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
         zone = landing.zone()
@@ -39,16 +45,20 @@ def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, stor
             connection,
             zone,
             settings().landing_feeds,
-            run_window(context),
+            window,
             margin=settings().landing_margin,
             reread=config.reread,
             spool=landing.spool,
             progress=lambda done, total: progress.report("objects", done, total),
         )
+        rows = count_rows(connection, _TABLE, window)
+        add_slice_rows(context, context.asset_key, window, rows)
+        add_once(context, context.asset_key, window, column_schema(read_columns(connection, _TABLE)))
     for rejection in result.rejections:
         context.log.warning(f"rejected {rejection}")
     return dg.MaterializeResult(
         metadata={
+            "dagster/row_count": sum(rows.values()),
             "objects_listed": result.listed,
             "objects_read": result.read,
             "objects_registered": result.registered,

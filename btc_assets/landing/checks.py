@@ -4,7 +4,8 @@ import dagster as dg
 
 from btc_assets.checks import check_result, check_window
 from btc_assets.database import server_errors
-from btc_assets.resources import Store, plain_failures
+from btc_assets.failures import plain_failures
+from btc_assets.resources import Store
 
 _ASSET = dg.AssetKey(["landing", "raw_blobs_5m"])
 

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from btc_assets.automation import Automation
+from btc_assets.failures import plain_failures
 from btc_assets.jobs import ingest, ingest_history
 from btc_assets.landing.arrivals import look, next_close, waiting
 from btc_assets.landing.events import receive
 from btc_assets.partitions import history
-from btc_assets.resources import EventsQueue, Landing, Store, plain_failures
+from btc_assets.resources import EventsQueue, Landing, Store
 from btc_assets.settings import settings
 
 _INTERVAL_SECONDS = 10

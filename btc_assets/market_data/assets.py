@@ -3,13 +3,20 @@
 import time
 
 import dagster as dg
+import psycopg
 
 from btc_assets import progress
+from btc_assets.failures import plain_failures
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import TickLoad
+from btc_assets.market_data.pictures import draw_candles
+from btc_assets.market_data.ticks import TABLE
+from btc_assets.metadata import add_once, add_slice_rows, column_schema, pictures
 from btc_assets.partitions import backfill_policy, five_minutes, run_window
-from btc_assets.resources import Landing, Store, plain_failures
+from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
+from btc_assets.slices import Window
+from btc_assets.tables import count_rows, read_columns
 
 
 class LoadConfig(dg.Config):
@@ -28,6 +35,7 @@ class LoadConfig(dg.Config):
     partitions_def=five_minutes,
     backfill_policy=backfill_policy,
     io_manager_key="copy_io_manager",
+    metadata={"dagster/table_name": TABLE},
     kinds={"postgres"},
     owners=["team:data-engineering"],
     description="Trades as the exchange reported them: exactly the de-duplicated rows of the objects that are registered for each slice.",
@@ -49,10 +57,18 @@ def btc_ticks(context: dg.AssetExecutionContext, config: LoadConfig, store: Stor
 
 
 _INTERVALS = candles.enabled(settings())
+_CANDLES_DRAWN = range(2, 401)  # an interval that is finer or coarser shows nothing in a picture of the window
+
+
+def _candle_pictures(connection: psycopg.Connection, interval: str, window: Window) -> dict[str, str]:
+    if (window.end - window.start) // candles.WIDTHS[interval] not in _CANDLES_DRAWN:
+        return {}
+    rows = {feed.label: candles.read(connection, interval, feed.label, window) for feed in settings().landing_feeds}
+    return {f"candles {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
 
 
 def _candle_asset(interval: str) -> dg.AssetsDefinition:
-    below = candles.below(interval)
+    below, table = candles.below(interval), f"market_data.candles_{interval}"
 
     @dg.asset(
         name=f"candles_{interval}",
@@ -66,7 +82,7 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         description=(
             f"Candles of {interval} by trade time, as the exchange defines them, made of {f'candles of {below}' if below else 'ticks'}."
         ),
-        metadata={"dagster/table_name": f"market_data.candles_{interval}"},
+        metadata={"dagster/table_name": table},
     )
     def candle_asset(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
         window = run_window(context)
@@ -74,8 +90,15 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         with plain_failures(), store.connect() as connection:
             connection.autocommit = True
             made = candles.refresh(connection, interval, window)
+            seconds = time.perf_counter() - started
             progress.report("candles", list(_INTERVALS).index(interval) + 1, len(_INTERVALS))
-        return dg.MaterializeResult(metadata={"partial_candles": made, "seconds": round(time.perf_counter() - started, 3)})
+            rows = count_rows(connection, table, window, time_column="bucket")
+            add_slice_rows(context, context.asset_key, window, rows)
+            large = column_schema(read_columns(connection, table)) | pictures(_candle_pictures(connection, interval, window))
+            add_once(context, context.asset_key, window, large)
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": sum(rows.values()), "partial_candles": made, "seconds": round(seconds, 3)}
+        )
 
     return candle_asset
 

@@ -119,17 +119,6 @@ def outdated(connection: psycopg.Connection, window: Window) -> list[str]:
     return [sentence for (sentence,) in rows if sentence]
 
 
-def count(connection: psycopg.Connection, interval: str, window: Window) -> int:
-    """How many candles start in `window`."""
-    with server_errors(), connection.transaction():
-        row = connection.execute(
-            f"SELECT count(*) FROM market_data.candles_{interval} WHERE bucket >= %s AND bucket < %s",  # noqa: S608  # our own constant
-            (window.start, window.end),
-        ).fetchone()
-    assert row is not None
-    return row[0]
-
-
 def read(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[Any, ...]]:
     """The candles of a symbol that start in `window`, as rows of `COLUMNS`, ascending."""
     with server_errors(), connection.transaction():

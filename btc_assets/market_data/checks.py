@@ -4,9 +4,10 @@ import dagster as dg
 
 from btc_assets.checks import check_result, check_window
 from btc_assets.database import server_errors
+from btc_assets.failures import plain_failures
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.resources import Store, plain_failures
+from btc_assets.resources import Store
 from btc_assets.settings import settings
 
 _TICKS = dg.AssetKey(["market_data", "btc_ticks"])

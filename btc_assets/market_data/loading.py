@@ -26,6 +26,8 @@ from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, O
 from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
 from btc_assets.landing.registry import mark_gone, register_group
 from btc_assets.landing.spool import Spool
+from btc_assets.market_data.continuity import read_gaps
+from btc_assets.market_data.pictures import VolumeStrips
 from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.slices import EPOCH, SLICE, Window
 
@@ -173,6 +175,7 @@ class TickLoad(Replacements):
         self.commit_rows, self.followers, self.force = commit_rows, followers, force
         self.refused: dict[datetime, str] = {}
         self.result = LoadResult()
+        self._strips = VolumeStrips(window, [feed.label for feed in feeds])
         self._large: dict[tuple[str, str], SlicedObject] = {}
 
     def __enter__(self) -> TickLoad:
@@ -342,6 +345,7 @@ class TickLoad(Replacements):
             buckets, counts = np.unique(int64(rows["bucket_5m"]), return_counts=True)
             for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
                 result.slice_rows[EPOCH + bucket * _MICROSECOND] = count
+            self._strips.add(rows)
         self._progress(result.slices)
 
     def metadata(self) -> dict[str, Any]:
@@ -358,6 +362,9 @@ class TickLoad(Replacements):
 
     def slice_rows(self) -> dict[datetime, int]:
         return self.result.slice_rows
+
+    def pictures(self, connection: psycopg.Connection) -> dict[str, str]:
+        return {f"volume {symbol}": svg for symbol, svg in self._strips.draw(read_gaps(connection, self.window)).items()}
 
     def _rejected_rows(self) -> int:
         with self.connect() as connection, server_errors():

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import dagster as dg
 
 from btc_assets.automation import Automation
+from btc_assets.failures import plain_failures
 from btc_assets.ingestion import due
 from btc_assets.jobs import rebuild_candles, rebuild_candles_history
 from btc_assets.market_data import candles
 from btc_assets.partitions import history
-from btc_assets.resources import Store, plain_failures
+from btc_assets.resources import Store
 from btc_assets.settings import settings
 
 _ASSETS = [candles.asset_key(interval) for interval in candles.enabled(settings())]

@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from btc_assets.checks import bullets
+from btc_assets.failures import plain_failures
+from btc_assets.metadata import column_schema
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import declared
 from btc_assets.ops.reconcile import reconcile
-from btc_assets.resources import Landing, Store, plain_failures
+from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
 from btc_assets.slices import Window
+from btc_assets.tables import read_columns
 
 
 class PolicyConfig(dg.Config):
@@ -44,11 +47,21 @@ def retention_jobs(context: dg.AssetExecutionContext, config: PolicyConfig, stor
         ran = jobs.run_due(connection)
         statuses = jobs.read(connection, policies)
         jobs.record(connection, statuses)
+        count = connection.execute("SELECT count(*) FROM ops.retention_jobs").fetchone()
+        columns = read_columns(connection, "ops.retention_jobs")
     for change in changes:
         context.log.info(change)
     lines = [f"| {s.job_name} | {s.state} | {s.last_result or ''} | {s.drift} |" for s in statuses]
     table = "\n".join(["| policy | state | last result | drift |", "|---|---|---|---|", *lines])
-    return dg.MaterializeResult(metadata={"changed": len(changes), "ran": ", ".join(ran) or "none", "policies": dg.MetadataValue.md(table)})
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": count[0] if count else 0,
+            **column_schema(columns),
+            "changed": len(changes),
+            "ran": ", ".join(ran) or "none",
+            "policies": dg.MetadataValue.md(table),
+        }
+    )
 
 
 class ReconcileConfig(dg.Config):
@@ -82,10 +95,13 @@ def reconciliations(
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
         found = reconcile(connection, landing.zone(), settings().landing_feeds, window, now, heal=config.heal)
-    compared = str(window) if window else "everything"
+        count = connection.execute("SELECT count(*) FROM ops.reconciliations").fetchone()
+        columns = read_columns(connection, "ops.reconciliations")
     return dg.MaterializeResult(
         metadata={
-            "compared": compared,
+            "dagster/row_count": count[0] if count else 0,
+            **column_schema(columns),
+            "compared": str(window) if window else "everything",
             "healed": found.healed,
             **found.counts,
             "differences": dg.MetadataValue.md(bullets(found.sentences)),

@@ -3,10 +3,11 @@
 import dagster as dg
 
 from btc_assets.checks import problems_result
+from btc_assets.failures import plain_failures
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import declared
 from btc_assets.ops.reconcile import last_reconciliation
-from btc_assets.resources import Store, plain_failures
+from btc_assets.resources import Store
 from btc_assets.settings import settings
 
 _ASSET = dg.AssetKey(["ops", "retention_jobs"])

@@ -49,13 +49,13 @@ def ingest(window: Window, *, force: bool = False, reread: bool = False) -> Inge
     prepare_dagster_home()
     import dagster as dg
 
-    from btc_assets.database import connect
     from btc_assets.definitions import defs
-    from btc_assets.market_data import candles
+    from btc_assets.failures import impatient
+    from btc_assets.market_data.assets import candle_assets
     from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 
     started = time.perf_counter()
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance, impatient():
         result = defs.resolve_job_def("ingest").execute_in_process(
             instance=instance,
             raise_on_error=False,
@@ -82,8 +82,8 @@ def ingest(window: Window, *, force: bool = False, reread: bool = False) -> Inge
             name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
             examples = evaluation.metadata.get("examples")
             report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
-    with connect(autocommit=True) as connection:
-        report.candles = sum(candles.count(connection, interval, window) for interval in candles.enabled(settings()))
+    for asset in candle_assets:
+        report.candles += _metadata(result, asset.key).get("dagster/row_count", 0)
     return report
 
 

@@ -1,0 +1,33 @@
+"""How failures look in Dagster: as their one sentence, and tried again where they may pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from btc_assets.errors import TransientError, UserError
+
+# Five attempts within about a minute and a half; what takes longer is asked for again by the sensors, ever more rarely.
+RETRIES = dg.RetryPolicy(max_retries=4, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+_patient = True
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Show a `UserError` in Dagster as its one sentence, without retries: what a person must mend does not pass by itself."""
+    try:
+        yield
+    except UserError as error:
+        raise dg.Failure(description=str(error), allow_retries=_patient and isinstance(error, TransientError)) from error
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """For who waits in front of a terminal: what fails is said at once."""
+    global _patient
+    before, _patient = _patient, False
+    try:
+        yield
+    finally:
+        _patient = before
