@@ -6,13 +6,13 @@ import dagster as dg
 
 from btc_assets.io_manager import CopyIOManager
 from btc_assets.jobs import jobs
-from btc_assets.landing.assets import raw_blobs_5m
+from btc_assets.landing.assets import landing_assets
 from btc_assets.landing.checks import landing_checks
 from btc_assets.landing.sensors import landing_sensors
-from btc_assets.market_data.assets import btc_ticks, candle_assets
+from btc_assets.market_data.assets import market_data_assets
 from btc_assets.market_data.checks import market_data_checks
 from btc_assets.market_data.sensors import market_data_sensors
-from btc_assets.ops.assets import reconciliations, retention_jobs
+from btc_assets.ops.assets import ops_assets
 from btc_assets.ops.checks import ops_checks
 from btc_assets.ops.schedules import schedules
 from btc_assets.resources import EventsQueue, Landing, Store
@@ -20,7 +20,7 @@ from btc_assets.resources import EventsQueue, Landing, Store
 store = Store()
 
 defs = dg.Definitions(
-    assets=[raw_blobs_5m, btc_ticks, *candle_assets, retention_jobs, reconciliations],
+    assets=[*landing_assets, *market_data_assets, *ops_assets],
     asset_checks=[*landing_checks, *market_data_checks, *ops_checks],
     jobs=jobs,
     schedules=schedules,

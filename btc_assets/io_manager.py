@@ -12,6 +12,7 @@ from btc_assets.copy import ArrowReplacements, Replacements, Target, replace_all
 from btc_assets.database import dsn, identifier, where
 from btc_assets.failures import plain_failures
 from btc_assets.metadata import add_once, add_slice_rows, column_schema, pictures
+from btc_assets.partitions import own_slices
 from btc_assets.resources import Store
 from btc_assets.settings import settings
 from btc_assets.slices import Window
@@ -44,10 +45,11 @@ class CopyIOManager(dg.ConfigurableIOManager):
             )
             rows = replace_all(connection, target, replacements)
             seconds = time.perf_counter() - started
+            last = context.asset_partition_key_range.end
             if counts := replacements.slice_rows():
-                add_slice_rows(context.step_context, context.asset_key, window, counts)
+                add_slice_rows(context.step_context, context.asset_key, window, last, counts)
             large = column_schema(target.columns) | pictures(replacements.pictures(connection))
-            add_once(context.step_context, context.asset_key, window, large)
+            add_once(context.step_context, context.asset_key, last, large)
             context.add_output_metadata(
                 {
                     "dagster/row_count": rows,
@@ -122,7 +124,7 @@ def _window(context: dg.OutputContext | dg.InputContext) -> Window:
             allow_retries=False,
         )
     with plain_failures():
-        return Window(*context.asset_partitions_time_window)
+        return own_slices(context.asset_partitions_time_window, context.asset_partitions_def)
 
 
 def _target(connection, context: dg.OutputContext) -> Target:  # type: ignore[no-untyped-def]

@@ -22,19 +22,19 @@ class Materialising(Protocol):
     def add_asset_metadata(self, metadata: Mapping[str, Any], asset_key: dg.AssetKey, partition_key: str | None) -> None: ...
 
 
-def add_slice_rows(context: Materialising, key: dg.AssetKey, window: Window, rows: Mapping[datetime, int]) -> None:
-    """Show the number of rows of each slice, where there are few of them."""
-    if len(window) <= _SLICES_SHOWN:
+def add_slice_rows(context: Materialising, key: dg.AssetKey, window: Window, last: str, rows: Mapping[datetime, int]) -> None:
+    """Show the number of rows of each slice, where the partitions are slices and there are few of them."""
+    if len(window) <= _SLICES_SHOWN and last == (window.end - SLICE).strftime(KEY_FORMAT):
         for bucket in window.slices():
             context.add_asset_metadata({"dagster/partition_row_count": rows.get(bucket, 0)}, key, bucket.strftime(KEY_FORMAT))
 
 
-def add_once(context: Materialising, key: dg.AssetKey, window: Window, metadata: Mapping[str, Any]) -> None:
-    """Show what is large at the last slice of the window alone.
+def add_once(context: Materialising, key: dg.AssetKey, last: str, metadata: Mapping[str, Any]) -> None:
+    """Show what is large at the last partition of the run alone.
 
     Metadata of a range run is stored with each of its slices, 288 times a day; the page of the asset shows the last one.
     """
-    context.add_asset_metadata(metadata, key, (window.end - SLICE).strftime(KEY_FORMAT))
+    context.add_asset_metadata(metadata, key, last)
 
 
 def column_schema(columns: Iterable[Column]) -> dict[str, dg.TableSchema]:

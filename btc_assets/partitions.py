@@ -30,7 +30,7 @@ history = (
         fmt=DAY_FORMAT,
         timezone="UTC",
     )
-    if False and settings().history_start < settings().first_slice
+    if settings().history_start < settings().first_slice
     else None
 )
 
@@ -41,6 +41,14 @@ backfill_policy = (
     if (slices_per_run := settings().backfill_slices_per_run)
     else dg.BackfillPolicy.single_run()
 )
+
+
+DATABASE_POOL = "database"  # limits the runs that write to the store at once; see dagster.yaml
+
+
+def last_partition(context: dg.AssetExecutionContext) -> str:
+    """The key of the last partition of this run."""
+    return context.partition_key_range.end
 
 
 def run_window(context: dg.AssetExecutionContext) -> Window:

@@ -1,14 +1,14 @@
-"""Asset `landing/raw_blobs_5m`: the registry."""
+"""Assets `landing/raw_blobs_5m`, the registry, and `landing/raw_blobs_history`, the same for the days before its partitions."""
 
 import time
 
 import dagster as dg
 
 from btc_assets import progress
-from btc_assets.failures import plain_failures
+from btc_assets.failures import RETRIES, plain_failures
 from btc_assets.landing.registry import register_window
 from btc_assets.metadata import add_once, add_slice_rows, column_schema
-from btc_assets.partitions import backfill_policy, five_minutes, run_window
+from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
 from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
 from btc_assets.tables import count_rows, read_columns
@@ -22,20 +22,7 @@ class RegisterConfig(dg.Config):
     reread: bool = False
 
 
-@dg.asset(
-    key_prefix="landing",
-    group_name="landing",
-    partitions_def=five_minutes,
-    backfill_policy=backfill_policy,
-    kinds={"s3", "postgres"},
-    owners=["team:data-engineering"],
-    description=(
-        "Which objects of the landing zone cover each slice. Lists the folders of its slices, reads every object once, verifies "
-        "it and registers it under each slice that it covers; what cannot be read is marked rejected, with the reason."
-    ),
-    metadata={"dagster/table_name": _TABLE},
-)
-def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
+def _register(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
     started = time.perf_counter()
     window = run_window(context)
     with plain_failures(), store.connect() as connection:
@@ -52,8 +39,8 @@ def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, stor
             progress=lambda done, total: progress.report("objects", done, total),
         )
         rows = count_rows(connection, _TABLE, window)
-        add_slice_rows(context, context.asset_key, window, rows)
-        add_once(context, context.asset_key, window, column_schema(read_columns(connection, _TABLE)))
+        add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
+        add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
     for rejection in result.rejections:
         context.log.warning(f"rejected {rejection}")
     return dg.MaterializeResult(
@@ -71,3 +58,26 @@ def raw_blobs_5m(context: dg.AssetExecutionContext, config: RegisterConfig, stor
             **({"rejections": dg.MetadataValue.md("\n".join(f"* {text}" for text in result.rejections))} if result.rejections else {}),
         }
     )
+
+
+def _registry_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, group: str, of: str) -> dg.AssetsDefinition:
+    return dg.asset(
+        name=name,
+        key_prefix="landing",
+        group_name=group,
+        partitions_def=partitions,
+        backfill_policy=backfill_policy,
+        retry_policy=RETRIES,
+        pool=DATABASE_POOL,
+        kinds={"s3", "postgres"},
+        owners=["team:data-engineering"],
+        description=(
+            f"Which objects of the landing zone cover each {of}. Lists the folders of its slices, reads every object once, verifies "
+            "it and registers it under each slice that it covers; what cannot be read is marked rejected, with the reason."
+        ),
+        metadata={"dagster/table_name": _TABLE},
+    )(_register)
+
+
+raw_blobs_5m = _registry_asset("raw_blobs_5m", five_minutes, "landing", "slice")
+landing_assets = [raw_blobs_5m, *([_registry_asset("raw_blobs_history", history, "history", "slice of a day")] if history else [])]

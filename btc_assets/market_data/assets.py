@@ -6,13 +6,13 @@ import dagster as dg
 import psycopg
 
 from btc_assets import progress
-from btc_assets.failures import plain_failures
+from btc_assets.failures import RETRIES, plain_failures
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.pictures import draw_candles
 from btc_assets.market_data.ticks import TABLE
 from btc_assets.metadata import add_once, add_slice_rows, column_schema, pictures
-from btc_assets.partitions import backfill_policy, five_minutes, run_window
+from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
 from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
 from btc_assets.slices import Window
@@ -28,19 +28,7 @@ class LoadConfig(dg.Config):
     force: bool = False
 
 
-@dg.asset(
-    key_prefix="market_data",
-    group_name="market_data",
-    deps=[dg.AssetKey(["landing", "raw_blobs_5m"])],
-    partitions_def=five_minutes,
-    backfill_policy=backfill_policy,
-    io_manager_key="copy_io_manager",
-    metadata={"dagster/table_name": TABLE},
-    kinds={"postgres"},
-    owners=["team:data-engineering"],
-    description="Trades as the exchange reported them: exactly the de-duplicated rows of the objects that are registered for each slice.",
-)
-def btc_ticks(context: dg.AssetExecutionContext, config: LoadConfig, store: Store, landing: Landing) -> TickLoad:
+def _load(context: dg.AssetExecutionContext, config: LoadConfig, store: Store, landing: Landing) -> TickLoad:
     window = run_window(context)
     with plain_failures():
         return TickLoad(
@@ -54,6 +42,29 @@ def btc_ticks(context: dg.AssetExecutionContext, config: LoadConfig, store: Stor
             spool=landing.spool,
             progress=lambda done: progress.report("slices", done, len(window)),
         )
+
+
+def _ticks_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, group: str, registry: str) -> dg.AssetsDefinition:
+    return dg.asset(
+        name=name,
+        key_prefix="market_data",
+        group_name=group,
+        deps=[dg.AssetKey(["landing", registry])],
+        partitions_def=partitions,
+        backfill_policy=backfill_policy,
+        retry_policy=RETRIES,
+        pool=DATABASE_POOL,
+        io_manager_key="copy_io_manager",
+        kinds={"postgres"},
+        owners=["team:data-engineering"],
+        description=(
+            "Trades as the exchange reported them: exactly the de-duplicated rows of the objects that are registered for each slice."
+        ),
+        metadata={"dagster/table_name": TABLE, "table": TABLE},
+    )(_load)
+
+
+btc_ticks = _ticks_asset("btc_ticks", five_minutes, "market_data", "raw_blobs_5m")
 
 
 _INTERVALS = candles.enabled(settings())
@@ -77,6 +88,8 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         deps=[dg.AssetKey(["market_data", f"candles_{below}" if below else "btc_ticks"])],
         partitions_def=five_minutes,
         backfill_policy=backfill_policy,
+        retry_policy=RETRIES,
+        pool=DATABASE_POOL,
         kinds={"postgres"},
         owners=["team:research"],
         description=(
@@ -93,9 +106,9 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
             seconds = time.perf_counter() - started
             progress.report("candles", list(_INTERVALS).index(interval) + 1, len(_INTERVALS))
             rows = count_rows(connection, table, window, time_column="bucket")
-            add_slice_rows(context, context.asset_key, window, rows)
+            add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
             large = column_schema(read_columns(connection, table)) | pictures(_candle_pictures(connection, interval, window))
-            add_once(context, context.asset_key, window, large)
+            add_once(context, context.asset_key, last_partition(context), large)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": sum(rows.values()), "partial_candles": made, "seconds": round(seconds, 3)}
         )
@@ -103,4 +116,32 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
     return candle_asset
 
 
+def _all_candles(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
+    window = run_window(context)
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        made = {interval: candles.refresh(connection, interval, window) for interval in _INTERVALS}
+    return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
+
+
+def _history_assets(days: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """What writes the same tables for the days before the 5-minute partitions; one asset for all intervals of candles."""
+    of_ticks = _ticks_asset("btc_ticks_history", days, "history", "raw_blobs_history")
+    of_candles = dg.asset(
+        name="candles_history",
+        key_prefix="market_data",
+        group_name="history",
+        deps=[of_ticks],
+        partitions_def=days,
+        backfill_policy=backfill_policy,
+        retry_policy=RETRIES,
+        pool=DATABASE_POOL,
+        kinds={"postgres"},
+        owners=["team:research"],
+        description="Candles of all intervals, made of ticks.",
+    )(_all_candles)
+    return [of_ticks, of_candles]
+
+
 candle_assets = [_candle_asset(interval) for interval in _INTERVALS]
+market_data_assets = [btc_ticks, *candle_assets, *(_history_assets(history) if history else [])]

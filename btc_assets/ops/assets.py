@@ -107,3 +107,6 @@ def reconciliations(
             "differences": dg.MetadataValue.md(bullets(found.sentences)),
         }
     )
+
+
+ops_assets = [retention_jobs, reconciliations]

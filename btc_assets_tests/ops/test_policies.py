@@ -15,10 +15,11 @@ from btc_assets.errors import UserError
 from btc_assets.market_data import candles
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared
+from btc_assets.ops.reconcile import reconcile
 from btc_assets.settings import Settings
 from btc_assets.settings import settings as current_settings
 from btc_assets.slices import DAY, Window, floor_day, floor_slice
-from btc_assets_tests.conftest import StoreUnderTest
+from btc_assets_tests.conftest import FEED, StoreUnderTest
 from btc_assets_tests.databases import read_candles, write_candles, write_ticks
 from btc_assets_tests.trades import HOUR, every
 
@@ -324,6 +325,7 @@ def test_what_retention_dropped_fails_no_check(store: StoreUnderTest) -> None:
     jobs.apply(store.connection, DECLARED)
     jobs.run(store.connection, f"drop {TICKS}")
     assert days_of_ticks(store.connection) == []
+    assert reconcile(store.connection, store.zone(), (FEED,), HOUR, datetime.now(UTC)).counts == {}
     checks = dg.Definitions(
         assets=defs.assets, asset_checks=defs.asset_checks, resources=defs.resources, executor=dg.in_process_executor,
         jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())],
