@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from btc_assets.landing.live import Playing
     from btc_assets.landing.replay import Landed
+    from btc_assets.ops.health import Health
     from btc_assets.ops.ingest import IngestReport
 
 # Commands import what they need themselves: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
@@ -445,40 +446,48 @@ def _migrated() -> None:
 @main.command(epilog=_example("btc-assets status --from 2020-02-01"))
 @_from_to
 def status(start: str | None, end: str | None) -> None:
-    """Show what is landed, loaded, missing and rejected, by day."""
+    """Show how far behind the store is and why, and what is landed and loaded by day."""
     from btc_assets.database import connect
+    from btc_assets.ops.health import read_health
     from btc_assets.ops.status import read_status
+    from btc_assets.settings import settings
 
+    now, config = datetime.now(UTC), settings()
     with connect(autocommit=True) as connection:
-        rows = read_status(connection, _window(start, end, parse_time("2009-01-03"), floor_slice(datetime.now(UTC)) + SLICE))
+        rows = read_status(connection, _window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
+        health = read_health(connection, config.landing_feeds, now, grace=config.landing_grace)
     if not rows:
         out.print("Nothing is registered in that range: land objects, then run btc-assets load.", highlight=False)
-        return
-    table = Table(
-        "day",
-        "symbol",
-        "objects",
-        "MB",
-        "landed rows",
-        "ticks",
-        "slices",
-        "loaded",
-        "waiting",
-        "missing",
-        "gone",
-        "rejected objects",
-        "rejected rows",
+    else:
+        table = Table("day", "symbol", "objects", "MB", "ticks", "slices", "problems")
+        for column in table.columns[2:6]:
+            column.justify = "right"
+        for row in rows:
+            counts = f"{row.objects:,}", f"{row.bytes / 1e6:,.1f}", f"{row.loaded_rows:,}", f"{row.loaded:,} of {row.slices:,}"
+            table.add_row(str(row.day), row.symbol, *counts, f"[red]{', '.join(row.problems())}[/red]" if row.problems() else "")
+        out.print(table)
+    _print_health(health, now)
+
+
+def _print_health(health: Health, now: datetime) -> None:
+    from btc_assets.ops.health import age
+
+    for symbol in health.symbols:
+        newest = f"ticks up to {symbol.newest:%Y-%m-%d %H:%M:%S}, {age(symbol.newest, now)} ago" if symbol.newest else "no ticks yet"
+        out.print(f"[bold]{symbol.label}[/bold]: {newest}.", highlight=False)
+    waiting = health.waiting
+    out.print(
+        f"Slices with something to load: {len(waiting.due):,} due, {waiting.restless:,} with objects still landing, {waiting.open:,} not closed yet; "
+        f"candles to make: {health.candles_due:,}.",
+        highlight=False,
     )
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for row in rows:
-        numbers = [row.landed_rows, row.loaded_rows, row.slices, row.loaded]
-        problems = [row.waiting, row.missing, row.gone, row.rejected_objects, row.rejected_rows]
-        table.add_row(
-            str(row.day), row.symbol, f"{row.objects:,}", f"{row.bytes / 1e6:,.1f}", *(f"{n:,}" for n in numbers),
-            *(f"[red]{n:,}[/red]" if n else "0" for n in problems),
-        )  # fmt: skip
-    out.print(table)
+    for reason in health.reasons:
+        out.print(f"[yellow]{reason}[/yellow]", highlight=False)
+    if health.stuck:
+        from btc_assets.ops.ingest import last_failure
+
+        if failure := last_failure():
+            out.print(f"Last failed run: {failure}", highlight=False, markup=False)
 
 
 @main.command(epilog=_example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))

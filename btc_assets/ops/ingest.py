@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from btc_assets.errors import UserError
@@ -98,9 +99,27 @@ def _metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_node_events:
         if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data is not None:
-                return data.user_failure_data.description or "The step failed without saying why."
-            cause = data.error.cause or data.error if data.error else None
-            return f"Step {event.step_key} failed: {cause.message.strip() if cause else 'no error was recorded'}"
+            return _step_failure(event)
     return "The run failed before its first step: see its log in the Dagster UI."
+
+
+def _step_failure(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None:
+        return data.user_failure_data.description or "The step failed without saying why."
+    cause = data.error.cause or data.error if data.error else None
+    return f"Step {event.step_key} failed: {cause.message.strip() if cause else 'no error was recorded'}"
+
+
+def last_failure() -> str | None:
+    """When the newest failed run ended, and what it died of; None where none failed."""
+    prepare_dagster_home()
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=1):
+            failures = instance.get_records_for_run(record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+            events = [failure.event_log_entry.dagster_event for failure in failures]
+            ended = f"{datetime.fromtimestamp(record.end_time or 0, UTC):%Y-%m-%d %H:%M:%S}, {record.dagster_run.job_name}"
+            return f"{ended}: {_step_failure(events[0]) if events and events[0] else 'see its log in the Dagster UI'}"
+    return None

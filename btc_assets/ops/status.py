@@ -12,8 +12,8 @@ from btc_assets.slices import DAY, SLICE, Window
 
 _DAYS = """
 SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset,
-       sum(objects)::bigint, sum(size_bytes)::bigint, sum(row_count)::bigint, sum(loaded_rows)::bigint,
-       count(*) FILTER (WHERE objects > 0),
+       sum(objects + noticed_objects)::bigint, sum(size_bytes)::bigint, sum(row_count)::bigint, sum(loaded_rows)::bigint,
+       count(*) FILTER (WHERE objects + noticed_objects > 0),
        count(*) FILTER (WHERE state = 'loaded' OR state = 'rejected' AND loaded_at IS NOT NULL),
        count(*) FILTER (WHERE state IN ('pending', 'stale')),
        count(*) FILTER (WHERE state IN ('source gone', 'lost')),
@@ -50,6 +50,14 @@ class DayStatus:
     missing: int
     rejected_objects: int
     rejected_rows: int
+
+    def problems(self) -> list[str]:
+        """What a person should know of, in words."""
+        counts = {
+            "waiting": self.waiting, "missing": self.missing, "with a source gone": self.gone,
+            "objects rejected": self.rejected_objects, "rows rejected": self.rejected_rows,
+        }  # fmt: skip
+        return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
 def read_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:

@@ -1,0 +1,104 @@
+"""How far behind the store is, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+
+from btc_assets.database import server_errors
+from btc_assets.ingestion.offsets import position
+from btc_assets.landing.arrivals import Waiting, waiting
+from btc_assets.landing.feeds import Feed, prefixes
+from btc_assets.market_data.ticks import TABLE
+from btc_assets.slices import SLICE
+
+_SENSOR_RESTS = timedelta(minutes=2)  # it lists every 30 s
+_RUN_TAKES = timedelta(minutes=5)  # asked for, queued, started, loaded: seconds for a slice, a minute for a day
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """How far one symbol is loaded; `newest` is the event time of its newest tick."""
+
+    label: str
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of the store at one moment.
+
+    Attributes:
+        symbols: how far each is loaded.
+        waiting: slices with something to load.
+        candles_due: slices whose candles are not made since their ticks changed.
+        reasons: why it is behind, a sentence each; none where it is as far as it can be.
+        stuck: whether work waits for longer than a run takes, so that a failed run may tell why.
+    """
+
+    symbols: list[Symbol]
+    waiting: Waiting
+    candles_due: int
+    reasons: list[str]
+    stuck: bool
+
+
+def read_health(connection: psycopg.Connection, feeds: Sequence[Feed], now: datetime, *, grace: timedelta) -> Health:
+    """Look at what landed, what waits and what is loaded.
+
+    Args:
+        connection: to the store; in autocommit.
+        feeds: what lands.
+        now: the present, in UTC.
+        grace: how long after its end a slice is closed.
+    """
+    found = waiting(connection, now, grace=grace)
+    with server_errors():
+        offsets: dict[str, datetime | None] = dict(connection.execute("SELECT source, last_ts FROM ingestion.stream_offsets").fetchall())
+        gone = connection.execute("SELECT count(DISTINCT bucket_5m) FROM landing.slices WHERE state = 'source gone'").fetchone()
+        candles = connection.execute(
+            "SELECT count(DISTINCT bucket_5m), min(due_since) FROM ingestion.due_slices "
+            "WHERE bucket_5m >= ops.drop_horizon('market_data.btc_ticks')"
+        ).fetchone()
+    assert gone and candles
+    overdue = [one for one in found.due if now - one.since > _RUN_TAKES]
+    reasons = list(_landing(connection, feeds, now, grace))
+    if overdue:
+        reasons.append(f"{len(overdue):,} slices wait for their run, the oldest since {_at(min(one.since for one in overdue))}.")
+    if gone[0]:
+        reasons.append(
+            f"Of {gone[0]:,} slices an object is gone that they were loaded from: restore it, or load them with btc-assets load --force."
+        )
+    late = candles[1] is not None and now - candles[1] > _RUN_TAKES
+    if late:
+        reasons.append(f"The candles of {candles[0]:,} slices are not made since their ticks changed, the oldest at {_at(candles[1])}.")
+    symbols = [Symbol(feed.label, offsets.get(f"{TABLE}/{feed.label}")) for feed in feeds]
+    return Health(symbols, found, candles[0], reasons, bool(overdue) or late)
+
+
+def _landing(connection: psycopg.Connection, feeds: Sequence[Feed], now: datetime, grace: timedelta) -> Iterator[str]:
+    for prefix in prefixes(tuple(feeds)):
+        newest, listed_at = position(connection, prefix)
+        if listed_at is None:
+            yield f"The landing sensor has not looked at {prefix} yet: btc-assets dev starts it, btc-assets load does without it."
+        elif now - listed_at > _SENSOR_RESTS:
+            yield f"The landing sensor has not looked at {prefix} since {_at(listed_at)}: start btc-assets dev, or see its ticks there."
+        elif newest is not None and now - newest > SLICE + grace:
+            yield f"Nothing landed in {prefix} since the folder of {_at(newest)}: look after the collector."
+
+
+def _at(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+def age(time: datetime, now: datetime) -> str:
+    """How long ago something was, in the two largest units: `6 min 12 s`, `3 h 5 min`, `2 d 4 h`."""
+    seconds = max(int((now - time).total_seconds()), 0)
+    for large, small, size in (("d", "h", 86_400), ("h", "min", 3600), ("min", "s", 60)):
+        if seconds >= size:
+            rest = seconds % size // {"h": 3600, "min": 60, "s": 1}[small]
+            return f"{seconds // size} {large} {rest} {small}"
+    return f"{seconds} s"

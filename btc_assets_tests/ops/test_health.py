@@ -1,0 +1,115 @@
+"""How far behind the store is, and why: each reason is one sentence, and a store that is up to date has none."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from btc_assets.cli import main
+from btc_assets.ingestion.offsets import listed
+from btc_assets.landing.arrivals import look
+from btc_assets.ops.dagster_home import prepare_dagster_home
+from btc_assets.ops.health import Health, age, read_health
+from btc_assets.slices import SLICE, Window
+from btc_assets_tests.conftest import FEED, StoreUnderTest
+from btc_assets_tests.trades import HOUR, NOON, every
+
+GRACE = timedelta(seconds=90)
+CLOSED = NOON + SLICE + GRACE  # when the slice of noon is loaded
+
+
+def at(store: StoreUnderTest, now: datetime) -> Health:
+    return read_health(store.connection, (FEED,), now, grace=GRACE)
+
+
+def sensor_looks(store: StoreUnderTest, now: datetime) -> None:
+    look(store.connection, store.zone(), (FEED,), now, lookback=timedelta(hours=2), grace=GRACE)
+
+
+def test_a_store_that_is_up_to_date_has_no_reason(store: StoreUnderTest) -> None:
+    store.land(every(1, 300))
+    store.ingest(Window.of_slice(NOON))
+    sensor_looks(store, CLOSED)
+    health = at(store, CLOSED)
+    assert health.reasons == [] and not health.stuck
+    assert [(symbol.label, symbol.newest) for symbol in health.symbols] == [("BTCUSDT", NOON + timedelta(seconds=299))]
+
+
+def test_a_store_without_a_sensor_says_what_starts_it(store: StoreUnderTest) -> None:
+    assert at(store, NOON).reasons == [
+        "The landing sensor has not looked at Binance/BTCUSDT yet: btc-assets dev starts it, btc-assets load does without it."
+    ]
+
+
+def test_a_sensor_that_stopped_is_named_with_its_last_look(store: StoreUnderTest) -> None:
+    sensor_looks(store, NOON)
+    assert at(store, NOON + timedelta(minutes=3)).reasons == [
+        "The landing sensor has not looked at Binance/BTCUSDT since 2024-01-10 12:00:00: start btc-assets dev, or see its ticks there."
+    ]
+
+
+def test_a_collector_that_stopped_is_named_with_its_last_folder(store: StoreUnderTest) -> None:
+    listed(store.connection, FEED.prefix, None, NOON, NOON + timedelta(minutes=30))
+    assert at(store, NOON + timedelta(minutes=30)).reasons == [
+        "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: look after the collector."
+    ]
+
+
+def test_slices_that_wait_for_longer_than_a_run_takes_are_counted_and_make_it_stuck(store: StoreUnderTest) -> None:
+    store.land(every(2, 600))
+    sensor_looks(store, CLOSED)
+    store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = %s", (NOON + SLICE,))
+    health = at(store, NOON + timedelta(hours=1))
+    assert "4 slices wait for their run, the oldest since 2024-01-10 12:05:00." in health.reasons
+    assert health.stuck
+
+
+def test_a_source_that_is_gone_asks_for_a_person(store: StoreUnderTest) -> None:
+    uris = store.land(every(1, 300))
+    store.ingest(HOUR)
+    store.delete(uris[0])
+    store.register(HOUR)
+    assert (
+        "Of 1 slices an object is gone that they were loaded from: restore it, or load them with btc-assets load --force."
+        in at(store, CLOSED).reasons
+    )
+
+
+def test_candles_that_were_not_made_are_counted(store: StoreUnderTest) -> None:
+    store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', %s, %s)", (NOON, NOON))
+    assert at(store, NOON + timedelta(hours=1)).candles_due == 1
+    assert (
+        "The candles of 1 slices are not made since their ticks changed, the oldest at 2024-01-10 12:00:00."
+        in at(store, NOON + timedelta(hours=1)).reasons
+    )
+
+
+def test_status_names_the_failure_that_work_is_stuck_at(store: StoreUnderTest) -> None:
+    store.land(every(1, 300))
+    sensor_looks(store, CLOSED)
+    store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = noticed_at - interval '1 hour'")
+    prepare_dagster_home()
+
+    @dg.op
+    def fails() -> None:
+        raise dg.Failure("The disk is full: free some.", allow_retries=False)
+
+    @dg.job
+    def ingest() -> None:
+        fails()
+
+    with dg.DagsterInstance.get() as instance:
+        ingest.execute_in_process(instance=instance, raise_on_error=False)
+    shown = " ".join(CliRunner().invoke(main, ["status"], catch_exceptions=False).output.split())
+    assert "0 of 1" in shown and "1 waiting" in shown
+    assert "ingest: The disk is full: free some." in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7, "7 s"), (372, "6 min 12 s"), (11_100, "3 h 5 min"), (187_200, "2 d 4 h"), (-5, "0 s")], ids=str
+)
+def test_ages_are_told_in_their_two_largest_units(seconds: int, text: str) -> None:
+    assert age(NOON, NOON + timedelta(seconds=seconds)) == text
