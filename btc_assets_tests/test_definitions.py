@@ -160,7 +160,7 @@ def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) ->
         == "* BTCUSDT 2024-01-10T12:00Z: loaded, 60 rows by the registry, 59 in the table"
     )
     assert {name for name in failed if "volume_equals_ticks" in name} == {
-        f"market_data/candles_{interval} volume_equals_ticks" for interval in ("1s", "30s", "1m", "5m", "1h", "1d")
+        f"market_data/candles_{of} volume_equals_ticks" for of in ("1s", "30s", "1m", "5m", "1h", "1d", "history")
     }
 
 

@@ -124,14 +124,12 @@ def _all_candles(context: dg.AssetExecutionContext, store: Store) -> dg.Material
     return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
 
 
-def _history_assets(days: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """What writes the same tables for the days before the 5-minute partitions; one asset for all intervals of candles."""
-    of_ticks = _ticks_asset("btc_ticks_history", days, "history", "raw_blobs_history")
-    of_candles = dg.asset(
+def _candles_history(days: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    return dg.asset(
         name="candles_history",
         key_prefix="market_data",
         group_name="history",
-        deps=[of_ticks],
+        deps=[dg.AssetKey(["market_data", "btc_ticks_history"])],
         partitions_def=days,
         backfill_policy=backfill_policy,
         retry_policy=RETRIES,
@@ -140,8 +138,10 @@ def _history_assets(days: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDe
         owners=["team:research"],
         description="Candles of all intervals, made of ticks.",
     )(_all_candles)
-    return [of_ticks, of_candles]
 
 
 candle_assets = [_candle_asset(interval) for interval in _INTERVALS]
-market_data_assets = [btc_ticks, *candle_assets, *(_history_assets(history) if history else [])]
+
+# The same tables, for the days before the 5-minute partitions; one asset for the candles of all intervals.
+tick_assets = [btc_ticks, *([_ticks_asset("btc_ticks_history", history, "history", "raw_blobs_history")] if history else [])]
+market_data_assets = [*tick_assets, *candle_assets, *([_candles_history(history)] if history else [])]
