@@ -13,6 +13,7 @@ import pytest
 
 from btc_assets.definitions import defs
 from btc_assets.ops.assets import retention_jobs
+from btc_assets.ops.demo import dev_environment
 from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, five_minutes
 from btc_assets.resources import Store
 from btc_assets.settings import settings
@@ -101,7 +102,7 @@ def test_pictures_and_column_schemas_are_stored_once_a_run_with_its_last_slice(s
             drawn[event.asset_key.path[-1]] = names
     # 3,600 candles of a second are too many to be seen, and one of an hour is no picture.
     assert drawn == {
-        "btc_ticks": ["volume BTCUSDT"], "candles_30s": ["candles BTCUSDT"], "candles_1m": ["candles BTCUSDT"], "candles_5m": ["candles BTCUSDT"],
+        "btc_ticks": ["volume and gaps of BTCUSDT"], "candles_30s": ["candlesticks of BTCUSDT"], "candles_1m": ["candlesticks of BTCUSDT"], "candles_5m": ["candlesticks of BTCUSDT"],
     }  # fmt: skip
 
 
@@ -115,6 +116,14 @@ def test_all_five_minute_assets_share_one_partitions_definition_and_run_as_range
     assert {spec.partitions_def for spec in assets if spec.key.path[0] != "ops"} == {five_minutes}
     graph = defs.resolve_asset_graph()
     assert {graph.get(spec.key).backfill_policy for spec in assets} == {dg.BackfillPolicy.single_run()}
+
+
+def test_the_ui_backfills_a_week_of_slices_a_run_unless_it_is_told_otherwise(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == str(7 * 288)
+    monkeypatch.setenv("BTC_ASSETS_BACKFILL_SLICES_PER_RUN", "288")
+    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == "288"
 
 
 def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest_loads(store: StoreUnderTest) -> None:

@@ -1,6 +1,7 @@
 """Assets `market_data/btc_ticks` and `market_data/candles_*`."""
 
 import time
+from datetime import timedelta
 
 import dagster as dg
 import psycopg
@@ -16,6 +17,9 @@ from btc_assets.resources import Landing, Store, plain_failures
 from btc_assets.settings import settings
 from btc_assets.slices import Window
 from btc_assets.tables import count_rows, read_columns
+
+# A slice is five minutes, and complete some minutes after its end: the third one that is missing is no coincidence.
+_FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=15), fail_window=timedelta(minutes=30))
 
 
 class LoadConfig(dg.Config):
@@ -36,6 +40,7 @@ class LoadConfig(dg.Config):
     io_manager_key="copy_io_manager",
     metadata={"dagster/table_name": TABLE},
     kinds={"postgres"},
+    freshness_policy=_FRESHNESS,
     owners=["team:data-engineering"],
     description="Trades as the exchange reported them: exactly the de-duplicated rows of the objects that are registered for each slice.",
 )
@@ -62,7 +67,7 @@ def _candle_pictures(connection: psycopg.Connection, interval: str, window: Wind
     if (window.end - window.start) // candles.WIDTHS[interval] not in _CANDLES_DRAWN:
         return {}
     rows = {feed.label: candles.read(connection, interval, feed.label, window) for feed in settings().landing_feeds}
-    return {f"candles {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
+    return {f"candlesticks of {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
 
 
 def _candle_asset(interval: str) -> dg.AssetsDefinition:
@@ -76,6 +81,7 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         partitions_def=five_minutes,
         backfill_policy=backfill_policy,
         kinds={"postgres"},
+        freshness_policy=_FRESHNESS,
         owners=["team:research"],
         description=(
             f"Candles of {interval} by trade time, as the exchange defines them, made of {f'candles of {below}' if below else 'ticks'}."

@@ -22,6 +22,10 @@ run_monitoring:
 
 telemetry:
   enabled: false
+
+# No invitation to newsletters over the first page.
+nux:
+  enabled: false
 """
 
 
