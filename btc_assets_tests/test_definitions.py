@@ -14,6 +14,7 @@ import pytest
 from btc_assets.definitions import defs
 from btc_assets.failures import impatient
 from btc_assets.ops.assets import ops_assets
+from btc_assets.ops.demo import dev_environment
 from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, five_minutes, history
 from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
@@ -104,7 +105,7 @@ def test_pictures_and_column_schemas_are_stored_once_a_run_with_its_last_slice(s
             drawn[event.asset_key.path[-1]] = names
     # 3,600 candles of a second are too many to be seen, and one of an hour is no picture.
     assert drawn == {
-        "btc_ticks": ["volume BTCUSDT"], "candles_30s": ["candles BTCUSDT"], "candles_1m": ["candles BTCUSDT"], "candles_5m": ["candles BTCUSDT"],
+        "btc_ticks": ["volume and gaps of BTCUSDT"], "candles_30s": ["candlesticks of BTCUSDT"], "candles_1m": ["candlesticks of BTCUSDT"], "candles_5m": ["candlesticks of BTCUSDT"],
     }  # fmt: skip
 
 
@@ -125,6 +126,14 @@ def test_history_ends_where_the_slices_begin() -> None:
     assert {spec.partitions_def for spec in defs.resolve_all_asset_specs() if spec.group_name == "history"} == {history}
     assert history.get_last_partition_key() == "2020-01-31"
     assert history.time_window_for_partition_key("2020-01-31").end == settings().first_slice == five_minutes.start
+
+
+def test_the_ui_backfills_a_week_of_slices_a_run_unless_it_is_told_otherwise(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == str(7 * 288)
+    monkeypatch.setenv("BTC_ASSETS_BACKFILL_SLICES_PER_RUN", "288")
+    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == "288"
 
 
 def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest_loads(store: StoreUnderTest) -> None:

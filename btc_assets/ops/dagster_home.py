@@ -47,6 +47,10 @@ run_retries:
 
 telemetry:
   enabled: false
+
+# No invitation to newsletters over the first page.
+nux:
+  enabled: false
 """
 
 
