@@ -201,33 +201,31 @@ def test_an_object_that_is_gone_can_be_forced_from_the_launchpad(store: StoreUnd
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(30,)]
 
 
+CHAIN = "group:landing or group:market_data"
+TICKS_ALONE = 'key:"market_data/btc_ticks"'
+
+
 @pytest.mark.parametrize(
-    "partitions",
-    [["--partition", "2024-01-10T12:00Z"], ["--partition-range", "2024-01-10T12:00Z...2024-01-10T12:05Z"]],
-    ids=["a slice", "a range"],
+    ("select", "partitions", "expected"),
+    [
+        (CHAIN, ["--partition", "2024-01-10T12:00Z"], 300),
+        (CHAIN, ["--partition-range", "2024-01-10T12:00Z...2024-01-10T12:05Z"], 600),
+        (TICKS_ALONE, ["--partition-range", "2024-01-10T00:00Z...2024-01-10T23:55Z"], 600),
+    ],
+    ids=["a slice", "a range", "all ticks of a day"],
 )
-def test_the_dagster_command_line_materialises(store: StoreUnderTest, partitions: list[str]) -> None:
+def test_the_dagster_command_line_materialises(store: StoreUnderTest, select: str, partitions: list[str], expected: int) -> None:
     store.land(every(1, 600))
+    if select == TICKS_ALONE:
+        store.register(HOUR)
     from btc_assets.ops.dagster_home import prepare_dagster_home
 
     prepare_dagster_home()
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "asset",
-        "materialize",
-        "-m",
-        "btc_assets.definitions",
-        "--select",
-        "group:landing or group:market_data",
-        *partitions,
-    ]
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", select, *partitions]
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = 300 if "--partition" in partitions else 600
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(expected,)]
     runs = store.rows("SELECT status FROM dagster.runs")  # Dagster's own tables, beside the rooms
     assert runs == [("SUCCESS",)]
