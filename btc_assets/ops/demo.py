@@ -43,7 +43,8 @@ def dev_environment() -> dict[str, str]:
     """What the webserver, the daemon and their runs need to know of this process's settings."""
     paths = {f"{PREFIX}HOME": str(settings().home), "DAGSTER_HOME": str(Path(os.environ["DAGSTER_HOME"]).absolute())}
     # A week of slices a run: whoever backfills a year sees it go on, and can stop and repeat it in parts.
-    return {f"{PREFIX}BACKFILL_SLICES_PER_RUN": "2016"} | dict(os.environ) | paths
+    # VIRTUAL_ENV, because dg wonders aloud where it is run from another environment than the activated one.
+    return {f"{PREFIX}BACKFILL_SLICES_PER_RUN": "2016"} | dict(os.environ) | paths | {"VIRTUAL_ENV": sys.prefix}
 
 
 def run_dev(port: int) -> int:
