@@ -57,6 +57,9 @@ def run_dev(port: int) -> int:
     if not (project / "pyproject.toml").exists():
         raise UserError("The development UI runs from a checkout: clone the project, or start dagster-webserver and dagster-daemon.")
     command = [str(Path(sys.executable).with_name("dg")), "dev", "--host", "127.0.0.1", "--port", str(port)]
+    # A shell that starts a command in the background has it ignore this signal, and all that it starts; dg ends by it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=project, env=dev_environment())
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
