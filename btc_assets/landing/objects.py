@@ -225,11 +225,11 @@ class LandingZone:
         """The object as it is now, or None; asked of the store itself, because a listing can fail to show it."""
         try:
             meta = obstore.head(self.store, self.path(uri))
-        except (NotFoundError, FileNotFoundError):
+        except (NotFoundError, FileNotFoundError, ValueError):  # the last: no object can have such a name
             return None
         except (BaseError, OSError) as error:
             raise self._failure(f"Looking up {uri}", error) from error
-        return LandedObject(uri, meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix)
+        return self._landed(meta, prefix)
 
     def read(self, obj: LandedObject) -> tuple[bytes | Path, str]:
         """The object's bytes, verified, and how: `md5`, `s3` (its stored checksum) or `none` (the store keeps none).
