@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test bench bench-timescale bench-live lint lock clean
+.PHONY: demo dev test test-browser bench bench-timescale bench-live bench-sensor lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -12,6 +12,10 @@ dev: $(VENV)/ready  ## The Dagster UI on the same database.
 
 test: $(VENV)/ready-dev  ## The test suite.
 	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python -m pytest btc_assets_tests/test_ui.py $(ARGS)
 
 bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

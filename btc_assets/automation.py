@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
 
-from btc_assets.errors import UserError
 from btc_assets.ingestion.requests import DueSlice, Request, plan
-from btc_assets.partitions import DAY_FORMAT, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from btc_assets.partitions import partition_tags, run_slices
 from btc_assets.settings import settings
-from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, parse_time
+from btc_assets.slices import DAY, SLICE
 
 _UNDER_WAY = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -66,21 +65,3 @@ class Automation:
             filters=dg.RunsFilter(tags={_SENSOR_TAG: self._sensor, _KEY_TAG: [request.key for request in candidates]})
         )
         return {run.tags[_KEY_TAG] for run in runs}
-
-
-def partition_tags(window: Window, step: timedelta = SLICE) -> dict[str, str]:
-    """The tags of a run that makes the partitions of a window, each `step` long."""
-    key_format = DAY_FORMAT if step == DAY else KEY_FORMAT
-    first, last = window.start.strftime(key_format), (window.end - step).strftime(key_format)
-    return {PARTITION_TAG: first} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last}
-
-
-def run_slices(tags: Mapping[str, str]) -> Window | None:
-    """The slices that a run with these tags makes; None where it has no partitions."""
-    first, last = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG), tags.get(RANGE_END_TAG) or tags.get(PARTITION_TAG)
-    if not first or not last:
-        return None
-    try:
-        return Window(parse_time(first), parse_time(last) + (SLICE if "T" in last else DAY))
-    except UserError:  # of somebody's assets with other partitions
-        return None

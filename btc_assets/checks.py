@@ -8,8 +8,8 @@ import dagster as dg
 import psycopg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from btc_assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-from btc_assets.slices import SLICE, Window, floor_slice, parse_time
+from btc_assets.partitions import run_slices
+from btc_assets.slices import SLICE, Window, floor_slice
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import StepExecutionContext
@@ -19,11 +19,8 @@ _SHOWN = 50
 
 def check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection) -> Window:
     """The slices that a check looks at: those of its run, or where it runs by itself, the last week that has landed."""
-    tags = context.run.tags
-    first = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG)
-    last = tags.get(RANGE_END_TAG) or first
-    if first and last:
-        return Window(parse_time(first), parse_time(last) + SLICE)
+    if window := run_slices(context.run.tags):
+        return window
     newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m").fetchone()
     end = (newest[0] if newest and newest[0] else floor_slice(datetime.now(UTC))) + SLICE
     return Window(end - timedelta(days=7), end)

@@ -6,12 +6,14 @@ The two meet at the first slice: what lies before it belongs to days, what follo
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 import dagster as dg
 
+from btc_assets.errors import UserError
 from btc_assets.settings import settings
-from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
+from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day, parse_time
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -60,3 +62,22 @@ def own_slices(window: tuple[datetime, datetime], partitions: dg.PartitionsDefin
     """The slices of a partition window; of history, those before the first slice."""
     start, end = window
     return Window(start, min(end, settings().first_slice) if partitions == history else end)
+
+
+def partition_tags(window: Window, step: timedelta = SLICE) -> dict[str, str]:
+    """The tags of a run that makes the partitions of a window, each `step` long."""
+    key_format = DAY_FORMAT if step == DAY else KEY_FORMAT
+    first, last = window.start.strftime(key_format), (window.end - step).strftime(key_format)
+    return {PARTITION_TAG: first} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last}
+
+
+def run_slices(tags: Mapping[str, str]) -> Window | None:
+    """The slices that a run with these tags makes; None where it has no partitions."""
+    first, last = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG), tags.get(RANGE_END_TAG) or tags.get(PARTITION_TAG)
+    if not first or not last:
+        return None
+    try:
+        start, end = parse_time(first), parse_time(last)
+        return Window(start, end + SLICE if "T" in last else min(end + DAY, settings().first_slice))
+    except UserError:  # of somebody's assets with other partitions
+        return None

@@ -94,7 +94,7 @@ def test_policies_are_applied_shown_and_run(store: StoreUnderTest) -> None:
     [
         (("load", "--from", "2024-01-10"), "Name the range with --from and --to, such as --from 2020-02-22 --to 2020-02-23."),
         (("load", "--from", "2024-01-10", "--to", "2024-01-09"), "is empty: its end must lie after its start."),
-        (("load", "--from", "2019-01-01", "--to", "2019-01-02"), "set BTC_ASSETS_PARTITIONS_START=2019-01-01T00:00Z or earlier."),
+        (("load", "--from", "2015-01-01", "--to", "2015-01-02"), "set BTC_ASSETS_HISTORY_START=2015-01-01 or earlier."),
         (("land", "nothing.csv"), "The trades file nothing.csv does not exist: give the path of a CSV, JSON lines, Parquet or zip file."),
         (("candles", "1m", "--from", "2024-01-10", "--to", "2024-01-11"), "load that range first (btc-assets load)."),
         (("candles", "1m", "--from", "noon"), "'noon' is not a date or time"),

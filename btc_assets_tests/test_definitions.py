@@ -14,6 +14,7 @@ import pytest
 from btc_assets.definitions import defs
 from btc_assets.failures import impatient
 from btc_assets.ops.assets import ops_assets
+from btc_assets.ops.demo import dev_environment
 from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, five_minutes, history
 from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
@@ -104,7 +105,7 @@ def test_pictures_and_column_schemas_are_stored_once_a_run_with_its_last_slice(s
             drawn[event.asset_key.path[-1]] = names
     # 3,600 candles of a second are too many to be seen, and one of an hour is no picture.
     assert drawn == {
-        "btc_ticks": ["volume BTCUSDT"], "candles_30s": ["candles BTCUSDT"], "candles_1m": ["candles BTCUSDT"], "candles_5m": ["candles BTCUSDT"],
+        "btc_ticks": ["volume and gaps of BTCUSDT"], "candles_30s": ["candlesticks of BTCUSDT"], "candles_1m": ["candlesticks of BTCUSDT"], "candles_5m": ["candlesticks of BTCUSDT"],
     }  # fmt: skip
 
 
@@ -125,6 +126,14 @@ def test_history_ends_where_the_slices_begin() -> None:
     assert {spec.partitions_def for spec in defs.resolve_all_asset_specs() if spec.group_name == "history"} == {history}
     assert history.get_last_partition_key() == "2020-01-31"
     assert history.time_window_for_partition_key("2020-01-31").end == settings().first_slice == five_minutes.start
+
+
+def test_the_ui_backfills_a_week_of_slices_a_run_unless_it_is_told_otherwise(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == str(7 * 288)
+    monkeypatch.setenv("BTC_ASSETS_BACKFILL_SLICES_PER_RUN", "288")
+    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == "288"
 
 
 def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest_loads(store: StoreUnderTest) -> None:
@@ -160,7 +169,7 @@ def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) ->
         == "* BTCUSDT 2024-01-10T12:00Z: loaded, 60 rows by the registry, 59 in the table"
     )
     assert {name for name in failed if "volume_equals_ticks" in name} == {
-        f"market_data/candles_{interval} volume_equals_ticks" for interval in ("1s", "30s", "1m", "5m", "1h", "1d")
+        f"market_data/candles_{of} volume_equals_ticks" for of in ("1s", "30s", "1m", "5m", "1h", "1d", "history")
     }
 
 
@@ -192,33 +201,31 @@ def test_an_object_that_is_gone_can_be_forced_from_the_launchpad(store: StoreUnd
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(30,)]
 
 
+CHAIN = "group:landing or group:market_data"
+TICKS_ALONE = 'key:"market_data/btc_ticks"'
+
+
 @pytest.mark.parametrize(
-    "partitions",
-    [["--partition", "2024-01-10T12:00Z"], ["--partition-range", "2024-01-10T12:00Z...2024-01-10T12:05Z"]],
-    ids=["a slice", "a range"],
+    ("select", "partitions", "expected"),
+    [
+        (CHAIN, ["--partition", "2024-01-10T12:00Z"], 300),
+        (CHAIN, ["--partition-range", "2024-01-10T12:00Z...2024-01-10T12:05Z"], 600),
+        (TICKS_ALONE, ["--partition-range", "2024-01-10T00:00Z...2024-01-10T23:55Z"], 600),
+    ],
+    ids=["a slice", "a range", "all ticks of a day"],
 )
-def test_the_dagster_command_line_materialises(store: StoreUnderTest, partitions: list[str]) -> None:
+def test_the_dagster_command_line_materialises(store: StoreUnderTest, select: str, partitions: list[str], expected: int) -> None:
     store.land(every(1, 600))
+    if select == TICKS_ALONE:
+        store.register(HOUR)
     from btc_assets.ops.dagster_home import prepare_dagster_home
 
     prepare_dagster_home()
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "asset",
-        "materialize",
-        "-m",
-        "btc_assets.definitions",
-        "--select",
-        "group:landing or group:market_data",
-        *partitions,
-    ]
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", select, *partitions]
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = 300 if "--partition" in partitions else 600
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(expected,)]
     runs = store.rows("SELECT status FROM dagster.runs")  # Dagster's own tables, beside the rooms
     assert runs == [("SUCCESS",)]

@@ -5,13 +5,11 @@ import dagster as dg
 from btc_assets.checks import check_result, check_window
 from btc_assets.database import server_errors
 from btc_assets.failures import plain_failures
+from btc_assets.landing.assets import landing_assets
 from btc_assets.resources import Store
 
-_ASSET = dg.AssetKey(["landing", "raw_blobs_5m"])
 
-
-@dg.asset_check(asset=_ASSET, description="No object of the slices is unreadable, and none disappeared before it was loaded.")
-def no_rejected_object(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
+def _no_rejected_object(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection, server_errors():
         window = check_window(context, connection)
         rows = connection.execute(
@@ -22,8 +20,7 @@ def no_rejected_object(context: dg.AssetCheckExecutionContext, store: Store) -> 
     return check_result(window, [f"{uri}: {reason}" for uri, reason in rows], "objects")
 
 
-@dg.asset_check(asset=_ASSET, description="Every row of the readable objects is a valid trade of its feed.")
-def no_rejected_row(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
+def _no_rejected_row(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection, server_errors():
         window = check_window(context, connection)
         rows = connection.execute(
@@ -35,4 +32,12 @@ def no_rejected_row(context: dg.AssetCheckExecutionContext, store: Store) -> dg.
     return check_result(window, problems, "rows_shown", rows=rows[0][3] if rows else 0)
 
 
-landing_checks = [no_rejected_object, no_rejected_row]
+_CHECKS = [
+    (_no_rejected_object, "No object of the slices is unreadable, and none disappeared before it was loaded."),
+    (_no_rejected_row, "Every row of the readable objects is a valid trade of its feed."),
+]
+landing_checks = [
+    dg.asset_check(asset=asset.key, name=check.__name__.strip("_"), description=text)(check)
+    for asset in landing_assets
+    for check, text in _CHECKS
+]

@@ -1,6 +1,7 @@
 """Assets `market_data/btc_ticks` and `market_data/candles_*`."""
 
 import time
+from datetime import timedelta
 
 import dagster as dg
 import psycopg
@@ -17,6 +18,9 @@ from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
 from btc_assets.slices import Window
 from btc_assets.tables import count_rows, read_columns
+
+# A slice is five minutes, and complete some minutes after its end: the third one that is missing is no coincidence.
+_FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=15), fail_window=timedelta(minutes=30))
 
 
 class LoadConfig(dg.Config):
@@ -44,7 +48,13 @@ def _load(context: dg.AssetExecutionContext, config: LoadConfig, store: Store, l
         )
 
 
-def _ticks_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, group: str, registry: str) -> dg.AssetsDefinition:
+def _ticks_asset(
+    name: str,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    group: str,
+    registry: str,
+    freshness: dg.FreshnessPolicy | None = None,
+) -> dg.AssetsDefinition:
     return dg.asset(
         name=name,
         key_prefix="market_data",
@@ -55,6 +65,7 @@ def _ticks_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, group
         retry_policy=RETRIES,
         pool=DATABASE_POOL,
         io_manager_key="copy_io_manager",
+        freshness_policy=freshness,
         kinds={"postgres"},
         owners=["team:data-engineering"],
         description=(
@@ -64,7 +75,7 @@ def _ticks_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, group
     )(_load)
 
 
-btc_ticks = _ticks_asset("btc_ticks", five_minutes, "market_data", "raw_blobs_5m")
+btc_ticks = _ticks_asset("btc_ticks", five_minutes, "market_data", "raw_blobs_5m", _FRESHNESS)
 
 
 _INTERVALS = candles.enabled(settings())
@@ -75,7 +86,7 @@ def _candle_pictures(connection: psycopg.Connection, interval: str, window: Wind
     if (window.end - window.start) // candles.WIDTHS[interval] not in _CANDLES_DRAWN:
         return {}
     rows = {feed.label: candles.read(connection, interval, feed.label, window) for feed in settings().landing_feeds}
-    return {f"candles {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
+    return {f"candlesticks of {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
 
 
 def _candle_asset(interval: str) -> dg.AssetsDefinition:
@@ -91,6 +102,7 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         pool=DATABASE_POOL,
         kinds={"postgres"},
+        freshness_policy=_FRESHNESS,
         owners=["team:research"],
         description=(
             f"Candles of {interval} by trade time, as the exchange defines them, made of {f'candles of {below}' if below else 'ticks'}."
@@ -124,14 +136,12 @@ def _all_candles(context: dg.AssetExecutionContext, store: Store) -> dg.Material
     return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
 
 
-def _history_assets(days: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """What writes the same tables for the days before the 5-minute partitions; one asset for all intervals of candles."""
-    of_ticks = _ticks_asset("btc_ticks_history", days, "history", "raw_blobs_history")
-    of_candles = dg.asset(
+def _candles_history(days: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    return dg.asset(
         name="candles_history",
         key_prefix="market_data",
         group_name="history",
-        deps=[of_ticks],
+        deps=[dg.AssetKey(["market_data", "btc_ticks_history"])],
         partitions_def=days,
         backfill_policy=backfill_policy,
         retry_policy=RETRIES,
@@ -140,8 +150,10 @@ def _history_assets(days: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDe
         owners=["team:research"],
         description="Candles of all intervals, made of ticks.",
     )(_all_candles)
-    return [of_ticks, of_candles]
 
 
 candle_assets = [_candle_asset(interval) for interval in _INTERVALS]
-market_data_assets = [btc_ticks, *candle_assets, *(_history_assets(history) if history else [])]
+
+# The same tables, for the days before the 5-minute partitions; one asset for the candles of all intervals.
+tick_assets = [btc_ticks, *([_ticks_asset("btc_ticks_history", history, "history", "raw_blobs_history")] if history else [])]
+market_data_assets = [*tick_assets, *candle_assets, *([_candles_history(history)] if history else [])]

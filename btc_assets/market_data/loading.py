@@ -364,7 +364,7 @@ class TickLoad(Replacements):
         return self.result.slice_rows
 
     def pictures(self, connection: psycopg.Connection) -> dict[str, str]:
-        return {f"volume {symbol}": svg for symbol, svg in self._strips.draw(read_gaps(connection, self.window)).items()}
+        return {f"volume and gaps of {symbol}": svg for symbol, svg in self._strips.draw(read_gaps(connection, self.window)).items()}
 
     def _rejected_rows(self) -> int:
         with self.connect() as connection, server_errors():

@@ -151,7 +151,7 @@ class VolumeStrips:
             [
                 f'<text x="{_LEFT}" y="35">{told}</text>',
                 *axes.times(),
-                *axes.values(3),
+                *axes.values(4),
                 f'<path d="{empty}" fill="{_AMISS}" fill-opacity=".3"/>',
                 _sticks(bars, _VOLUME, max(bar * 0.8, 0.8)),
                 f'<path d="{marks}" fill="{_AMISS}"/>',

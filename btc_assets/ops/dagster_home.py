@@ -45,7 +45,19 @@ run_retries:
   max_retries: 0
   retry_on_asset_or_op_failure: false
 
+# Sensors tick every few seconds, and mostly there is nothing to do.
+retention:
+  sensor:
+    purge_after_days:
+      skipped: 1
+      failure: 30
+      success: 30
+
 telemetry:
+  enabled: false
+
+# No invitation to newsletters over the first page.
+nux:
   enabled: false
 """
 

@@ -39,6 +39,14 @@ def prepare(name: str, start: datetime | None = None) -> Settings:
     return settings()
 
 
+def dev_environment() -> dict[str, str]:
+    """What the webserver, the daemon and their runs need to know of this process's settings."""
+    paths = {f"{PREFIX}HOME": str(settings().home), "DAGSTER_HOME": str(Path(os.environ["DAGSTER_HOME"]).absolute())}
+    # A week of slices a run: whoever backfills a year sees it go on, and can stop and repeat it in parts.
+    # VIRTUAL_ENV, because dg wonders aloud where it is run from another environment than the activated one.
+    return {f"{PREFIX}BACKFILL_SLICES_PER_RUN": "2016"} | dict(os.environ) | paths | {"VIRTUAL_ENV": sys.prefix}
+
+
 def run_dev(port: int) -> int:
     """Run the webserver and the daemon with `dg dev` until they are stopped; returns its exit status.
 
@@ -49,8 +57,7 @@ def run_dev(port: int) -> int:
     if not (project / "pyproject.toml").exists():
         raise UserError("The development UI runs from a checkout: clone the project, or start dagster-webserver and dagster-daemon.")
     command = [str(Path(sys.executable).with_name("dg")), "dev", "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {f"{PREFIX}HOME": str(settings().home), "DAGSTER_HOME": str(Path(os.environ["DAGSTER_HOME"]).absolute())}
-    process = subprocess.Popen(command, cwd=project, env=environment)
+    process = subprocess.Popen(command, cwd=project, env=dev_environment())
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from btc_assets.errors import UserError
 from btc_assets.ops.dagster_home import prepare_dagster_home
-from btc_assets.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -36,56 +36,82 @@ class IngestReport:
 def ingest(window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:
     """Run the job `ingest` over a range of slices, recorded in Dagster's instance like any other run.
 
+    What lies before the first slice is loaded by `ingest_history`, in whole days.
+
     Raises:
         UserError: the run failed; the sentence is the failed step's.
     """
     from btc_assets.settings import settings
 
-    first = settings().first_slice
-    if window.start < first:
+    first, oldest = settings().first_slice, settings().history_start
+    if window.start < min(first, oldest):
         raise UserError(
-            f"The range starts at {window.start:{KEY_FORMAT}}, before the first slice {first:{KEY_FORMAT}}: set "
-            f"BTC_ASSETS_PARTITIONS_START={window.start:{KEY_FORMAT}} or earlier."
+            f"The range starts at {window.start:{KEY_FORMAT}}, before the history of this store: set "
+            f"BTC_ASSETS_HISTORY_START={window.start:%Y-%m-%d} or earlier."
         )
     prepare_dagster_home()
+    from btc_assets.database import connect
+    from btc_assets.market_data import candles
+    from btc_assets.partitions import partition_tags
+    from btc_assets.tables import count_rows
+
+    report = IngestReport(window, 0.0)
+    started = time.perf_counter()
+    if window.start < first:
+        days = Window(floor_day(window.start), min(floor_day(window.end - SLICE) + DAY, first))
+        report.window = Window(days.start, max(days.end, window.end))
+        _run(
+            report,
+            "ingest_history",
+            partition_tags(days, DAY),
+            ("landing/raw_blobs_history", "market_data/btc_ticks_history"),
+            force,
+            reread,
+        )
+    if window.end > first:
+        slices = partition_tags(Window(max(window.start, first), window.end))
+        _run(report, "ingest", slices, ("landing/raw_blobs_5m", "market_data/btc_ticks"), force, reread)
+    report.seconds = time.perf_counter() - started
+    with connect(autocommit=True) as connection:
+        for interval in candles.enabled(settings()):
+            report.candles += sum(count_rows(connection, f"market_data.candles_{interval}", report.window, time_column="bucket").values())
+    return report
+
+
+def _run(report: IngestReport, job: str, tags: dict[str, str], assets: tuple[str, str], force: bool, reread: bool) -> None:
+    """Run a job and add to the report what it did."""
     import dagster as dg
 
     from btc_assets.definitions import defs
     from btc_assets.failures import impatient
-    from btc_assets.market_data.assets import candle_assets
-    from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 
-    started = time.perf_counter()
+    registry, ticks = assets
     with dg.DagsterInstance.get() as instance, impatient():
-        result = defs.resolve_job_def("ingest").execute_in_process(
+        result = defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             raise_on_error=False,
-            tags={RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)},
+            tags=tags,
             run_config={
                 "ops": {
-                    "landing__raw_blobs_5m": {"config": {"reread": reread}},
-                    "market_data__btc_ticks": {"config": {"force": force}},
+                    registry.replace("/", "__"): {"config": {"reread": reread}},
+                    ticks.replace("/", "__"): {"config": {"force": force}},
                 },
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
         )
     if not result.success:
         raise UserError(_failure(result))
-    report = IngestReport(window, time.perf_counter() - started)
-    for key in (dg.AssetKey(["landing", "raw_blobs_5m"]), dg.AssetKey(["market_data", "btc_ticks"])):
-        metadata = _metadata(result, key)
-        report.objects = metadata.get("objects_listed", report.objects)
-        report.ticks = metadata.get("dagster/row_count", report.ticks)
-        report.slices = metadata.get("slices_with_ticks", report.slices)
+    for asset in assets:
+        metadata = _metadata(result, dg.AssetKey(asset.split("/")))
+        report.objects += metadata.get("objects_listed", 0)
+        report.slices += metadata.get("slices_with_ticks", 0)
+        report.ticks += metadata.get("dagster/row_count", 0) if asset == ticks else 0
     for evaluation in result.get_asset_check_evaluations():
         report.checks += 1
         if not evaluation.passed:
             name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
             examples = evaluation.metadata.get("examples")
             report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
-    for asset in candle_assets:
-        report.candles += _metadata(result, asset.key).get("dagster/row_count", 0)
-    return report
 
 
 def _metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, Any]:
