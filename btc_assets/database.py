@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,9 +59,14 @@ def connect(conninfo: str | None = None, *, autocommit: bool = False, name: str 
         raise _refusal(conninfo, error) from None
 
 
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist|not permitted to log in|permission denied"
+)
+
+
 def _refusal(conninfo: str, error: psycopg.OperationalError) -> UserError:
     place, text = where(conninfo), str(error)
-    if "password authentication failed" in text or "no password supplied" in text:
+    if _REFUSED.search(text):
         return UserError(f"PostgreSQL at {place} refused the user or password: correct them in BTC_ASSETS_DSN.")
     if 'database "' in text and "does not exist" in text:
         return UserError(f"PostgreSQL at {place} has no such database: create it with createdb, or correct BTC_ASSETS_DSN.")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from btc_assets.database import server_errors
 from btc_assets.errors import TransientError, UserError
 
 # Five attempts within about a minute and a half; what takes longer is asked for again by the sensors, ever more rarely.
@@ -15,9 +16,13 @@ _patient = True
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Show a `UserError` in Dagster as its one sentence, without retries: what a person must mend does not pass by itself."""
+    """Show in Dagster the one sentence of a `UserError`, and of what the server says, wherever it says it.
+
+    It is tried again only where it may pass: what a person must mend does not.
+    """
     try:
-        yield
+        with server_errors():
+            yield
     except UserError as error:
         raise dg.Failure(description=str(error), allow_retries=_patient and isinstance(error, TransientError)) from error
 

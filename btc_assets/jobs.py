@@ -7,7 +7,7 @@ from btc_assets.partitions import history
 from btc_assets.settings import settings
 
 _candles = [dg.AssetKey(candles.asset_key(interval).split("/")) for interval in candles.enabled(settings())]
-_history = [
+history_assets = [
     dg.AssetKey(key.split("/")) for key in ("landing/raw_blobs_history", "market_data/btc_ticks_history", "market_data/candles_history")
 ]
 
@@ -30,14 +30,14 @@ rebuild_candles = dg.define_asset_job(
 
 ingest_history = dg.define_asset_job(
     "ingest_history",
-    selection=dg.AssetSelection.assets(*_history),
+    selection=dg.AssetSelection.assets(*history_assets),
     description="The same as ingest, for days before the 5-minute partitions start.",
     tags=_AGAIN,
 )
 
 rebuild_candles_history = dg.define_asset_job(
     "rebuild_candles_history",
-    selection=dg.AssetSelection.assets(_history[-1]),
+    selection=dg.AssetSelection.assets(history_assets[-1]),
     description="The same as rebuild_candles, for days before the 5-minute partitions start.",
     tags=_AGAIN,
 )

@@ -53,6 +53,12 @@ class EventsQueue(dg.ConfigurableResource[None]):
     def client(self) -> Any:
         """boto3's SQS client."""
         import boto3
+        from botocore.config import Config
 
-        config = settings()
-        return boto3.Session().client("sqs", region_name=config.s3_region or boto3.Session().region_name or "us-east-1")
+        session = boto3.Session()
+        return session.client(
+            "sqs",
+            region_name=settings().s3_region or session.region_name or "us-east-1",
+            # A tick of Dagster's has 60 seconds, and the next one follows soon.
+            config=Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"}),
+        )

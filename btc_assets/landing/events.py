@@ -6,6 +6,7 @@ that come twice, late or in the wrong order change nothing.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,14 @@ from urllib.parse import unquote_plus
 import orjson
 import psycopg
 
-from btc_assets.errors import TransientError
+from btc_assets.errors import TransientError, UserError
 from btc_assets.landing.arrivals import notice
-from btc_assets.landing.feeds import Feed, prefixes
+from btc_assets.landing.feeds import Feed, folder_time, prefixes
 from btc_assets.landing.objects import LandingZone
 
 RECEIVE_SECONDS = 20.0  # a tick of Dagster's has 60
 INVISIBLE_SECONDS = 120  # how long a message that is worked on is hidden from others
+_REFUSED = re.compile("Denied|NonExistentQueue|QueueDoesNotExist|InvalidClientTokenId|SignatureDoesNotMatch")  # does not pass by itself
 
 
 class Malformed(ValueError):
@@ -59,14 +61,18 @@ def created_objects(body: str) -> list[tuple[str, str]]:
     try:
         if "detail" in message:
             created = message["detail-type"] == "Object Created"
-            return [(message["detail"]["bucket"]["name"], message["detail"]["object"]["key"])] if created else []
-        return [
-            (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
-            for record in message["Records"]
-            if record["eventName"].removeprefix("s3:").startswith("ObjectCreated:")
-        ]
+            objects = [(message["detail"]["bucket"]["name"], message["detail"]["object"]["key"])] if created else []
+        else:
+            objects = [
+                (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
+                for record in message["Records"]
+                if record["eventName"].removeprefix("s3:").startswith("ObjectCreated:")
+            ]
     except (KeyError, TypeError, AttributeError) as missing:
         raise Malformed(f"no S3 event ({type(missing).__name__}: {missing})") from None
+    if not all(isinstance(name, str) and name and "\0" not in name for names in objects for name in names):
+        raise Malformed("no S3 event (bucket and key must be names)")
+    return objects
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def receive(
         clock: to tell when to stop, in seconds.
 
     Raises:
-        TransientError: the queue, the landing zone or the server fails; what was not deleted comes again.
+        UserError: the queue, the landing zone or the server fails; what was not deleted comes again.
     """
     total, until = Received(), clock() + RECEIVE_SECONDS
     for messages in _messages(queue, url):
@@ -150,8 +156,9 @@ def _delete(queue: Any, url: str, messages: Sequence[dict[str, Any]]) -> None:
 
 
 def _prefix(zone: LandingZone, feeds: Sequence[Feed], uri: str) -> str | None:
+    """The prefix of a feed that an object landed below; None where a listing would pass it over as well."""
     path = zone.path(uri)
-    return next((prefix for prefix in prefixes(tuple(feeds)) if path.startswith(f"{prefix}/")), None)
+    return next((prefix for prefix in prefixes(tuple(feeds)) if path.startswith(f"{prefix}/") and folder_time(prefix, path)), None)
 
 
 class _queue_errors:
@@ -166,7 +173,8 @@ class _queue_errors:
         from botocore.exceptions import BotoCoreError, ClientError
 
         if isinstance(error, BotoCoreError | ClientError):
-            raise TransientError(
+            kind = UserError if isinstance(error, ClientError) and _REFUSED.search(str(error)) else TransientError
+            raise kind(
                 f"The queue {self._url} cannot be read ({str(error).rstrip('.')}): check BTC_ASSETS_LANDING_EVENTS_QUEUE and the right "
                 "to receive and delete its messages."
             ) from error

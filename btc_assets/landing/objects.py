@@ -129,19 +129,30 @@ class LandingZone:
         uri = f"s3://{bucket}/{key}"
         return uri if uri.startswith(self.url + "/") else None
 
-    def list_window(self, prefix: str, window: Window) -> list[LandedObject]:
+    def list_window(self, prefix: str, window: Window, strays: set[str] | None = None) -> list[LandedObject]:
         """Objects whose folder minute lies in `window`, ordered by URI.
 
-        Lists whole days by day and the rest by hour: a few LIST calls for any range, and never the whole prefix.
+        Lists whole days by day and the rest by hour: a few LIST calls for any range, and never the whole prefix. What lies
+        among them in folders that are no time is added to `strays`.
         """
         folders = list(_folders(prefix, window))
         with ThreadPoolExecutor(min(self.concurrency, len(folders))) as pool:
             listed = [obj for objects in pool.map(lambda folder: list(self._list(prefix, *folder)), folders) for obj in objects]
+        if strays is not None:
+            strays.update(obj.uri for obj in listed if obj.folder_time is None)
         return sorted((obj for obj in listed if (at := obj.folder_time) is not None and at in window), key=attrgetter("uri"))
 
     def uri_range(self, prefix: str, window: Window) -> tuple[str, str]:
-        """The half-open range of URIs, in byte order, whose folder minute lies in `window`."""
-        return f"{self.url}/{folder_path(prefix, window.start)}", f"{self.url}/{folder_path(prefix, window.end)}"
+        """The half-open range of URIs, in byte order, whose folder minute lies in `window`.
+
+        What lies in the folder of a day or an hour itself is in the range of that whole day or hour.
+        """
+
+        def edge(time: datetime) -> str:
+            folder = f"{time:%Y/%m/%d/%H/%M}" if time.minute else f"{time:%Y/%m/%d/%H}/" if time.hour else f"{time:%Y/%m/%d}/"
+            return f"{self.url}/{prefix}/{folder}"
+
+        return edge(window.start), edge(window.end)
 
     def list_from(self, prefix: str, start: datetime, now: datetime) -> Iterator[list[LandedObject]]:
         """Objects whose folder minute is `start` or later, in batches; also those of a clock that runs ahead of `now` by a day.
@@ -225,11 +236,11 @@ class LandingZone:
         """The object as it is now, or None; asked of the store itself, because a listing can fail to show it."""
         try:
             meta = obstore.head(self.store, self.path(uri))
-        except (NotFoundError, FileNotFoundError):
+        except (NotFoundError, FileNotFoundError, ValueError):  # the last: no object can have such a name
             return None
         except (BaseError, OSError) as error:
             raise self._failure(f"Looking up {uri}", error) from error
-        return LandedObject(uri, meta["e_tag"] or "", meta["size"], meta["last_modified"], prefix)
+        return self._landed(meta, prefix)
 
     def read(self, obj: LandedObject) -> tuple[bytes | Path, str]:
         """The object's bytes, verified, and how: `md5`, `s3` (its stored checksum) or `none` (the store keeps none).

@@ -41,9 +41,10 @@ ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
 """
 
 # An older version of an object that was overwritten. Newer ones are left alone: another process may have been faster.
+# That its rows are to be removed is new work.
 _SUPERSEDE = """
 UPDATE landing.raw_blobs_5m AS old
-SET status = 'superseded', reason = 'overwritten by ETag ' || new.etag
+SET status = 'superseded', reason = 'overwritten by ETag ' || new.etag, noticed_at = now()
 FROM unnest(%s::text[], %s::text[], %s::timestamptz[]) AS new (uri, etag, last_modified)
 WHERE old.uri = new.uri AND old.etag <> new.etag AND old.status <> 'superseded' AND old.last_modified <= new.last_modified
 """
@@ -56,7 +57,7 @@ WHERE (noticed.uri, noticed.etag) = (now_read.uri, now_read.etag) AND noticed.st
 
 # Slices that this version covered when it was read under other settings.
 _FORGET = """
-UPDATE landing.raw_blobs_5m SET status = 'superseded', reason = 'read again with another result'
+UPDATE landing.raw_blobs_5m SET status = 'superseded', reason = 'read again with another result', noticed_at = now()
 WHERE uri = %s AND etag = %s AND status <> 'superseded'
 """
 
@@ -116,9 +117,11 @@ def register_window(
             listed = zone.list_window(prefix, day)
             done = total.listed
             total.listed += len(listed)
-            known = _known(connection, zone.uri_range(prefix, day), listed)
-            new = [obj for obj in listed if reread or known.get((obj.uri, obj.etag)) not in ("registered", "rejected")]
-            total.gone += _mark_gone(connection, zone, prefix, {uri for uri, _ in known} - {obj.uri for obj in listed})
+            versions = known(connection, zone.uri_range(prefix, day), listed)
+            new = [obj for obj in listed if reread or versions.get((obj.uri, obj.etag)) not in ("registered", "rejected")]
+            gone = missing(zone, prefix, {uri for uri, _ in versions} - {obj.uri for obj in listed})
+            mark_gone(connection, gone)
+            total.gone += len(gone)
             done += len(listed) - len(new)
             progress(done, total.listed)
             for group in fetch_groups(zone, new):
@@ -147,7 +150,8 @@ def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, 
     return [obj for obj in found.values() if obj is not None]
 
 
-def _known(connection: psycopg.Connection, uris: tuple[str, str], listed: Sequence[LandedObject]) -> dict[tuple[str, str], str]:
+def known(connection: psycopg.Connection, uris: tuple[str, str], listed: Sequence[LandedObject]) -> dict[tuple[str, str], str]:
+    """Status by URI and ETag of what the registry knows in a range of URIs, and of what is listed outside it."""
     # An object outside the minute folders, such as .../13/dump.zip, sorts behind them and is asked for by name.
     apart = [obj.uri for obj in listed if not uris[0] <= obj.uri < uris[1]]
     with server_errors(), connection.transaction():
@@ -159,23 +163,21 @@ def _known(connection: psycopg.Connection, uris: tuple[str, str], listed: Sequen
         return {(uri, etag): status for uri, etag, status in rows}
 
 
-def _mark_gone(connection: psycopg.Connection, zone: LandingZone, prefix: str, uris: Iterable[str]) -> int:
-    """Mark objects that the listing does not show and that are not there either when asked for by name."""
+def missing(zone: LandingZone, prefix: str, uris: Iterable[str]) -> list[str]:
+    """Those of the objects that a listing does not show that are not there either when asked for by name."""
     uris = sorted(uris)
     if not uris:
-        return 0
+        return []
     with ThreadPoolExecutor(zone.concurrency) as pool:
-        gone = [uri for uri, obj in zip(uris, pool.map(lambda uri: zone.head(uri, prefix), uris), strict=True) if obj is None]
-    mark_gone(connection, gone)
-    return len(gone)
+        return [uri for uri, obj in zip(uris, pool.map(lambda uri: zone.head(uri, prefix), uris), strict=True) if obj is None]
 
 
 def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
-    """Record that objects are no longer there."""
+    """Record that objects are no longer there; also older versions, where it is their rows that the table holds."""
     with server_errors(), connection.transaction():
         connection.execute(
             "UPDATE landing.raw_blobs_5m SET status = 'gone', reason = 'the object is no longer in the landing zone' "
-            "WHERE uri = ANY(%s) AND status IN ('noticed', 'registered', 'rejected')",
+            "WHERE uri = ANY(%s) AND (status IN ('noticed', 'registered', 'rejected') OR (status = 'superseded' AND loaded_at IS NOT NULL))",
             (list(uris),),
         )
 

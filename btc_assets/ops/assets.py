@@ -8,6 +8,7 @@ from btc_assets.checks import bullets
 from btc_assets.failures import plain_failures
 from btc_assets.metadata import column_schema
 from btc_assets.ops import retention_jobs as jobs
+from btc_assets.ops.handover import show_whole_days
 from btc_assets.ops.policies import declared
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.resources import Landing, Store
@@ -83,7 +84,8 @@ class ReconcileConfig(dg.Config):
     owners=["team:data-engineering"],
     description=(
         "Landing zone, registry and tables compared from scratch: objects that are missing, changed, extra or in no minute folder, "
-        "slices that are stuck or hold other rows than they should, candles that are behind. With the option heal, what differs is mended."
+        "slices that are stuck or hold other rows than they should, candles that are behind. With the option heal, what differs is mended. "
+        "Comparing everything also shows days of history that were loaded as slices as materialised."
     ),
     metadata={"dagster/table_name": "ops.reconciliations"},
 )
@@ -95,6 +97,7 @@ def reconciliations(
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
         found = reconcile(connection, landing.zone(), settings().landing_feeds, window, now, heal=config.heal)
+        shown = show_whole_days(context.instance, connection) if window is None else 0
         count = connection.execute("SELECT count(*) FROM ops.reconciliations").fetchone()
         columns = read_columns(connection, "ops.reconciliations")
     return dg.MaterializeResult(
@@ -103,6 +106,7 @@ def reconciliations(
             **column_schema(columns),
             "compared": str(window) if window else "everything",
             "healed": found.healed,
+            "history_days_shown": shown,
             **found.counts,
             "differences": dg.MetadataValue.md(bullets(found.sentences)),
         }

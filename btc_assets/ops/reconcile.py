@@ -17,27 +17,23 @@ from psycopg.types.json import Jsonb
 from btc_assets.database import server_errors
 from btc_assets.landing.arrivals import notice
 from btc_assets.landing.feeds import Feed, prefixes
-from btc_assets.landing.objects import LandedObject, LandingZone
-from btc_assets.landing.registry import mark_gone
+from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.registry import known, mark_gone, missing
 from btc_assets.slices import DAY, SLICE, Window
 
 STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
 _SHOWN = 20  # sentences of each kind
+_STRAY = "{} lies in no minute folder, so it is in no slice: move it to where its trades belong"
 
-_REGISTERED = """
-SELECT uri, etag, max(noticed_at) FROM landing.raw_blobs_5m
-WHERE uri >= %s AND uri < %s AND status IN ('noticed', 'registered', 'rejected') GROUP BY uri, etag
-"""
-
+# An object that is gone holds up a slice only if there is something else to load for it.
 _STUCK = """
 SELECT bucket_5m, asset, state, objects + noticed_objects FROM landing.slices AS slice
-WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s AND (
-    state = 'source gone'
-    OR state IN ('pending', 'stale') AND NOT EXISTS (
-        SELECT 1 FROM landing.raw_blobs_5m AS blob
-        WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND blob.noticed_at >= %(before)s
-    )
-) ORDER BY bucket_5m, asset
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s
+    AND state IN ('pending', 'stale', 'source gone')
+    AND (SELECT max(blob.noticed_at) < %(before)s FROM landing.raw_blobs_5m AS blob
+         WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND (status = 'noticed'
+             OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL))))
+ORDER BY bucket_5m, asset
 """
 
 _BEHIND = """
@@ -66,10 +62,15 @@ WHERE bucket_5m = ANY(%s)
     AND (status = 'noticed' OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL)))
 """
 
-# The registry's word for a slice that differs from the table is withdrawn, so that it is loaded again.
+# The registry's word for a slice that differs from the table is withdrawn, so that it is loaded again; but not where
+# it cannot be, because an object is gone.
 _LOAD_AGAIN = """
-UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL, noticed_at = now()
-WHERE bucket_5m = ANY(%s) AND status = 'registered'
+UPDATE landing.raw_blobs_5m AS blob SET loaded_at = NULL, loaded_rows = NULL, noticed_at = now()
+WHERE bucket_5m = ANY(%s) AND status = 'registered' AND NOT EXISTS (
+    SELECT 1 FROM landing.raw_blobs_5m AS lost
+    WHERE lost.bucket_5m = blob.bucket_5m AND lost.status = 'gone' AND lost.loaded_at IS NOT NULL
+)
+RETURNING bucket_5m
 """
 
 
@@ -147,36 +148,25 @@ def _compare_objects(
     *,
     heal: bool,
 ) -> None:
-    prefix = feeds[0].prefix
-    landed = {obj.uri: obj for obj in zone.list_window(prefix, day)}
-    with server_errors():
-        registered = {uri: etag for uri, etag, _ in connection.execute(_REGISTERED, zone.uri_range(prefix, day))}
-    new: list[LandedObject] = []
-    for uri, obj in landed.items():
-        if obj.last_modified >= before or registered.get(uri) == obj.etag:
-            continue
-        if uri not in registered and not _by_name(connection, uri, obj.etag):
-            found.add("missing", f"{uri} landed at {obj.last_modified:%Y-%m-%d %H:%M:%S} and is not registered")
-            new.append(obj)
-        elif uri in registered:
-            found.add("changed", f"{uri} was overwritten at {obj.last_modified:%Y-%m-%d %H:%M:%S} and the registry has the older version")
-            new.append(obj)
-    gone = [uri for uri in registered if uri not in landed and zone.head(uri, prefix) is None]
+    prefix, strays = feeds[0].prefix, set[str]()
+    landed = zone.list_window(prefix, day, strays)
+    versions = known(connection, zone.uri_range(prefix, day), landed)
+    registered = {uri for uri, _ in versions}
+    for uri in sorted(strays):
+        found.add("stray", _STRAY.format(uri))
+    new = [obj for obj in landed if obj.last_modified < before and (obj.uri, obj.etag) not in versions]
+    for obj in new:
+        at = f"{obj.last_modified:%Y-%m-%d %H:%M:%S}"
+        if obj.uri in registered:
+            found.add("changed", f"{obj.uri} was overwritten at {at} and the registry has the older version")
+        else:
+            found.add("missing", f"{obj.uri} landed at {at} and is not registered")
+    gone = missing(zone, prefix, registered - {obj.uri for obj in landed})
     for uri in gone:
         found.add("extra", f"{uri} is registered and no longer in the landing zone")
     if heal:
         found.healed += notice(connection, feeds, new) + len(gone)
         mark_gone(connection, gone)
-
-
-def _by_name(connection: psycopg.Connection, uri: str, etag: str) -> bool:
-    """Whether an object that lies outside the minute folders, and so outside their range of URIs, is registered."""
-    with server_errors():
-        row = connection.execute(
-            "SELECT 1 FROM landing.raw_blobs_5m WHERE uri = %s AND etag = %s AND status IN ('noticed', 'registered', 'rejected') LIMIT 1",
-            (uri, etag),
-        ).fetchone()
-    return row is not None
 
 
 def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, found: Differences, *, heal: bool) -> None:
@@ -204,14 +194,14 @@ def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, 
         again = [bucket for bucket, _, state, _ in stuck if state != "source gone"]
         with server_errors(), connection.transaction():
             connection.execute(_ASK_AGAIN, (again,))
-            connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],))
+            reloaded = connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],)).fetchall()
             if behind:
                 connection.execute(
                     "UPDATE ingestion.due_slices SET due_since = now() WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s "
                     "AND due_since < %(before)s",
                     limits,
                 )
-        found.healed += len(again) + len(unequal) + sum(count for _, count, *_ in behind)
+        found.healed += len(again) + len({row[0] for row in reloaded}) + sum(count for _, count, *_ in behind)
 
 
 def table_differences(connection: psycopg.Connection, window: Window, *, unloaded: bool = True) -> list[tuple[datetime, str]]:
@@ -234,7 +224,7 @@ def _days(connection: psycopg.Connection, zone: LandingZone, prefix: str, found:
     """The days on which anything landed or is registered; what lies in no folder of a day is a stray."""
     days, strays = zone.days(prefix)
     for uri in strays:
-        found.add("stray", f"{uri} lies in no minute folder, so it is in no slice: move it to where its trades belong")
+        found.add("stray", _STRAY.format(uri))
     with server_errors():
         # One probe of the index a day, however many objects there are.
         rows = connection.execute(
@@ -242,7 +232,8 @@ def _days(connection: psycopg.Connection, zone: LandingZone, prefix: str, found:
             WITH RECURSIVE folder (uri) AS (
                 SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= %(prefix)s AND uri < %(end)s
                 UNION ALL
-                SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(folder.uri, %(length)s) || '0' AND uri < %(end)s)
+                SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(folder.uri, %(length)s) || '0'
+                        AND uri > folder.uri AND uri < %(end)s)
                 FROM folder WHERE folder.uri IS NOT NULL
             )
             SELECT substr(uri, %(from)s, 10) FROM folder WHERE uri IS NOT NULL

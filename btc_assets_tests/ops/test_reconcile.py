@@ -1,0 +1,424 @@
+"""Reconciling finds what differs between landing zone, registry and tables, says it, and hands it to the sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from btc_assets.definitions import defs
+from btc_assets.landing.arrivals import notice, waiting
+from btc_assets.landing.feeds import Feed
+from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.replay import encode_batch
+from btc_assets.market_data import candles
+from btc_assets.ops.reconcile import Differences, last_reconciliation, reconcile, table_differences
+from btc_assets.ops.schedules import schedules
+from btc_assets.slices import DAY, SLICE, Window
+from btc_assets_tests.conftest import FEED, StoreUnderTest
+from btc_assets_tests.s3 import Bucket
+from btc_assets_tests.trades import HOUR, NOON, every
+
+TWO_DAYS = Window(NOON - DAY, NOON + DAY)  # clipped, like the hourly comparison
+LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)
+
+
+@dataclass
+class S3Store(StoreUnderTest):
+    """A store whose landing zone is on S3."""
+
+    bucket: Bucket
+
+    def zone(self) -> LandingZone:
+        return self.bucket.zone()
+
+    def delete(self, *uris: str) -> None:
+        for uri in uris:
+            self.bucket.server.client().delete_object(Bucket=self.bucket.server.bucket, Key=f"{self.bucket.prefix}/{self.zone().path(uri)}")
+
+
+@pytest.fixture(params=["directory", "S3"])
+def anywhere(request: pytest.FixtureRequest, store: StoreUnderTest) -> StoreUnderTest:
+    """The store, with its landing zone in a directory and on S3."""
+    if request.param == "directory":
+        return store
+    return S3Store(store.dsn, store.home, store.landing, store.connection, request.getfixturevalue("s3"))
+
+
+def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: tuple[Feed, ...] = (FEED,)) -> Differences:
+    with store.connect() as connection:
+        return reconcile(connection, store.zone(), feeds, window, datetime.now(UTC), heal=heal, settled=timedelta(0))
+
+
+def due(store: StoreUnderTest) -> list[datetime]:
+    return [one.bucket for one in waiting(store.connection, datetime.now(UTC) + timedelta(minutes=1), grace=timedelta(0)).due]
+
+
+def work_off(store: StoreUnderTest) -> None:
+    """What the sensors do: load what is due, and make the candles that are."""
+    for bucket in due(store):
+        store.ingest(Window.of_slice(bucket))
+    for (bucket,) in store.rows("SELECT DISTINCT bucket_5m FROM ingestion.due_slices"):
+        store.refresh(Window.of_slice(bucket))
+
+
+def two_hours_pass(store: StoreUnderTest) -> None:
+    store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = noticed_at - interval '2 hours'")
+    store.connection.execute("UPDATE ingestion.due_slices SET due_since = due_since - interval '2 hours'")
+
+
+def ids(store: StoreUnderTest) -> list[int]:
+    return [trade_id for (trade_id,) in store.rows("SELECT trade_id FROM market_data.btc_ticks ORDER BY 1")]
+
+
+def whole(store: StoreUnderTest) -> bool:
+    """Whether registry, ticks and candles agree."""
+    return not table_differences(store.connection, Window(LONG_AGO, NOON + DAY)) and not candles.outdated(
+        store.connection, Window(NOON - DAY, NOON + DAY)
+    )
+
+
+def loaded(store: StoreUnderTest) -> list[str]:
+    """An hour of a trade every ten seconds, in objects of a minute; returns their URIs."""
+    uris = store.land(every(10, 360), seconds=60)
+    store.ingest(HOUR)
+    return uris
+
+
+def put_batch(store: StoreUnderTest, start: datetime, first_id: int, count: int = 3, path: str | None = None) -> str:
+    _, data = encode_batch(every(1, count, start=start, first_id=first_id), FEED)
+    return store.put(path or f"{start:%Y/%m/%d/%H/%M}/batch-{first_id}.parquet", data)
+
+
+@pytest.mark.parametrize("heal", [False, True], ids=["reported", "healed"])
+@pytest.mark.parametrize("window", [TWO_DAYS, None], ids=["two days", "everything"])
+def test_a_clean_store_has_nothing_to_report(anywhere: StoreUnderTest, window: Window | None, heal: bool) -> None:
+    loaded(anywhere)
+    two_hours_pass(anywhere)
+    found = find(anywhere, window, heal=heal)
+    assert (found.counts, found.sentences, found.healed, due(anywhere)) == ({}, [], 0, [])
+
+
+def test_an_empty_store_has_nothing_to_report(anywhere: StoreUnderTest) -> None:
+    assert find(anywhere, heal=True).counts == {}
+
+
+def lose_an_event(store: StoreUnderTest, uris: list[str]) -> str:
+    return f"{put_batch(store, LONG_AGO, 1)} landed at"
+
+
+def overwrite(store: StoreUnderTest, uris: list[str]) -> str:
+    store.put(store.zone().path(uris[0]).removeprefix(f"{FEED.prefix}/"), encode_batch(every(1, 3, first_id=9001), FEED)[1])
+    return f"{uris[0]} was overwritten at"
+
+
+def delete_rows(store: StoreUnderTest, uris: list[str]) -> str:
+    store.connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id IN (5, 6)")
+    return "BTCUSDT 2024-01-10T12:00Z: loaded, 30 rows by the registry, 28 in the table"
+
+
+def delete_a_slice(store: StoreUnderTest, uris: list[str]) -> str:
+    store.connection.execute("DELETE FROM market_data.btc_ticks WHERE bucket_5m = '2024-01-10T12:55Z'")
+    return "BTCUSDT 2024-01-10T12:55Z: loaded, 30 rows by the registry, 0 in the table"
+
+
+def insert_rows(store: StoreUnderTest, uris: list[str]) -> str:
+    columns = "bucket_5m, event_time, trade_time, symbol, price, quantity, is_market_maker"
+    store.connection.execute(
+        f"INSERT INTO market_data.btc_ticks (trade_id, {columns}) SELECT 9000, {columns} FROM market_data.btc_ticks WHERE trade_id = 5"
+    )
+    return "BTCUSDT 2024-01-10T12:00Z: loaded, 30 rows by the registry, 31 in the table"
+
+
+def notice_and_forget(store: StoreUnderTest, uris: list[str]) -> str:
+    put_batch(store, NOON, 9001)
+    notice(store.connection, [FEED], store.zone().list_window(FEED.prefix, HOUR))
+    two_hours_pass(store)
+    return "BTCUSDT 2024-01-10T12:00Z: stale for more than an hour, with 6 objects: look at the last failed run of its range"
+
+
+def register_and_forget(store: StoreUnderTest, uris: list[str]) -> str:
+    put_batch(store, NOON - timedelta(hours=1), 9001)
+    store.register(Window.of_slice(NOON - timedelta(hours=1)))
+    two_hours_pass(store)
+    return "BTCUSDT 2024-01-10T11:00Z: pending for more than an hour, with 1 objects: look at the last failed run of its range"
+
+
+def forget_candles(store: StoreUnderTest, uris: list[str]) -> str:
+    store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', '2024-01-10T12:00Z')")
+    two_hours_pass(store)
+    return "market_data/candles_1m: 1 slices from 2024-01-10T12:00Z to 2024-01-10T12:00Z are not made since their ticks changed"
+
+
+MISHAPS: list[tuple[str, Callable[[StoreUnderTest, list[str]], str], range | list[int]]] = [
+    ("missing", lose_an_event, [1, 1, 2, 2, 3, 3, *range(4, 361)]),
+    ("changed", overwrite, [*range(7, 361), 9001, 9002, 9003]),
+    ("unequal", delete_rows, range(1, 361)),
+    ("unequal", delete_a_slice, range(1, 361)),
+    ("unequal", insert_rows, range(1, 361)),
+    ("stuck", notice_and_forget, [*range(1, 361), 9001, 9002, 9003]),
+    ("stuck", register_and_forget, [*range(1, 361), 9001, 9002, 9003]),
+    ("behind", forget_candles, range(1, 361)),
+]
+
+
+@pytest.mark.parametrize(("kind", "mishap", "then"), MISHAPS, ids=[mishap.__name__ for _, mishap, _ in MISHAPS])
+def test_each_difference_is_said_and_mended_where_asked_to(
+    anywhere: StoreUnderTest, kind: str, mishap: Callable[[StoreUnderTest, list[str]], str], then: range | list[int]
+) -> None:
+    sentence = mishap(anywhere, loaded(anywhere))
+    before = anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag")
+    found = find(anywhere)
+    assert (found.counts, found.healed) == ({kind: 1}, 0)
+    assert found.sentences[0].startswith(sentence)
+    assert anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag") == before  # only said
+
+    assert find(anywhere, heal=True).healed == 1
+    work_off(anywhere)
+    assert ids(anywhere) == list(then) and whole(anywhere) and due(anywhere) == []
+    assert find(anywhere, heal=True).counts == {}
+
+
+@pytest.mark.parametrize(("kind", "mishap", "then"), MISHAPS[1:], ids=[mishap.__name__ for _, mishap, _ in MISHAPS[1:]])
+def test_two_days_are_enough_for_what_happened_in_them(
+    store: StoreUnderTest, kind: str, mishap: Callable[[StoreUnderTest, list[str]], str], then: range | list[int]
+) -> None:
+    mishap(store, loaded(store))
+    assert find(store, TWO_DAYS).counts == {kind: 1}
+    assert find(store, Window(NOON + DAY, NOON + 2 * DAY)).counts == {}
+
+
+def test_an_object_that_disappeared_is_said_once_and_its_rows_stay(anywhere: StoreUnderTest) -> None:
+    uris = loaded(anywhere)
+    anywhere.delete(uris[0])
+    assert find(anywhere).sentences == [f"{uris[0]} is registered and no longer in the landing zone"]
+    assert find(anywhere, heal=True).healed == 1
+    two_hours_pass(anywhere)
+    assert (due(anywhere), find(anywhere).counts) == ([], {})
+    assert ids(anywhere) == list(range(1, 361))
+    assert anywhere.rows("SELECT bucket_5m FROM landing.slices WHERE state = 'source gone'") == [(NOON,)]
+
+
+def test_a_slice_that_cannot_take_what_is_new_because_an_object_is_gone_waits_for_a_person(store: StoreUnderTest) -> None:
+    uris = loaded(store)
+    store.delete(uris[0])
+    put_batch(store, NOON, 9001)
+    find(store, heal=True)
+    two_hours_pass(store)
+    found = find(store, heal=True)
+    assert found.sentences == [
+        "BTCUSDT 2024-01-10T12:00Z: an object that it was loaded from is gone: restore it, or load the slice with --force"
+    ]
+    assert (found.healed, due(store)) == (0, [])
+    store.register(HOUR)
+    store.load(HOUR, force=True)
+    store.refresh(HOUR)
+    assert ids(store) == [*range(7, 361), 9001, 9002, 9003]
+    assert find(store).counts == {}
+
+
+def test_an_object_that_is_overwritten_and_then_deleted_keeps_its_rows_and_is_not_asked_for_for_ever(store: StoreUnderTest) -> None:
+    uris = loaded(store)
+    overwrite(store, uris)
+    find(store, heal=True)
+    store.delete(uris[0])
+    assert find(store, heal=True).counts == {"extra": 1}
+    two_hours_pass(store)
+    assert (due(store), find(store).counts) == ([], {})
+    assert ids(store) == list(range(1, 361))
+
+
+def test_an_object_that_comes_back_is_loaded_again(store: StoreUnderTest) -> None:
+    uris = loaded(store)
+    path = store.zone().path(uris[0]).removeprefix(f"{FEED.prefix}/")
+    data = (store.landing / FEED.prefix / path).read_bytes()
+    store.delete(uris[0])
+    find(store, heal=True)
+    store.put(path, data)
+    assert find(store, heal=True).counts == {"missing": 1}
+    work_off(store)
+    assert ids(store) == list(range(1, 361)) and whole(store)
+    assert find(store).counts == {}
+
+
+def test_rows_that_differ_in_a_slice_whose_object_is_gone_are_said_and_stay(store: StoreUnderTest) -> None:
+    uris = loaded(store)
+    store.delete(uris[0])
+    find(store, heal=True)
+    store.connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id = 30")
+    found = find(store, heal=True)
+    assert found.sentences == ["BTCUSDT 2024-01-10T12:00Z: source gone, 30 rows by the registry, 29 in the table"]
+    assert (found.healed, due(store)) == (0, [])
+    assert find(store).counts == {"unequal": 1}  # still what it was, and not worse
+
+
+def test_rows_without_any_object_are_said_and_stay(store: StoreUnderTest) -> None:
+    loaded(store)
+    store.connection.execute("DELETE FROM landing.raw_blobs_5m WHERE bucket_5m = '2024-01-10T12:00Z'")
+    for uri in store.uris()[:5]:
+        store.delete(uri)
+    found = find(store, heal=True)
+    assert found.sentences == ["BTCUSDT 2024-01-10T12:00Z: not registered, 0 rows by the registry, 30 in the table"]
+    assert (found.healed, len(ids(store))) == (0, 360)
+
+
+def test_what_lies_in_no_minute_folder_is_a_stray(anywhere: StoreUnderTest) -> None:
+    loaded(anywhere)
+    strays = ["README.md", "2024/x.csv", "2024/01/x.csv", "2024/13/45/x.csv", "odd/folder/of/mine/x.csv", "2024/01/10/12/odd/x.csv",
+              "2024/01/10/12/05/deep/x.csv"]  # fmt: skip
+    uris = sorted(anywhere.put(path, b"data") for path in strays)
+    anywhere.put("2024/01/10/12/05/.not-whole-yet", b"data")
+    found = find(anywhere, heal=True)
+    assert found.counts == {"stray": 7}
+    assert sorted(sentence.partition(" lies in no minute folder, ")[0] for sentence in found.sentences) == uris
+    assert due(anywhere) == []
+    assert find(anywhere, TWO_DAYS).counts == {"stray": 2}
+
+
+@pytest.mark.parametrize("folder", ["2024/01/10", "2024/01/10/12", "2023/10/04"], ids=["a day", "an hour", "long ago"])
+@pytest.mark.parametrize("name", ["dump.parquet", "00.parquet", "!.parquet"])
+def test_objects_in_the_folders_of_days_and_hours_are_compared_as_well(anywhere: StoreUnderTest, folder: str, name: str) -> None:
+    start = NOON + timedelta(hours=2) if folder.startswith("2024") else LONG_AGO
+    uri = put_batch(anywhere, start, 1, path=f"{folder}/{name}")
+    assert find(anywhere, heal=True).counts == {"missing": 1}
+    work_off(anywhere)
+    work_off(anywhere)  # the slices that reading it showed
+    assert (ids(anywhere), find(anywhere).counts) == ([1, 2, 3], {})
+    put_batch(anywhere, start, 11, path=f"{folder}/{name}")
+    assert find(anywhere, heal=True).counts == {"changed": 1}
+    work_off(anywhere)
+    work_off(anywhere)
+    assert (ids(anywhere), find(anywhere).counts) == ([11, 12, 13], {})
+    anywhere.delete(uri)
+    assert find(anywhere, heal=True).counts == {"extra": 1}
+
+
+@pytest.mark.parametrize("start", [NOON - timedelta(minutes=5), NOON, NOON + timedelta(minutes=5)])
+def test_a_comparison_that_begins_within_an_hour_takes_nothing_for_missing_or_extra(store: StoreUnderTest, start: datetime) -> None:
+    for path in ("2024/01/10/dump.parquet", "2024/01/10/12/dump.parquet", "2024/01/10/12/00/dump.parquet"):
+        put_batch(store, NOON, 1, path=path)
+    store.register(Window(NOON.replace(hour=0), NOON + DAY))
+    store.load(HOUR)
+    assert find(store, Window(start, start + timedelta(minutes=20))).counts == {}
+
+
+def test_a_version_that_is_noticed_but_not_read_yet_is_no_difference(anywhere: StoreUnderTest) -> None:
+    uris = loaded(anywhere)
+    overwrite(anywhere, uris)
+    notice(anywhere.connection, [FEED], anywhere.zone().list_window(FEED.prefix, HOUR))
+    assert find(anywhere).counts == {}
+
+
+def test_a_rejected_object_is_known(store: StoreUnderTest) -> None:
+    loaded(store)
+    bad = store.put("2024/01/10/12/00/bad.parquet", b"not parquet")
+    store.ingest(HOUR)
+    two_hours_pass(store)
+    assert find(store).counts == {}
+    store.delete(bad)
+    assert find(store, heal=True).counts == {"extra": 1}
+    assert find(store).counts == {}
+
+
+def test_what_landed_only_now_is_the_sensors_business(store: StoreUnderTest) -> None:
+    put_batch(store, NOON, 1)
+    with store.connect() as connection:
+        assert reconcile(connection, store.zone(), (FEED,), None, datetime.now(UTC)).counts == {}
+        assert reconcile(connection, store.zone(), (FEED,), None, datetime.now(UTC) + timedelta(minutes=11)).counts == {"missing": 1}
+
+
+def test_slices_whose_ticks_retention_may_have_dropped_are_in_order_without_them(store: StoreUnderTest) -> None:
+    loaded(store)
+    store.connection.execute(
+        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, enabled, state) "
+        "VALUES ('drop market_data.btc_ticks', 'market_data.btc_ticks', '{\"after\": \"90 days\"}', true, 'applied')"
+    )
+    store.connection.execute("DELETE FROM market_data.btc_ticks")
+    store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', '2024-01-10T12:00Z')")
+    two_hours_pass(store)
+    assert find(store, heal=True).counts == {}
+
+
+def test_each_prefix_is_compared_for_its_own_feed(store: StoreUnderTest) -> None:
+    futures = Feed("BinanceUM/BTCUSDT", "BTCUSDT", "BTCUSDT.P")
+    loaded(store)
+    uri = store.zone().put("BinanceUM/BTCUSDT/2024/01/10/12/00/x.parquet", encode_batch(every(1, 3), FEED)[1])
+    assert find(store, feeds=(FEED, futures), heal=True).sentences[0].startswith(f"{uri} landed at")
+    assert store.rows("SELECT asset FROM landing.raw_blobs_5m WHERE status = 'noticed'") == [("BTCUSDT.P",)]
+    assert find(store, feeds=(FEED, futures)).counts == {}
+
+
+def test_only_the_first_of_a_kind_are_said_and_all_are_counted_and_mended(store: StoreUnderTest) -> None:
+    store.land(every(60, 30), seconds=60)
+    found = find(store, heal=True)
+    assert (found.counts, len(found.sentences), found.healed, len(due(store))) == ({"missing": 30}, 20, 30, 6)
+
+
+def test_comparisons_are_kept(store: StoreUnderTest) -> None:
+    assert last_reconciliation(store.connection) is None
+    find(store)
+    put_batch(store, NOON, 1)
+    found = find(store, TWO_DAYS, heal=True)
+    last = last_reconciliation(store.connection)
+    assert last is not None
+    assert (last.start, last.end, last.problems, last.sentences, last.healed) == (
+        NOON - DAY,
+        NOON + DAY,
+        {"missing": 1},
+        found.sentences,
+        1,
+    )
+
+
+def run(**config: object) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return defs.resolve_job_def("reconcile").execute_in_process(
+            instance=instance, run_config={"ops": {"ops__reconciliations": {"config": config}}}
+        )
+
+
+def check(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:
+    (evaluation,) = result.get_asset_check_evaluations()
+    return evaluation.passed, str(evaluation.metadata["examples"].value)
+
+
+def test_the_asset_shows_what_differs_and_its_check_fails_for_it(store: StoreUnderTest) -> None:
+    loaded(store)
+    delete_rows(store, [])
+    sentence = "* BTCUSDT 2024-01-10T12:00Z: loaded, 30 rows by the registry, 28 in the table"
+    result = run(hours=0)
+    (event,) = result.asset_materializations_for_node("ops__reconciliations")
+    shown = {name: event.metadata[name].value for name in ("compared", "unequal", "healed", "differences", "dagster/row_count")}
+    assert shown == {"compared": "everything", "unequal": 1, "healed": 0, "differences": sentence, "dagster/row_count": 1}
+    assert check(result) == (False, sentence)
+    assert check(run(hours=48)) == (True, "none")  # it lies further back
+    assert check(run(hours=0, heal=True)) == (False, sentence)
+    work_off(store)
+    assert check(run(hours=0)) == (True, "none")
+
+
+def test_schedules_run_jobs_that_exist_with_a_configuration_that_they_take() -> None:
+    hours = {}
+    for schedule in schedules:
+        with dg.DagsterInstance.ephemeral() as instance:
+            context = dg.build_schedule_context(instance, scheduled_execution_time=NOON)
+            (request,) = schedule.evaluate_tick(context).run_requests
+        assert dg.validate_run_config(defs.resolve_job_def(schedule.job_name), request.run_config)
+        hours[schedule.name] = request.run_config.get("ops", {}).get("ops__reconciliations", {}).get("config")
+    assert hours == {
+        "maintain_hourly": None,
+        "reconcile_hourly": {"hours": 48, "heal": True},
+        "reconcile_weekly": {"hours": 0, "heal": True},
+    }
+
+
+def test_a_slice_that_is_not_closed_yet_is_not_stuck(store: StoreUnderTest) -> None:
+    now = datetime.now(UTC)
+    bucket = Window.covering(now, now + SLICE).start
+    put_batch(store, bucket, 1)
+    notice(store.connection, [FEED], store.zone().list_window(FEED.prefix, Window.of_slice(bucket)))
+    two_hours_pass(store)
+    assert find(store).counts == {}
