@@ -18,6 +18,7 @@ from btc_assets.settings import settings
 from btc_assets.slices import DAY, SLICE, Window, floor_day
 from btc_assets_tests.conftest import FEED, StoreUnderTest
 from btc_assets_tests.daemon import Daemon
+from btc_assets_tests.databases import read_candles
 from btc_assets_tests.trades import HOUR, NOON, every
 
 MINUTE = timedelta(minutes=1)
@@ -43,12 +44,21 @@ def load_ticks(store: StoreUnderTest, window: Window) -> None:
 def test_a_day_of_ticks_loaded_alone_is_one_run_of_its_candles(store: StoreUnderTest, daemon: Daemon) -> None:
     store.land(every(60, 1440, start=WHOLE_DAY.start), seconds=3600)
     load_ticks(store, WHOLE_DAY)
-    assert daemon.tick() == [("rebuild_candles", WHOLE_DAY)]
-    daemon.run()
+    assert daemon.settle(store.refresh) == [[("rebuild_candles", WHOLE_DAY)]]
     assert store.rows("SELECT count(*), sum(trade_count)::int FROM market_data.candles_5m") == [(288, 1440)]
+    assert daemon.skipped == "All candles are made."
+
+
+def test_the_run_that_is_asked_for_makes_every_interval(store: StoreUnderTest, daemon: Daemon) -> None:
+    store.land(every(10, 60))
+    load_ticks(store, HOUR)
+    assert daemon.tick() == [("rebuild_candles", Window(NOON, NOON + 2 * SLICE))]
+    daemon.run()
+    assert {interval: sum(row[9] for row in rows) for interval, rows in read_candles(store.connection).items()} == dict.fromkeys(
+        candles.INTERVALS, 60
+    )
     assert store.rows("SELECT count(*) FROM ingestion.due_slices") == [(0,)]
     assert daemon.tick_after(MINUTE) == []
-    assert daemon.skipped == "All candles are made."
 
 
 def test_slices_are_not_asked_for_while_a_run_makes_them(store: StoreUnderTest, daemon: Daemon) -> None:
