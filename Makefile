@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test bench bench-timescale bench-live lint lock clean
+.PHONY: demo dev test bench bench-timescale bench-live bench-sensor lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -22,6 +22,9 @@ bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that
 
 bench-live: $(VENV)/ready-dev  ## From the end of a slice to its candles, with trades played into a store of its own.
 	$(BIN)/python benchmarks/bench_live.py $(ARGS)
+
+bench-sensor: $(VENV)/ready-dev  ## A tick of the sensors, with up to a million objects registered.
+	$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
