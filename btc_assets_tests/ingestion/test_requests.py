@@ -100,12 +100,18 @@ def test_what_is_still_due_is_asked_for_again_ever_more_rarely() -> None:
     assert list(first.values()) == [timedelta(0), *RETRY_AFTER, 2 * DAY, 3 * DAY]
 
 
+def test_a_slice_that_keeps_failing_does_not_take_its_new_neighbours_with_it() -> None:
+    failing, new = due(1, 2, since=NOON - RETRY_AFTER[0]), due(3, 4)
+    assert windows(planned(failing + new, now=NOON)) == [window(3, 4), window(1, 2)]
+    before, after = planned(failing, now=NOON), planned(failing + new, now=NOON)
+    assert before[0].key == after[1].key  # nor is it asked for again because of them
+
+
 # ---- whatever is due and whatever runs
 
 _numbers = st.integers(-600, 600)
-_due = st.dictionaries(_numbers, st.sampled_from("ab"), max_size=80).map(
-    lambda digests: [due(n, digest=digests[n])[0] for n in sorted(digests)]
-)
+_since = st.sampled_from([NOON, NOON - timedelta(hours=2)])
+_due = st.dictionaries(_numbers, _since, max_size=80).map(lambda since: [due(n, since=since[n])[0] for n in sorted(since)])
 _busy = st.lists(st.tuples(_numbers, st.integers(0, 300)).map(lambda pair: window(pair[0], sum(pair))), max_size=4)
 _at_most = st.integers(1, 700)
 
