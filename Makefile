@@ -27,6 +27,9 @@ bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that
 bench-live: $(VENV)/ready-dev  ## From the end of a slice to its candles, with trades played into a store of its own.
 	$(BIN)/python benchmarks/bench_live.py $(ARGS)
 
+bench-sensor: $(VENV)/ready-dev  ## A tick of the sensors, with up to a million objects registered.
+	$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
+
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

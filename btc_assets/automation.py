@@ -25,6 +25,11 @@ _SENSOR_TAG, _KEY_TAG = "dagster/sensor_name", "dagster/run_key"
 _LOOK_AT = 100  # candidates; those that were asked for before are passed over
 
 
+def present() -> datetime:
+    """The present, in UTC: the clock of all sensors."""
+    return datetime.now(UTC)
+
+
 class Automation:
     """The runs that are under way, and what a sensor may still ask for in this tick."""
 
@@ -50,7 +55,7 @@ class Automation:
         free = settings().sensor_runs_in_flight - self._own
         if not due or free <= 0:
             return
-        planned = plan(due, self._busy, datetime.now(UTC), slices_per_run=settings().sensor_slices_per_run, step=step)
+        planned = plan(due, self._busy, present(), slices_per_run=settings().sensor_slices_per_run, step=step)
         candidates = list(islice(planned, _LOOK_AT))
         asked = self._asked(candidates)
         for request in islice((request for request in candidates if request.key not in asked), free):

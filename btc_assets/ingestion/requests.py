@@ -46,6 +46,8 @@ def plan(
 ) -> Iterator[Request]:
     """The runs that make what is due, the newest first.
 
+    What has waited for longer was asked for before and may fail again, so it does not share a run with what is new.
+
     Args:
         due: ascending by slice.
         busy: what runs under way will make; their slices wait for the end of those.
@@ -58,7 +60,8 @@ def plan(
         units.setdefault(Window.of_slice(one.bucket).widened_to(step).start, []).append(one)
     free = [start for start in units if not any(window.start < start + step and start < window.end for window in busy)]
     per_run = max(slices_per_run * SLICE // step, 1)
-    for starts in _runs(sorted(free), step, per_run):
+    attempts = {start: max(_attempt(now - one.since) for one in units[start]) for start in free}
+    for starts in _runs(sorted(free), step, per_run, attempts):
         members = [one for start in starts for one in units[start]]
         digest = hashlib.sha256()
         for one in members:
@@ -67,11 +70,11 @@ def plan(
         yield Request(window, f"{window.start:%Y-%m-%dT%H:%MZ} {len(window)} {digest.hexdigest()[:16]}")
 
 
-def _runs(starts: list[datetime], step: timedelta, longest: int) -> Iterator[list[datetime]]:
-    """Contiguous units, from the newest backwards, in pieces of at most `longest`."""
+def _runs(starts: list[datetime], step: timedelta, longest: int, attempts: dict[datetime, int]) -> Iterator[list[datetime]]:
+    """Contiguous units that were asked for equally often, from the newest backwards, in pieces of at most `longest`."""
     piece: list[datetime] = []
     for start in reversed(starts):
-        if piece and (piece[0] - start != step or len(piece) == longest):
+        if piece and (piece[0] - start != step or len(piece) == longest or attempts[piece[0]] != attempts[start]):
             yield piece
             piece = []
         piece.insert(0, start)

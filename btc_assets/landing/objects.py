@@ -165,7 +165,8 @@ class LandingZone:
                     yield objects
             return
         try:
-            for batch in obstore.list(self.store, prefix, offset=folder_path(prefix, start), chunk_size=1000):
+            # Some servers skip the folder itself where the offset is its bare name; "!" sorts before any name in it.
+            for batch in obstore.list(self.store, prefix, offset=f"{folder_path(prefix, start)}/!", chunk_size=1000):
                 objects = [obj for meta in batch if (obj := self._landed(meta, prefix)) and obj.folder_time is not None]
                 if objects:
                     yield objects

@@ -49,10 +49,27 @@ FROM unnest(%s::text[], %s::text[], %s::timestamptz[]) AS new (uri, etag, last_m
 WHERE old.uri = new.uri AND old.etag <> new.etag AND old.status <> 'superseded' AND old.last_modified <= new.last_modified
 """
 
-# Noticed objects stand under the slice of their folder until they are read; then under those that they cover.
+# What is left: of a file, the older version can have the later time (as cp -p and rsync -t leave it).
+_OTHER_VERSIONS = """
+SELECT DISTINCT old.uri FROM landing.raw_blobs_5m AS old JOIN unnest(%s::text[], %s::text[]) AS new (uri, etag) ON old.uri = new.uri
+WHERE old.etag <> new.etag AND old.status IN ('noticed', 'registered', 'rejected')
+"""
+
+_SUPERSEDE_OTHERS = """
+UPDATE landing.raw_blobs_5m SET status = 'superseded', reason = 'overwritten by ETag ' || %(etag)s
+WHERE uri = %(uri)s AND etag <> %(etag)s AND status <> 'superseded'
+"""
+
+# Noticed objects stand under the slice of their folder until they are read; then under those that they cover. Where
+# the table holds rows of this very version (it was gone and came back), that must not be forgotten.
 _READ = """
-DELETE FROM landing.raw_blobs_5m AS noticed USING unnest(%s::text[], %s::text[]) AS now_read (uri, etag)
-WHERE (noticed.uri, noticed.etag) = (now_read.uri, now_read.etag) AND noticed.status = 'noticed'
+WITH now_read AS (SELECT * FROM unnest(%s::text[], %s::text[]) AS now_read (uri, etag)),
+forgotten AS (
+    DELETE FROM landing.raw_blobs_5m AS noticed USING now_read
+    WHERE (noticed.uri, noticed.etag) = (now_read.uri, now_read.etag) AND noticed.status = 'noticed' AND noticed.loaded_at IS NULL
+)
+UPDATE landing.raw_blobs_5m AS noticed SET status = 'superseded', reason = 'read again with another result' FROM now_read
+WHERE (noticed.uri, noticed.etag) = (now_read.uri, now_read.etag) AND noticed.status = 'noticed' AND noticed.loaded_at IS NOT NULL
 """
 
 # Slices that this version covered when it was read under other settings.
@@ -234,10 +251,21 @@ def register_group(
         cursor.executemany(
             "INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record) VALUES (%s, %s, %s, %s, %s, %s)", rejects
         )
+        contested = cursor.execute(_OTHER_VERSIONS, (uris, etags)).fetchall()
+    for (uri,) in contested:
+        _keep_current(connection, zone, uri, feeds[0].prefix)
     if spool is not None:
         keys = [(fetched.obj.uri, fetched.obj.etag) for fetched in group]
         spool.put(keys, [(piece.decoded.ticks, piece.tick_object) for piece in pieces])
     return result
+
+
+def _keep_current(connection: psycopg.Connection, zone: LandingZone, uri: str, prefix: str) -> None:
+    """Of several versions of an object, have only the one that is there now count."""
+    current = zone.head(uri, prefix)
+    if current is not None:
+        with server_errors(), connection.transaction():
+            connection.execute(_SUPERSEDE_OTHERS, {"uri": uri, "etag": current.etag})
 
 
 def _settled(zone: LandingZone, fetched: Fetched) -> Fetched | None:

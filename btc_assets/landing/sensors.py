@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
-from btc_assets.automation import Automation
+from btc_assets import automation
 from btc_assets.failures import plain_failures
 from btc_assets.jobs import ingest, ingest_history
 from btc_assets.landing.arrivals import look, next_close, waiting
@@ -22,7 +22,7 @@ _INTERVAL_SECONDS = 10
 
 def _at_close(grace: timedelta) -> datetime:
     """The present; a tick that begins shortly before a slice closes waits for that, rather than leave it to the next tick."""
-    now = datetime.now(UTC)
+    now = automation.present()
     wait = next_close(now, grace) - now
     if wait > timedelta(seconds=_INTERVAL_SECONDS):
         return now
@@ -46,7 +46,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store, landing: L
         connection.autocommit = True
         arrivals = look(connection, landing.zone(), config.landing_feeds, now, lookback=config.landing_lookback, grace=config.landing_grace)
         found = waiting(connection, now, grace=config.landing_grace)
-    requests = [*Automation(context).requests(found.due, ingest, ingest_history)]
+    requests = [*automation.Automation(context).requests(found.due, ingest, ingest_history)]
     yield from requests
     if arrivals and arrivals.noticed:
         context.log.info(f"Listed {arrivals.listed:,} objects, {arrivals.noticed:,} of them new.")

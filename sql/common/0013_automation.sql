@@ -15,6 +15,9 @@ COMMENT ON COLUMN landing.raw_blobs_5m.noticed_at IS 'When this version became w
 CREATE INDEX raw_blobs_5m_unsettled ON landing.raw_blobs_5m (bucket_5m)
 WHERE status = 'noticed' OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL));
 
+-- What a person must decide on: slices that lost an object that they were loaded from. Fewer still.
+CREATE INDEX raw_blobs_5m_source_gone ON landing.raw_blobs_5m (bucket_5m) WHERE status = 'gone' AND loaded_at IS NOT NULL;
+
 CREATE OR REPLACE VIEW landing.slices AS
 SELECT
     bucket_5m,

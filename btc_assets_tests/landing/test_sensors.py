@@ -1,0 +1,345 @@
+"""The landing sensor as Dagster evaluates it: what lands is noticed, asked for in few runs, loaded once and never forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from btc_assets import automation
+from btc_assets.ingestion.offsets import rewind
+from btc_assets.ingestion.requests import RETRY_AFTER
+from btc_assets.landing import sensors
+from btc_assets.landing.arrivals import notice
+from btc_assets.landing.feeds import folder_path
+from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.replay import encode_batches
+from btc_assets.landing.sensors import landing_sensor
+from btc_assets.ops.reconcile import reconcile
+from btc_assets.settings import settings
+from btc_assets.slices import DAY, SLICE, Window, floor_slice
+from btc_assets_tests.conftest import FEED, StoreUnderTest
+from btc_assets_tests.daemon import Daemon
+from btc_assets_tests.trades import every
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+@pytest.fixture
+def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    daemon = Daemon(landing_sensor, monkeypatch)
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def start() -> datetime:
+    """A slice an hour ago; the landing zone's own clock cannot be set, so the tests play in the present."""
+    return floor_slice(datetime.now(UTC)) - HOUR
+
+
+def slices(start: datetime, first: int, last: int | None = None) -> Window:
+    """From the slice number `first` after `start` to number `last`, both included."""
+    return Window(start + first * SLICE, start + ((first if last is None else last) + 1) * SLICE)
+
+
+def land_apart(store: StoreUnderTest, ticks: pa.Table, folder: datetime) -> str:
+    """Land one object in the folder of another time than that of its ticks; returns its URI."""
+    ((path, data),) = encode_batches([ticks], FEED, [folder])
+    return store.zone().put(path, data)
+
+
+def landed(store: StoreUnderTest, uri: str) -> LandedObject:
+    obj = store.zone().head(uri, FEED.prefix)
+    assert obj is not None
+    return obj
+
+
+def noticed_in(store: StoreUnderTest, window: Window) -> None:
+    """An object noticed in each slice of a window, without landing any."""
+    store.connection.execute(
+        "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified) "
+        "SELECT bucket, 'BTCUSDT', 'file:///' || bucket, 'etag', 1, 0, 'noticed', now() - interval '1 hour' "
+        "FROM generate_series(%s, %s, interval '5 minutes') AS bucket",
+        (window.start, window.end - SLICE),
+    )
+
+
+def loaded_in(store: StoreUnderTest, window: Window) -> None:
+    """What was noticed in a window is loaded."""
+    store.connection.execute(
+        "UPDATE landing.raw_blobs_5m SET status = 'registered', loaded_at = now() WHERE bucket_5m >= %s AND bucket_5m < %s",
+        (window.start, window.end),
+    )
+
+
+def load(store: StoreUnderTest, window: Window) -> None:
+    """What a run does about the ticks."""
+    store.register(window)
+    store.load(window)
+
+
+def ticks(store: StoreUnderTest) -> int:
+    return store.rows("SELECT count(*) FROM market_data.btc_ticks")[0][0]
+
+
+def states(store: StoreUnderTest) -> dict[datetime, str]:
+    return dict(store.rows("SELECT bucket_5m, state FROM landing.slices ORDER BY 1"))
+
+
+# ---- from landing to candles
+
+
+def test_what_landed_is_asked_for_once_and_the_run_carries_registry_ticks_and_candles(
+    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    anywhere.land(every(10, 90, start=start), seconds=60)  # three slices
+    assert daemon.tick() == [("ingest", slices(start, 0, 2))]
+    daemon.run()
+    assert daemon.tick_after(MINUTE) == []
+    assert states(anywhere) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
+    assert ticks(anywhere) == 90
+    assert anywhere.rows("SELECT sum(trade_count)::int FROM market_data.candles_1m") == [(90,)]
+    assert anywhere.rows("SELECT count(*) FROM ingestion.due_slices") == [(0,)]
+
+
+def test_slices_without_objects_are_not_asked_for(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    store.land(every(10, 30, start=start))
+    store.land(every(10, 60, start=start + 3 * SLICE, first_id=1000))
+    assert daemon.tick() == [("ingest", slices(start, 3, 4)), ("ingest", slices(start, 0))]
+
+
+def test_a_late_object_has_its_slice_loaded_again_and_no_other(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    anywhere.land(every(10, 90, start=start), seconds=60)
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 0, 2))]]
+    anywhere.land(every(1, 5, start=start + SLICE, first_id=1000))
+    daemon.now += HOUR
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 1))]]
+    assert ticks(anywhere) == 95
+
+
+def test_an_object_that_is_rewritten_in_place_has_its_slice_loaded_again(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    first, second, third = (every(10, 30, start=start + i * SLICE, first_id=1 + i * 100) for i in range(3))
+    anywhere.land(first, second, third, seconds=300)
+    load(anywhere, slices(start, 0, 2))
+    assert daemon.tick() == []
+    (path, _), (_, corrected) = encode_batches([second, second.slice(0, 20)], FEED)
+    anywhere.zone().put(path, corrected)
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 1))]]
+    assert ticks(anywhere) == 80
+
+
+def test_an_object_that_is_deleted_asks_for_nothing_and_its_rows_stay(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    uris = anywhere.land(every(10, 60, start=start), seconds=150)
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 0, 1))]]
+    anywhere.delete(uris[0])
+    assert daemon.tick_after(HOUR) == []
+    anywhere.register(slices(start, 0))  # even who looks at the slice and sees that it is gone
+    assert states(anywhere)[start] == "source gone"
+    assert daemon.tick_after(HOUR) == []
+    assert ticks(anywhere) == 60
+
+
+def test_five_thousand_objects_at_once_are_noticed_in_one_tick_and_asked_for_in_few_runs(
+    anywhere: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTC_ASSETS_SENSOR_SLICES_PER_RUN", "6")
+    settings.cache_clear()
+    paths = [f"{folder_path(FEED.prefix, start + i % 50 * MINUTE)}/batch-{i}.csv" for i in range(5000)]  # ten slices
+    zone = anywhere.zone()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda path: zone.put(path, b"tiny"), paths))
+    assert daemon.tick() == [("ingest", slices(start, 4, 9)), ("ingest", slices(start, 0, 3))]
+    assert anywhere.rows("SELECT sum(noticed_objects)::int, count(*) FROM landing.slices WHERE state = 'pending'") == [(5000, 10)]
+    daemon.start()
+    assert daemon.tick_after(MINUTE) == []
+    assert daemon.skipped and daemon.skipped.startswith("0 of 5,000 listed objects are new; ")
+
+
+@pytest.mark.parametrize("wrong", [5 * MINUTE, -5 * MINUTE], ids=["ahead", "behind"])
+def test_a_collector_whose_clock_is_wrong_by_five_minutes_is_loaded_whole(
+    anywhere: StoreUnderTest, daemon: Daemon, start: datetime, wrong: timedelta
+) -> None:
+    for i in range(3):
+        batch = every(10, 30, start=start + i * SLICE, first_id=1 + i * 100)
+        land_apart(anywhere, batch, start + i * SLICE + wrong)
+    # Noticed under the slices of the folders; what is read under them shows which slices are meant.
+    first, rest = (slices(start, 1, 3), slices(start, 0)) if wrong > timedelta(0) else (slices(start, -1, 1), slices(start, 2))
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", first)], [("ingest", rest)]]
+    assert ticks(anywhere) == 90
+    assert states(anywhere) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
+
+
+def test_objects_of_a_clock_that_runs_ahead_do_not_hide_those_of_one_that_does_not(
+    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    land_apart(anywhere, every(10, 30, start=start), daemon.now + HOUR)
+    daemon.tick()
+    assert anywhere.rows("SELECT last_ts FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'") == [(daemon.now,)]
+    anywhere.land(every(10, 30, start=start, first_id=1000))
+    assert ("ingest", slices(start, 0)) in daemon.tick_after(MINUTE)
+
+
+def test_a_folder_far_in_the_past_is_not_listed_but_loaded_when_somebody_points_at_it(
+    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    by_event, by_reconciling, by_rewind = (start - days * DAY for days in (4, 3, 2))
+    uris = [anywhere.land(every(10, 30, start=old), seconds=300)[0] for old in (by_event, by_reconciling, by_rewind)]
+    assert daemon.tick() == []
+    notice(anywhere.connection, [FEED], [landed(anywhere, uris[0])])
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_event, 0))]]
+    found = Window(by_reconciling, by_reconciling + SLICE)
+    reconcile(anywhere.connection, anywhere.zone(), [FEED], found, daemon.now + HOUR, heal=True)
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_reconciling, 0))]]
+    rewind(anywhere.connection, FEED.prefix, by_rewind)
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_rewind, 0))]]
+    assert ticks(anywhere) == 90
+
+
+def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_when_somebody_points_at_it(
+    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    uri = land_apart(anywhere, every(10, 30, start=start), start - 30 * DAY)
+    notice(anywhere.connection, [FEED], [landed(anywhere, uri)])
+    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start - 30 * DAY, 0))], [("ingest", slices(start, 0))]]
+    assert ticks(anywhere) == 30
+
+
+def test_days_before_the_partitions_start_are_loaded_as_days_and_no_slice_is_owned_twice(
+    store: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    first = settings().first_slice
+    uris = store.land(every(10, 60, start=first - SLICE), seconds=600)  # one object, on both sides of it
+    uris += store.land(every(10, 30, start=first - 3 * HOUR, first_id=1000), seconds=300)
+    notice(store.connection, [FEED], [landed(store, uri) for uri in uris])
+    assert daemon.tick() == [("ingest_history", Window(first - DAY, first))]
+    daemon.run()
+    assert ticks(store) == 60
+    assert daemon.tick_after(MINUTE) == [("ingest", Window.of_slice(first))]
+    daemon.run()
+    assert ticks(store) == 90
+    assert daemon.tick_after(MINUTE) == []
+
+
+# ---- which runs, and how often
+
+
+def test_a_backlog_becomes_a_few_runs_at_once_and_the_newest_come_first(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    noticed_in(store, slices(start, -800, 0))
+    newest, older, oldest = slices(start, -287, 0), slices(start, -575, -288), slices(start, -800, -576)
+    assert daemon.tick() == [("ingest", newest), ("ingest", older)]
+    first, second = daemon.start()
+    assert daemon.tick_after(MINUTE) == []  # two are under way
+    loaded_in(store, newest)
+    daemon.end(first, dg.DagsterEventType.RUN_SUCCESS)
+    assert daemon.tick_after(MINUTE) == [("ingest", oldest)]
+    loaded_in(store, older)
+    daemon.end(second, dg.DagsterEventType.RUN_SUCCESS)
+    daemon.start()
+    assert daemon.tick_after(MINUTE) == []
+    noticed_in(store, slices(start, 1))
+    assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 1))]
+
+
+def test_nothing_is_asked_for_that_a_run_under_way_will_make(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    noticed_in(store, slices(start, 0, 10))
+    for i, status in enumerate(["NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"]):
+        daemon.have_run("ingest", automation.partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # somebody's backfill
+    for status in ("SUCCESS", "FAILURE", "CANCELED"):
+        daemon.have_run("ingest", automation.partition_tags(slices(start, 8)), dg.DagsterRunStatus[status])
+    assert daemon.tick() == [("ingest", slices(start, 7, 10)), ("ingest", slices(start, 0, 1))]
+
+
+def test_a_run_that_fails_is_asked_for_again_later_and_ever_more_rarely(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    noticed_in(store, slices(start, 0, 2))  # all at once
+    ((since,),) = store.rows("SELECT max(noticed_at) FROM landing.raw_blobs_5m")
+    for waited in (MINUTE, *RETRY_AFTER, 2 * DAY, 3 * DAY):
+        daemon.now = since + waited - timedelta(seconds=1)
+        assert waited == MINUTE or daemon.tick() == []
+        daemon.now = since + waited
+        assert daemon.tick() == [("ingest", slices(start, 0, 2))]
+        (run,) = daemon.start()
+        daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
+
+
+def test_a_run_that_failed_is_asked_for_again_at_once_when_something_new_landed(
+    store: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    noticed_in(store, slices(start, 0, 2))
+    daemon.tick()
+    (run,) = daemon.start()
+    daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
+    assert daemon.tick_after(MINUTE) == []
+    store.land(every(10, 3, start=start))
+    assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 0, 2))]
+
+
+def test_a_slice_that_keeps_failing_does_not_hold_up_what_lands_after_it(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    noticed_in(store, slices(start, 0))
+    store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = now() - interval '20 minutes'")
+    store.land(every(10, 60, start=start + SLICE))
+    assert daemon.tick() == [("ingest", slices(start, 1, 2)), ("ingest", slices(start, 0))]
+
+
+def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    store.land(every(10, 60, start=start), seconds=60)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0, 1))]]
+    store.land(every(10, 30, start=start + 3 * SLICE, first_id=1000))
+    assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 3))]
+    daemon.forget()  # before it ran
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 3))]]
+    daemon.forget()
+    assert daemon.tick_after(MINUTE) == []
+    assert ticks(store) == 90
+
+
+# ---- what a person sees
+
+
+def test_the_sensor_says_what_it_waits_for(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    store.land(every(10, 30, start=start), seconds=60)
+    noticed_in(store, Window.of_slice(floor_slice(daemon.now)))
+    daemon.tick()
+    daemon.start()
+    assert daemon.tick() == []
+    assert daemon.skipped == (
+        "Not listed again yet; slices with something to load: 1 not closed yet, 0 with objects still landing, 1 due (under way, or asked "
+        "for before)."
+    )
+    daemon.tick_after(MINUTE)
+    assert daemon.skipped and daemon.skipped.startswith("0 of 5 listed objects are new; ")
+
+
+def test_a_tick_just_before_a_slice_closes_waits_for_it(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(sensors.time, "sleep", waited.append)
+    now = daemon.now
+    closing = Window.of_slice(floor_slice(now) - SLICE)
+    noticed_in(store, closing)
+    daemon.now = closing.end + timedelta(seconds=90 - 4)
+    assert daemon.tick() == [("ingest", closing)]
+    assert waited == [4.0]
+    daemon.now = closing.end + timedelta(seconds=90 - 11)  # the next tick comes soon enough
+    daemon.forget()
+    assert daemon.tick() == []
+    assert waited == [4.0]
+
+
+def test_a_landing_zone_that_is_missing_is_named(store: StoreUnderTest, daemon: Daemon) -> None:
+    store.landing.rmdir()
+    with pytest.raises(dg.Failure, match="is not a directory: create it, or set BTC_ASSETS_LANDING_URL"):
+        daemon.tick()
+
+
+def test_a_server_that_is_down_is_named(store: StoreUnderTest, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@127.0.0.1:1/btc")
+    settings.cache_clear()
+    with pytest.raises(dg.Failure, match=r"^PostgreSQL at 127\.0\.0\.1:1/btc cannot be reached"):
+        daemon.tick()
