@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
-import psycopg
 import pyarrow as pa
 import pytest
 
 from btc_assets.copy import Target, replace_all
-from btc_assets.errors import UserError
+from btc_assets.errors import TransientError, UserError
 from btc_assets.landing.replay import encode_batch
 from btc_assets.market_data import loading
 from btc_assets.market_data.loading import TickLoad
@@ -190,7 +189,7 @@ def test_a_backend_that_is_killed_leaves_no_partial_slice(store: StoreUnderTest)
     with store.connect() as connection:
         pid = connection.info.backend_pid
         load.committed = lambda replacement: store.rows("SELECT pg_terminate_backend(%s)", pid)  # type: ignore[method-assign]
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(TransientError):
             replace_all(connection, Target.of(connection, TABLE), load)
     assert ids(store) == list(range(1, 301))
     assert store.rows("SELECT last_sequence FROM ingestion.stream_offsets") == [(300,)]
