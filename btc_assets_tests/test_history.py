@@ -47,10 +47,11 @@ def contents(store: StoreUnderTest) -> dict[str, list[tuple]]:  # type: ignore[t
     return {name: store.rows(f"SELECT {columns} FROM {name} ORDER BY 1, 2, 3, 4, 5") for name, columns in tables.items()}
 
 
-@pytest.mark.parametrize("days", [LAST_DAY, LAST_THREE], ids=["a day", "a range of days"])
+@pytest.mark.parametrize("days", [LAST_DAY, Window(HAND_OVER - 2 * DAY, HAND_OVER)], ids=["a day", "a range of days"])
 def test_history_is_loaded_by_days_with_the_same_result_as_by_slices(store: StoreUnderTest, days: Window) -> None:
     land_trades(store, days)
     assert run_history(days).success
+    assert store.rows("SELECT * FROM ingestion.due_slices") == [] and candles.outdated(store.connection, days) == []
     by_days = contents(store)
     assert len(by_days["market_data.btc_ticks"]) == len(days)
     assert sum(len(rows) > 0 for rows in by_days.values()) == len(by_days)
@@ -69,13 +70,6 @@ def test_a_day_of_history_does_not_touch_the_days_beside_it(store: StoreUnderTes
     assert store.rows("SELECT min(bucket_5m), max(bucket_5m), count(*) FROM market_data.btc_ticks") == [
         (HAND_OVER - 2 * DAY, HAND_OVER - DAY - SLICE, 288)
     ]
-
-
-def test_loaded_history_leaves_no_candles_to_be_made(store: StoreUnderTest) -> None:
-    land_trades(store, LAST_DAY)
-    run_history(LAST_DAY)
-    assert store.rows("SELECT * FROM ingestion.due_slices") == []
-    assert candles.outdated(store.connection, LAST_DAY) == []
 
 
 def python(script: str, **variables: str) -> dict[str, object]:
