@@ -96,7 +96,9 @@ def reconciliations(
     window = Window.covering(now - timedelta(hours=config.hours), now) if config.hours else None
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
-        found = reconcile(connection, landing.zone(), settings().landing_feeds, window, now, heal=config.heal)
+        found = reconcile(
+            connection, landing.zone(), settings().landing_feeds, window, now, since=settings().history_start, heal=config.heal
+        )
         shown = show_whole_days(context.instance, connection) if window is None else 0
         count = connection.execute("SELECT count(*) FROM ops.reconciliations").fetchone()
         columns = read_columns(connection, "ops.reconciliations")

@@ -6,7 +6,7 @@ from btc_assets.checks import problems_result
 from btc_assets.failures import plain_failures
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import declared
-from btc_assets.ops.reconcile import last_reconciliation
+from btc_assets.ops.reconcile import last_reconciliations
 from btc_assets.resources import Store
 from btc_assets.settings import settings
 
@@ -29,10 +29,12 @@ def policies_in_force(store: Store) -> dg.AssetCheckResult:
 )
 def nothing_differs(store: Store) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection:
-        last = last_reconciliation(connection)
-    if last is None:
+        found = last_reconciliations(connection)
+    if not found:
         return problems_result(["nothing was compared yet: run the job reconcile"], "shown")
-    return problems_result(last.sentences, "shown", compared_at=f"{last.at:%Y-%m-%d %H:%M}", healed=last.healed, **last.problems)
+    sentences = list(dict.fromkeys(sentence for one in found for sentence in one.sentences))
+    last = found[-1]
+    return problems_result(sentences, "shown", compared_at=f"{last.at:%Y-%m-%d %H:%M}", healed=last.healed, **last.problems)
 
 
 ops_checks = [policies_in_force, nothing_differs]

@@ -19,7 +19,7 @@ from btc_assets.landing.arrivals import notice
 from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import known, mark_gone, missing
-from btc_assets.slices import DAY, SLICE, Window
+from btc_assets.slices import DAY, EPOCH, SLICE, Window
 
 STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
 _SHOWN = 20  # sentences of each kind
@@ -100,6 +100,7 @@ def reconcile(
     window: Window | None,
     now: datetime,
     *,
+    since: datetime = EPOCH,
     heal: bool = False,
     settled: timedelta = timedelta(minutes=10),
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -112,6 +113,7 @@ def reconcile(
         feeds: what lands there.
         window: the range; None for all that is in the landing zone or the registry.
         now: the present, in UTC.
+        since: what is older does not belong into the store.
         heal: write what is missing, changed or gone into the registry, and have stuck and unequal slices loaded again.
         settled: what landed less than this ago is the sensors' business.
         progress: told how many days are done, and of how many.
@@ -122,12 +124,11 @@ def reconcile(
     found = Differences()
     for prefix in prefixes(tuple(feeds)):
         own = [feed for feed in feeds if feed.prefix == prefix]
-        days = list(window.days()) if window else _days(connection, zone, prefix, found)
+        days = [day for day in (window.days() if window else _days(connection, zone, prefix, found)) if day.end > since]
         for done, day in enumerate(days):
             progress(done, len(days))
             _compare_objects(connection, zone, own, day, now - settled, found, heal=heal)
-    days = list(window.days()) if window else _registered_days(connection)
-    for day in days:
+    for day in window.days() if window else _registered_days(connection):
         _compare_slices(connection, day, now, found, heal=heal)
     with server_errors():
         connection.execute(
@@ -272,11 +273,12 @@ class Reconciliation:
     healed: int
 
 
-def last_reconciliation(connection: psycopg.Connection) -> Reconciliation | None:
-    """The newest one."""
+def last_reconciliations(connection: psycopg.Connection) -> list[Reconciliation]:
+    """The newest one, and before it the newest of everything if that found what it could not mend."""
     with server_errors():
-        row = connection.execute(
-            "SELECT reconciled_at, range_start, range_end, problems, sentences, healed FROM ops.reconciliations "
-            "ORDER BY reconciled_at DESC LIMIT 1"
-        ).fetchone()
-    return Reconciliation(*row) if row else None
+        rows = connection.execute(
+            "SELECT DISTINCT ON (range_start IS NULL) reconciled_at, range_start, range_end, problems, sentences, healed "
+            "FROM ops.reconciliations ORDER BY range_start IS NULL, reconciled_at DESC"
+        ).fetchall()
+    found = sorted((Reconciliation(*row) for row in rows), key=lambda one: one.at)
+    return [one for one in found if one is found[-1] or (one.start is None and one.healed < sum(one.problems.values()))]

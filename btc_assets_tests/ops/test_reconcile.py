@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -12,40 +11,16 @@ import pytest
 from btc_assets.definitions import defs
 from btc_assets.landing.arrivals import notice, waiting
 from btc_assets.landing.feeds import Feed
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.replay import encode_batch
 from btc_assets.market_data import candles
-from btc_assets.ops.reconcile import Differences, last_reconciliation, reconcile, table_differences
+from btc_assets.ops.reconcile import Differences, last_reconciliations, reconcile, table_differences
 from btc_assets.ops.schedules import schedules
-from btc_assets.slices import DAY, SLICE, Window
+from btc_assets.slices import DAY, SLICE, Window, floor_day
 from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.s3 import Bucket
 from btc_assets_tests.trades import HOUR, NOON, every
 
 TWO_DAYS = Window(NOON - DAY, NOON + DAY)  # clipped, like the hourly comparison
 LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)
-
-
-@dataclass
-class S3Store(StoreUnderTest):
-    """A store whose landing zone is on S3."""
-
-    bucket: Bucket
-
-    def zone(self) -> LandingZone:
-        return self.bucket.zone()
-
-    def delete(self, *uris: str) -> None:
-        for uri in uris:
-            self.bucket.server.client().delete_object(Bucket=self.bucket.server.bucket, Key=f"{self.bucket.prefix}/{self.zone().path(uri)}")
-
-
-@pytest.fixture(params=["directory", "S3"])
-def anywhere(request: pytest.FixtureRequest, store: StoreUnderTest) -> StoreUnderTest:
-    """The store, with its landing zone in a directory and on S3."""
-    if request.param == "directory":
-        return store
-    return S3Store(store.dsn, store.home, store.landing, store.connection, request.getfixturevalue("s3"))
 
 
 def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: tuple[Feed, ...] = (FEED,)) -> Differences:
@@ -364,19 +339,31 @@ def test_only_the_first_of_a_kind_are_said_and_all_are_counted_and_mended(store:
 
 
 def test_comparisons_are_kept(store: StoreUnderTest) -> None:
-    assert last_reconciliation(store.connection) is None
+    assert last_reconciliations(store.connection) == []
     find(store)
     put_batch(store, NOON, 1)
     found = find(store, TWO_DAYS, heal=True)
-    last = last_reconciliation(store.connection)
-    assert last is not None
-    assert (last.start, last.end, last.problems, last.sentences, last.healed) == (
-        NOON - DAY,
-        NOON + DAY,
-        {"missing": 1},
-        found.sentences,
-        1,
-    )
+    (last,) = last_reconciliations(store.connection)
+    assert (last.start, last.end, last.problems, last.healed) == (NOON - DAY, NOON + DAY, {"missing": 1}, 1)
+    assert last.sentences == found.sentences
+
+
+def test_what_comparing_everything_could_not_mend_is_told_until_it_is_compared_again(store: StoreUnderTest) -> None:
+    stray = store.put("batch-a.parquet", b"")
+    find(store, heal=True)
+    find(store, TWO_DAYS)
+    assert [one.problems for one in last_reconciliations(store.connection)] == [{"stray": 1}, {}]
+    store.delete(stray)
+    find(store)
+    assert [one.problems for one in last_reconciliations(store.connection)] == [{}]
+
+
+def test_what_is_older_than_the_store_is_to_hold_is_not_missing(store: StoreUnderTest) -> None:
+    put_batch(store, NOON - DAY, 1)
+    put_batch(store, NOON, 1)
+    now = datetime.now(UTC)
+    found = reconcile(store.connection, store.zone(), (FEED,), None, now, since=floor_day(NOON), settled=timedelta(0))
+    assert found.counts == {"missing": 1}
 
 
 def run(**config: object) -> dg.ExecuteInProcessResult:
@@ -400,7 +387,7 @@ def test_the_asset_shows_what_differs_and_its_check_fails_for_it(store: StoreUnd
     shown = {name: event.metadata[name].value for name in ("compared", "unequal", "healed", "differences", "dagster/row_count")}
     assert shown == {"compared": "everything", "unequal": 1, "healed": 0, "differences": sentence, "dagster/row_count": 1}
     assert check(result) == (False, sentence)
-    assert check(run(hours=48)) == (True, "none")  # it lies further back
+    assert check(run(hours=48)) == (False, sentence)  # it lies further back, and was not mended
     assert check(run(hours=0, heal=True)) == (False, sentence)
     work_off(store)
     assert check(run(hours=0)) == (True, "none")
