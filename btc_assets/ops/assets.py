@@ -79,7 +79,6 @@ class ReconcileConfig(dg.Config):
     key_prefix="ops",
     group_name="ops",
     kinds={"s3", "postgres"},
-    deps=[dg.AssetKey(["landing", "raw_blobs_5m"]), dg.AssetKey(["market_data", "btc_ticks"])],
     backfill_policy=dg.BackfillPolicy.single_run(),
     owners=["team:data-engineering"],
     description=(
