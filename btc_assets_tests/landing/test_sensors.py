@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from btc_assets import automation
+from btc_assets.errors import UserError
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
@@ -143,6 +144,34 @@ def test_an_object_that_is_deleted_asks_for_nothing_and_its_rows_stay(anywhere: 
     assert states(anywhere)[start] == "source gone"
     assert daemon.tick_after(HOUR) == []
     assert ticks(anywhere) == 60
+
+
+def test_an_object_that_is_restored_under_another_etag_is_loaded(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    (uri,) = store.land(every(10, 30, start=start), seconds=300)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0))]]
+    data = (store.landing / store.zone().path(uri)).read_bytes()
+    store.delete(uri)
+    store.register(slices(start, 0))
+    assert states(store) == {start: "source gone"}
+    store.zone().put(store.zone().path(uri), data)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0))]]
+    assert states(store) == {start: "loaded"}
+
+
+def test_an_object_of_the_next_slice_is_loaded_although_the_slice_of_its_folder_lost_an_object(
+    store: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    uris = store.land(every(10, 30, start=start), seconds=300)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0))]]
+    store.delete(*uris)
+    store.register(slices(start, 0))
+    land_apart(store, every(10, 30, start=start + SLICE, first_id=1000), start)
+    assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 0))]
+    with pytest.raises(UserError, match="is gone"):
+        load(store, slices(start, 0))
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 1))]]
+    assert states(store) == {start: "source gone", start + SLICE: "loaded"}
+    assert ticks(store) == 60
 
 
 def test_five_thousand_objects_at_once_are_noticed_in_one_tick_and_asked_for_in_few_runs(
