@@ -315,6 +315,19 @@ def test_a_slice_that_keeps_failing_does_not_hold_up_what_lands_after_it(store: 
     assert daemon.tick() == [("ingest", slices(start, 1, 2)), ("ingest", slices(start, 0))]
 
 
+def test_many_slices_that_keep_failing_do_not_hold_up_what_lands_far_before_them(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automation, "_LOOK_AT", 3)
+    for i in range(4):
+        noticed_in(store, slices(start, -2 * i))
+    while daemon.tick():
+        for run in daemon.start():
+            daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
+    noticed_in(store, slices(start, -10))
+    assert daemon.tick() == [("ingest", slices(start, -10))]
+
+
 def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     store.land(every(10, 60, start=start), seconds=60)
     assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0, 1))]]
