@@ -127,7 +127,7 @@ def register_window(
     Raises:
         UserError: the landing zone or the server fails.
     """
-    total = Registration()
+    total, tried = Registration(), set[str]()
     for day in window.widened(margin).days():
         for prefix in prefixes(tuple(feeds)):
             own = [feed for feed in feeds if feed.prefix == prefix]
@@ -141,28 +141,34 @@ def register_window(
             total.gone += len(gone)
             done += len(listed) - len(new)
             progress(done, total.listed)
+            tried.update(obj.uri for obj in new)
             for group in fetch_groups(zone, new):
                 total += register_group(connection, zone, group, own, reread=reread, spool=spool)
                 done += len(group)
                 progress(done, total.listed)
     for prefix in prefixes(tuple(feeds)):
-        apart = _noticed(connection, zone, window, prefix)
+        apart = _noticed(connection, zone, window, prefix, tried)
         total.listed += len(apart)
         for group in fetch_groups(zone, apart):
             total += register_group(connection, zone, group, [feed for feed in feeds if feed.prefix == prefix], spool=spool)
     return total
 
 
-def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, prefix: str) -> list[LandedObject]:
-    """What was noticed for these slices and lies in folders far from them, as of a collector whose clock is wrong."""
+def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, prefix: str, tried: set[str]) -> list[LandedObject]:
+    """What was noticed for these slices and lies in folders far from them, as of a collector whose clock is wrong.
+
+    Not what was `tried` already: an object that a listing shows and nobody can get is not gone, or it would be noticed anew, and
+    asked for, after every listing.
+    """
     with server_errors(), connection.transaction():
-        uris = connection.execute(
+        noticed = connection.execute(
             "SELECT DISTINCT uri FROM landing.raw_blobs_5m "
             "WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'noticed' AND uri >= %s AND uri < %s ORDER BY uri",
             (window.start, window.end, f"{zone.url}/{prefix}/", f"{zone.url}/{prefix}0"),  # "0" follows "/"
         ).fetchall()
+    uris = [uri for (uri,) in noticed if uri not in tried]
     with ThreadPoolExecutor(zone.concurrency) as pool:
-        found = {uri: obj for (uri,), obj in zip(uris, pool.map(lambda row: zone.head(row[0], prefix), uris), strict=True)}
+        found = dict(zip(uris, pool.map(lambda uri: zone.head(uri, prefix), uris), strict=True))
     mark_gone(connection, [uri for uri, obj in found.items() if obj is None])
     return [obj for obj in found.values() if obj is not None]
 

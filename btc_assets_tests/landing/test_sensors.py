@@ -26,6 +26,7 @@ from btc_assets.settings import settings
 from btc_assets.slices import DAY, SLICE, Window, floor_slice
 from btc_assets_tests.conftest import FEED, StoreUnderTest
 from btc_assets_tests.daemon import Daemon
+from btc_assets_tests.landing.conftest import StoreOnS3
 from btc_assets_tests.trades import every
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -326,6 +327,21 @@ def test_many_slices_that_keep_failing_do_not_hold_up_what_lands_far_before_them
             daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
     noticed_in(store, slices(start, -10))
     assert daemon.tick() == [("ingest", slices(start, -10))]
+
+
+def test_an_object_that_a_listing_shows_and_nobody_can_get_is_not_asked_for_without_end(
+    on_s3: StoreOnS3, daemon: Daemon, start: datetime
+) -> None:
+    odd = f"{folder_path(FEED.prefix, start)}/a\x01b.csv"  # what S3 tells of it in XML is another name
+    on_s3.bucket.server.client().put_object(Bucket=on_s3.bucket.server.bucket, Key=f"{on_s3.bucket.prefix}/{odd}", Body=b"x")
+    asked = []
+    for _ in range(4):
+        asked.append(daemon.tick_after(MINUTE))
+        for run in daemon.start():
+            load(on_s3, slices(start, 0))
+            daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
+    assert asked == [[("ingest", slices(start, 0))], [], [], []]
+    assert daemon.tick_after(RETRY_AFTER[0]) == [("ingest", slices(start, 0))]
 
 
 def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
