@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
@@ -18,7 +19,7 @@ from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
 from btc_assets.landing.arrivals import notice
 from btc_assets.landing.feeds import folder_path
-from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.objects import LandedObject, LandingZone
 from btc_assets.landing.replay import encode_batches
 from btc_assets.landing.sensors import landing_sensor
 from btc_assets.ops.reconcile import reconcile
@@ -342,6 +343,29 @@ def test_an_object_that_a_listing_shows_and_nobody_can_get_is_not_asked_for_with
             daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
     assert asked == [[("ingest", slices(start, 0))], [], [], []]
     assert daemon.tick_after(RETRY_AFTER[0]) == [("ingest", slices(start, 0))]
+
+
+def test_an_object_that_is_refused_holds_up_no_other(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris, read = store.land(every(10, 90, start=start), seconds=300), LandingZone.read
+    assert len(uris) == 3
+
+    def refuses(zone: LandingZone, obj: LandedObject) -> tuple[bytes | Path, str]:
+        if obj.uri == uris[1]:
+            raise UserError("Access Denied")
+        return read(zone, obj)
+
+    monkeypatch.setattr(LandingZone, "read", refuses)
+    assert daemon.tick() == [("ingest", slices(start, 0, 2))]
+    load(store, slices(start, 0, 2))
+    assert daemon.tick() == [("ingest", slices(start, 1))]
+    with pytest.raises(UserError, match="Access Denied"):  # where there is nothing else to read, it is said
+        load(store, slices(start, 1))
+    assert ticks(store) == 60
+    monkeypatch.setattr(LandingZone, "read", read)
+    load(store, slices(start, 1))
+    assert ticks(store) == 90
 
 
 def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
