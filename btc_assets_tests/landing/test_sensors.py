@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -17,7 +18,7 @@ from btc_assets.errors import UserError
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
-from btc_assets.landing.arrivals import notice
+from btc_assets.landing.arrivals import Waiting, notice, waiting
 from btc_assets.landing.feeds import folder_path
 from btc_assets.landing.objects import LandedObject, LandingZone
 from btc_assets.landing.replay import encode_batches
@@ -366,6 +367,22 @@ def test_an_object_that_is_refused_holds_up_no_other(
     monkeypatch.setattr(LandingZone, "read", read)
     load(store, slices(start, 1))
     assert ticks(store) == 90
+
+
+def test_a_run_that_ends_while_the_sensor_looks_is_not_asked_for_again(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noticed_in(store, slices(start, 0))
+    run = daemon.have_run("ingest", automation.partition_tags(slices(start, 0)))
+
+    def ends(*arguments: Any, **options: Any) -> Waiting:
+        found = waiting(*arguments, **options)
+        loaded_in(store, slices(start, 0))
+        daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
+        return found
+
+    monkeypatch.setattr(sensors, "waiting", ends)
+    assert daemon.tick() == []
 
 
 def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
