@@ -22,7 +22,7 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _SENSOR_TAG, _KEY_TAG = "dagster/sensor_name", "dagster/run_key"
-_LOOK_AT = 100  # candidates; those that were asked for before are passed over
+_LOOK_AT = 100  # candidates at a time; those that were asked for before are passed over
 
 
 def present() -> datetime:
@@ -56,16 +56,17 @@ class Automation:
         if not due or free <= 0:
             return
         planned = plan(due, self._busy, present(), slices_per_run=settings().sensor_slices_per_run, step=step)
-        candidates = list(islice(planned, _LOOK_AT))
-        asked = self._asked(candidates)
-        for request in islice((request for request in candidates if request.key not in asked), free):
+        for request in islice(self._not_asked(planned), free):
             self._own += 1
             yield dg.RunRequest(run_key=request.key, job_name=job.name, tags=partition_tags(request.window, step))
 
+    def _not_asked(self, planned: Iterator[Request]) -> Iterator[Request]:
+        """Those that were not asked for before. Dagster would skip the others as well, but however many they are, these have their turn."""
+        while candidates := list(islice(planned, _LOOK_AT)):
+            asked = self._asked(candidates)
+            yield from (request for request in candidates if request.key not in asked)
+
     def _asked(self, candidates: Sequence[Request]) -> set[str]:
-        """The keys that were asked for before. Dagster would skip them as well, but others shall have their turn."""
-        if not candidates:
-            return set()
         runs = self._instance.get_runs(
             filters=dg.RunsFilter(tags={_SENSOR_TAG: self._sensor, _KEY_TAG: [request.key for request in candidates]})
         )

@@ -65,9 +65,9 @@ def own_slices(window: tuple[datetime, datetime], partitions: dg.PartitionsDefin
 
 
 def partition_tags(window: Window, step: timedelta = SLICE) -> dict[str, str]:
-    """The tags of a run that makes the partitions of a window, each `step` long."""
+    """The tags of a run that makes the partitions of a window, each `step` long; the last may be cut by the first slice."""
     key_format = DAY_FORMAT if step == DAY else KEY_FORMAT
-    first, last = window.start.strftime(key_format), (window.end - step).strftime(key_format)
+    first, last = window.start.strftime(key_format), (window.end - SLICE).strftime(key_format)
     return {PARTITION_TAG: first} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last}
 
 

@@ -126,6 +126,22 @@ def test_a_first_slice_within_a_day_cuts_that_day_between_history_and_slices(sto
     }
 
 
+_LOAD_OVER_THE_HAND_OVER = """
+import json
+from btc_assets.ops.ingest import ingest
+from btc_assets.settings import settings
+from btc_assets.slices import SLICE, Window
+
+first = settings().first_slice
+print(json.dumps([ingest(Window(first + start * SLICE, first + 4 * SLICE)).ticks for start in (-4, -2000)]))
+"""
+
+
+def test_a_load_over_a_hand_over_within_a_day_has_both_sides(store: StoreUnderTest) -> None:
+    store.land(every(60, 40, start=datetime(2024, 1, 10, 6, 15, tzinfo=UTC)), seconds=3600)
+    assert python(_LOAD_OVER_THE_HAND_OVER, BTC_ASSETS_PARTITIONS_START="2024-01-10T06:35Z") == [40, 40]
+
+
 _WITHOUT = """
 import json
 from btc_assets.definitions import defs

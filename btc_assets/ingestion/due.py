@@ -25,10 +25,15 @@ ORDER BY bucket_5m, asset
 ON CONFLICT (bucket_5m, asset) DO UPDATE SET changed_at = clock_timestamp()
 """
 
+# Read before they are made: what lies below may be made, and settled, while these are made of what it was before.
+_TO_MAKE = """
+SELECT bucket_5m, changed_at FROM ingestion.due_slices AS due WHERE asset = %s AND bucket_5m >= %s AND bucket_5m < %s
+    AND NOT EXISTS (SELECT 1 FROM ingestion.due_slices AS below WHERE below.bucket_5m = due.bucket_5m AND below.asset = %s)
+"""
+
 _SETTLE = """
 DELETE FROM ingestion.due_slices AS due USING unnest(%s::timestamptz[], %s::timestamptz[]) AS made (bucket_5m, changed_at)
 WHERE asset = %s AND (due.bucket_5m, due.changed_at) = (made.bucket_5m, made.changed_at)
-    AND NOT EXISTS (SELECT 1 FROM ingestion.due_slices AS below WHERE below.bucket_5m = due.bucket_5m AND below.asset = %s)
 """
 
 # What retention may have dropped is settled: its candles were compared before.
@@ -59,14 +64,11 @@ def settling(connection: psycopg.Connection, asset: str, window: Window, *, belo
         below: the asset that they are made of, if it is one that can be due itself; slices of which it is stay due.
     """
     with server_errors():
-        due = connection.execute(
-            "SELECT bucket_5m, changed_at FROM ingestion.due_slices WHERE asset = %s AND bucket_5m >= %s AND bucket_5m < %s",
-            (asset, window.start, window.end),
-        ).fetchall()
+        due = connection.execute(_TO_MAKE, (asset, window.start, window.end, below or "")).fetchall()
     yield
     if due:
         with server_errors():
-            connection.execute(_SETTLE, (*map(list, zip(*due, strict=True)), asset, below or ""))
+            connection.execute(_SETTLE, (*map(list, zip(*due, strict=True)), asset))
 
 
 def read(connection: psycopg.Connection, assets: Iterable[str]) -> list[DueSlice]:

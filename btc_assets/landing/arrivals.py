@@ -39,16 +39,17 @@ ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET status = 'noticed', reas
 WHERE raw_blobs_5m.status IN ('superseded', 'gone')
 """
 
-# `state` is that of the slice as landing.slices has it, without its cost.
+# `state` is that of the slice as landing.slices has it, without its cost. What was noticed is read also where an object is
+# gone: it may be that object, restored under another ETag, or hold trades of other slices.
 _UNSETTLED = """
 SELECT bucket_5m, count(*), min(noticed_at), max(noticed_at), max(least(last_modified, noticed_at)),
        md5(string_agg(uri || etag || status || noticed_at, ' ' ORDER BY uri, etag, asset))
 FROM landing.raw_blobs_5m AS unsettled
 WHERE (status = 'noticed' OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL)))
-    AND NOT EXISTS (
+    AND (status = 'noticed' OR NOT EXISTS (
         SELECT 1 FROM landing.raw_blobs_5m AS lost
         WHERE lost.bucket_5m = unsettled.bucket_5m AND lost.status = 'gone' AND lost.loaded_at IS NOT NULL
-    )
+    ))
 GROUP BY bucket_5m ORDER BY bucket_5m DESC LIMIT %s
 """
 _MOST = 20_000  # slices that one look takes in; the rest waits for these

@@ -43,6 +43,8 @@ def _register(context: dg.AssetExecutionContext, config: RegisterConfig, store: 
         add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
     for rejection in result.rejections:
         context.log.warning(f"rejected {rejection}")
+    for refusal in result.refused:
+        context.log.warning(refusal)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(rows.values()),

@@ -18,6 +18,7 @@ import orjson
 import psycopg
 
 from btc_assets.database import server_errors
+from btc_assets.errors import TransientError, UserError
 from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandedObject, LandingZone, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
@@ -81,7 +82,7 @@ WHERE uri = %s AND etag = %s AND status <> 'superseded'
 
 @dataclass
 class Registration:
-    """What registering a window did."""
+    """What registering a window did; what was `refused` is as if it was not read yet, so that it is asked for again."""
 
     listed: int = 0
     read: int = 0
@@ -91,11 +92,13 @@ class Registration:
     gone: int = 0
     bytes: int = 0
     rejections: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: Registration) -> Registration:
         for name in ("listed", "read", "registered", "rejected", "rejected_rows", "gone", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.rejections = (self.rejections + other.rejections)[:20]
+        self.refused = (self.refused + other.refused)[:20]
         return self
 
 
@@ -125,9 +128,9 @@ def register_window(
         progress: told how many objects are done, day by day.
 
     Raises:
-        UserError: the landing zone or the server fails.
+        UserError: the landing zone or the server fails, or it refuses all that there was to read.
     """
-    total = Registration()
+    total, tried = Registration(), set[str]()
     for day in window.widened(margin).days():
         for prefix in prefixes(tuple(feeds)):
             own = [feed for feed in feeds if feed.prefix == prefix]
@@ -141,28 +144,36 @@ def register_window(
             total.gone += len(gone)
             done += len(listed) - len(new)
             progress(done, total.listed)
+            tried.update(obj.uri for obj in new)
             for group in fetch_groups(zone, new):
                 total += register_group(connection, zone, group, own, reread=reread, spool=spool)
                 done += len(group)
                 progress(done, total.listed)
     for prefix in prefixes(tuple(feeds)):
-        apart = _noticed(connection, zone, window, prefix)
+        apart = _noticed(connection, zone, window, prefix, tried)
         total.listed += len(apart)
         for group in fetch_groups(zone, apart):
             total += register_group(connection, zone, group, [feed for feed in feeds if feed.prefix == prefix], spool=spool)
+    if total.refused and not total.read:
+        raise UserError(total.refused[0])
     return total
 
 
-def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, prefix: str) -> list[LandedObject]:
-    """What was noticed for these slices and lies in folders far from them, as of a collector whose clock is wrong."""
+def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, prefix: str, tried: set[str]) -> list[LandedObject]:
+    """What was noticed for these slices and lies in folders far from them, as of a collector whose clock is wrong.
+
+    Not what was `tried` already: an object that a listing shows and nobody can get is not gone, or it would be noticed anew, and
+    asked for, after every listing.
+    """
     with server_errors(), connection.transaction():
-        uris = connection.execute(
+        noticed = connection.execute(
             "SELECT DISTINCT uri FROM landing.raw_blobs_5m "
             "WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'noticed' AND uri >= %s AND uri < %s ORDER BY uri",
             (window.start, window.end, f"{zone.url}/{prefix}/", f"{zone.url}/{prefix}0"),  # "0" follows "/"
         ).fetchall()
+    uris = [uri for (uri,) in noticed if uri not in tried]
     with ThreadPoolExecutor(zone.concurrency) as pool:
-        found = {uri: obj for (uri,), obj in zip(uris, pool.map(lambda row: zone.head(row[0], prefix), uris), strict=True)}
+        found = dict(zip(uris, pool.map(lambda uri: zone.head(uri, prefix), uris), strict=True))
     mark_gone(connection, [uri for uri, obj in found.items() if obj is None])
     return [obj for obj in found.values() if obj is not None]
 
@@ -208,9 +219,12 @@ def register_group(
     reread: bool = False,
     spool: Spool | None = None,
 ) -> Registration:
-    """Decode fetched objects of one prefix and record them, in one transaction."""
+    """Decode fetched objects of one prefix and record them, in one transaction; those that are refused hold up no others."""
+    refused = [str(fetched.error) for fetched in group if _is_refused(fetched)]
+    group = [fetched for fetched in group if not _is_refused(fetched)]
     group = [fetched for fetched in (_settled(zone, fetched) for fetched in group) if fetched is not None]
     result = Registration(read=len(group), bytes=sum(fetched.obj.size for fetched in group))
+    result.refused = refused
     pieces: list[Piece] = []
     contents = _contents(group, feeds, pieces if spool is not None else None)
     rows: list[tuple[object, ...]] = []
@@ -258,6 +272,11 @@ def register_group(
         keys = [(fetched.obj.uri, fetched.obj.etag) for fetched in group]
         spool.put(keys, [(piece.decoded.ticks, piece.tick_object) for piece in pieces])
     return result
+
+
+def _is_refused(fetched: Fetched) -> bool:
+    """Whether a person must mend something before the object can be read."""
+    return isinstance(fetched.error, UserError) and not isinstance(fetched.error, TransientError)
 
 
 def _keep_current(connection: psycopg.Connection, zone: LandingZone, uri: str, prefix: str) -> None:

@@ -45,8 +45,9 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store, landing: L
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
         arrivals = look(connection, landing.zone(), config.landing_feeds, now, lookback=config.landing_lookback, grace=config.landing_grace)
+        under_way = automation.Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
         found = waiting(connection, now, grace=config.landing_grace)
-    requests = [*automation.Automation(context).requests(found.due, ingest, ingest_history)]
+    requests = [*under_way.requests(found.due, ingest, ingest_history)]
     yield from requests
     if arrivals and arrivals.noticed:
         context.log.info(f"Listed {arrivals.listed:,} objects, {arrivals.noticed:,} of them new.")

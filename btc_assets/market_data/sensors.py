@@ -30,8 +30,9 @@ _ASSETS = [candles.asset_key(interval) for interval in candles.enabled(settings(
 def candles_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
+        under_way = Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
         slices = due.read(connection, _ASSETS)
-    requests = [*Automation(context).requests(slices, rebuild_candles, rebuild_candles_history)]
+    requests = [*under_way.requests(slices, rebuild_candles, rebuild_candles_history)]
     yield from requests
     if not requests:
         yield dg.SkipReason(f"{len(slices):,} slices are due (under way, or asked for before)." if slices else "All candles are made.")

@@ -133,6 +133,14 @@ def test_an_interval_made_while_the_one_below_it_is_due_stays_due(ticks: StoreUn
     assert due_slices(ticks, candles.asset_key("30s")) == []
 
 
+def test_an_interval_stays_due_when_the_one_below_it_is_made_meanwhile_by_somebody_else(ticks: StoreUnderTest) -> None:
+    above, below = candles.asset_key("30s"), candles.asset_key("1s")
+    with due.settling(ticks.connection, above, HOUR, below=below), ticks.connect() as other:
+        candles.refresh(other, "1s", HOUR)
+    assert due_slices(ticks, above) == [NOON, NOON + SLICE]
+    assert due_slices(ticks, below) == []
+
+
 def test_what_is_due_for_several_assets_is_due_once_since_the_first_of_them(store: StoreUnderTest) -> None:
     registered(store, HOUR)
     mark(store, ["market_data/candles_1m"], Window.of_slice(NOON))

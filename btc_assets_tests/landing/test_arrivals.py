@@ -300,9 +300,15 @@ def test_which_slices_hold_something_else_than_the_table(store: StoreUnderTest) 
 
 def test_a_slice_that_lost_an_object_that_it_was_loaded_from_waits_for_a_person(store: StoreUnderTest) -> None:
     row(store, NOON, noticed_at=NOON, status="gone", loaded=True)
-    row(store, NOON, noticed_at=NOON)
-    row(store, NOON + SLICE, noticed_at=NOON)
+    row(store, NOON, noticed_at=NOON, status="registered")
+    row(store, NOON + SLICE, noticed_at=NOON, status="registered")
     assert due_at(store, NOON + HOUR) == [NOON + SLICE]
+
+
+def test_what_is_noticed_is_read_also_where_an_object_is_gone(store: StoreUnderTest) -> None:
+    row(store, NOON, noticed_at=NOON, status="gone", loaded=True)
+    row(store, NOON, noticed_at=NOON)
+    assert due_at(store, NOON + HOUR) == [NOON]
 
 
 def test_the_digest_of_a_slice_changes_with_every_object_and_with_nothing_else(store: StoreUnderTest) -> None:

@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 
 from btc_assets import automation
+from btc_assets.errors import UserError
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
-from btc_assets.landing.arrivals import notice
+from btc_assets.landing.arrivals import Waiting, notice, waiting
 from btc_assets.landing.feeds import folder_path
-from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.objects import LandedObject, LandingZone
 from btc_assets.landing.replay import encode_batches
 from btc_assets.landing.sensors import landing_sensor
 from btc_assets.ops.reconcile import reconcile
@@ -25,6 +28,7 @@ from btc_assets.settings import settings
 from btc_assets.slices import DAY, SLICE, Window, floor_slice
 from btc_assets_tests.conftest import FEED, StoreUnderTest
 from btc_assets_tests.daemon import Daemon
+from btc_assets_tests.landing.conftest import StoreOnS3
 from btc_assets_tests.trades import every
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -143,6 +147,34 @@ def test_an_object_that_is_deleted_asks_for_nothing_and_its_rows_stay(anywhere: 
     assert states(anywhere)[start] == "source gone"
     assert daemon.tick_after(HOUR) == []
     assert ticks(anywhere) == 60
+
+
+def test_an_object_that_is_restored_under_another_etag_is_loaded(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    (uri,) = store.land(every(10, 30, start=start), seconds=300)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0))]]
+    data = (store.landing / store.zone().path(uri)).read_bytes()
+    store.delete(uri)
+    store.register(slices(start, 0))
+    assert states(store) == {start: "source gone"}
+    store.zone().put(store.zone().path(uri), data)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0))]]
+    assert states(store) == {start: "loaded"}
+
+
+def test_an_object_of_the_next_slice_is_loaded_although_the_slice_of_its_folder_lost_an_object(
+    store: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    uris = store.land(every(10, 30, start=start), seconds=300)
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0))]]
+    store.delete(*uris)
+    store.register(slices(start, 0))
+    land_apart(store, every(10, 30, start=start + SLICE, first_id=1000), start)
+    assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 0))]
+    with pytest.raises(UserError, match="is gone"):
+        load(store, slices(start, 0))
+    assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 1))]]
+    assert states(store) == {start: "source gone", start + SLICE: "loaded"}
+    assert ticks(store) == 60
 
 
 def test_five_thousand_objects_at_once_are_noticed_in_one_tick_and_asked_for_in_few_runs(
@@ -284,6 +316,73 @@ def test_a_slice_that_keeps_failing_does_not_hold_up_what_lands_after_it(store: 
     store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = now() - interval '20 minutes'")
     store.land(every(10, 60, start=start + SLICE))
     assert daemon.tick() == [("ingest", slices(start, 1, 2)), ("ingest", slices(start, 0))]
+
+
+def test_many_slices_that_keep_failing_do_not_hold_up_what_lands_far_before_them(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automation, "_LOOK_AT", 3)
+    for i in range(4):
+        noticed_in(store, slices(start, -2 * i))
+    while daemon.tick():
+        for run in daemon.start():
+            daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
+    noticed_in(store, slices(start, -10))
+    assert daemon.tick() == [("ingest", slices(start, -10))]
+
+
+def test_an_object_that_a_listing_shows_and_nobody_can_get_is_not_asked_for_without_end(
+    on_s3: StoreOnS3, daemon: Daemon, start: datetime
+) -> None:
+    odd = f"{folder_path(FEED.prefix, start)}/a\x01b.csv"  # what S3 tells of it in XML is another name
+    on_s3.bucket.server.client().put_object(Bucket=on_s3.bucket.server.bucket, Key=f"{on_s3.bucket.prefix}/{odd}", Body=b"x")
+    asked = []
+    for _ in range(4):
+        asked.append(daemon.tick_after(MINUTE))
+        for run in daemon.start():
+            load(on_s3, slices(start, 0))
+            daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
+    assert asked == [[("ingest", slices(start, 0))], [], [], []]
+    assert daemon.tick_after(RETRY_AFTER[0]) == [("ingest", slices(start, 0))]
+
+
+def test_an_object_that_is_refused_holds_up_no_other(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris, read = store.land(every(10, 90, start=start), seconds=300), LandingZone.read
+    assert len(uris) == 3
+
+    def refuses(zone: LandingZone, obj: LandedObject) -> tuple[bytes | Path, str]:
+        if obj.uri == uris[1]:
+            raise UserError("Access Denied")
+        return read(zone, obj)
+
+    monkeypatch.setattr(LandingZone, "read", refuses)
+    assert daemon.tick() == [("ingest", slices(start, 0, 2))]
+    load(store, slices(start, 0, 2))
+    assert daemon.tick() == [("ingest", slices(start, 1))]
+    with pytest.raises(UserError, match="Access Denied"):  # where there is nothing else to read, it is said
+        load(store, slices(start, 1))
+    assert ticks(store) == 60
+    monkeypatch.setattr(LandingZone, "read", read)
+    load(store, slices(start, 1))
+    assert ticks(store) == 90
+
+
+def test_a_run_that_ends_while_the_sensor_looks_is_not_asked_for_again(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noticed_in(store, slices(start, 0))
+    run = daemon.have_run("ingest", automation.partition_tags(slices(start, 0)))
+
+    def ends(*arguments: Any, **options: Any) -> Waiting:
+        found = waiting(*arguments, **options)
+        loaded_in(store, slices(start, 0))
+        daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
+        return found
+
+    monkeypatch.setattr(sensors, "waiting", ends)
+    assert daemon.tick() == []
 
 
 def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:

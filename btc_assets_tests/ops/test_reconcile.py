@@ -186,13 +186,13 @@ def test_a_slice_that_cannot_take_what_is_new_because_an_object_is_gone_waits_fo
     store.delete(uris[0])
     put_batch(store, NOON, 9001)
     find(store, heal=True)
+    store.register(HOUR)
     two_hours_pass(store)
     found = find(store, heal=True)
     assert found.sentences == [
         "BTCUSDT 2024-01-10T12:00Z: an object that it was loaded from is gone: restore it, or load the slice with --force"
     ]
     assert (found.healed, due(store)) == (0, [])
-    store.register(HOUR)
     store.load(HOUR, force=True)
     store.refresh(HOUR)
     assert ids(store) == [*range(7, 361), 9001, 9002, 9003]
