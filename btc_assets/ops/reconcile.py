@@ -73,6 +73,10 @@ WHERE bucket_5m = ANY(%s) AND status = 'registered' AND NOT EXISTS (
 RETURNING bucket_5m
 """
 
+_MAKE_AGAIN = """
+UPDATE ingestion.due_slices SET due_since = now() WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
+"""
+
 
 @dataclass
 class Differences:
@@ -102,6 +106,7 @@ def reconcile(
     *,
     since: datetime = EPOCH,
     heal: bool = False,
+    ask_again: bool = True,
     settled: timedelta = timedelta(minutes=10),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Differences:
@@ -115,6 +120,7 @@ def reconcile(
         now: the present, in UTC.
         since: what is older does not belong into the store.
         heal: write what is missing, changed or gone into the registry, and have stuck and unequal slices loaded again.
+        ask_again: with `heal`, have stuck slices asked for at once; else the sensors do, ever more rarely.
         settled: what landed less than this ago is the sensors' business.
         progress: told how many days are done, and of how many.
 
@@ -129,7 +135,7 @@ def reconcile(
             progress(done, len(days))
             _compare_objects(connection, zone, own, day, now - settled, found, heal=heal)
     for day in window.days() if window else _registered_days(connection):
-        _compare_slices(connection, day, now, found, heal=heal)
+        _compare_slices(connection, day, now, found, heal=heal, ask_again=ask_again)
     with server_errors():
         connection.execute(
             "INSERT INTO ops.reconciliations (reconciled_at, range_start, range_end, problems, sentences, healed) "
@@ -170,7 +176,7 @@ def _compare_objects(
         mark_gone(connection, gone)
 
 
-def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, found: Differences, *, heal: bool) -> None:
+def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, found: Differences, *, heal: bool, ask_again: bool) -> None:
     limits = {"start": day.start, "end": day.end, "before": now - STUCK_AFTER}
     with server_errors():
         stuck = connection.execute(_STUCK, limits).fetchall()
@@ -191,18 +197,16 @@ def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, 
             f"{asset}: {count} slices from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ} are not made since their ticks changed",
             count,
         )
-    if heal:
-        again = [bucket for bucket, _, state, _ in stuck if state != "source gone"]
-        with server_errors(), connection.transaction():
+    if not heal:
+        return
+    with server_errors(), connection.transaction():
+        reloaded = connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],)).fetchall()
+        found.healed += len({row[0] for row in reloaded})
+        if ask_again:
+            again = [bucket for bucket, _, state, _ in stuck if state != "source gone"]
             connection.execute(_ASK_AGAIN, (again,))
-            reloaded = connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],)).fetchall()
-            if behind:
-                connection.execute(
-                    "UPDATE ingestion.due_slices SET due_since = now() WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s "
-                    "AND due_since < %(before)s",
-                    limits,
-                )
-        found.healed += len(again) + len({row[0] for row in reloaded}) + sum(count for _, count, *_ in behind)
+            connection.execute(_MAKE_AGAIN, limits)
+            found.healed += len(again) + sum(count for _, count, *_ in behind)
 
 
 def table_differences(connection: psycopg.Connection, window: Window, *, unloaded: bool = True) -> list[tuple[datetime, str]]:

@@ -415,3 +415,13 @@ def test_a_slice_that_is_not_closed_yet_is_not_stuck(store: StoreUnderTest) -> N
     notice(store.connection, [FEED], store.zone().list_window(FEED.prefix, Window.of_slice(bucket)))
     two_hours_pass(store)
     assert find(store).counts == {}
+
+
+def test_the_schedules_leave_what_is_stuck_to_the_sensors_which_ask_ever_more_rarely(store: StoreUnderTest) -> None:
+    put_batch(store, NOON, 1)
+    store.register(HOUR)
+    two_hours_pass(store)
+    before = store.rows("SELECT noticed_at FROM landing.raw_blobs_5m")
+    found = reconcile(store.connection, store.zone(), (FEED,), None, datetime.now(UTC), heal=True, ask_again=False)
+    assert (found.counts, found.healed) == ({"stuck": 1}, 0)
+    assert store.rows("SELECT noticed_at FROM landing.raw_blobs_5m") == before
