@@ -69,10 +69,12 @@ class ReconcileConfig(dg.Config):
     """Launchpad options of reconciling.
 
     `hours`: how far back to compare, from now; 0 is everything. `heal`: also mend what differs, by handing it to the sensors.
+    `ask_again`: then have stuck slices asked for at once, as after the cause is mended; else the sensors do, ever more rarely.
     """
 
     hours: int = 48
     heal: bool = False
+    ask_again: bool = True
 
 
 @dg.asset(
@@ -96,7 +98,14 @@ def reconciliations(
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
         found = reconcile(
-            connection, landing.zone(), settings().landing_feeds, window, now, since=settings().history_start, heal=config.heal
+            connection,
+            landing.zone(),
+            settings().landing_feeds,
+            window,
+            now,
+            since=settings().history_start,
+            heal=config.heal,
+            ask_again=config.ask_again,
         )
         shown = show_whole_days(context.instance, connection) if window is None else 0
         count = connection.execute("SELECT count(*) FROM ops.reconciliations").fetchone()

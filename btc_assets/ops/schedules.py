@@ -4,8 +4,8 @@ import dagster as dg
 
 from btc_assets.jobs import maintain, reconcile
 
-_HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True}}}}
-_HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True}}}}
+_HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True, "ask_again": False}}}}
+_HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True, "ask_again": False}}}}
 
 maintain_hourly = dg.ScheduleDefinition(
     name="maintain_hourly",
