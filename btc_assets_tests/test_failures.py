@@ -118,16 +118,20 @@ def test_a_server_that_stays_away_is_one_failure_after_five_attempts(store: Stor
     assert len(sentences(result, RETRY)) == RETRIES.max_retries == 4
 
 
-@pytest.mark.parametrize("table", ["landing.raw_blobs_5m", "market_data.btc_ticks", "market_data.candle_partials_1m"])
+@pytest.mark.parametrize(
+    ("event", "table"),
+    [("INSERT", "landing.raw_blobs_5m"), ("INSERT", "market_data.btc_ticks"), ("DELETE", "ingestion.due_slices")],
+    ids=["registering", "loading", "making candles"],
+)
 def test_a_connection_that_is_lost_in_the_middle_is_made_again_and_the_result_is_exact(
-    store: StoreUnderTest, meanwhile: Meanwhile, table: str
+    store: StoreUnderTest, meanwhile: Meanwhile, event: str, table: str
 ) -> None:
     store.land(every(10, 360), seconds=60)
     store.connection.execute(
         f"""
         CREATE FUNCTION break_down() RETURNS trigger LANGUAGE plpgsql
         AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
-        CREATE TRIGGER in_the_middle AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION break_down();
+        CREATE TRIGGER in_the_middle AFTER {event} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION break_down();
         """
     )
     meanwhile(lambda: store.connection.execute(f"DROP TRIGGER in_the_middle ON {table}"))

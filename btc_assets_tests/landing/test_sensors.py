@@ -28,8 +28,8 @@ from btc_assets.settings import settings
 from btc_assets.slices import DAY, SLICE, Window, floor_slice
 from btc_assets_tests.conftest import FEED, StoreUnderTest
 from btc_assets_tests.daemon import Daemon
-from btc_assets_tests.landing.conftest import StoreOnS3
 from btc_assets_tests.trades import every
+from btc_assets_tests.zones import StoreOnS3
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
