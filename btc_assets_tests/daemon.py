@@ -30,7 +30,7 @@ class Daemon:
 
     def __init__(self, sensor: dg.SensorDefinition, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sensor = sensor
-        self.now = ceil_slice(datetime.now(UTC)) + timedelta(minutes=7)
+        self.now = ceil_slice(datetime.now(UTC)) + timedelta(minutes=2)
         self.skipped: str | None = None
         self.requests: list[dg.RunRequest] = []
         self._instance = dg.DagsterInstance.ephemeral()

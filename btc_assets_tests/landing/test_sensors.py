@@ -338,7 +338,7 @@ def test_an_object_that_a_listing_shows_and_nobody_can_get_is_not_asked_for_with
     on_s3.bucket.server.client().put_object(Bucket=on_s3.bucket.server.bucket, Key=f"{on_s3.bucket.prefix}/{odd}", Body=b"x")
     asked = []
     for _ in range(4):
-        asked.append(daemon.tick_after(MINUTE))
+        asked.append(daemon.tick_after(timedelta(seconds=31)))
         for run in daemon.start():
             load(on_s3, slices(start, 0))
             daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
