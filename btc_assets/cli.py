@@ -349,7 +349,7 @@ def _play(
 ) -> Landed:
     from btc_assets.database import connect
     from btc_assets.landing.live import SliceLog, WallClock, play
-    from btc_assets.landing.plan import prepare, record
+    from btc_assets.landing.live_plan import prepare, record
     from btc_assets.landing.replay import feed_named
     from btc_assets.resources import Landing
     from btc_assets.settings import settings

@@ -11,7 +11,7 @@ history_assets = [
     dg.AssetKey(key.split("/")) for key in ("landing/raw_blobs_history", "market_data/btc_ticks_history", "market_data/candles_history")
 ]
 
-# A worker that was killed is replaced, twice; what fails inside a run is tried again there, where it can pass (see retries.py).
+# A worker that was killed is replaced, twice; what fails inside a run is tried again there, where it can pass (see failures.py).
 _AGAIN = {"dagster/max_retries": "2"}
 
 ingest = dg.define_asset_job(

@@ -27,8 +27,8 @@ import pyarrow.compute as pc
 
 from btc_assets.errors import UserError
 from btc_assets.landing.feeds import Feed
+from btc_assets.landing.live_plan import LATE, US, Plan, moment
 from btc_assets.landing.objects import LandingZone
-from btc_assets.landing.plan import LATE, US, Plan, moment
 from btc_assets.landing.replay import BATCH_ROWS, BATCH_SECONDS, Landed, encode_batches
 from btc_assets.market_data.ticks import TICK_SCHEMA, int64
 from btc_assets.slices import EPOCH, SLICE, floor_slice

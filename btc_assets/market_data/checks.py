@@ -10,7 +10,7 @@ from btc_assets.failures import plain_failures
 from btc_assets.market_data import candles
 from btc_assets.market_data.assets import tick_assets
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.ops.reconcile import table_differences
+from btc_assets.market_data.loading import table_differences
 from btc_assets.partitions import history
 from btc_assets.resources import Store
 from btc_assets.settings import settings

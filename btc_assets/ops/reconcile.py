@@ -15,10 +15,11 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from btc_assets.database import server_errors
-from btc_assets.landing.arrivals import notice
+from btc_assets.landing.arrivals import UNSETTLED, notice
 from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import known, mark_gone, missing
+from btc_assets.market_data.loading import table_differences
 from btc_assets.slices import DAY, EPOCH, SLICE, Window
 
 STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
@@ -43,24 +44,11 @@ WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
 GROUP BY asset ORDER BY min(due_since)
 """
 
-_TABLE = """
-SELECT bucket_5m, asset, state, coalesce(loaded_rows, 0), coalesce(ticks, 0), coalesce(noticed_objects, 0)
-FROM (SELECT * FROM landing.slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s) AS registered
-FULL JOIN (
-    SELECT bucket_5m, symbol AS asset, count(*) AS ticks FROM market_data.btc_ticks
-    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY bucket_5m, symbol
-) AS stored USING (bucket_5m, asset)
-WHERE coalesce(loaded_rows, 0) <> coalesce(ticks, 0)
-        AND NOT (ticks IS NULL AND bucket_5m < ops.drop_horizon('market_data.btc_ticks'))
-    OR state IS NULL OR %(unloaded)s AND state IN ('pending', 'stale') AND noticed_objects = 0
-ORDER BY bucket_5m, asset
-"""
-
 _ASK_AGAIN = """
 UPDATE landing.raw_blobs_5m SET noticed_at = now()
 WHERE bucket_5m = ANY(%s)
-    AND (status = 'noticed' OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL)))
-"""
+    AND {unsettled}
+""".replace("{unsettled}", UNSETTLED)
 
 # The registry's word for a slice that differs from the table is withdrawn, so that it is loaded again; but not where
 # it cannot be, because an object is gone.
@@ -207,22 +195,6 @@ def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, 
             connection.execute(_ASK_AGAIN, (again,))
             connection.execute(_MAKE_AGAIN, limits)
             found.healed += len(again) + sum(count for _, count, *_ in behind)
-
-
-def table_differences(connection: psycopg.Connection, window: Window, *, unloaded: bool = True) -> list[tuple[datetime, str]]:
-    """Slices of which the table holds other rows than the registry says, each with a sentence.
-
-    Args:
-        connection: to the store.
-        window: the slices to compare.
-        unloaded: also those of which something registered is not loaded.
-    """
-    with server_errors(), connection.transaction():
-        rows = connection.execute(_TABLE, {"start": window.start, "end": window.end, "unloaded": unloaded}).fetchall()
-    return [
-        (bucket, f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table")
-        for bucket, asset, state, loaded, ticks, _ in rows
-    ]
 
 
 def _days(connection: psycopg.Connection, zone: LandingZone, prefix: str, found: Differences) -> list[Window]:

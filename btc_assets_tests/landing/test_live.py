@@ -24,8 +24,8 @@ from btc_assets.cli import main
 from btc_assets.errors import UserError
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.landing.live import Playing, SliceLog, WallClock, play
+from btc_assets.landing.live_plan import Newest, Plan, newest_tick, plan, prepare, record, survey
 from btc_assets.landing.objects import LandingZone
-from btc_assets.landing.plan import Newest, Plan, newest_tick, plan, prepare, record, survey
 from btc_assets.landing.replay import Landed, encode_batch
 from btc_assets.market_data.ticks import int64
 from btc_assets.settings import settings

@@ -13,7 +13,8 @@ from btc_assets.landing.arrivals import notice, waiting
 from btc_assets.landing.feeds import Feed
 from btc_assets.landing.replay import encode_batch
 from btc_assets.market_data import candles
-from btc_assets.ops.reconcile import Differences, last_reconciliations, reconcile, table_differences
+from btc_assets.market_data.loading import table_differences
+from btc_assets.ops.reconcile import Differences, last_reconciliations, reconcile
 from btc_assets.ops.schedules import schedules
 from btc_assets.slices import DAY, SLICE, Window, floor_day
 from btc_assets_tests.conftest import FEED, StoreUnderTest
