@@ -1,0 +1,1 @@
+"""Signals: features and embeddings of slices, and the search for similar ones."""
