@@ -100,7 +100,7 @@ _FLOWS = {
     "balanced": _Flow(),
     "buying": _Flow(buyers=0.62),
     "selling": _Flow(buyers=0.38),
-    "bouncing": _Flow(persistence=0.15, spread=0.12, reversion=0.3),
+    "bouncing": _Flow(persistence=0.15, spread=0.1, reversion=0.2),
     "bursty": _Flow(persistence=0.65, clustering=4.0),
 }
 _SIZES = {"small": 0.0, "large": 0.12}  # share of trades that are some seven times as large
@@ -257,7 +257,7 @@ def _path(
     regime = regimes[at]
     volatility = _of_regime(_VOLATILITIES, "volatility")[regime] * np.exp(_own(random, 0.2) + 0.2 * _reverting(random, 7200))[at]
     moves = random.random(len(at)) < 0.2
-    shocks = 0.5 * surprise + 0.8 * random.normal(size=len(at))
+    shocks = 0.7 * surprise + 0.7 * random.normal(size=len(at))
     lasting = log_price + np.cumsum(np.where(moves, shocks, 0.0) * volatility * (5 / slice_ticks) ** 0.5)
     passing = _of_flow("spread")[regime] * sides + _of_flow("reversion")[regime] * _reverting(random, 15)[at]
     return lasting + volatility * passing, float(lasting[-1]) if len(at) else log_price
