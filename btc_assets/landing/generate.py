@@ -255,7 +255,7 @@ def _path(
     The lasting part is a martingale in which one trade in five moves the price; the spread and the reverting part lie on top.
     """
     regime = regimes[at]
-    volatility = _of_regime(_VOLATILITIES, "volatility")[regime] * np.exp(_own(random, 0.2) + 0.2 * _reverting(random, 7200))[at]
+    volatility = _of_regime(_VOLATILITIES, "volatility")[regime] * np.exp(_own(random, 0.12) + 0.12 * _reverting(random, 7200))[at]
     moves = random.random(len(at)) < 0.2
     shocks = 0.7 * surprise + 0.7 * random.normal(size=len(at))
     lasting = log_price + np.cumsum(np.where(moves, shocks, 0.0) * volatility * (5 / slice_ticks) ** 0.5)

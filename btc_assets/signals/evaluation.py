@@ -10,22 +10,23 @@ same queries.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 
 from btc_assets.errors import UserError
 from btc_assets.signals import baselines, metrics
-from btc_assets.signals.metrics import Estimate
+from btc_assets.signals.evaluation_report import LEVELS, Evaluation, Row
+from btc_assets.signals.metrics import UNKNOWN, Estimate
 from btc_assets.signals.neighbours import DAY_US, HOUR_US, Neighbours, admissible, drawn, nearest, violations
-from btc_assets.signals.robustness import Retrieval
 from btc_assets.slices import EPOCH, KEY_FORMAT, SLICE_US
 
-LEVELS = ("log_realized_variance", "log_volume", "log_trade_count")  # the targets judged by R2
 _SOURCES = ("realized_volatility", "volume", "trade_count", "log_return")  # the features that targets are made of
+_VARIANCE = "log_realized_variance"
 _VARIANCE_FLOOR = 1e-9  # a third of a basis point a slice: below it the log would be of rounding
-_AUC_BOUND = 0.53
+# Alarms: these bounds, and so many standard errors, because several figures of several embeddings are looked at.
+_AUC_BOUND, _AUC_OF_MARKETS, _ASYMMETRY, _ERRORS = 0.53, 0.51, 0.05, 3
 _FEW_QUERIES = 1000
 _FEWEST = 30  # slices to fit on, and queries
 
@@ -82,73 +83,14 @@ class Dataset:
 
     def following(self, values: np.ndarray) -> np.ndarray:
         """The values [n] of each slice's next one, NaN where that is absent."""
-        after = np.append(values[1:], np.nan)
-        return np.where(np.append(np.diff(self.times) == SLICE_US, False), after, np.nan)
+        return np.append(np.where(self._adjacent(), values[1:], np.nan), np.nan)
 
+    def preceding(self, values: np.ndarray) -> np.ndarray:
+        """The values [n] of the slice before each, NaN where that is absent."""
+        return np.append(np.nan, np.where(self._adjacent(), values[:-1], np.nan))
 
-@dataclass(frozen=True)
-class Row:
-    """What came out for one method.
-
-    Args:
-        name: of the method.
-        r2: out of sample, for each of `LEVELS`.
-        qlike: of the realised variance; less is better, 0 is perfect.
-        auc: of the sign of the next return.
-        gain: R2 of the log realised variance that the neighbours' forecast adds to HAR, if the method has neighbours.
-        precision: share of neighbours of the query's own regime, if it has neighbours and regimes are known.
-        effective_rank: of the embedding, if it is one.
-        forecasts: queries with a forecast of its own.
-    """
-
-    name: str
-    r2: Mapping[str, Estimate]
-    qlike: Estimate
-    auc: Estimate
-    forecasts: int
-    gain: Estimate = Estimate()
-    precision: Estimate = Estimate()
-    effective_rank: float = float("nan")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The table, what has to be known to read it, and the signs of leakage, if any."""
-
-    rows: Sequence[Row]
-    k: int
-    notes: Sequence[str]
-    alarms: Sequence[str]
-    retrieval: Mapping[str, Retrieval] = field(default_factory=dict)
-
-    def row(self, name: str) -> Row:
-        return next(row for row in self.rows if row.name == name)
-
-    def to_markdown(self) -> str:
-        """The tables, notes and alarms as Markdown."""
-        head = ["method", "R2 variance", "R2 volume", "R2 trades", "QLIKE", "AUC of sign", "adds to HAR", f"regime precision@{self.k}", "effective rank", "forecasts"]  # fmt: skip
-        lines = [
-            [row.name, *map(str, row.r2.values()), str(row.qlike), str(row.auc), str(row.gain), str(row.precision), _number(row.effective_rank), str(row.forecasts)]
-            for row in self.rows
-        ]  # fmt: skip
-        parts = [_table(head, lines)]
-        if self.retrieval:
-            names = list(next(iter(self.retrieval.values())).rates)
-            parts.append(
-                _table(
-                    ["finds itself again, @1 / @10", *names],
-                    [[name, *map(str, found.rates.values())] for name, found in self.retrieval.items()],
-                )
-            )
-        parts.append("\n".join(f"* {note}" for note in self.notes))
-        parts.append("\n".join(f"* **Alarm:** {alarm}" for alarm in self.alarms) or "No sign of leakage.")
-        return "\n\n".join(parts) + "\n"
-
-    def plot(self) -> bytes:
-        """The R2s as bars with their standard errors: a PNG."""
-        from btc_assets.signals.evaluation_plot import plot_rows
-
-        return plot_rows(self.rows)
+    def _adjacent(self) -> np.ndarray:
+        return np.diff(self.times) == SLICE_US
 
 
 def evaluate(
@@ -217,12 +159,13 @@ class _Trial:
         self.fitted = np.arange(self.ends[self.queries[0]])
         self.own = dataset.own()
         self.next = {name: dataset.following(values) for name, values in self.own.items()}
+        self.previous = {name: dataset.preceding(self.own[name]) for name in LEVELS}
         self.shuffled = self._shuffled(seed)
         self.alarms: list[str] = []
 
     def _shuffled(self, seed: int) -> np.ndarray:
         """The log realised variance of the next slice, dealt out anew: nothing can forecast it."""
-        target = self.next[LEVELS[0]].copy()
+        target = self.next[_VARIANCE].copy()
         known = np.isfinite(target)
         target[known] = np.random.default_rng(seed).permutation(target[known])
         return target
@@ -234,8 +177,8 @@ class _Trial:
             for name, values in self.own.items()
             if name != "realized_variance"
         }
-        log_forecast = forecasts[LEVELS[0]]
-        smearing = np.nanmean(np.exp(self.next[LEVELS[0]][self.fitted] - log_forecast[self.fitted]))
+        log_forecast = forecasts[_VARIANCE]
+        smearing = np.nanmean(np.exp(self.next[_VARIANCE][self.fitted] - log_forecast[self.fitted]))
         return {**forecasts, "realized_variance": smearing * np.exp(log_forecast)}
 
     def row(self, name: str, forecasts: Mapping[str, np.ndarray], **more: Estimate | float) -> Row:
@@ -248,7 +191,7 @@ class _Trial:
             {target: metrics.r2(*judged[target]) for target in LEVELS},
             metrics.qlike(actual, forecast),
             metrics.auc(sign > 0, score),
-            int(np.isfinite(forecasts[LEVELS[0]][self.queries]).sum()),
+            int(np.isfinite(forecasts[_VARIANCE][self.queries]).sum()),
             **more,  # type: ignore[arg-type]
         )
 
@@ -262,12 +205,12 @@ class _Trial:
         """Judge the neighbours of all n slices."""
         forecasts = {target: found.mean(next_) for target, next_ in self.next.items()}
         return self.row(
-            name, forecasts, gain=self._gain(forecasts[LEVELS[0]]), precision=self._precision(found), effective_rank=effective_rank
+            name, forecasts, gain=self._gain(forecasts[_VARIANCE]), precision=self._precision(found), effective_rank=effective_rank
         )
 
     def _gain(self, forecast: np.ndarray) -> Estimate:
         """R2 of HAR with the neighbours' forecast as a fourth regressor, less R2 of HAR, both fitted on the same slices."""
-        target, regressors = self.next[LEVELS[0]], baselines.har_regressors(self.times, self.own[LEVELS[0]])
+        target, regressors = self.next[_VARIANCE], baselines.har_regressors(self.times, self.own[_VARIANCE])
         fitted = self.fitted[np.isfinite(forecast[self.fitted])]
         alone = baselines.ols(regressors, target, fitted)
         both = baselines.ols(np.column_stack([regressors, forecast]), target, fitted)
@@ -277,7 +220,7 @@ class _Trial:
 
     def _precision(self, found: Neighbours) -> Estimate:
         if self.regimes is None:
-            return Estimate()
+            return UNKNOWN
         indices = found.indices[self.queries]
         chosen = indices >= 0
         same = (self.regimes[indices] == self.regimes[self.queries, None]) & chosen
@@ -288,28 +231,33 @@ class _Trial:
         broken = violations(self.times, self.times, found.indices, embargo=self.embargo, same_day=self.same_day)
         if broken:
             self.alarms.append(f"{name}: {broken} neighbours lie inside the embargo or on the query's own day.")
-        if row.auc.value > _AUC_BOUND and row.auc.exceeds(0.5):
+        if row.auc.value > _AUC_BOUND and row.auc.exceeds(_AUC_OF_MARKETS, _ERRORS):
             self.alarms.append(
-                f"{name}: the AUC of the sign of the next return is {row.auc}, above {_AUC_BOUND} and more than three standard errors above .5."
+                f"{name}: the AUC of the sign of the next return is {row.auc}, above {_AUC_BOUND} and over {_ERRORS} standard errors above {_AUC_OF_MARKETS}."
             )
         control = metrics.r2(*self._judged(self.shuffled, found.mean(self.shuffled)))
-        if control.exceeds(0.0):
-            self.alarms.append(f"{name}: R2 of shuffled targets is {control}, more than three standard errors above 0.")
+        if control.exceeds(0.0, _ERRORS):
+            self.alarms.append(f"{name}: R2 of shuffled targets is {control}, over {_ERRORS} standard errors above 0.")
         for target in LEVELS:
             excess = self._foresight(found, target)
-            if excess.exceeds(0.0):
+            if excess.exceeds(_ASYMMETRY, _ERRORS):
                 self.alarms.append(
-                    f"{name}: knows {target} of the next slice better than of its own: R2 is higher by {excess}, more than three standard errors."
+                    f"{name}: knows {target} of the next slice better than that of the one before: R2 is higher by {excess}, which is more "
+                    f"than {_ASYMMETRY} by over {_ERRORS} standard errors."
                 )
 
     def _foresight(self, found: Neighbours, target: str) -> Estimate:
-        """R2 for the next slice less R2 for the slice itself: a vector made of a slice knows that slice better."""
-        series = []
-        known = np.isfinite(self.next[target])
-        for values in (self.next[target], np.where(known, self.own[target], np.nan)):
-            actual, forecast, mean = self._judged(values, found.mean(values))
+        """R2 for the next slice less R2 for the one before.
+
+        Autocorrelations are the same both ways, so what is in a slice tells about as much of either; only what was
+        taken from the next slice tells more of that one.
+        """
+        known = np.isfinite(self.next[target]) & np.isfinite(self.previous[target])
+        series: list[np.ndarray] = []
+        for values in (self.previous[target], self.next[target]):
+            actual, forecast, mean = self._judged(np.where(known, values, np.nan), found.mean(values))
             series += [(actual - forecast) ** 2, (actual - mean) ** 2]
-        return metrics.of_sums(lambda next_, next_spread, own, own_spread: own / own_spread - next_ / next_spread, *series)
+        return metrics.of_sums(lambda before, before_spread, after, after_spread: before / before_spread - after / after_spread, *series)
 
     def notes(self) -> list[str]:
         first, last = self.queries[0], self.queries[-1]
@@ -322,7 +270,7 @@ class _Trial:
         if self.same_day:
             said[0] = said[0].removesuffix(", never of the query's own day.") + "."
             said.append(f"One day only: same-day neighbours admitted, embargo {self.embargo / HOUR_US:g} h.")
-        if absent := int((~np.isfinite(self.next[LEVELS[0]][self.queries])).sum()):
+        if absent := int((~np.isfinite(self.next[_VARIANCE][self.queries])).sum()):
             said.append(f"{absent:,} of the queries have no next slice and are not judged.")
         if count < _FEW_QUERIES:
             said.append(f"A small sample: {count:,} queries tell large differences only.")
@@ -331,11 +279,3 @@ class _Trial:
 
 def _key(time: int) -> str:
     return (EPOCH + timedelta(microseconds=int(time))).strftime(KEY_FORMAT)
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if np.isfinite(value) else "-"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

@@ -20,9 +20,12 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.error:.3f}" if np.isfinite(self.value) else "-"
 
-    def exceeds(self, bound: float, errors: float = 3.0) -> bool:
+    def exceeds(self, bound: float, errors: float) -> bool:
         """It is above the bound by more than so many standard errors."""
         return bool(self.value - errors * self.error > bound)
+
+
+UNKNOWN = Estimate()
 
 
 def of_sums(statistic: Callable[..., np.ndarray], *series: np.ndarray, seed: int = 0) -> Estimate:
@@ -34,7 +37,7 @@ def of_sums(statistic: Callable[..., np.ndarray], *series: np.ndarray, seed: int
     values = np.stack(series)
     count = values.shape[1]
     if not count:
-        return Estimate()
+        return UNKNOWN
     length = block_length(count)
     total = np.cumsum(np.concatenate([np.zeros((len(values), 1)), values, values[:, :length]], axis=1), axis=1)
     blocks = total[:, length : length + count] - total[:, :count]
@@ -75,7 +78,7 @@ def auc(positive: np.ndarray, score: np.ndarray) -> Estimate:
     """
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
-        return Estimate()
+        return UNKNOWN
     _, code, counts = np.unique(score, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[code]
     area = float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
