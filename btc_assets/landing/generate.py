@@ -100,8 +100,8 @@ _FLOWS = {
     "balanced": _Flow(),
     "buying": _Flow(buyers=0.62),
     "selling": _Flow(buyers=0.38),
-    "bouncing": _Flow(persistence=0.15, spread=0.1, reversion=0.2),
-    "bursty": _Flow(persistence=0.65, clustering=4.0),
+    "bouncing": _Flow(persistence=0.25, spread=0.1, reversion=0.2),
+    "bursty": _Flow(persistence=0.65, clustering=1.3),
 }
 _SIZES = {"small": 0.0, "large": 0.12}  # share of trades that are some seven times as large
 
@@ -128,14 +128,14 @@ def generate_market(
     root, in the number of trades; *buying* and *selling* in the share of buyers (.62, .38); *bouncing* in signs that hardly
     persist, a wide spread and a price that partly reverts in seconds; *bursty* in clustered arrivals and long runs of one
     side; *large* in a second, larger kind of trade. What hides it: activity has a daily pattern and varies from day to
-    day and from minute to minute, and each slice has its own volatility, share of buyers and typical size around those
+    day and from minute to minute, and each slice has its own volatility, share of buyers, persistence, clustering and typical size around those
     of its regime, so no single figure of a slice tells its regime. Only surprises in the flow move the price for good
     (Lillo and Farmer 2004), so buying does not foretell rising.
 
     Args:
         day: midnight UTC of the first day.
         days: how many.
-        slice_ticks: trades a slice, on average over long times.
+        slice_ticks: trades a slice, on average over long times; at least 1.
         regime_slices: how long a regime lasts on average, in slices.
         seed: the same seed gives the same trades.
         symbol: their symbol.
@@ -221,7 +221,7 @@ def _activity(random: np.random.Generator, regimes: np.ndarray) -> np.ndarray:
     """Trades expected in each second, 1 on average over long times."""
     hour = np.arange(_DAY_SECONDS) / 3600
     daily = 1 + 0.4 * np.cos((hour - 15) * np.pi / 12)  # Europe's afternoon and America's morning trade the most
-    clustering = _of_flow("clustering")[regimes[::3]]
+    clustering = _of_flow("clustering")[regimes[::3]] * np.exp(_own(random, 0.35)[::3])
     cluster = np.repeat(random.gamma(1 / clustering, clustering), 3)
     volatility = _of_regime(_VOLATILITIES, "volatility")[regimes] / _VOLATILITIES["middle"]
     noise = np.exp(0.3 * _reverting(random, 600) + random.normal(0.0, 0.2) - (0.3**2 + 0.2**2) / 2)
@@ -231,7 +231,7 @@ def _activity(random: np.random.Generator, regimes: np.ndarray) -> np.ndarray:
 def _sides(random: np.random.Generator, regimes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The taker's side of each trade, +1 or -1, and how far it is from what was to be expected after the one before."""
     regime = regimes[at]
-    persistence = _of_flow("persistence")[regime]
+    persistence = np.clip(_of_flow("persistence")[regime] + _own(random, 0.06)[at], 0.0, 0.95)
     buyers = np.clip(_of_flow("buyers")[regime] + _own(random, 0.04)[at], 0.05, 0.95)
     repeated = random.random(len(at)) < persistence
     repeated[:1] = False
