@@ -32,7 +32,7 @@ def seconds(run: Callable[[], object], repetitions: int) -> float:
 
 
 def peak_mb(run: Callable[[], object]) -> float:
-    """The most memory that a call holds beside its arguments."""
+    """The most memory that NumPy holds for a call beside its arguments."""
     tracemalloc.start()
     run()
     peak = tracemalloc.get_traced_memory()[1]
@@ -53,7 +53,7 @@ def main() -> None:
         "features": lambda: features(ticks),
         "bars": lambda: bars(ticks),
     }
-    shown = Table("", "seconds", "ticks/s", "ms a slice", "peak MB", title=f"{len(table):,} ticks in {len(ticks)} slices")
+    shown = Table("", "seconds", "ticks/s", "ms a slice", "peak MB of NumPy", title=f"{len(table):,} ticks in {len(ticks)} slices")
     total = 0.0
     for name, way in ways.items():
         taken = seconds(way, arguments.repetitions)
@@ -61,7 +61,7 @@ def main() -> None:
         shown.add_row(name, f"{taken:.2f}", f"{len(table) / taken:,.0f}", f"{1e3 * taken / len(ticks):.2f}", f"{peak_mb(way):.0f}")
     shown.add_row("together", f"{total:.2f}", f"{len(table) / total:,.0f}", f"{1e3 * total / len(ticks):.2f}", "")
     Console().print(shown)
-    Console().print(f"Goal: {GOAL_SECONDS:.0f} s for three million ticks, which would take {3e6 * total / len(table):.2f} s at this rate.")
+    Console().print(f"The goal for three million ticks is {GOAL_SECONDS:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Notation: `r` are the 60 log returns of 5-second bars, `q` the quantities of tra
 one before it. Where a formula has no value (no trade, one trade, a constant price), a feature has its `neutral` one: that of
 prices without memory or of arrivals without clusters, if there is such a thing, otherwise 0.
 
-Returns and drifts over 5 seconds are of different orders, so second moments of returns are taken about 0, not their mean.
+The drift over 5 seconds is negligible beside the volatility, so second moments of returns are taken about 0, not their mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from btc_assets.signals.grid import STEPS, Grid, grid, same_as_before
-from btc_assets.signals.tick_arrays import TickArrays, reduce
+from btc_assets.signals.tick_arrays import TickArrays, log_of, reduce
 from btc_assets.slices import SLICE_US
 
 _SLICE_SECONDS = SLICE_US / 1e6
@@ -147,7 +147,7 @@ def _of_bars(bars: Grid) -> dict[str, np.ndarray]:
         "realized_kurtosis": STEPS * (standardized**4).sum(1),
         "variance_ratio_2": _variance_ratio(bars.close, variance, 2),
         "variance_ratio_6": _variance_ratio(bars.close, variance, 6),
-        "close_to_vwap": close - np.log1p(_ratio(bars.excess.sum(1), volume)),
+        "close_to_vwap": close - log_of(_ratio(bars.excess.sum(1), volume)),
         **_trend(bars.close),
         "close_location": _ratio(close - low, high - low),
         "efficiency_ratio": _ratio(np.abs(close), np.abs(r).sum(1)),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from btc_assets.errors import UserError
 from btc_assets.signals import schema, tick_arrays
-from btc_assets.signals.bars import CHANNELS, Channel
+from btc_assets.signals.bars import CHANNELS, Channel, bars
 from btc_assets.signals.features import FEATURES, features
 from btc_assets.signals.tick_arrays import TickArrays
 from btc_assets.slices import SLICE_US
@@ -164,6 +164,16 @@ def test_buys_and_sells_that_cancel_leave_no_rounding_to_divide_by() -> None:
     [ours] = named([(1, 100, 0.1, True), (2, 101, 0.2, True), (3, 102, 0.3, False)])
     assert 0.1 + 0.2 - 0.3 != 0
     assert (ours["kyle_lambda"], ours["flow_return_correlation"], ours["volume_imbalance"]) == (0, 0, 0)
+
+
+extremes = st.tuples(st.integers(0, 299), st.sampled_from([1e-8, 1.0, 9e9]), st.sampled_from([1e-12, 1.0, 9e11]), st.booleans())
+
+
+@given(st.lists(extremes, max_size=12))
+def test_whatever_a_table_can_hold_has_finite_features_and_bars(trades: list[Trade]) -> None:
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        assert np.isfinite(features(arrays(trades))).all()
+        assert np.isfinite(bars(arrays(trades))).all()
 
 
 # Against plain Python
