@@ -72,14 +72,13 @@ class Dataset:
         """What is to be forecast, of each slice itself: float64 [n] each; the return's sign is NaN where it is 0."""
         volatility, volume, count, log_return = (self.features[:, list(self.feature_names).index(name)] for name in _SOURCES)
         variance = np.maximum(volatility**2, _VARIANCE_FLOOR)
-        sign = np.where(log_return == 0, np.nan, np.sign(log_return))
-        return dict(
-            zip(
-                (*LEVELS, "realized_variance", "return_sign"),
-                (np.log(variance), np.log1p(volume), np.log1p(count), variance, sign),
-                strict=True,
-            )
-        )
+        return {
+            _VARIANCE: np.log(variance),
+            "log_volume": np.log1p(volume),
+            "log_trade_count": np.log1p(count),
+            "realized_variance": variance,
+            "return_sign": np.where(log_return == 0, np.nan, np.sign(log_return)),
+        }
 
     def following(self, values: np.ndarray) -> np.ndarray:
         """The values [n] of each slice's next one, NaN where that is absent."""
@@ -112,14 +111,18 @@ def evaluate(
         k: neighbours of a query.
         query_share: the share of slices, the last ones, that are queries.
         embargo: between the end of a neighbour and the start of its query.
-        seed: of random neighbours, shuffled targets and the bootstrap.
+        seed: of random neighbours and shuffled targets.
 
     Raises:
-        UserError: an embedding has another number of rows than the data set, or there are too few slices.
+        UserError: an embedding has another number of rows than the data set, `trained_until` names none, or there are too
+            few slices.
     """
     for name, vectors in candidates.items():
         if vectors.ndim != 2 or len(vectors) != len(dataset.times):
             raise UserError(f"The embedding {name!r} is {vectors.shape}, of {len(dataset.times)} slices: give one row a slice.")
+    trained_until = trained_until or {}
+    if unknown := sorted(trained_until.keys() - candidates.keys()):
+        raise UserError(f"There is an end of training for {', '.join(unknown)}, but no such embedding: name both alike.")
     trial = _Trial(dataset, k, query_share, embargo, seed)
     rows = [
         trial.row("persistence", trial.own),
@@ -131,11 +134,7 @@ def evaluate(
     for name, vectors in vectors_of.items():
         found = nearest(vectors, trial.ends, np.arange(len(trial.times)), k)
         rows.append(trial.neighbour_row(name, found, metrics.effective_rank(vectors)))
-        trial.look_for_leaks(name, found, rows[-1])
-        if (trained_until or {}).get(name, 0) > trial.times[trial.queries[0]]:
-            trial.alarms.append(
-                f"{name} was trained on data up to {_key((trained_until or {})[name])}, past the first query: its figures are not out of sample."
-            )
+        trial.look_for_leaks(name, found, rows[-1], trained_until.get(name))
     return Evaluation(rows, k, trial.notes(), trial.alarms)
 
 
@@ -145,20 +144,21 @@ class _Trial:
     def __init__(self, dataset: Dataset, k: int, query_share: float, embargo: timedelta, seed: int) -> None:
         self.times, self.regimes, self.k = dataset.times, dataset.regimes, k
         n = len(self.times)
-        if n < 2 * _FEWEST:
-            raise UserError(f"The evaluation has {n} slices and needs {2 * _FEWEST} at the least: give it a longer range.")
-        self.same_day = bool(self.times[0] // DAY_US == self.times[-1] // DAY_US)
-        self.embargo = embargo // timedelta(microseconds=1)
-        self.ends = admissible(self.times, self.times, embargo=self.embargo, same_day=self.same_day)
-        self.queries = np.arange(round(n * (1 - query_share)), n)
-        if len(self.queries) < _FEWEST or self.ends[self.queries[0]] < _FEWEST:
-            raise UserError(
-                f"The evaluation has {len(self.queries)} queries and {self.ends[self.queries[:1]].sum()} slices admissible for the first, "
-                f"and needs {_FEWEST} of each: give it a longer range."
-            )
-        self.fitted = np.arange(self.ends[self.queries[0]])
         self.own = dataset.own()
         self.next = {name: dataset.following(values) for name, values in self.own.items()}
+        self.queries = np.arange(round(n * (1 - query_share)), n)
+        self.embargo = embargo // timedelta(microseconds=1)
+        for self.same_day in (False, True):
+            self.ends = admissible(self.times, self.times, embargo=self.embargo, same_day=self.same_day)
+            self.fitted = np.arange(self.ends[self.queries[0]] if len(self.queries) else 0)
+            known = [int(np.isfinite(self.next[_VARIANCE][rows]).sum()) for rows in (self.queries, self.fitted)]
+            if known[1] >= _FEWEST:
+                break
+        if min(known) < _FEWEST:
+            raise UserError(
+                f"Of these {n:,} slices {known[0]:,} are queries, and {known[1]:,} are admissible for the first of them: {_FEWEST} of each are "
+                "needed, with the slice after each; give a longer range."
+            )
         self.previous = {name: dataset.preceding(self.own[name]) for name in LEVELS}
         self.shuffled = self._shuffled(seed)
         self.alarms: list[str] = []
@@ -197,7 +197,8 @@ class _Trial:
 
     def _judged(self, target: np.ndarray, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Target and forecast of the queries with a target, and the training mean, which stands in for missing forecasts."""
-        mean = float(np.nanmean(target[self.fitted]))
+        past = target[self.fitted]
+        mean = float(past[np.isfinite(past)].mean()) if np.isfinite(past).any() else float("nan")
         rows = self.queries[np.isfinite(target[self.queries])]
         return target[rows], np.where(np.isfinite(forecast[rows]), forecast[rows], mean), mean
 
@@ -226,8 +227,12 @@ class _Trial:
         same = (self.regimes[indices] == self.regimes[self.queries, None]) & chosen
         return metrics.share(same.sum(axis=1), chosen.sum(axis=1))
 
-    def look_for_leaks(self, name: str, found: Neighbours, row: Row) -> None:
+    def look_for_leaks(self, name: str, found: Neighbours, row: Row, trained_until: int | None) -> None:
         """Raise the alarms of one embedding; each says by how much."""
+        if trained_until is not None and trained_until > self.times[self.queries[0]]:
+            self.alarms.append(
+                f"{name}: it was trained on data up to {_key(trained_until)}, past the first query; its figures are not out of sample."
+            )
         broken = violations(self.times, self.times, found.indices, embargo=self.embargo, same_day=self.same_day)
         if broken:
             self.alarms.append(f"{name}: {broken} neighbours lie inside the embargo or on the query's own day.")
@@ -269,7 +274,10 @@ class _Trial:
         ]
         if self.same_day:
             said[0] = said[0].removesuffix(", never of the query's own day.") + "."
-            said.append(f"One day only: same-day neighbours admitted, embargo {self.embargo / HOUR_US:g} h.")
+            days = len(np.unique(self.times // DAY_US))
+            said.append(
+                f"{'One day' if days == 1 else f'{days} days'} only: same-day neighbours admitted, embargo {self.embargo / HOUR_US:g} h."
+            )
         if absent := int((~np.isfinite(self.next[_VARIANCE][self.queries])).sum()):
             said.append(f"{absent:,} of the queries have no next slice and are not judged.")
         if count < _FEW_QUERIES:

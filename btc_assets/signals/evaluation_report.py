@@ -100,17 +100,17 @@ def _plot(rows: Sequence[Row]) -> bytes:
     at = np.arange(len(rows))
     for axes, (target, title) in zip(panels, LEVELS.items(), strict=True):
         values = np.array([row.r2[target].value for row in rows])
-        errors = np.array([row.r2[target].error for row in rows])
+        shown = values > _LOWEST
+        errors = np.where(shown, [row.r2[target].error for row in rows], 0.0)
         seen = np.clip(np.nan_to_num(values), _LOWEST, None)
         axes.barh(at, seen, color=[_EMBEDDING if np.isfinite(row.effective_rank) else _BASELINE for row in rows])
-        shown = values > _LOWEST
         axes.errorbar(seen[shown], at[shown], xerr=errors[shown], fmt="none", ecolor="black", elinewidth=1, capsize=2)
-        for y, value, end in zip(at, values, np.maximum(seen, 0) + np.nan_to_num(errors) * shown, strict=True):
+        for y, value, end in zip(at, values, np.maximum(seen, 0) + errors, strict=True):
             axes.annotate(f"{value:.3f}", (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(f"next slice's {title}", fontsize=10)
         axes.set_xlabel("R2 out of sample")
-        axes.set_xlim(min((seen - errors * shown).min(), 0) - 0.05, max((seen + errors * shown).max(), 0.1) * 1.25)
+        axes.set_xlim(min((seen - errors).min(), 0) - 0.05, max((seen + errors).max(), 0.1) * 1.25)
         axes.grid(axis="x", alpha=0.25)
     panels[0].set_yticks(at, [row.name for row in rows])
     panels[0].invert_yaxis()

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from btc_assets.errors import UserError
+from btc_assets.landing.generate import generate_market
+from btc_assets.landing.replay import Landed, read_trades
+from btc_assets.market_data.ticks import tick_order
 from btc_assets.signals import evaluation
 from btc_assets.signals.evaluation import Dataset, evaluate
 from btc_assets.signals.evaluation_report import LEVELS
+from btc_assets.signals.features import FEATURES, features
 from btc_assets.signals.neighbours import DAY_US
 from btc_assets.signals.robustness import Rates, Retrieval
+from btc_assets.signals.tick_arrays import TickArrays
 from btc_assets.slices import SLICE_US
+from btc_assets_tests.conftest import FEED, real_data
 
 NAMES = ("realized_volatility", "volume", "trade_count", "log_return")
-START = 19_732 * DAY_US
+DAY = datetime(2024, 1, 10, tzinfo=UTC)
+START = 19_732 * DAY_US  # the same
 DAYS = 8
 
 
@@ -95,7 +103,8 @@ def test_a_model_that_was_trained_on_the_queries_is_caught() -> None:
     dataset, level = market()
     until = {"late": int(dataset.times[-100]), "in time": int(dataset.times[1000])}
     result = evaluate(dataset, {"late": level[:, None], "in time": level[:, None]}, trained_until=until)
-    assert [alarm.split(":")[0] for alarm in result.alarms] == ["late was trained on data up to 2024-01-17T15"]
+    assert "trained on data up to 2024-01-17T15:40Z" in result.alarms[0]
+    assert [alarm.split(":")[0] for alarm in result.alarms] == ["late"]
 
 
 def test_neighbours_that_break_the_rules_are_caught_whatever_let_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +129,19 @@ def test_of_one_day_the_same_day_is_admitted_and_it_says_so() -> None:
     assert result.row("level").forecasts == 86
     assert result.row("time of day").forecasts == 0
     assert result.row("time of day").r2["log_volume"].value == 0  # the training mean
+
+
+def test_of_too_few_days_the_same_day_is_admitted_too() -> None:
+    dataset, _ = market(350)
+    assert "2 days only: same-day neighbours admitted, embargo 1 h." in evaluate(dataset, {}).notes
+
+
+def test_a_market_without_moves_or_trades_has_nothing_to_forecast_and_breaks_nothing() -> None:
+    times = START + np.arange(1000) * SLICE_US
+    result = evaluate(Dataset(times, np.zeros((1000, 4)), NAMES), {"nothing": np.zeros((1000, 2))})
+    assert all(str(row.auc) == "-" for row in result.rows)
+    assert result.row("raw features").qlike.value == pytest.approx(0)
+    assert result.plot().startswith(b"\x89PNG")
 
 
 def test_slices_after_a_gap_or_without_a_vector_are_told_apart_from_bad_forecasts() -> None:
@@ -179,5 +201,26 @@ def test_an_embedding_of_other_slices_or_too_few_slices_are_errors() -> None:
         evaluate(dataset, {"short": level[:-1, None]})
     with pytest.raises(UserError, match="longer range"):
         evaluate(market(40)[0], {})
+    with pytest.raises(UserError, match="no such embedding"):
+        evaluate(dataset, {}, trained_until={"late": START})
     with pytest.raises(UserError, match="admissible for the first"):
         evaluate(dataset, {}, embargo=timedelta(days=2))
+
+
+def test_in_a_generated_market_raw_features_find_the_regime_far_more_often_than_chance() -> None:
+    tables, regimes = zip(*generate_market(DAY, 4, slice_ticks=150), strict=True)
+    ticks = TickArrays.of(pa.concat_tables(tables), np.arange(4 * 288) * SLICE_US + START)
+    result = evaluate(Dataset(ticks.starts, features(ticks), [feature.name for feature in FEATURES], np.concatenate(regimes)), {})
+    assert result.row("raw features").precision.value > 3 * result.row("random neighbours").precision.value
+    assert not result.alarms
+
+
+def test_the_real_day_is_evaluated_as_it_is_and_its_smallness_is_said() -> None:
+    trades = pa.concat_tables(read_trades(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"), FEED, Landed()))
+    ticks = TickArrays.of(trades.take(tick_order(trades)))
+    result = evaluate(Dataset(ticks.starts, features(ticks), [feature.name for feature in FEATURES]), {})
+    assert {"One day only: same-day neighbours admitted, embargo 1 h.", "A small sample: 86 queries tell large differences only."} < set(
+        result.notes
+    )
+    assert result.row("HAR").r2["log_realized_variance"].value > result.row("random neighbours").r2["log_realized_variance"].value
+    assert not result.alarms
