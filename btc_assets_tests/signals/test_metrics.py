@@ -70,6 +70,8 @@ def test_the_effective_rank_counts_directions() -> None:
     assert effective_rank(np.pad(isotropic, [(0, 0), (0, 16)]) + 7) == pytest.approx(16, rel=0.01)
     assert effective_rank(np.outer(RANDOM.normal(size=100), [1.0, 2.0, 3.0])) == pytest.approx(1, abs=1e-3)
     assert effective_rank(np.ones((10, 4))) == 1
+    unequal = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert effective_rank(unequal) == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
 
 
 def test_rows_without_a_vector_do_not_count_for_the_rank() -> None:
