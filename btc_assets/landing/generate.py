@@ -125,12 +125,12 @@ def generate_market(
     one. Switches fall anywhere in a slice; a slice is labelled with the regime that most of its seconds lie in.
 
     What differs: volatility in the standard deviation of the price (5, 9 and 16 basis points a slice) and, by its fourth
-    root, in the number of trades; *buying* and *selling* in the share of buyers (.62, .38); *bouncing* in signs that hardly
-    persist, a wide spread and a price that partly reverts in seconds; *bursty* in clustered arrivals and long runs of one
-    side; *large* in a second, larger kind of trade. What hides it: activity has a daily pattern and varies from day to
-    day and from minute to minute, and each slice has its own volatility, share of buyers, persistence, clustering and typical size around those
-    of its regime, so no single figure of a slice tells its regime. Only surprises in the flow move the price for good
-    (Lillo and Farmer 2004), so buying does not foretell rising.
+    root, in the number of trades; *buying* and *selling* in the share of buyers (.62, .38); *bouncing* in signs that persist
+    less, a wider spread and a price that partly reverts in seconds; *bursty* in clustered arrivals and longer runs of one
+    side; *large* in a second, larger kind of trade. What hides it: activity has a daily pattern and varies from day to day
+    and from minute to minute, and each slice has its own volatility, share of buyers, persistence, clustering and typical
+    size around those of its regime, so no single figure of a slice tells its regime. Only surprises in the flow move the
+    price for good (Lillo and Farmer 2004), so buying does not foretell rising.
 
     Args:
         day: midnight UTC of the first day.
