@@ -25,7 +25,9 @@ class Activation:
 
     def __str__(self) -> str:
         index = f"index: {self.care.index}" if self.care.index else self.care.why
-        return f"{self.model_id} is active ({self.written:,} slices embedded; {index}){f', in place of {self.before}' if self.before else ''}"
+        return (
+            f"{self.model_id} is active ({self.written:,} slices embedded; {index}){f', in place of {self.before}' if self.before else ''}"
+        )
 
 
 def activate(

@@ -1,7 +1,5 @@
 """Assets `signals/slice_features`, `signals/embedding_model`, `signals/btc_embeddings` and `signals/embedding_indexes`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
@@ -44,7 +42,7 @@ def _embeddings(context: dg.AssetExecutionContext, store: Store, landing: Landin
             due.settle(connection, embeddings.ASSET, due_before)
             context.log.info("No model is kept up: train one (btc-assets train) and activate it (btc-assets models activate).")
             return []
-        require_torch("signals/btc_embeddings")
+        require_torch()
         from btc_assets.signals.artefacts import load
 
         return [
@@ -122,7 +120,7 @@ class TrainConfig(dg.Config):
 def embedding_model(context: dg.AssetExecutionContext, config: TrainConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
-        require_torch("signals/embedding_model")
+        require_torch()
         from btc_assets.signals.activation import activate
         from btc_assets.signals.train import train
 

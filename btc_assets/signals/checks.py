@@ -37,7 +37,9 @@ def recall_at_10(store: Store) -> dg.AssetCheckResult:
         connection.autocommit = True
         recalls = {model.model_id: indexes.measure_recall(connection, model) for model in _indexed(connection)}
     low = [
-        f"{model}: {recall:.3f}; materialise signals/embedding_indexes" for model, recall in recalls.items() if recall < indexes.LEAST_RECALL
+        f"{model}: {recall:.3f}; materialise signals/embedding_indexes"
+        for model, recall in recalls.items()
+        if recall < indexes.LEAST_RECALL
     ]
     return problems_result(low, "too_low", **{model: f"{recall:.3f}" for model, recall in recalls.items()})
 

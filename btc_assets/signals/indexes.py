@@ -79,9 +79,7 @@ def read(connection: psycopg.Connection, model: Model) -> Index | None:
 def count_vectors(connection: psycopg.Connection, model: Model) -> int:
     """Vectors of a model, those that are NULL left out."""
     with server_errors(), connection.transaction():
-        row = connection.execute(
-            sql.SQL("SELECT count(*) FROM {} WHERE embedding IS NOT NULL").format(identifier(model.table))
-        ).fetchone()
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {} WHERE embedding IS NOT NULL").format(identifier(model.table))).fetchone()
     assert row is not None
     return row[0]
 
@@ -134,7 +132,9 @@ WHERE indrelid = to_regclass(%s) AND amname IN ('ivfflat', 'hnsw')
 
 
 def _create(model: Model, index: Index) -> sql.Composed:
-    return sql.SQL("CREATE INDEX CONCURRENTLY {name} ON {table} USING {method} ((embedding::{element}({dim})) {operators}) {options}").format(
+    return sql.SQL(
+        "CREATE INDEX CONCURRENTLY {name} ON {table} USING {method} ((embedding::{element}({dim})) {operators}) {options}"
+    ).format(
         name=sql.Identifier(index.index_name),
         table=identifier(model.table),
         method=sql.Identifier(index.method),

@@ -100,7 +100,9 @@ def next_labels(stored: StoredSlices) -> np.ndarray:
 
 def _stored_window(connection: psycopg.Connection, symbol: str, start: datetime | None, end: datetime | None) -> Window:
     with server_errors(), connection.transaction():
-        row = connection.execute("SELECT min(bucket_5m), max(bucket_5m) FROM signals.slice_features WHERE symbol = %s", (symbol,)).fetchone()
+        row = connection.execute(
+            "SELECT min(bucket_5m), max(bucket_5m) FROM signals.slice_features WHERE symbol = %s", (symbol,)
+        ).fetchone()
     if row is None or row[0] is None:
         raise UserError(f"No features of {symbol} are stored: load ticks first (btc-assets load).")
     first, last = floor_slice(start) if start else row[0], ceil_slice(end) if end else row[1] + SLICE
