@@ -145,6 +145,9 @@ SET ivfflat.probes = 1
 SET ivfflat.iterative_scan = relaxed_order
 SET hnsw.ef_search = 40
 SET hnsw.iterative_scan = relaxed_order
+SET enable_seqscan = on
+SET enable_bitmapscan = on
+SET enable_sort = on
 SET jit = off
 AS $$
 DECLARE
@@ -187,6 +190,8 @@ BEGIN
         RETURN;
     END IF;
     PERFORM set_config(CASE index.method WHEN 'hnsw' THEN 'hnsw.ef_search' ELSE 'ivfflat.probes' END, index.effort::text, true);
+    -- The planner thinks that sorting some ten thousand vectors is as cheap.
+    PERFORM set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_sort']) AS name;
     IF index.element = 'halfvec' THEN
         wanted := wanted * 4;  -- half precision confuses neighbours that are about as near
     END IF;
