@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from btc_assets.signals.grid import STEPS, Grid, grid
-from btc_assets.signals.tick_arrays import TickArrays
+from btc_assets.signals.tick_arrays import TickArrays, log_of
 
 __all__ = ["CHANNELS", "STEPS", "Channel", "bars"]
 
@@ -81,7 +81,7 @@ def _channels(grid: Grid) -> dict[str, np.ndarray]:
         "close": grid.close,
         "high": grid.high - before,
         "low": grid.low - before,
-        "vwap": np.where(filled, np.log1p(grid.excess / volume) - before, 0.0),
+        "vwap": np.where(filled, log_of(grid.excess / volume) - before, 0.0),
         "tick_volatility": np.sqrt(grid.variation),
         "volume": grid.volume,
         "signed_volume": grid.signed_volume,

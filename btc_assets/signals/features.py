@@ -5,7 +5,7 @@ Notation: `r` are the 60 log returns of 5-second bars, `q` the quantities of tra
 one before it. Where a formula has no value (no trade, one trade, a constant price), a feature has its `neutral` one: that of
 prices without memory or of arrivals without clusters, if there is such a thing, otherwise 0.
 
-Returns and drifts over 5 seconds are of different orders, so second moments of returns are taken about 0, not their mean.
+The drift over 5 seconds is negligible beside the volatility, so second moments of returns are taken about 0, not their mean.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from btc_assets.signals.grid import STEPS, Grid, grid, same_as_before
-from btc_assets.signals.tick_arrays import TickArrays, reduce
+from btc_assets.signals.tick_arrays import TickArrays, log_of, reduce
 from btc_assets.slices import SLICE_US
 
 _SLICE_SECONDS = SLICE_US / 1e6
 _VPIN_BUCKETS = 10
-_VOLUME_UNITS = 1 << 40  # of a slice's volume, as integers; those of 8 million slices can be summed
+_VOLUME_UNITS = 1 << 40  # in a slice's volume: float64 sums those of 8,192 slices exactly, more than a part has
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def features(ticks: TickArrays) -> np.ndarray:
     result = np.empty((len(ticks), len(FEATURES)))
     first = 0
     for part in ticks.parts():
-        bars = grid(part)
-        columns = _of_bars(bars) | _flow(part) | _liquidity(part) | _ordered(part) | _arrivals(part)
+        columns = _of_bars(grid(part)) | _of_sequence(part) | _of_sorted(part) | _of_arrivals(part)
         for place, feature in enumerate(FEATURES):
             column = columns[feature.name]
             result[first : first + len(part), place] = np.where(np.isnan(column), feature.neutral, column)
@@ -148,7 +147,7 @@ def _of_bars(bars: Grid) -> dict[str, np.ndarray]:
         "realized_kurtosis": STEPS * (standardized**4).sum(1),
         "variance_ratio_2": _variance_ratio(bars.close, variance, 2),
         "variance_ratio_6": _variance_ratio(bars.close, variance, 6),
-        "close_to_vwap": close - np.log1p(_ratio(bars.excess.sum(1), volume)),
+        "close_to_vwap": close - log_of(_ratio(bars.excess.sum(1), volume)),
         **_trend(bars.close),
         "close_location": _ratio(close - low, high - low),
         "efficiency_ratio": _ratio(np.abs(close), np.abs(r).sum(1)),
@@ -180,15 +179,16 @@ def _trend(close: np.ndarray) -> dict[str, np.ndarray]:
     return {"trend_slope": slope * STEPS, "trend_fit": _ratio(slope**2 * (time**2).sum(), (above**2).sum(1))}
 
 
-def _flow(ticks: TickArrays) -> dict[str, np.ndarray]:
-    changes = ~(ticks.follows & same_as_before(ticks.buy))
-    runs = np.flatnonzero(changes)
-    run_offsets = np.searchsorted(runs, ticks.offsets)
+def _of_sequence(ticks: TickArrays) -> dict[str, np.ndarray]:
+    """What the order of trades decides."""
+    runs = np.flatnonzero(~(ticks.follows & same_as_before(ticks.buy)))  # where they begin
+    lengths = np.diff(runs, append=len(ticks.buy))
     return {
         "sign_autocorrelation_1": _sign_autocorrelation(ticks, 1),
         "sign_autocorrelation_10": _sign_autocorrelation(ticks, 10),
-        "longest_run": reduce(np.maximum, np.diff(runs, append=len(ticks.buy)), run_offsets),
+        "longest_run": reduce(np.maximum, lengths, np.searchsorted(runs, ticks.offsets)),
         "vpin": _vpin(ticks),
+        "roll_spread": _roll_spread(ticks),
     }
 
 
@@ -205,27 +205,23 @@ def _sign_autocorrelation(ticks: TickArrays, lag: int) -> np.ndarray:
 
 
 def _vpin(ticks: TickArrays) -> np.ndarray:
-    """From signed volume that has been reached when a bucket is full, by integers, so that sums over all slices are exact."""
-    volume = reduce(np.add, ticks.quantity, ticks.offsets)
-    units = np.rint(ticks.quantity * ticks.each(_ratio(np.full(len(ticks), _VOLUME_UNITS), volume))).astype(np.int64)
-    reached = np.cumsum(units)
-    signed = np.cumsum(ticks.side * units)
-    begin, end = (np.append(0, reached)[offsets, None] for offsets in (ticks.offsets[:-1], ticks.offsets[1:]))
-    bounds = begin + (end - begin) * np.arange(_VPIN_BUCKETS + 1) // _VPIN_BUCKETS
-    tick = np.searchsorted(reached, bounds)
-    at_bounds = np.append(signed, 0)[tick] - np.append(ticks.side, 0)[tick] * (np.append(reached, 0)[tick] - bounds)
-    return _ratio(np.abs(np.diff(at_bounds)).sum(1), (end - begin)[:, 0])
+    """From the signed volume reached at each bound; in integers, whose sums over many slices are exact."""
+    share = _ratio(np.full(len(ticks), float(_VOLUME_UNITS)), reduce(np.add, ticks.quantity, ticks.offsets))
+    units = np.rint(ticks.quantity * ticks.each(share))
+    reached, signed = (np.append(0.0, np.cumsum(steps)) for steps in (units, ticks.side * units))
+    begin, end = reached[ticks.offsets[:-1], None], reached[ticks.offsets[1:], None]
+    bounds = begin + np.floor((end - begin) * np.arange(_VPIN_BUCKETS + 1) / _VPIN_BUCKETS)
+    return _ratio(np.abs(np.diff(np.interp(bounds, reached, signed))).sum(1), (end - begin)[:, 0])
 
 
-def _liquidity(ticks: TickArrays) -> dict[str, np.ndarray]:
-    # The first change of a slice is 0, so products never reach into the slice before.
+def _roll_spread(ticks: TickArrays) -> np.ndarray:
     products = ticks.change.copy()
-    products[1:] *= ticks.change[:-1]
+    products[1:] *= ticks.change[:-1]  # the first change of a slice is 0, so none reaches into the slice before
     covariance = _ratio(reduce(np.add, products, ticks.offsets), np.maximum(ticks.counts - 2, 0))
-    return {"roll_spread": 2 * np.sqrt(np.maximum(0.0, -covariance))}
+    return 2 * np.sqrt(np.maximum(0.0, -covariance))
 
 
-def _ordered(ticks: TickArrays) -> dict[str, np.ndarray]:
+def _of_sorted(ticks: TickArrays) -> dict[str, np.ndarray]:
     """What needs the running extremes or the sorted values of a slice: as a matrix of slices of about the same length."""
     names = ["max_drawdown", "max_runup", "median_trade_size", "p95_trade_size", "trade_size_gini", "p95_interarrival"]
     result = {name: np.full(len(ticks), np.nan) for name in names}
@@ -240,14 +236,14 @@ def _ordered(ticks: TickArrays) -> dict[str, np.ndarray]:
         sizes[~inside] = 0.0
         rank = 2.0 * np.arange(1, sizes.shape[1] + 1) - count[:, None] - 1
         result["trade_size_gini"][slices] = (rank * sizes).sum(1) / (count * sizes.sum(1))
-        inside[:, 0] = False  # no wait for the first trade
-        waited = np.sort(np.where(inside, ticks.wait[index] / 1e6, np.inf), axis=1)
-        result["p95_interarrival"][slices] = np.where(count > 1, _quantile(waited, count - 1, 0.95), np.nan)
+        if sizes.shape[1] > 1:  # every one of these slices has two trades, or none has
+            waits = np.sort(np.where(inside[:, 1:], ticks.wait[index[:, 1:]] / 1e6, np.inf), axis=1)
+            result["p95_interarrival"][slices] = _quantile(waits, count - 1, 0.95)
     return result
 
 
 def _of_like_length(ticks: TickArrays) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Slices with ticks, by the power of two that bounds their number: which, indices of ticks, and which of these are not a repeat of the last."""
+    """Slices by the power of two that bounds their number of ticks: which, indices of their ticks [k, w], which of these repeat no other."""
     exponent = np.ceil(np.log2(np.maximum(ticks.counts, 1))).astype(int)
     for e in np.unique(exponent[ticks.filled]):
         slices = np.flatnonzero(ticks.filled & (exponent == e))
@@ -258,14 +254,14 @@ def _of_like_length(ticks: TickArrays) -> Iterator[tuple[np.ndarray, np.ndarray,
 
 def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
     """Of the first `count` values of each row, interpolated linearly."""
-    place = share * np.maximum(count - 1, 0)
-    below = np.floor(place).astype(int)
+    place = share * (count - 1)
+    below = place.astype(int)
     row = np.arange(len(ordered))
-    low, high = ordered[row, below], ordered[row, np.minimum(below + 1, np.maximum(count - 1, 0))]
-    return np.where(count > 0, low + (high - low) * (place - below), np.nan)
+    low, high = ordered[row, below], ordered[row, np.minimum(below + 1, count - 1)]
+    return low + (high - low) * (place - below)
 
 
-def _arrivals(ticks: TickArrays) -> dict[str, np.ndarray]:
+def _of_arrivals(ticks: TickArrays) -> dict[str, np.ndarray]:
     pairs = np.maximum(ticks.counts - 1, 0)
     mean = _ratio(reduce(np.add, ticks.wait, ticks.offsets), pairs)
     above = (ticks.wait - ticks.each(mean)) * ticks.follows

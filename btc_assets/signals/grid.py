@@ -18,12 +18,12 @@ class Grid:
     """Bars of slices by arrival, each array [n, 60]; log prices are relative to the first price of the slice.
 
     Attributes:
-        first_price: [n, 1], of the slice; 1 where it has no trade.
         count: trades.
         signed_count: trades in which the taker bought, less those in which he sold.
         volume: base units.
         signed_volume: base units bought by takers, less those sold; 0 where the difference is one of rounding.
         largest: base units of the largest trade.
+        quote_volume: quote units.
         excess: sum of base units times what the price is above the first price of the slice, relative to that.
         close: log price of the last trade so far; 0 before the first.
         high: highest log price of a trade; `close` where there is none.
@@ -35,12 +35,12 @@ class Grid:
         longest_wait: the longest time without a trade in the bar, in µs; its edges bound it.
     """
 
-    first_price: np.ndarray
     count: np.ndarray
     signed_count: np.ndarray
     volume: np.ndarray
     signed_volume: np.ndarray
     largest: np.ndarray
+    quote_volume: np.ndarray
     excess: np.ndarray
     close: np.ndarray
     high: np.ndarray
@@ -50,11 +50,6 @@ class Grid:
     same_price: np.ndarray
     same_side: np.ndarray
     longest_wait: np.ndarray
-
-    @property
-    def quote_volume(self) -> np.ndarray:
-        """Quote units."""
-        return self.first_price * (self.volume + self.excess)
 
     @property
     def previous_close(self) -> np.ndarray:
@@ -88,12 +83,12 @@ def grid(ticks: TickArrays) -> Grid:
     last = np.maximum.accumulate(np.where(filled, offsets[1:].reshape(-1, STEPS) - 1, -1), axis=1)
     close = np.append(ticks.path, 0.0)[last]
     return Grid(
-        first_price=ticks.first_price[:, None],
         count=count,
         signed_count=total(ticks.side, np.int64),
         volume=volume,
         signed_volume=signed_volume,
         largest=extreme(np.maximum, ticks.quantity),
+        quote_volume=total(ticks.quantity * ticks.price),
         excess=total(ticks.quantity * ticks.excess),
         close=close,
         high=np.where(filled, extreme(np.maximum, ticks.path), close),

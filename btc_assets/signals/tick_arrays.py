@@ -103,22 +103,15 @@ class TickArrays:
         return np.maximum.accumulate(self.time)
 
     @cached_property
-    def first_price(self) -> np.ndarray:
-        """float64 [n]: price of the first tick of each slice; 1 where it has none."""
-        price = np.ones(len(self))
-        price[self.filled] = self.price[self.offsets[:-1][self.filled]]
-        return price
-
-    @cached_property
     def excess(self) -> np.ndarray:
         """float64 [m]: price over the first price of the slice, less 1."""
-        first = self.each(self.first_price)
+        first = np.repeat(self.price[self.offsets[:-1][self.filled]], self.counts[self.filled])
         return (self.price - first) / first
 
     @cached_property
     def path(self) -> np.ndarray:
         """float64 [m]: log of the price over the first price of the slice, without cancellation."""
-        return np.log1p(self.excess)
+        return log_of(self.excess)
 
     @cached_property
     def follows(self) -> np.ndarray:
@@ -145,6 +138,11 @@ class TickArrays:
     def each(self, values: np.ndarray) -> np.ndarray:
         """Values of slices [n], repeated for each of their ticks [m]."""
         return np.repeat(values, self.counts)
+
+
+def log_of(excess: np.ndarray) -> np.ndarray:
+    """Log of prices from what they exceed another by, relative to that; finite where a price is lost beside the other."""
+    return np.log1p(np.maximum(excess, np.nextafter(-1.0, 0.0)))
 
 
 def reduce(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray, *, empty: float = 0, dtype: type | None = None) -> np.ndarray:
