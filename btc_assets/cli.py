@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from btc_assets.errors import UserError
-from btc_assets.progress import Listener
+from btc_assets.signals.cli import commands as signals_commands
 from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice, parse_time
+from btc_assets.terminal import bar, example, from_to, out, window_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from btc_assets.ops.ingest import IngestReport
 
 # Commands import what they need themselves: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
-
-out = Console()
 
 
 class _Group(click.Group):
@@ -45,11 +42,7 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-def _example(text: str) -> str:
-    return f"\b\nExample:\n  {text}"
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_example("btc-assets demo"))
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("btc-assets demo"))
 @click.version_option(package_name="btc-assets")
 def main() -> None:
     """The Bitcoin tick store: landing zone to ticks to candles."""
@@ -58,12 +51,12 @@ def main() -> None:
 # ---- db
 
 
-@main.group(epilog=_example("btc-assets db migrate"))
+@main.group(epilog=example("btc-assets db migrate"))
 def db() -> None:
     """The store's database: set it up, look at it, stop the embedded one."""
 
 
-@db.command(epilog=_example("BTC_ASSETS_DSN=postgresql://loader@db:5432/btc btc-assets db migrate"))
+@db.command(epilog=example("BTC_ASSETS_DSN=postgresql://loader@db:5432/btc btc-assets db migrate"))
 def migrate() -> None:
     """Apply the SQL migrations that are not applied yet."""
     from btc_assets.database import connect, where
@@ -87,7 +80,7 @@ def _create_optional_candles(connection: psycopg.Connection) -> None:
         create_optional(connection)
 
 
-@db.command("status", epilog=_example("btc-assets db status"))
+@db.command("status", epilog=example("btc-assets db status"))
 def db_status() -> None:
     """Show every migration and whether it is applied."""
     from btc_assets.database import connect, where
@@ -106,7 +99,7 @@ def db_status() -> None:
         sys.exit(1)
 
 
-@db.command(epilog=_example("psql $(btc-assets db dsn)"))
+@db.command(epilog=example("psql $(btc-assets db dsn)"))
 def dsn() -> None:
     """Print the store's connection string for psql and other clients.
 
@@ -123,7 +116,7 @@ def dsn() -> None:
     click.echo(text)
 
 
-@db.command(epilog=_example("btc-assets db stop"))
+@db.command(epilog=example("btc-assets db stop"))
 def stop() -> None:
     """Stop the embedded server."""
     from btc_assets.embedded import stop as stop_server
@@ -132,7 +125,7 @@ def stop() -> None:
     click.echo("Stopped." if stop_server(settings().home) else "It does not run.")
 
 
-@db.command(epilog=_example("btc-assets db copy --to postgresql://owner@db.internal/btc --report copied.csv"))
+@db.command(epilog=example("btc-assets db copy --to postgresql://owner@db.internal/btc --report copied.csv"))
 @click.option(
     "--to", "target", required=True, help="Connection string of the other database; a password may come from PGPASSWORD or ~/.pgpass."
 )
@@ -147,7 +140,7 @@ def copy(target: str, report: Path | None) -> None:
     from btc_assets.database import connect, where
     from btc_assets.ops.db_copy import copy_database
 
-    with connect(autocommit=True) as source, connect(target, autocommit=True) as destination, _bar("copying", None) as advance:
+    with connect(autocommit=True) as source, connect(target, autocommit=True) as destination, bar("copying", None) as advance:
         parts = list(copy_database(source, destination, lambda done, total: advance("days", done, total)))
         place = where(destination.info.dsn)
     table = Table("table", "days", "rows", "written now", title=f"Equal at {place}, by count and checksum of each day")
@@ -169,7 +162,7 @@ def copy(target: str, report: Path | None) -> None:
 # ---- ops
 
 
-@main.command(epilog=_example("btc-assets doctor"))
+@main.command(epilog=example("btc-assets doctor"))
 def doctor() -> None:
     """Check everything that the store needs, and say what to do where something is missing."""
     from btc_assets.ops.doctor import examine
@@ -185,12 +178,12 @@ def doctor() -> None:
         sys.exit(1)
 
 
-@main.group(epilog=_example("btc-assets ops status"))
+@main.group(epilog=example("btc-assets ops status"))
 def ops() -> None:
     """Policies on the store's tables: compression, retention, refreshing."""
 
 
-@ops.command("apply", epilog=_example("btc-assets ops apply"))
+@ops.command("apply", epilog=example("btc-assets ops apply"))
 def ops_apply() -> None:
     """Bring the declared policies into force; safe to repeat."""
     from btc_assets.database import connect
@@ -206,7 +199,7 @@ def ops_apply() -> None:
         out.print("Everything is in force as declared.", highlight=False)
 
 
-@ops.command("status", epilog=_example("btc-assets ops status"))
+@ops.command("status", epilog=example("btc-assets ops status"))
 def ops_status() -> None:
     """Show every policy, how it last went, and how large the tables are; ends with 1 where something is amiss."""
     from btc_assets.database import connect
@@ -263,7 +256,7 @@ def _short(table: str) -> str:
     return table.removeprefix("market_data.").replace("candle_partials_", "candles_")
 
 
-@ops.command("run", epilog=_example('btc-assets ops run "compress market_data.btc_ticks"'))
+@ops.command("run", epilog=example('btc-assets ops run "compress market_data.btc_ticks"'))
 @click.argument("policy")
 def ops_run(policy: str) -> None:
     """Run a POLICY now, by its name in ops status."""
@@ -288,7 +281,7 @@ def ops_run(policy: str) -> None:
 # ---- land, load
 
 
-@main.command(epilog=_example("btc-assets land trades.csv.gz --symbol BTCUSDT\n  btc-assets land --live-from generated --speed 60"))
+@main.command(epilog=example("btc-assets land trades.csv.gz --symbol BTCUSDT\n  btc-assets land --live-from generated --speed 60"))
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--symbol", help="Label of the feed that the trades belong to; needed where there are several.")
 @click.option(
@@ -379,20 +372,15 @@ def _land_file(file: Path, symbol: str | None, batch_seconds: float, batch_rows:
 
     feed = feed_named(settings().landing_feeds, symbol)
     landed = Landed()
-    with _bar("landing", None) as advance:
+    with bar("landing", None) as advance:
         return land(
             Landing().zone(), feed, read_trades(file, feed, landed), landed,
             batch_seconds=batch_seconds, batch_rows=batch_rows, progress=lambda objects: advance("objects", objects, 0),
         )  # fmt: skip
 
 
-def _from_to(function: Callable[..., None]) -> Callable[..., None]:
-    function = click.option("--to", "end", help="First moment that is not wanted; UTC. A bare date is its midnight.")(function)
-    return click.option("--from", "start", help="First moment, such as 2020-02-22 or 2020-02-22T13:35Z; UTC.")(function)
-
-
-@main.command(epilog=_example("btc-assets load --from 2020-02-22 --to 2020-02-23"))
-@_from_to
+@main.command(epilog=example("btc-assets load --from 2020-02-22 --to 2020-02-23"))
+@from_to
 @click.option("--force", is_flag=True, help="Also replace slices of which an object has disappeared since they were loaded.")
 @click.option("--reread", is_flag=True, help="Read objects again that are registered already, as after a change of the feeds.")
 def load(start: str | None, end: str | None, force: bool, reread: bool) -> None:
@@ -403,7 +391,7 @@ def load(start: str | None, end: str | None, force: bool, reread: bool) -> None:
         raise UserError("Name the range with --from and --to, such as --from 2020-02-22 --to 2020-02-23.")
     _migrated()
     window = Window.covering(parse_time(start), parse_time(end))
-    with _bar("loading", window):
+    with bar("loading", window):
         report = ingest(window, force=force, reread=reread)
     _print_report(report)
     if not report.checks_passed:
@@ -443,8 +431,8 @@ def _migrated() -> None:
 # ---- status, candles
 
 
-@main.command(epilog=_example("btc-assets status --from 2020-02-01"))
-@_from_to
+@main.command(epilog=example("btc-assets status --from 2020-02-01"))
+@from_to
 def status(start: str | None, end: str | None) -> None:
     """Show how far behind the store is and why, and what is landed and loaded by day."""
     from btc_assets.database import connect
@@ -454,7 +442,7 @@ def status(start: str | None, end: str | None) -> None:
 
     now, config = datetime.now(UTC), settings()
     with connect(autocommit=True) as connection:
-        rows = read_status(connection, _window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
+        rows = read_status(connection, window_of(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
         health = read_health(connection, config.landing_feeds, now, grace=config.landing_grace)
     if not rows:
         out.print("Nothing is registered in that range: land objects, then run btc-assets load.", highlight=False)
@@ -478,7 +466,7 @@ def _print_health(health: Health, now: datetime) -> None:
     waiting = health.waiting
     out.print(
         f"Slices with something to load: {len(waiting.due):,} due, {waiting.restless:,} with objects still landing, {waiting.open:,} not closed yet; "
-        f"candles to make: {health.candles_due:,}.",
+        f"candles to make: {health.candles_due:,}, features and embeddings: {health.signals_due:,}.",
         highlight=False,
     )
     for reason in health.reasons:
@@ -490,9 +478,9 @@ def _print_health(health: Health, now: datetime) -> None:
             out.print(f"Last failed run: {failure}", highlight=False, markup=False)
 
 
-@main.command(epilog=_example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
+@main.command(epilog=example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
 @click.argument("interval", type=click.Choice(["100ms", "1s", "30s", "1m", "5m", "1h", "1d"]))
-@_from_to
+@from_to
 @click.option("--symbol", help="Label of the feed; needed where there are several.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Save a picture (PNG) instead of printing rows.")
 def candles(interval: str, start: str | None, end: str | None, symbol: str | None, plot: Path | None) -> None:
@@ -506,7 +494,7 @@ def candles(interval: str, start: str | None, end: str | None, symbol: str | Non
     with connect(autocommit=True) as connection:
         newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m WHERE loaded_rows > 0").fetchone()
         day = floor_day(newest[0] if newest and newest[0] else datetime.now(UTC))
-        window = _window(start, end, day, day + 288 * SLICE)
+        window = window_of(start, end, day, day + 288 * SLICE)
         rows = read(connection, interval, label, window)
     if not rows:
         raise UserError(f"There are no {interval} candles of {label} from {window}: load that range first (btc-assets load).")
@@ -529,15 +517,16 @@ def _cell(value: object, *, fraction: bool) -> str:
     return f"{value:f}" if hasattr(value, "as_tuple") else str(value)
 
 
-def _window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:
-    first = parse_time(start) if start else default_start
-    return Window.covering(first, parse_time(end) if end else max(default_end, first + SLICE))
+# ---- signals
+
+for command in signals_commands:
+    main.add_command(command)
 
 
 # ---- demo, dev
 
 
-@main.command(epilog=_example("btc-assets demo --trades my_trades.csv.gz"))
+@main.command(epilog=example("btc-assets demo --trades my_trades.csv.gz"))
 @click.option("--trades", type=click.Path(path_type=Path), help="Use the trades in this file instead of a generated day.")
 @click.option("--ticks", type=click.IntRange(min=1), default=500_000, show_default=True, help="Size of the generated day.")
 def demo(trades: Path | None, ticks: int) -> None:
@@ -569,7 +558,7 @@ def demo(trades: Path | None, ticks: int) -> None:
     _migrated()
     from btc_assets.ops.ingest import ingest
 
-    with _bar("loading", window):
+    with bar("loading", window):
         report = ingest(window)
     _print_report(report)
     picture = config.home / (f"{name}.png" if source else "demo.png")
@@ -587,7 +576,7 @@ def _land_generated(day: datetime, ticks: int) -> Landed:
     from btc_assets.settings import settings
 
     feed = settings().landing_feeds[0]
-    with _bar("landing", None) as advance:
+    with bar("landing", None) as advance:
         return land(
             Landing().zone(), feed, generate_day(day, ticks, symbol=feed.label), Landed(),
             progress=lambda objects: advance("objects", objects, 0),
@@ -606,7 +595,7 @@ def _picture(path: Path, label: str, window: Window) -> None:
     path.write_bytes(plot_candles(rows, interval, label))
 
 
-@main.command(epilog=_example("btc-assets dev --port 3001"))
+@main.command(epilog=example("btc-assets dev --port 3001"))
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1.")
 def dev(port: int) -> None:
     """Open the Dagster UI and its daemon on this store."""
@@ -619,27 +608,6 @@ def dev(port: int) -> None:
 
 
 # ---- progress
-
-
-@contextmanager
-def _bar(title: str, window: Window | None) -> Iterator[Listener]:
-    """A progress bar for what the work reports, one line a stage."""
-    from btc_assets import progress
-
-    columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total or None)
-            bar.update(tasks[stage], completed=done, total=total or None)
-
-        with progress.listening(advance):
-            yield advance
-        for task in bar.tasks:
-            if task.total is None:
-                bar.update(task.id, total=task.completed)
 
 
 @contextmanager

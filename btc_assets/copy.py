@@ -69,7 +69,13 @@ class Replacement:
 
 
 class Replacements(ABC):
-    """The replacements of a range of slices, made lazily, and what is to be told of them once they are committed."""
+    """The replacements of a range of slices, made lazily, and what is to be told of them once they are committed.
+
+    Attributes:
+        table: what they replace rows of; None: the table that whoever writes them has in mind.
+    """
+
+    table: str | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[Replacement]: ...

@@ -18,6 +18,7 @@ from btc_assets.settings import Settings, settings
 log = logging.getLogger(__name__)
 
 TICKS_DROPPED = "BTC01"  # SQLSTATE that market_data.refresh_candles raises
+FOR_PEOPLE = "BTC02"  # SQLSTATE of functions whose message is a sentence for a person
 
 _HERE = Path(__file__).parent
 # Beside the package in a checkout and an editable install, inside it in a wheel.
@@ -104,6 +105,8 @@ def _sentence(error: psycopg.Error) -> str | None:
             return f"The database user lacks a right ({primary}): grant it, or use the owner's DSN."
         case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName() | psycopg.errors.UndefinedFunction():
             return f"The database is not set up ({primary}): run btc-assets db migrate."
+    if error.sqlstate == FOR_PEOPLE:
+        return primary
     if error.sqlstate == TICKS_DROPPED:
         return f"Candles cannot be made again there: {primary}. Leave that range out, or load its ticks again first (btc-assets load)."
     return None

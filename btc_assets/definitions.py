@@ -16,15 +16,18 @@ from btc_assets.ops.assets import ops_assets
 from btc_assets.ops.checks import ops_checks
 from btc_assets.ops.schedules import schedules
 from btc_assets.resources import EventsQueue, Landing, Store
+from btc_assets.signals.assets import signals_assets
+from btc_assets.signals.checks import signals_checks
+from btc_assets.signals.sensors import signals_sensors
 
 store = Store()
 
 defs = dg.Definitions(
-    assets=[*landing_assets, *market_data_assets, *ops_assets],
-    asset_checks=[*landing_checks, *market_data_checks, *ops_checks],
+    assets=[*landing_assets, *market_data_assets, *signals_assets, *ops_assets],
+    asset_checks=[*landing_checks, *market_data_checks, *signals_checks, *ops_checks],
     jobs=jobs,
     schedules=schedules,
-    sensors=[*landing_sensors, *market_data_sensors],
+    sensors=[*landing_sensors, *market_data_sensors, *signals_sensors],
     resources={"store": store, "landing": Landing(), "events_queue": EventsQueue(), "copy_io_manager": CopyIOManager(store=store)},
     # A range run is one step after the other in one database; a process a step would only add its start-up to each.
     executor=dg.in_process_executor,

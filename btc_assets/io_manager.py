@@ -22,8 +22,8 @@ class CopyIOManager(dg.ConfigurableIOManager):
     """Writes an asset's Arrow data to a table, slice by slice, and loads it back for the same window.
 
     The asset's output is a `pyarrow.Table`, a `RecordBatchReader`, or any iterable of `RecordBatch`es in order of
-    slices, or `Replacements` where more must change in the same transaction than the rows. The slices of
-    the run are replaced; each commit holds about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices.
+    slices; or `Replacements` where more must change in the same transaction than the rows, or a list of them where they go
+    to several tables. The slices of the run are replaced; each commit holds about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices.
 
     The schema of the table and what the replacements draw are shown with the last slice of the run only.
 
@@ -37,18 +37,18 @@ class CopyIOManager(dg.ConfigurableIOManager):
         with plain_failures(), self.store.connect() as connection:
             connection.autocommit = True  # each replacement opens its own transaction
             target = _target(connection, context)
-            started = time.perf_counter()
-            replacements = (
-                obj
-                if isinstance(obj, Replacements)
-                else ArrowReplacements(_batches(obj), window, target.slice_column, settings().commit_rows)
-            )
-            rows = replace_all(connection, target, replacements)
-            seconds = time.perf_counter() - started
             last = context.asset_partition_key_range.end
-            if counts := replacements.slice_rows():
-                add_slice_rows(context.step_context, context.asset_key, window, last, counts)
-            large = column_schema(target.columns) | pictures(replacements.pictures(connection))
+            large = column_schema(target.columns)
+            told: dict[str, object] = {}
+            rows = 0
+            started = time.perf_counter()
+            for replacements in _all_replacements(obj, window, target):
+                rows += replace_all(connection, _elsewhere(connection, target, replacements), replacements)
+                if counts := replacements.slice_rows():
+                    add_slice_rows(context.step_context, context.asset_key, window, last, counts)
+                large |= pictures(replacements.pictures(connection))
+                told |= replacements.metadata()
+            seconds = time.perf_counter() - started
             add_once(context.step_context, context.asset_key, last, large)
             context.add_output_metadata(
                 {
@@ -57,7 +57,7 @@ class CopyIOManager(dg.ConfigurableIOManager):
                     "dagster/uri": f"postgresql://{where(connection.info.dsn)}#{target.table}",
                     "seconds": round(seconds, 3),
                     "rows_per_second": round(rows / seconds) if seconds else 0,
-                    **replacements.metadata(),
+                    **told,
                 }
             )
 
@@ -130,6 +130,19 @@ def _window(context: dg.OutputContext | dg.InputContext) -> Window:
 def _target(connection, context: dg.OutputContext) -> Target:  # type: ignore[no-untyped-def]
     metadata = context.definition_metadata or {}
     return Target.of(connection, metadata.get("table", ".".join(context.asset_key.path)), metadata.get("slice_column", "bucket_5m"))
+
+
+def _elsewhere(connection, target: Target, replacements: Replacements) -> Target:  # type: ignore[no-untyped-def]
+    """Where replacements go that name a table of their own."""
+    return Target.of(connection, replacements.table, target.slice_column) if replacements.table else target
+
+
+def _all_replacements(obj: object, window: Window, target: Target) -> list[Replacements]:
+    if isinstance(obj, list) and all(isinstance(one, Replacements) for one in obj):
+        return obj
+    if isinstance(obj, Replacements):
+        return [obj]
+    return [ArrowReplacements(_batches(obj), window, target.slice_column, settings().commit_rows)]
 
 
 def _batches(obj: object) -> pa.Table | Iterable[pa.RecordBatch]:

@@ -7,8 +7,14 @@ from btc_assets.partitions import history
 from btc_assets.settings import settings
 
 _candles = [dg.AssetKey(candles.asset_key(interval).split("/")) for interval in candles.enabled(settings())]
+_signals = [dg.AssetKey(["signals", name]) for name in ("slice_features", "btc_embeddings")]
+_signals_history = [dg.AssetKey([*key.path[:-1], f"{key.path[-1]}_history"]) for key in _signals]
+_candles_history = dg.AssetKey(["market_data", "candles_history"])
 history_assets = [
-    dg.AssetKey(key.split("/")) for key in ("landing/raw_blobs_history", "market_data/btc_ticks_history", "market_data/candles_history")
+    dg.AssetKey(["landing", "raw_blobs_history"]),
+    dg.AssetKey(["market_data", "btc_ticks_history"]),
+    _candles_history,
+    *_signals_history,
 ]
 
 # A worker that was killed is replaced, twice; what fails inside a run is tried again there, where it can pass (see failures.py).
@@ -16,8 +22,8 @@ _AGAIN = {"dagster/max_retries": "2"}
 
 ingest = dg.define_asset_job(
     "ingest",
-    selection=dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles),
-    description="Register what landed in a range of slices, load its ticks and make its candles.",
+    selection=dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles, *_signals),
+    description="Register what landed in a range of slices, load its ticks, and make its candles, features and embeddings.",
     tags=_AGAIN,
 )
 
@@ -37,9 +43,35 @@ ingest_history = dg.define_asset_job(
 
 rebuild_candles_history = dg.define_asset_job(
     "rebuild_candles_history",
-    selection=dg.AssetSelection.assets(history_assets[-1]),
+    selection=dg.AssetSelection.assets(_candles_history),
     description="The same as rebuild_candles, for days before the 5-minute partitions start.",
     tags=_AGAIN,
+)
+
+rebuild_signals = dg.define_asset_job(
+    "rebuild_signals",
+    selection=dg.AssetSelection.assets(*_signals),
+    description="Make the features and embeddings of a range of slices again from their ticks.",
+    tags=_AGAIN,
+)
+
+rebuild_signals_history = dg.define_asset_job(
+    "rebuild_signals_history",
+    selection=dg.AssetSelection.assets(*_signals_history),
+    description="The same as rebuild_signals, for days before the 5-minute partitions start.",
+    tags=_AGAIN,
+)
+
+train = dg.define_asset_job(
+    "train",
+    selection=dg.AssetSelection.assets(["signals", "embedding_model"]),
+    description="Train an encoder on the features and bars that are stored.",
+)
+
+care_for_indexes = dg.define_asset_job(
+    "care_for_indexes",
+    selection=dg.AssetSelection.assets(["signals", "embedding_indexes"]),
+    description="Measure the indexes on embeddings, and build those again that find too few of the nearest or grew by half.",
 )
 
 reconcile = dg.define_asset_job(
@@ -57,4 +89,5 @@ maintain = dg.define_asset_job(
     ),
 )
 
-jobs = [ingest, rebuild_candles, reconcile, maintain, *([ingest_history, rebuild_candles_history] if history else [])]
+_of_history = [ingest_history, rebuild_candles_history, rebuild_signals_history] if history else []
+jobs = [ingest, rebuild_candles, rebuild_signals, train, care_for_indexes, reconcile, maintain, *_of_history]

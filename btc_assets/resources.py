@@ -35,11 +35,22 @@ class Landing(dg.ConfigurableResource[None]):
         Raises:
             UserError: it does not exist, or there are no credentials.
         """
+        return self._open(settings().landing)
+
+    def models(self) -> LandingZone:
+        """Where encoders lie, below `models/`: in the landing zone, or where BTC_ASSETS_MODELS_URL says.
+
+        Raises:
+            UserError: as `zone`.
+        """
+        return self._open(settings().models_url or settings().landing)
+
+    def _open(self, url: str) -> LandingZone:
         config = settings()
         if config.landing_url is None:
             (config.home / "landing").mkdir(parents=True, exist_ok=True)  # ours to make; a directory that was named is not
         return LandingZone(
-            config.landing,
+            url,
             endpoint=config.s3_endpoint,
             region=config.s3_region,
             etag=config.landing_etag,

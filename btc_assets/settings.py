@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     commit_rows: int = Field(65_536, ge=1)
     candles_100ms: bool = False
     ticks_drop_after_days: int | None = Field(90, ge=1)
+    models_url: str | None = None
 
     @field_validator("landing_feeds", mode="before")
     @classmethod
@@ -88,9 +89,9 @@ class Settings(BaseSettings):
             raise ValueError("it must look like postgresql://user@host:5432/database")
         return dsn
 
-    @field_validator("landing_url")
+    @field_validator("landing_url", "models_url")
     @classmethod
-    def _landing_url(cls, url: str | None) -> str | None:
+    def _object_store(cls, url: str | None) -> str | None:
         if url is not None and urlsplit(url).scheme not in ("s3", "file", "memory"):
             raise ValueError("it must be s3://bucket/prefix or file:///directory")
         return url

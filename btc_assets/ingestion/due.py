@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 import psycopg
 
@@ -47,28 +48,40 @@ GROUP BY bucket_5m ORDER BY bucket_5m
 """
 _MOST = 100_000  # rows that one look takes in; the rest waits for these
 
+Due = tuple[datetime, datetime]  # a slice, and when it changed
+
 
 def mark(cursor: psycopg.Cursor, assets: Sequence[str], window: Window) -> None:
     """Note, in the transaction that replaces ticks, that the window's slices of `assets` must be made again."""
     cursor.execute(_MARK, {"assets": list(assets), "start": window.start, "end": window.end})
 
 
-@contextmanager
-def settling(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> Iterator[None]:
-    """Around the making of an asset's slices: what was due before and has not changed meanwhile is due no longer.
+def before_making(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> list[Due]:
+    """What of an asset's window is due, to be settled once it is made.
 
     Args:
         connection: in autocommit, so that what changed before is seen by whoever makes the slices.
         asset: its key, such as `market_data/candles_1m`.
-        window: the slices that are made.
+        window: the slices that are to be made.
         below: the asset that they are made of, if it is one that can be due itself; slices of which it is stay due.
     """
     with server_errors():
-        due = connection.execute(_TO_MAKE, (asset, window.start, window.end, below or "")).fetchall()
+        return connection.execute(_TO_MAKE, (asset, window.start, window.end, below or "")).fetchall()
+
+
+def settle(cursor: psycopg.Cursor | psycopg.Connection, asset: str, made: Sequence[Due]) -> None:
+    """What was due before it was made and has not changed meanwhile is due no longer."""
+    if made:
+        cursor.execute(_SETTLE, (*map(list, zip(*made, strict=True)), asset))
+
+
+@contextmanager
+def settling(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> Iterator[None]:
+    """Around the making of an asset's slices that commits by itself: `before_making`, then `settle`."""
+    due = before_making(connection, asset, window, below=below)
     yield
-    if due:
-        with server_errors():
-            connection.execute(_SETTLE, (*map(list, zip(*due, strict=True)), asset))
+    with server_errors():
+        settle(connection, asset, due)
 
 
 def read(connection: psycopg.Connection, assets: Iterable[str]) -> list[DueSlice]:

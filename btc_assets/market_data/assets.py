@@ -16,6 +16,7 @@ from btc_assets.metadata import add_once, add_slice_rows, column_schema, picture
 from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
 from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
+from btc_assets.signals import embeddings, slice_features
 from btc_assets.slices import Window
 from btc_assets.tables import count_rows, read_columns
 
@@ -41,7 +42,7 @@ def _load(context: dg.AssetExecutionContext, config: LoadConfig, store: Store, l
             settings().landing_feeds,
             window,
             commit_rows=settings().commit_rows,
-            followers=[candles.asset_key(interval) for interval in candles.enabled(settings())],
+            followers=[*(candles.asset_key(interval) for interval in candles.enabled(settings())), slice_features.ASSET, embeddings.ASSET],
             force=config.force,
             spool=landing.spool,
             progress=lambda done: progress.report("slices", done, len(window)),

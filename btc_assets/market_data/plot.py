@@ -9,7 +9,7 @@ from typing import Any
 
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 
-_UP, _DOWN = "#1a9850", "#d73027"
+UP, DOWN = "#1a9850", "#d73027"
 
 
 def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) -> bytes:
@@ -32,7 +32,7 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
     middle = left + width / 2
     prices = {name: [float(value) for value in column[name]] for name in ("open", "high", "low", "close")}
     rises = [close >= open_ for open_, close in zip(prices["open"], prices["close"], strict=True)]
-    colors = [_UP if rise else _DOWN for rise in rises]
+    colors = [UP if rise else DOWN for rise in rises]
 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     price_axes, volume_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])

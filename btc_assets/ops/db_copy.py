@@ -29,8 +29,8 @@ SELECT format('%s.%s', nspname, relname), EXISTS (
 )
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion') AND relkind IN ('r', 'p') AND NOT relispartition
-  AND relname !~ '^candle_'
-ORDER BY 1
+  AND relname !~ '^candle_' AND relname <> 'embedding_indexes'  -- the target has none yet
+ORDER BY 2, 1  -- models come before their embeddings, because they make the tables for them
 """
 
 _COLUMNS: LiteralString = """

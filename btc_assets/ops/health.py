@@ -16,6 +16,7 @@ from btc_assets.market_data.ticks import TABLE
 from btc_assets.slices import SLICE
 
 _SENSOR_RESTS = timedelta(minutes=2)  # it lists every 30 s
+_MADE_OF_TICKS = {"market_data": "candles", "signals": "features or embeddings"}  # room, and what it makes
 _RUN_TAKES = timedelta(minutes=5)  # asked for, queued, started, loaded: seconds for a slice, a minute for a day
 
 
@@ -35,6 +36,7 @@ class Health:
         symbols: how far each is loaded.
         waiting: slices with something to load.
         candles_due: slices whose candles are not made since their ticks changed.
+        signals_due: the same of their features and embeddings.
         reasons: why it is behind, a sentence each; none where it is as far as it can be.
         stuck: whether work waits for longer than a run takes, so that a failed run may tell why.
     """
@@ -42,6 +44,7 @@ class Health:
     symbols: list[Symbol]
     waiting: Waiting
     candles_due: int
+    signals_due: int
     reasons: list[str]
     stuck: bool
 
@@ -59,11 +62,14 @@ def read_health(connection: psycopg.Connection, feeds: Sequence[Feed], now: date
     with server_errors():
         offsets: dict[str, datetime | None] = dict(connection.execute("SELECT source, last_ts FROM ingestion.stream_offsets").fetchall())
         gone = connection.execute("SELECT count(DISTINCT bucket_5m) FROM landing.slices WHERE state = 'source gone'").fetchone()
-        candles = connection.execute(
-            "SELECT count(DISTINCT bucket_5m), min(due_since) FROM ingestion.due_slices "
-            "WHERE bucket_5m >= ops.drop_horizon('market_data.btc_ticks')"
-        ).fetchone()
-    assert gone and candles
+        behind: dict[str, tuple[int, datetime]] = {
+            room: (count, since)
+            for room, count, since in connection.execute(
+                "SELECT split_part(asset, '/', 1), count(DISTINCT bucket_5m), min(due_since) FROM ingestion.due_slices "
+                "WHERE bucket_5m >= ops.drop_horizon('market_data.btc_ticks') GROUP BY 1"
+            ).fetchall()
+        }
+    assert gone
     overdue = [one for one in found.due if now - one.since > _RUN_TAKES]
     reasons = list(_landing(connection, feeds, now, grace))
     if overdue:
@@ -72,11 +78,13 @@ def read_health(connection: psycopg.Connection, feeds: Sequence[Feed], now: date
         reasons.append(
             f"Of {gone[0]:,} slices an object is gone that they were loaded from: restore it, or load them with btc-assets load --force."
         )
-    late = candles[1] is not None and now - candles[1] > _RUN_TAKES
-    if late:
-        reasons.append(f"The candles of {candles[0]:,} slices are not made since their ticks changed, the oldest at {_at(candles[1])}.")
+    late = [(name, *behind[room]) for room, name in _MADE_OF_TICKS.items() if room in behind and now - behind[room][1] > _RUN_TAKES]
+    reasons += [
+        f"The {name} of {count:,} slices are not made since their ticks changed, the oldest at {_at(since)}." for name, count, since in late
+    ]
     symbols = [Symbol(feed.label, offsets.get(f"{TABLE}/{feed.label}")) for feed in feeds]
-    return Health(symbols, found, candles[0], reasons, bool(overdue) or late)
+    candles_due, signals_due = (behind[room][0] if room in behind else 0 for room in _MADE_OF_TICKS)
+    return Health(symbols, found, candles_due, signals_due, reasons, bool(overdue or late))
 
 
 def _landing(connection: psycopg.Connection, feeds: Sequence[Feed], now: datetime, grace: timedelta) -> Iterator[str]:

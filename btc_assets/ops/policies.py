@@ -103,7 +103,15 @@ def declared(settings: Settings) -> tuple[Policy, ...]:
             raise UserError(
                 f"BTC_ASSETS_TICKS_DROP_AFTER_DAYS={drop_after} would drop ticks whose candles a policy still makes: set {longest.days} or more."
             )
-    return (compress, ticks, *refresh, *map(Keep, candles), Keep("signals.btc_embeddings"), Keep("landing.raw_blobs_5m"))
+    return (
+        compress,
+        ticks,
+        *refresh,
+        *map(Keep, candles),
+        Keep("signals.slice_features"),
+        Keep("signals.btc_embeddings"),
+        Keep("landing.raw_blobs_5m"),
+    )
 
 
 def _seconds(duration: timedelta) -> str:

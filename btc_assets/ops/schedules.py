@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from btc_assets.jobs import maintain, reconcile
+from btc_assets.jobs import care_for_indexes, maintain, reconcile
 
 _HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True, "ask_again": False}}}}
 _HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True, "ask_again": False}}}}
@@ -33,4 +33,12 @@ reconcile_weekly = dg.ScheduleDefinition(
     description="Compare everything and mend what differs.",
 )
 
-schedules = [maintain_hourly, reconcile_hourly, reconcile_weekly]
+care_for_indexes_daily = dg.ScheduleDefinition(
+    name="care_for_indexes_daily",
+    job=care_for_indexes,
+    cron_schedule="50 2 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Measure the indexes on embeddings, and build those again that need it.",
+)
+
+schedules = [maintain_hourly, reconcile_hourly, reconcile_weekly, care_for_indexes_daily]

@@ -171,7 +171,7 @@ def test_old_ticks_without_their_candles_are_kept_and_it_is_said(either: psycopg
     assert days_of_ticks(either) == [second]
     kept = (
         f"kept 1 day(s) of market_data.btc_ticks that are old enough to drop, the first {second:%Y-%m-%d}, whose candles_1s are not "
-        f"what they are made of, from {second:%Y-%m-%dT%H:%MZ} on: make its candles again, then it is dropped"
+        f"what they are made of, from {second:%Y-%m-%dT%H:%MZ} on: make them again, then it is dropped"
     )
     assert by_name(either)[f"drop {TICKS}"].failure == kept
     write_candles(either, Window(second, second + DAY))

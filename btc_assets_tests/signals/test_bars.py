@@ -113,6 +113,7 @@ def test_a_slice_among_others_has_the_bars_it_has_alone_to_the_last_bit(market: 
 def test_more_slices_than_are_computed_at_once_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tick_arrays, "_PART_SLICES", 2)
     market = arrays([], [(1, 100, 1, True)], [], [], [(2, 100, 3, True)])
+    assert [len(part) for part in market.parts()] == [2, 2, 1]
     assert bars(market)[:, :, NAMES.index("volume")].sum(1).tolist() == [0, 1, 0, 0, 3]
 
 

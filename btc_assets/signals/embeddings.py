@@ -1,0 +1,176 @@
+"""The table `signals.btc_embeddings`: a vector for each slice and model, made of stored features and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+
+from btc_assets.copy import Replacement, Replacements, Target, replace_all
+from btc_assets.database import server_errors
+from btc_assets.ingestion import due
+from btc_assets.market_data.ticks import TIME
+from btc_assets.signals import slice_features
+from btc_assets.signals.models import Model
+from btc_assets.slices import SLICE, Window
+
+if TYPE_CHECKING:
+    from btc_assets.signals.encoders import Encoder
+
+TABLE = "signals.btc_embeddings"
+ASSET = "signals/btc_embeddings"
+
+# With fewer, most features stand at their degenerate values, and all such slices would look alike.
+FEWEST_TICKS = 10
+
+
+class Embeddings(Replacements):
+    """The vectors of one model for a window of slices, a day after the other; iterate over it once.
+
+    Rows go to the model's own table, so that those of other models stay.
+
+    Args:
+        connect: opens a connection to the store.
+        dsn: of the same store, for streaming features.
+        model: whose vectors.
+        encoder: the model itself.
+        window: the slices.
+        settles: what was due before anything was read, and is not any more once this is written.
+        progress: told how many slices are committed.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection],
+        dsn: str,
+        model: Model,
+        encoder: Encoder,
+        window: Window,
+        *,
+        settles: Sequence[due.Due] = (),
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self.table = model.table
+        self._connect, self._dsn, self._model, self._encoder, self._window = connect, dsn, model, encoder, window
+        self._settles, self._progress = settles, progress
+        self._done = self._rows = self._without_vector = 0
+
+    def __iter__(self) -> Iterator[Replacement]:
+        for day in self._window.days():
+            stored = slice_features.read(self._dsn, self._model.symbol, day)
+            yield _Day(day, as_table(stored, self._model, self._encoder), [one for one in self._settles if one[0] in day])
+
+    def committed(self, replacement: Replacement) -> None:
+        self._rows += len(replacement.rows)
+        self._without_vector += replacement.rows["embedding"].null_count
+        # Not in the transaction that wrote the rows: of two neighbouring windows, whoever comes last sees both.
+        with self._connect() as connection:
+            fill_labels(connection, self._model, replacement.window)
+        self._done += len(replacement.window)
+        self._progress(self._done)
+
+    def metadata(self) -> dict[str, Any]:
+        return {self._model.model_id: f"{self._rows:,} slices, {self._without_vector:,} of them with too few ticks for a vector"}
+
+
+class _Day(Replacement):
+    def __init__(self, window: Window, rows: pa.Table, made: Sequence[due.Due]) -> None:
+        super().__init__(window, rows)
+        self._made = made
+
+    def record(self, cursor: psycopg.Cursor) -> None:
+        due.settle(cursor, ASSET, self._made)
+
+
+def as_table(stored: slice_features.StoredSlices, model: Model, encoder: Encoder) -> pa.Table:
+    """Slices as rows of `signals.btc_embeddings`; those with fewer than `FEWEST_TICKS` ticks have no vector."""
+    from btc_assets.signals.encoders import embed
+
+    enough = np.flatnonzero(stored.tick_count >= FEWEST_TICKS)
+    vectors = embed(encoder, stored.bars[enough], stored.features[enough])
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), model.dim).cast(pa.list_(pa.float32()))
+    place = np.full(len(stored), -1)
+    place[enough] = np.arange(len(enough))
+    return pa.table(
+        {
+            "bucket_5m": pa.array(stored.times).cast(TIME),
+            "symbol": pa.repeat(model.symbol, len(stored)),
+            "model_id": pa.repeat(model.model_id, len(stored)),
+            "embedding": lists.take(pa.array(place, mask=place < 0)),
+            "tick_count": pa.array(stored.tick_count),
+        }
+    )
+
+
+def fill_labels(connection: psycopg.Connection, model: Model, window: Window) -> int:
+    """Write what the next slice brought to the slices of a window and the one before it; returns how many changed."""
+    with server_errors(), connection.transaction():
+        # One at a time, because two that change the same rows in different orders would wait for each other.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"labels of {model.table}",))
+        row = connection.execute("SELECT signals.fill_labels(%s, %s, %s)", (model.model_id, window.start, window.end)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def missing(connection: psycopg.Connection, model: Model) -> list[Window]:
+    """By day, where slices are that a model has not embedded since their features were made; ascending."""
+    with server_errors(), connection.transaction():
+        rows = connection.execute(
+            """
+            SELECT date_trunc('day', bucket_5m, 'UTC'), min(bucket_5m), max(bucket_5m) FROM signals.slice_features AS slice
+            WHERE symbol = %s AND NOT EXISTS (
+                SELECT 1 FROM signals.btc_embeddings AS made
+                WHERE made.model_id = %s AND made.bucket_5m = slice.bucket_5m AND made.symbol = slice.symbol
+                    AND made.created_at >= slice.created_at
+            )
+            GROUP BY 1 ORDER BY 1
+            """,
+            (model.symbol, model.model_id),
+        ).fetchall()
+    return [Window(first, last + SLICE) for _, first, last in rows]
+
+
+def backfill(
+    connection: psycopg.Connection,
+    connect: Callable[[], psycopg.Connection],
+    dsn: str,
+    model: Model,
+    encoder: Encoder,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Embed with a model every slice that is not embedded with it since its features were made; returns how many rows it wrote.
+
+    Args:
+        connection: to the store, in autocommit.
+        connect, dsn, model, encoder: as `Embeddings` takes them.
+        progress: told how many slices of how many are done.
+    """
+    windows = missing(connection, model)
+    total, done, written = sum(map(len, windows)), 0, 0
+    for window in windows:
+        made = Embeddings(connect, dsn, model, encoder, window)
+        written += replace_all(connection, Target.of(connection, model.table), made)
+        done += len(window)
+        progress(done, total)
+    return written
+
+
+_DIFFERENCES = """
+SELECT bucket_5m, CASE WHEN made.bucket_5m IS NULL THEN 'is not embedded' ELSE 'was embedded before its features were made' END
+FROM signals.slice_features AS slice
+LEFT JOIN (SELECT bucket_5m, symbol, created_at FROM signals.btc_embeddings WHERE model_id = %(model)s) AS made USING (bucket_5m, symbol)
+WHERE symbol = %(symbol)s AND bucket_5m >= %(start)s AND bucket_5m < %(end)s
+    AND (made.bucket_5m IS NULL OR made.created_at < slice.created_at)
+ORDER BY 1
+"""
+
+
+def read_differences(connection: psycopg.Connection, model: Model, window: Window) -> list[str]:
+    """Slices that a model has not embedded since their features were made, a sentence each."""
+    parameters = {"model": model.model_id, "symbol": model.symbol, "start": window.start, "end": window.end}
+    with server_errors():
+        rows = connection.execute(_DIFFERENCES, parameters).fetchall()
+    return [f"{model.symbol} {bucket:%Y-%m-%dT%H:%MZ} {what} ({model.model_id})" for bucket, what in rows]

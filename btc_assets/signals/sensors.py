@@ -1,0 +1,40 @@
+"""Sensor of the signals: they follow the ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from btc_assets.automation import Automation
+from btc_assets.failures import plain_failures
+from btc_assets.ingestion import due
+from btc_assets.jobs import rebuild_signals, rebuild_signals_history
+from btc_assets.partitions import history
+from btc_assets.resources import Store
+from btc_assets.signals import embeddings, slice_features
+
+
+@dg.sensor(
+    jobs=[rebuild_signals, rebuild_signals_history] if history else [rebuild_signals],
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Asks for runs of `rebuild_signals` for slices whose ticks were loaded and whose features or embeddings were not made since: "
+        "after a backfill of ticks alone, or a run that failed in between. Each load notes its slices in ingestion.due_slices."
+    ),
+)
+def signals_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        under_way = Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
+        slices = due.read(connection, [slice_features.ASSET, embeddings.ASSET])
+    requests = [*under_way.requests(slices, rebuild_signals, rebuild_signals_history)]
+    yield from requests
+    if not requests:
+        yield dg.SkipReason(
+            f"{len(slices):,} slices are due (under way, or asked for before)." if slices else "All features and embeddings are made."
+        )
+
+
+signals_sensors = [signals_follow_ticks]
