@@ -68,6 +68,12 @@ train = dg.define_asset_job(
     description="Train an encoder on the features and bars that are stored.",
 )
 
+evaluate = dg.define_asset_job(
+    "evaluate",
+    selection=dg.AssetSelection.assets(["signals", "evaluation"]),
+    description="Compare what similar slices foretell with what simpler forecasts do.",
+)
+
 care_for_indexes = dg.define_asset_job(
     "care_for_indexes",
     selection=dg.AssetSelection.assets(["signals", "embedding_indexes"]),
@@ -90,4 +96,4 @@ maintain = dg.define_asset_job(
 )
 
 _of_history = [ingest_history, rebuild_candles_history, rebuild_signals_history] if history else []
-jobs = [ingest, rebuild_candles, rebuild_signals, train, care_for_indexes, reconcile, maintain, *_of_history]
+jobs = [ingest, rebuild_candles, rebuild_signals, train, evaluate, care_for_indexes, reconcile, maintain, *_of_history]

@@ -46,9 +46,11 @@ def column_schema(columns: Iterable[Column]) -> dict[str, dg.TableSchema]:
     }
 
 
-def pictures(svgs: Mapping[str, str]) -> dict[str, dg.MarkdownMetadataValue]:
-    """SVG drawings, each under its name, as the UI shows them: a Markdown image that holds its data."""
-    return {
-        name: dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
-        for name, svg in svgs.items()
-    }
+def pictures(drawings: Mapping[str, str | bytes]) -> dict[str, dg.MarkdownMetadataValue]:
+    """Drawings, SVG as text or PNG as bytes, each under its name, as the UI shows them: a Markdown image that holds its data."""
+
+    def image(name: str, drawing: str | bytes) -> str:
+        kind, data = ("svg+xml", drawing.encode()) if isinstance(drawing, str) else ("png", drawing)
+        return f"![{name}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+
+    return {name: dg.MetadataValue.md(image(name, drawing)) for name, drawing in drawings.items()}

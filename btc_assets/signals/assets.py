@@ -1,5 +1,6 @@
-"""Assets `signals/slice_features`, `signals/embedding_model`, `signals/btc_embeddings` and `signals/embedding_indexes`."""
+"""Assets of the signals: `slice_features`, `btc_embeddings`, `embedding_model`, `embedding_indexes` and `evaluation`."""
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -9,7 +10,7 @@ from btc_assets.database import dsn
 from btc_assets.failures import RETRIES, plain_failures
 from btc_assets.ingestion import due
 from btc_assets.landing.replay import feed_named
-from btc_assets.metadata import column_schema
+from btc_assets.metadata import column_schema, pictures
 from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, run_window
 from btc_assets.resources import Landing, Store
 from btc_assets.settings import settings
@@ -121,8 +122,7 @@ def embedding_model(context: dg.AssetExecutionContext, config: TrainConfig, stor
     with plain_failures(), store.connect() as connection:
         connection.autocommit = True
         require_torch()
-        from btc_assets.signals.activation import activate
-        from btc_assets.signals.train import train
+        from btc_assets.signals.workflows import activate, train
 
         model = train(
             connection,
@@ -131,8 +131,8 @@ def embedding_model(context: dg.AssetExecutionContext, config: TrainConfig, stor
             settings().home / "training",
             kind=config.kind,
             symbol=feed_named(settings().landing_feeds, config.symbol).label,
-            start=parse_time(config.start) if config.start else None,
-            end=parse_time(config.end) if config.end else None,
+            start=_time(config.start),
+            end=_time(config.end),
             dim=config.dim,
             seed=config.seed,
             progress=progress.report,
@@ -150,6 +150,64 @@ def embedding_model(context: dg.AssetExecutionContext, config: TrainConfig, stor
             "dagster/uri": model.uri,
             "active": str(done) if done else "no: btc-assets models activate does it",
             **model.metrics,
+        }
+    )
+
+
+class EvaluationConfig(dg.Config):
+    """Launchpad options of the evaluation.
+
+    `start`, `end`: the slices, the newest 90 days that are stored unless they are given. `symbol`: needed where several feeds
+    land. `models`: ids to judge; by default an encoder of `kind` is trained on what lies before the questions.
+    `generated`: instead judge such an encoder on a generated market of so many days, whose regimes are known.
+    """
+
+    symbol: str | None = None
+    start: str | None = None
+    end: str | None = None
+    models: list[str] = []  # noqa: RUF012  # Dagster copies it
+    kind: str = "rocket-pca"
+    generated: int = 0
+    seed: int = 0
+
+
+@dg.asset(
+    key_prefix="signals",
+    group_name="signals",
+    deps=[dg.AssetKey(["signals", "btc_embeddings"])],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    kinds={"torch"},
+    owners=["team:research"],
+    description=(
+        "What similar slices foretell of the next one, against persistence, time of day, HAR, raw features, an untrained encoder and "
+        "chance: a table and a picture, with every sign of leakage."
+    ),
+)
+def evaluation(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        require_torch()
+        from btc_assets.signals.workflows import evaluate_generated, evaluate_stored, newest_window
+
+        if config.generated:
+            result = evaluate_generated(days=config.generated, kind=config.kind, seed=config.seed, progress=progress.report)
+        else:
+            symbol = feed_named(settings().landing_feeds, config.symbol).label
+            result = evaluate_stored(
+                dsn(),
+                landing.models(),
+                symbol,
+                newest_window(connection, symbol, _time(config.start), _time(config.end)),
+                trained=[models.read(connection, model_id) for model_id in config.models],
+                kind=config.kind,
+                seed=config.seed,
+                progress=progress.report,
+            )
+    return dg.MaterializeResult(
+        metadata={
+            "evaluation": dg.MetadataValue.md(result.to_markdown()),
+            **pictures({"R2 out of sample": result.plot()}),
+            "alarms": len(result.alarms),
         }
     )
 
@@ -194,6 +252,10 @@ def embedding_indexes(context: dg.AssetExecutionContext, config: IndexConfig, st
     )
 
 
+def _time(text: str | None) -> datetime | None:
+    return parse_time(text) if text else None
+
+
 sliced_assets = [
     _features_asset("slice_features", five_minutes, "signals", "btc_ticks"),
     _embeddings_asset("btc_embeddings", five_minutes, "signals", "slice_features"),
@@ -206,4 +268,4 @@ history_assets = (
     if history
     else []
 )
-signals_assets = [*sliced_assets, *history_assets, embedding_model, embedding_indexes]
+signals_assets = [*sliced_assets, *history_assets, embedding_model, embedding_indexes, evaluation]

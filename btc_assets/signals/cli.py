@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from btc_assets.errors import UserError
+from btc_assets.progress import Listener
 from btc_assets.slices import SLICE, Window, floor_slice, parse_time
 from btc_assets.terminal import bar, example, from_to, out
+
+if TYPE_CHECKING:
+    from btc_assets.signals.evaluation_report import Evaluation
 
 # Commands import what they need themselves, PyTorch above all.
 
@@ -36,7 +41,7 @@ def train(
     from btc_assets.landing.replay import feed_named
     from btc_assets.resources import Landing
     from btc_assets.settings import settings
-    from btc_assets.signals.train import train as train_model
+    from btc_assets.signals.workflows import train as train_model
 
     label = feed_named(settings().landing_feeds, symbol).label
     with connect(autocommit=True) as connection:
@@ -99,11 +104,11 @@ def activate(model_id: str, method: str | None, element: str | None) -> None:
 def _activate(model_id: str, method: str | None, element: str | None) -> None:
     from btc_assets.database import connect, dsn
     from btc_assets.resources import Landing
-    from btc_assets.signals import activation
+    from btc_assets.signals import workflows
     from btc_assets.signals.models import read
 
     with connect(autocommit=True) as connection, bar("activating", None) as advance:
-        done = activation.activate(
+        done = workflows.activate(
             connection, lambda: connect(autocommit=True), dsn(), Landing().models(), read(connection, model_id),
             method=method, element=element, progress=advance,
         )  # fmt: skip
@@ -184,4 +189,61 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
     )  # fmt: skip
 
 
-commands = [train, models, similar]
+@click.command(epilog=example("btc-assets evaluate --from 2024-01-01 --to 2024-03-01 --plot evaluation.png"))
+@from_to
+@click.option("--symbol", help="Label of the feed; needed where there are several.")
+@click.option(
+    "--model",
+    "model_ids",
+    multiple=True,
+    help="A model to judge, again for more; by default one is trained on what lies before the questions.",
+)
+@click.option("--kind", type=click.Choice(["rocket-pca", "tcn"]), default="rocket-pca", show_default=True, help="Kind of that one.")
+@click.option(
+    "--generated",
+    type=click.IntRange(min=3),
+    metavar="DAYS",
+    help="Judge it on a generated market of so many days, whose regimes are known.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
+def evaluate(
+    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None
+) -> None:  # fmt: skip
+    """Compare what similar slices foretell of the next one with simpler forecasts, without looking ahead."""
+    from btc_assets.signals.optional import require_torch
+
+    require_torch()
+    from rich.markdown import Markdown
+
+    from btc_assets.signals import workflows
+
+    with bar("evaluating", None) as advance:
+        if generated:
+            result = workflows.evaluate_generated(days=generated, kind=kind, seed=seed, progress=advance)
+        else:
+            result = _evaluate_stored(start, end, symbol, model_ids, kind, seed, advance)
+    out.print(Markdown(result.to_markdown()) if out.is_terminal else result.to_markdown(), highlight=False, soft_wrap=True)
+    if plot:
+        plot.write_bytes(result.plot())
+        out.print(f"Saved a picture to {plot}.", highlight=False)
+
+
+def _evaluate_stored(
+    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, seed: int, advance: Listener
+) -> Evaluation:
+    from btc_assets.database import connect, dsn
+    from btc_assets.landing.replay import feed_named
+    from btc_assets.resources import Landing
+    from btc_assets.settings import settings
+    from btc_assets.signals import workflows
+    from btc_assets.signals.models import read
+
+    label = feed_named(settings().landing_feeds, symbol).label
+    with connect(autocommit=True) as connection:
+        window = workflows.newest_window(connection, label, parse_time(start) if start else None, parse_time(end) if end else None)
+        trained = [read(connection, model_id) for model_id in model_ids]
+        return workflows.evaluate_stored(dsn(), Landing().models(), label, window, trained=trained, kind=kind, seed=seed, progress=advance)
+
+
+commands = [train, models, similar, evaluate]

@@ -115,9 +115,7 @@ def _loaded_slices(connection: psycopg.Connection, symbol: str, window: Window) 
 
 def _rows(dsn: str, symbol: str, window: Window, slices: Sequence[datetime]) -> pa.Table:
     """The rows of one symbol: of each slice that holds ticks, and of those in `slices` even if they do not."""
-    ticks = _read_ticks(dsn, symbol, window)
-    starts = np.union1d(np.array([(b - EPOCH) // _MICROSECOND for b in slices], np.int64), int64(ticks["bucket_5m"]))
-    return as_table(TickArrays.of(ticks, starts), symbol)
+    return as_table(read_ticks(dsn, symbol, window, np.array([(b - EPOCH) // _MICROSECOND for b in slices], np.int64)), symbol)
 
 
 def as_table(ticks: TickArrays, symbol: str) -> pa.Table:
@@ -135,14 +133,16 @@ def as_table(ticks: TickArrays, symbol: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _read_ticks(dsn: str, symbol: str, window: Window) -> pa.Table:
+def read_ticks(dsn: str, symbol: str, window: Window, starts: np.ndarray) -> TickArrays:
+    """The ticks of a symbol in a window, by slice; also of the slices at `starts`, in microseconds, if they hold none."""
     statement = sql.SQL(
         "SELECT bucket_5m, event_time, price::double precision AS price, quantity::double precision AS quantity, is_market_maker "
         "FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m, trade_id"
     ).format(identifier(TICKS), *map(sql.Literal, (symbol, window.start, window.end)))
     with adbc.connect(dsn) as connection, connection.cursor() as cursor:
         cursor.execute(statement.as_string(None))
-        return cursor.fetch_arrow_table()
+        ticks = cursor.fetch_arrow_table()
+    return TickArrays.of(ticks, np.union1d(starts, int64(ticks["bucket_5m"])))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,315 @@
+"""What commands and assets both do with encoders: train one, activate one, evaluate some."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+
+from btc_assets.database import server_errors
+from btc_assets.errors import UserError
+from btc_assets.landing.generate import generate_market
+from btc_assets.landing.objects import LandingZone
+from btc_assets.signals import embeddings, indexes, models, schema, slice_features
+from btc_assets.signals.artefacts import load, save
+from btc_assets.signals.bars import bars
+from btc_assets.signals.embeddings import FEWEST_TICKS
+from btc_assets.signals.encoders import Encoder, embed
+from btc_assets.signals.evaluation import Dataset, evaluate
+from btc_assets.signals.evaluation_report import Evaluation
+from btc_assets.signals.features import FEATURES, features
+from btc_assets.signals.models import Model
+from btc_assets.signals.robustness import retrieval
+from btc_assets.signals.slice_features import StoredSlices
+from btc_assets.signals.tick_arrays import TickArrays
+from btc_assets.signals.training import fit
+from btc_assets.slices import EPOCH, SLICE, SLICE_US, Window, ceil_slice, floor_slice
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+FEWEST_SLICES = 50
+_LABELS = ("realized_volatility", "volume", "trade_count")
+
+
+def train(
+    connection: psycopg.Connection,
+    dsn: str,
+    artefacts: LandingZone,
+    checkpoints: Path,
+    *,
+    kind: str,
+    symbol: str,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    dim: int = 256,
+    seed: int = 0,
+    epochs: int | None = None,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Model:
+    """Train an encoder and register it. It is neither kept up nor active yet.
+
+    Args:
+        connection: to the store.
+        dsn: of the same store.
+        artefacts: where models lie.
+        checkpoints: a directory; training that was cut off goes on from there, to the same model.
+        kind: of encoder.
+        symbol: whose slices.
+        start, end: of what it is trained on; everything stored unless they are given.
+        dim, seed, epochs, device: as `training.fit` takes them.
+        progress: told how far it is.
+
+    Raises:
+        UserError: too few slices are stored there, or an option is wrong.
+    """
+    window = _stored_window(connection, symbol, start, end)
+    stored = slice_features.read(dsn, symbol, window)
+    stored = stored.where(np.flatnonzero(stored.tick_count >= FEWEST_TICKS))
+    if len(stored) < FEWEST_SLICES:
+        raise UserError(
+            f"Only {len(stored)} slices of {symbol} with {FEWEST_TICKS} ticks or more are stored in {window}, and training takes "
+            f"{FEWEST_SLICES}: load more (btc-assets load), or name another range."
+        )
+    started = datetime.now(UTC)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    job = f"{kind} {symbol} {window} {dim} {seed} {epochs} {schema.digest()} {hashlib.sha256(stored.features.tobytes()).hexdigest()}"
+    checkpoint = checkpoints / f"{hashlib.sha256(job.encode()).hexdigest()[:16]}.pt"
+    encoder = fit(
+        kind, stored.bars, stored.features.astype(np.float32), next_labels=next_labels(stored), dim=dim, seed=seed, epochs=epochs,
+        device=device, progress=progress, checkpoint=checkpoint,
+    )  # fmt: skip
+    model_id = save(encoder, artefacts)
+    first, last = stored.range
+    metrics = {"slices": len(stored), "seed": seed, "training_seconds": round((datetime.now(UTC) - started).total_seconds(), 1)}
+    model = Model(model_id, kind, symbol, dim, schema.digest(), first, last, metrics, f"{artefacts.url}/models/{model_id}.safetensors")
+    models.register(connection, model)
+    checkpoint.unlink(missing_ok=True)
+    return models.read(connection, model_id)
+
+
+def next_labels(stored: StoredSlices) -> np.ndarray:
+    """What the slice after each brought: logarithms of realised volatility (+1e-6), volume and trade count (+1 each).
+
+    Returns:
+        float32 [n, 3]; NaN where the next slice is not stored.
+    """
+    names = [feature.name for feature in FEATURES]
+    values = stored.features[:, [names.index(name) for name in _LABELS]]
+    logs = np.log(values + np.array([1e-6, 1.0, 1.0]))
+    labels = np.full((len(stored), len(_LABELS)), np.nan, np.float32)
+    follows = np.flatnonzero(np.diff(stored.times) == SLICE_US)
+    labels[follows] = logs[follows + 1]
+    return labels
+
+
+def newest_window(connection: psycopg.Connection, symbol: str, start: datetime | None, end: datetime | None) -> Window:
+    """What is to be evaluated: from start to end, or the newest 90 days that are stored."""
+    stored = _stored_window(connection, symbol, None, end)
+    return _stored_window(connection, symbol, start or max(stored.start, stored.end - timedelta(days=90)), end)
+
+
+def _stored_window(connection: psycopg.Connection, symbol: str, start: datetime | None, end: datetime | None) -> Window:
+    with server_errors(), connection.transaction():
+        row = connection.execute(
+            "SELECT min(bucket_5m), max(bucket_5m) FROM signals.slice_features WHERE symbol = %s", (symbol,)
+        ).fetchone()
+    if row is None or row[0] is None:
+        raise UserError(f"No features of {symbol} are stored: load ticks first (btc-assets load).")
+    first, last = floor_slice(start) if start else row[0], ceil_slice(end) if end else row[1] + SLICE
+    return Window(first, last)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What it took: rows that were written, the state of the index, and the model that answered until now."""
+
+    model_id: str
+    written: int
+    care: indexes.Care
+    before: str | None
+
+    def __str__(self) -> str:
+        index = f"index: {self.care.index}" if self.care.index else self.care.why
+        return (
+            f"{self.model_id} is active ({self.written:,} slices embedded; {index}){f', in place of {self.before}' if self.before else ''}"
+        )
+
+
+def activate(
+    connection: psycopg.Connection,
+    connect: Callable[[], psycopg.Connection],
+    dsn: str,
+    artefacts: LandingZone,
+    model: Model,
+    *,
+    method: str | None = None,
+    element: str | None = None,
+    progress: Progress = silent,
+) -> Activation:
+    """Have `model` answer the searches of its symbol. Until the last step, the one that does now goes on.
+
+    Args:
+        connection: to the store, in autocommit.
+        connect: opens another one.
+        dsn: of the same store.
+        artefacts: where models lie.
+        model: a registered one.
+        method, element: of its index, see `indexes.care`.
+        progress: told what is being done.
+
+    Raises:
+        UserError: there are no slices to embed, the artefact is missing or damaged, or the index finds too few of the nearest.
+    """
+    encoder = load(model.model_id, artefacts)
+    models.keep_up(connection, model)  # first, so that what is loaded meanwhile is embedded by whoever loads it
+    written = embeddings.backfill(connection, connect, dsn, model, encoder, lambda done, total: progress("embeddings", done, total))
+    if not indexes.count_vectors(connection, model):
+        raise UserError(
+            f"There is no slice of {model.symbol} with {embeddings.FEWEST_TICKS} ticks or more to embed: load ticks first (btc-assets load)."
+        )
+    care = indexes.care(connection, model, method=method, element=element)
+    if care.index is not None and care.index.recall < indexes.LEAST_RECALL:
+        raise UserError(
+            f"The index of {model.model_id} finds only {care.index.recall:.3f} of the nearest slices: activate it with --method hnsw."
+        )
+    return Activation(model.model_id, written, care, models.point_to(connection, model))
+
+
+def evaluate_stored(
+    dsn: str,
+    artefacts: LandingZone,
+    symbol: str,
+    window: Window,
+    *,
+    trained: Sequence[Model] = (),
+    kind: str = "rocket-pca",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Compare what similar slices foretell with what simpler forecasts do, on stored slices.
+
+    Args:
+        dsn: of the store.
+        artefacts: where models lie.
+        symbol: whose slices.
+        window: the slices; the last 30 % are asked about.
+        trained: models to judge. Where none is named, an encoder is trained on what lies before the questions, which is what
+            an honest figure needs.
+        kind, seed: of that encoder.
+        progress: told how far it is.
+
+    Raises:
+        UserError: too few slices are stored there, or a model cannot be loaded.
+    """
+    stored = slice_features.read(dsn, symbol, window)
+    if not len(stored):
+        raise UserError(f"No features of {symbol} are stored in {window}: load that range first (btc-assets load).")
+    encoders = {model.model_id: load(model.model_id, artefacts) for model in trained}
+    until = {model.model_id: (model.trained_to - EPOCH) // timedelta(microseconds=1) for model in trained}
+    ticks = _newest_ticks(dsn, symbol, stored)
+    return _judge(stored, encoders, until, ticks, kind=kind, seed=seed, progress=progress)
+
+
+def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 0, progress: Progress = silent) -> Evaluation:
+    """The same on a generated market whose regimes are known, which adds how many neighbours share the regime of the query.
+
+    Args:
+        days: of 288 slices with about 300 trades each.
+        kind: of the encoder, which is trained on what lies before the questions.
+        seed: of the market and the encoder.
+        progress: told how far it is.
+    """
+    parts, regimes = [], []
+    for number, (trades, labels) in enumerate(generate_market(datetime(2024, 1, 1, tzinfo=UTC), days, seed=seed + 1), start=1):
+        parts.append(trades)
+        regimes.append(labels)
+        progress("market", number, days)
+    starts = (datetime(2024, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) + SLICE_US * np.arange(288 * days)
+    ticks = TickArrays.of(pa.concat_tables(parts), starts)
+    return _judge(_computed(ticks), {}, {}, _last(ticks), regimes=np.concatenate(regimes), kind=kind, seed=seed, progress=progress)
+
+
+_ROBUSTNESS_SLICES = 1000
+_QUERY_SHARE = 0.3
+_EMBARGO = timedelta(hours=1)
+
+
+def _judge(
+    stored: StoredSlices,
+    encoders: Mapping[str, Encoder],
+    trained_until: Mapping[str, int],
+    ticks: TickArrays | None,
+    *,
+    regimes: np.ndarray | None = None,
+    kind: str,
+    seed: int,
+    progress: Progress,
+) -> Evaluation:
+    first_query = stored.times[round(len(stored) * (1 - _QUERY_SHARE))] if len(stored) > 1 else stored.times[0]
+    before = stored.where(np.flatnonzero((stored.times + 2 * SLICE_US <= first_query - _EMBARGO // timedelta(microseconds=1)) & (stored.tick_count >= FEWEST_TICKS)))  # fmt: skip
+    if len(before) < 2:
+        raise UserError(f"Only {len(before)} slices lie before the first question: give a longer range.")
+    until = int(before.times[-1] + 2 * SLICE_US)
+    judged, known_until = dict(encoders), dict(trained_until)
+    if not judged:
+        judged[kind] = fit(
+            kind, before.bars, before.features.astype(np.float32), next_labels=next_labels(before), seed=seed, progress=progress
+        )
+        known_until[kind] = until
+    judged["untrained"] = fit("tcn", before.bars, before.features.astype(np.float32), seed=seed, epochs=0)
+    known_until["untrained"] = until
+    dataset = Dataset(stored.times, stored.features, [feature.name for feature in FEATURES], regimes)
+    vectors = {}
+    for number, (name, encoder) in enumerate(judged.items(), start=1):
+        vectors[name] = _vectors(encoder, stored)
+        progress("embeddings", number, len(judged))
+    result = evaluate(dataset, vectors, trained_until=known_until, query_share=_QUERY_SHARE, embargo=_EMBARGO, seed=seed)
+    if ticks is None:
+        return replace(
+            result, notes=[*result.notes, "The ticks of the newest slices are not there any more, so robustness is not measured."]
+        )
+    found = {}
+    for number, (name, encoder) in enumerate(judged.items(), start=1):
+        found[name] = retrieval(ticks, lambda changed, encoder=encoder: _vectors(encoder, _computed(changed)), seed=seed)  # type: ignore[misc]
+        progress("robustness", number, len(judged))
+    return replace(
+        result, retrieval=found, notes=[*result.notes, f"Robustness is that of the newest {len(ticks):,} slices among themselves."]
+    )
+
+
+def _vectors(encoder: Encoder, stored: StoredSlices) -> np.ndarray:
+    """float32 [n, dim]; NaN where a slice has too few ticks."""
+    vectors = np.full((len(stored), encoder.dim), np.nan, np.float32)
+    enough = np.flatnonzero(stored.tick_count >= FEWEST_TICKS)
+    vectors[enough] = embed(encoder, stored.bars[enough], stored.features[enough])
+    return vectors
+
+
+def _computed(ticks: TickArrays) -> StoredSlices:
+    return StoredSlices(ticks.starts, features(ticks), bars(ticks))
+
+
+def _last(ticks: TickArrays, slices: int = _ROBUSTNESS_SLICES) -> TickArrays:
+    first = max(len(ticks) - slices, 0)
+    these = slice(ticks.offsets[first], None)
+    columns = {name: getattr(ticks, name)[these] for name in ("time", "price", "quantity", "buy")}
+    return replace(ticks, starts=ticks.starts[first:], offsets=ticks.offsets[first:] - ticks.offsets[first], **columns)
+
+
+def _newest_ticks(dsn: str, symbol: str, stored: StoredSlices) -> TickArrays | None:
+    """Ticks of the newest slices, None where retention dropped them."""
+    newest = stored.where(np.arange(max(len(stored) - _ROBUSTNESS_SLICES, 0), len(stored)))
+    ticks = slice_features.read_ticks(dsn, symbol, Window(*newest.range), newest.times)
+    return ticks if (ticks.counts == newest.tick_count).all() else None
