@@ -335,6 +335,15 @@ class LandingZone:
             raise self._failure(f"Writing {self.url}/{path}", error) from error
         return f"{self.url}/{path}"
 
+    def get(self, path: str) -> bytes | None:
+        """What is stored at `path` below the landing zone's URL, not verified; None where nothing is."""
+        try:
+            return obstore.get(self.store, path).bytes().to_bytes()
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise self._failure(f"Reading {self.url}/{path}", error) from error
+
     def clock(self) -> datetime | None:
         """The time on S3's clock, in whole seconds; None for a directory."""
         if self.scheme != "s3":

@@ -1,0 +1,142 @@
+"""MiniRocket (Dempster, Schmidt and Webb 2021) for many channels, exact in fixed point, and principal components.
+
+MiniRocket's features are proportions of positive values (PPV): how often a dilated convolution of the window exceeds a bias.
+That is a discontinuous function, so the last bit of a sum can change it. Here the scaled input is rounded to multiples of
+2^-10: every sum is then exact in float32, in whatever order and batch it is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+TAPS = 9
+UNIT = 2.0**-10  # of the fixed point
+LARGEST = 64.0  # scaled values beyond are cut: 64 / UNIT x 12 (a kernel's absolute weights) x 9 channels is below 2^24
+BLOCK = 256  # windows at once: the counts of one dilation stay in the processor's cache
+
+KERNELS = torch.tensor([[2.0 if tap in chosen else -1.0 for tap in range(TAPS)] for chosen in combinations(range(TAPS), 3)])
+"""The paper's 84 kernels: three weights of 2 and six of -1, so that each sums to zero."""
+
+
+def dilations(steps: int, biases: int, most: int = 32) -> dict[int, int]:
+    """How many biases each kernel has at each dilation, of `biases` in all.
+
+    The dilations grow exponentially up to the whole window, and the short ones are the more numerous, as in the paper.
+    """
+    exponents = np.linspace(0, np.log2((steps - 1) / (TAPS - 1)), min(biases, most))
+    found, times = np.unique((2**exponents + 1e-9).astype(int), return_counts=True)
+    counts = np.floor(times * biases / times.sum()).astype(int)
+    counts[: biases - counts.sum()] += 1
+    return {int(dilation): int(count) for dilation, count in zip(found, counts, strict=True) if count}
+
+
+class MiniRocket(nn.Module):
+    """Scaled bars [n, steps, channels] to counts [n, width], float32: steps at which a convolution exceeds a bias.
+
+    Every pair of kernel and dilation sees one to nine channels, drawn at random, as in the paper's multivariate variant; half of the pairs see
+    the window with zeros around it, half only what lies inside. Biases are quantiles of the training windows' convolutions
+    at a low-discrepancy sequence of levels.
+    """
+
+    channels_seen: Tensor  # [dilations, 84, channels], 0 or 1
+    biases: Tensor  # [width], int16, in units of the fixed point
+
+    def __init__(self, steps: int, channels: int, biases: int) -> None:
+        super().__init__()
+        self.steps, self.channels = steps, channels
+        self.padded_steps = max(steps, TAPS)  # a shorter window has no place for a kernel
+        self.dilations = dilations(self.padded_steps, biases)
+        self.width = len(KERNELS) * sum(self.dilations.values())
+        self.register_buffer("channels_seen", torch.ones(len(self.dilations), len(KERNELS), channels, dtype=torch.uint8))
+        self.register_buffer("biases", torch.zeros(self.width, dtype=torch.int16))
+
+    def fit(self, windows: Tensor, generator: torch.Generator) -> None:
+        """Draw the channels, and take the biases from convolutions of `windows` [n, steps, channels], scaled."""
+        most = min(self.channels, TAPS)
+        for seen in self.channels_seen.view(-1, self.channels):
+            count = int(2 ** (torch.rand((), generator=generator).item() * np.log2(most + 1)))
+            seen.zero_()
+            seen[torch.randperm(self.channels, generator=generator)[:count]] = 1
+        levels = torch.arange(1, self.width + 1, dtype=torch.float64) * ((5**0.5 + 1) / 2) % 1
+        start = 0
+        for number, (dilation, count) in enumerate(self.dilations.items()):
+            values = torch.stack([values.T for _, values in self._convolutions(self._fixed(windows), number, dilation, inside=False)])
+            # [steps, n, 84] to one sorted column a kernel
+            values = values.flatten(0, 1).sort(dim=0).values
+            at = levels[start : start + len(KERNELS) * count].view(len(KERNELS), count)
+            taken = (at * (len(values) - 1)).round().long()
+            self.biases[start : start + len(KERNELS) * count] = values.T.gather(1, taken).flatten()
+            start += len(KERNELS) * count
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        return torch.cat([self._counts(self._fixed(block)) for block in scaled.split(BLOCK)])
+
+    def _fixed(self, scaled: Tensor) -> Tensor:
+        """[steps, channels, n], whole numbers as float32: with the windows innermost, every operation runs along them."""
+        fixed = (scaled.clamp(-LARGEST, LARGEST) / UNIT).round_().to(torch.float32)
+        missing = self.padded_steps - self.steps
+        return nn.functional.pad(fixed, (0, 0, missing // 2, missing - missing // 2)).permute(1, 2, 0).contiguous()
+
+    def _counts(self, fixed: Tensor) -> Tensor:
+        n = fixed.shape[-1]
+        columns, start = [], 0
+        for number, (dilation, count) in enumerate(self.dilations.items()):
+            size = len(KERNELS) * count
+            biases = self.biases[start : start + size].view(len(KERNELS), count, 1)
+            # The comparison's result has the type of its operands: only so do both operations use vector instructions.
+            counts, above = (torch.zeros(len(KERNELS), count, n, dtype=torch.int16, device=fixed.device) for _ in range(2))
+            for kernels, values in self._convolutions(fixed, number, dilation):
+                torch.gt(values[:, None], biases[:kernels], out=above[:kernels])
+                counts[:kernels] += above[:kernels]
+            columns.append(counts.view(size, n))
+            start += size
+        return torch.cat(columns).T.to(torch.float32)
+
+    def _convolutions(self, fixed: Tensor, number: int, dilation: int, inside: bool = True) -> Iterator[tuple[int, Tensor]]:
+        """For each step, how many kernels (the first ones) have a value there, and their values [kernels, n], int16.
+
+        Where `inside`, the second half of the kernels has none at steps from which they would reach over the window's edges.
+        """
+        order = torch.arange(len(KERNELS), device=fixed.device).view(-1, 2).T.flip(0 if number % 2 else ()).flatten()
+        seen = self.channels_seen[number][order].to(torch.float32)
+        weights = (KERNELS.to(fixed.device)[order][:, :, None] * seen[:, None]).flatten(1)
+        reach = TAPS // 2 * dilation
+        padded = nn.functional.pad(fixed, (0, 0, 0, 0, reach, reach))
+        taps = torch.arange(self.padded_steps, device=fixed.device)[:, None] + dilation * torch.arange(TAPS, device=fixed.device)
+        at_once = max(1, BLOCK // fixed.shape[-1])  # steps, so that few windows do not cost as many calls as many do
+        first, last = (reach, self.padded_steps - reach) if inside else (0, self.padded_steps)
+        for start, end in ((0, first), (first, last), (last, self.padded_steps)):
+            kernels = len(KERNELS) if start == first else len(KERNELS) // 2
+            for at in taps[start:end].split(at_once):
+                values = torch.matmul(weights[:kernels], padded[at].flatten(1, 2))
+                yield from ((kernels, step) for step in values.clamp_(-32767, 32767).to(torch.int16))
+
+
+def principal_components(
+    rows: Callable[[], Iterator[Tensor]], columns: int, rank: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The first `rank` right singular vectors [columns, rank] and singular values of centred rows that come in blocks.
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp 2011): three passes over the rows, memory for one block.
+    """
+    basis = torch.randn(columns, min(rank + 16, columns), generator=generator)
+    device = next(rows()).device
+    basis = basis.to(device)
+    for _ in range(3):
+        basis = torch.linalg.qr(basis).Q
+        basis = sum((block.T @ (block @ basis) for block in rows()), torch.zeros_like(basis))
+    basis = torch.linalg.qr(basis).Q
+    gram = sum(
+        ((small := block @ basis).T @ small for block in rows()), torch.zeros(basis.shape[1], basis.shape[1], device=device)
+    ).double()
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+    components = basis @ vectors.float()
+    # The sign of a singular vector is arbitrary; its largest entry is made positive.
+    signs = components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
+    return components * signs, values.clamp(min=0).sqrt().float()

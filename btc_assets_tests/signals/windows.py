@@ -1,0 +1,17 @@
+"""Windows for tests of encoders: small, made at random, with a burst in some."""
+
+from __future__ import annotations
+
+import numpy as np
+
+STEPS, CHANNELS, FEATURES = 20, 3, 4
+
+
+def windows(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Bars [count, 20, 3] and features [count, 4]; every other window is twice as volatile."""
+    random = np.random.default_rng(seed)
+    volatility = np.where(np.arange(count) % 2, 1.0, 2.0)
+    bars = random.normal(size=(count, STEPS, CHANNELS)) * volatility[:, None, None]
+    bars[:, 5, 0] += random.exponential(10, count)
+    features = np.column_stack([bars.std((1, 2)), bars.mean((1, 2)), bars[:, :, 0].max(1), random.normal(size=count)])
+    return bars.astype(np.float32), features.astype(np.float32)
