@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 for name in [name for name in os.environ if name.startswith("BTC_ASSETS_") and name != "BTC_ASSETS_TEST_DSN"]:
     del os.environ[name]
 os.environ["BTC_ASSETS_PARTITIONS_START"] = "2020-02-01"
+os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch's threads would wait for each other while two tests share two cores
 os.environ["BTC_ASSETS_HOME"] = "/nonexistent/btc_assets"  # each test has its own; nothing may use this one
 
 from datetime import timedelta
