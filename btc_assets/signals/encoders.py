@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from btc_assets.errors import UserError
 from btc_assets.signals.rocket import MiniRocket
 from btc_assets.signals.scaling import RobustScaler
+from btc_assets.signals.tcn import Tcn, pooled
 
 BATCH = 512  # windows at once
 
@@ -93,7 +94,27 @@ class RocketPca(Encoder):
         return (torch.cat([self.rocket(bars), features.float()], dim=1) - self.mean) @ self.projection
 
 
-KINDS: dict[str, type[Encoder]] = {RocketPca.kind: RocketPca}
+class TcnEncoder(Encoder):
+    """A temporal convolutional network for the bars and a perceptron for the features, joined by one projection."""
+
+    kind = "tcn"
+
+    def __init__(self, *, steps: int, channels: int, features: int, dim: int, width: int = 128) -> None:
+        super().__init__(steps=steps, channels=channels, features=features, dim=dim, width=width)
+        self.tcn = Tcn(steps, channels, width)
+        self.perceptron = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width)) if features else None
+        self.projection = nn.Linear(width * (4 if features else 3), dim)
+
+    def encode(self, bars: Tensor, features: Tensor) -> Tensor:
+        return self.join(self.tcn(bars.float()), features.float())
+
+    def join(self, states: Tensor, features: Tensor) -> Tensor:
+        """The vectors of states [n, width, steps] and scaled features."""
+        parts = [pooled(states)] + ([self.perceptron(features)] if self.perceptron else [])
+        return self.projection(torch.cat(parts, dim=1))
+
+
+KINDS: dict[str, type[Encoder]] = {RocketPca.kind: RocketPca, TcnEncoder.kind: TcnEncoder}
 """Encoders by name; the first is the default."""
 
 

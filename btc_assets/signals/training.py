@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from btc_assets.errors import UserError
-from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, build, check_finite
+from btc_assets.signals.bars import CHANNELS
+from btc_assets.signals.contrast import contrast, crop, disturb, hierarchical, soft_targets, thin
+from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite
 from btc_assets.signals.rocket import principal_components
+from btc_assets.signals.scaling import RobustScaler
 
 MOST_WINDOWS = 20_000  # of the training windows, drawn at random, that scalers and principal components are taken from
 BIAS_WINDOWS = 256
 WHITENING = 0.25  # 0 leaves the principal components as large as they are, 1 makes all alike
+BATCH_TRAINED = 128  # windows a step of the `tcn`, and the number of steps below which training does not end
+STEPS_TRAINED = 800
+LEAST_EPOCHS = 4
+LEARNING_RATE = 1e-3
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, how much of it is done, and how much there is."""
 
@@ -58,7 +69,9 @@ def fit(
         raise UserError(f"An encoder cannot be trained on {len(bars)} windows: give at least two, better thousands.")
     check_finite("Bars", torch.from_numpy(bars))
     check_finite("Features", torch.from_numpy(features))
-    encoder = build(kind, {"steps": bars.shape[1], "channels": bars.shape[2], "features": features.shape[1], "dim": dim})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build(kind, {"steps": bars.shape[1], "channels": bars.shape[2], "features": features.shape[1], "dim": dim})
     generator = torch.Generator().manual_seed(seed)
     if len(bars) > MOST_WINDOWS:
         drawn = torch.randperm(len(bars), generator=generator)[:MOST_WINDOWS].sort().values.numpy()
@@ -67,9 +80,12 @@ def fit(
     encoder.bar_scaler.fit(bars[drawn].reshape(-1, bars.shape[2]))
     encoder.feature_scaler.fit(features[drawn])
     encoder.to(_device(device))
-    assert isinstance(encoder, RocketPca)
-    with torch.inference_mode():
-        _fit_components(encoder, bars[drawn], features[drawn], generator, progress or (lambda *_: None))
+    progress = progress or (lambda *_: None)
+    if isinstance(encoder, RocketPca):
+        with torch.inference_mode():
+            _fit_components(encoder, bars[drawn], features[drawn], generator, progress)
+    elif isinstance(encoder, TcnEncoder):
+        _Contrastive(encoder, bars, features, next_labels, seed, epochs, checkpoint).run(progress)
     return encoder.eval()
 
 
@@ -125,3 +141,136 @@ def _fit_components(encoder: RocketPca, bars: np.ndarray, features: np.ndarray, 
     components, values = components[:, spanned], values[spanned]
     encoder.projection[:, : len(values)] = weights[:, None] * components * (values[0] / values) ** WHITENING
     progress("principal components", 1, 1)
+
+
+class _Contrastive:
+    """Training of the `tcn`: contrast of views, reconstruction of the features, and the next window's labels where known.
+
+    Whatever is random in an epoch follows from the seed and the epoch's number: training that goes on from a checkpoint ends
+    as training that was never interrupted.
+    """
+
+    def __init__(
+        self,
+        encoder: TcnEncoder,
+        bars: np.ndarray,
+        features: np.ndarray,
+        next_labels: np.ndarray | None,
+        seed: int,
+        epochs: int | None,
+        checkpoint: Path | None,
+    ) -> None:
+        labels = np.empty((len(bars), 0), np.float32) if next_labels is None else next_labels.astype(np.float32)
+        if len(labels) != len(bars):
+            raise UserError(
+                f"There are labels of {len(labels)} windows and bars of {len(bars)}: give one row of labels a window, NaN where unknown."
+            )
+        self.encoder, self.seed, self.checkpoint = encoder, seed, checkpoint
+        self.bars, self.features = torch.from_numpy(bars), torch.from_numpy(features)
+        scaler = RobustScaler(labels.shape[1])
+        for column in range(labels.shape[1]):
+            known = labels[np.isfinite(labels[:, column]), column]
+            if len(known):
+                one = RobustScaler(1)
+                one.fit(known[:, None])
+                scaler.centre[column], scaler.width[column] = one.centre[0], one.width[0]
+        self.labels = scaler(torch.from_numpy(labels)).float()
+        self.names = [channel.name for channel in CHANNELS] if bars.shape[2] == len(CHANNELS) else []
+        self.batch = min(BATCH_TRAINED, len(bars))
+        self.batches = len(bars) // self.batch
+        self.epochs = epochs or max(LEAST_EPOCHS, round(STEPS_TRAINED / self.batches))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            foretold = features.shape[1] + labels.shape[1]
+            self.heads = (nn.Linear(encoder.dim, foretold) if foretold else nn.Identity()).to(self.device)
+        parameters = [*encoder.parameters(), *self.heads.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-4)
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.projection.weight.device
+
+    def run(self, progress: Progress) -> None:
+        first = self._restore()
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            for epoch in range(first, self.epochs):
+                progress("epochs", epoch, self.epochs)
+                self._epoch(epoch)
+                if self.checkpoint:
+                    self._keep(epoch + 1)
+        progress("epochs", self.epochs, self.epochs)
+        if self.checkpoint:
+            self.checkpoint.unlink(missing_ok=True)
+
+    def _epoch(self, epoch: int) -> None:
+        self.encoder.train()
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.bars), generator=generator)
+        for number in range(self.batches):
+            done = (epoch * self.batches + number) / (self.epochs * self.batches)
+            for group in self.optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1.0, done / 0.05 + 0.02) * (1 + math.cos(math.pi * done)) / 2
+            loss = self.loss(order[number * self.batch : (number + 1) * self.batch], generator)
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+            self.optimizer.step()
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Of a batch of windows, given by their numbers."""
+        encoder = self.encoder
+        bars, features, labels = (values[rows].to(self.device) for values in (self.bars, self.features, self.labels))
+        scaled = encoder.feature_scaler(features).float()
+        described = scaled if scaled.shape[1] else encoder.bar_scaler(bars).float().flatten(1)
+        targets = soft_targets(described)
+        part = crop(encoder.steps, generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            states, vectors = [], []
+            for _ in range(2):
+                view = encoder.bar_scaler(thin(bars, self.names, generator)).float()
+                view, hints = disturb(view, scaled, generator, jitter=not self.names)
+                states.append(encoder.tcn(view[:, part]))
+                vectors.append(nn.functional.normalize(encoder.join(states[-1], hints)))
+            predicted = self.heads(torch.stack(vectors))
+        one, other = (view.float() for view in vectors)
+        loss = contrast(one, other, targets) + hierarchical(states[0].float(), states[1].float(), targets)
+        truth = torch.cat([scaled, labels], dim=1)
+        known = truth.isfinite()
+        if known.any():
+            errors = nn.functional.smooth_l1_loss(predicted.float(), truth.nan_to_num().expand_as(predicted), reduction="none")
+            loss = loss + (errors * known).sum() / (2 * known.sum())
+        return loss
+
+    def _state(self) -> dict[str, Any]:
+        return {"encoder": self.encoder.state_dict(), "heads": self.heads.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def _fingerprint(self) -> str:
+        """Of all that the end of training depends on."""
+        digest = hashlib.sha256(repr((self.encoder.config, self.seed, self.epochs, torch.__version__)).encode())
+        for values in (self.bars, self.features, self.labels):
+            digest.update(values.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _keep(self, epochs_done: int) -> None:
+        assert self.checkpoint is not None
+        new = self.checkpoint.with_name(self.checkpoint.name + ".new")
+        torch.save({"fingerprint": self._fingerprint(), "epochs_done": epochs_done, **self._state()}, new)
+        new.replace(self.checkpoint)
+
+    def _restore(self) -> int:
+        """How many epochs the checkpoint has seen, which are not run again."""
+        if not (self.checkpoint and self.checkpoint.exists()):
+            return 0
+        try:
+            kept = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            mine = kept["fingerprint"] == self._fingerprint()
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"The checkpoint {self.checkpoint} cannot be read: delete it, and training begins anew.") from error
+        if not mine:
+            raise UserError(
+                f"The checkpoint {self.checkpoint} is of other windows, another seed or another number of epochs: "
+                "train with those, or delete it."
+            )
+        for name, part in (("encoder", self.encoder), ("heads", self.heads), ("optimizer", self.optimizer)):
+            part.load_state_dict(kept[name])
+        return int(kept["epochs_done"])

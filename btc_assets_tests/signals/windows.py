@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+
+torch.set_num_threads(1)  # for windows this small, threads only wait for each other
 
 STEPS, CHANNELS, FEATURES = 20, 3, 4
 
