@@ -18,10 +18,13 @@ from btc_assets.errors import UserError
 from btc_assets.signals.bars import CHANNELS
 from btc_assets.signals.contrast import contrast, crop, disturb, hierarchical, soft_targets, thin
 from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite
+from btc_assets.signals.kinetic import kinetic_map
 from btc_assets.signals.rocket import principal_components
 from btc_assets.signals.scaling import RobustScaler
+from btc_assets.slices import SLICE_US
 
-MOST_WINDOWS = 20_000  # of the training windows, drawn at random, that scalers and principal components are taken from
+MOST_WINDOWS = 20_160  # of the training windows, drawn at random, that scalers and principal components are taken from
+DAY_WINDOWS = 288
 BIAS_WINDOWS = 256
 WHITENING = 0.25  # 0 leaves the principal components as large as they are, 1 makes all alike
 BATCH_TRAINED = 128  # windows a step of the `tcn`, and the number of steps below which training does not end
@@ -37,6 +40,7 @@ def fit(
     bars: np.ndarray,
     features: np.ndarray,
     *,
+    times: np.ndarray | None = None,
     next_labels: np.ndarray | None = None,
     dim: int = 256,
     seed: int = 0,
@@ -50,6 +54,7 @@ def fit(
     Args:
         kind: one of `encoders.KINDS`.
         bars, features: [n, steps, channels] and [n, features] in raw units; `features` may have no column.
+        times: starts of the slices, int64 µs [n], ascending; `rocket-pca` weighs directions by how long they last, if it knows.
         next_labels: [n, 3], of the window after each, NaN where unknown; only `tcn` uses them, as a second aim.
         dim: of the vectors; where the windows do not span as many dimensions, the rest is 0.
         seed: the same one gives the same encoder on one machine.
@@ -73,20 +78,26 @@ def fit(
         torch.manual_seed(seed)
         encoder = build(kind, {"steps": bars.shape[1], "channels": bars.shape[2], "features": features.shape[1], "dim": dim})
     generator = torch.Generator().manual_seed(seed)
-    if len(bars) > MOST_WINDOWS:
-        drawn = torch.randperm(len(bars), generator=generator)[:MOST_WINDOWS].sort().values.numpy()
-    else:
-        drawn = np.arange(len(bars))
+    drawn = _drawn(len(bars), generator)
     encoder.bar_scaler.fit(bars[drawn].reshape(-1, bars.shape[2]))
     encoder.feature_scaler.fit(features[drawn])
     encoder.to(_device(device))
     progress = progress or (lambda *_: None)
     if isinstance(encoder, RocketPca):
         with torch.inference_mode():
-            _fit_components(encoder, bars[drawn], features[drawn], generator, progress)
+            follows = None if times is None else np.diff(times[drawn], prepend=0) == SLICE_US
+            _fit_components(encoder, bars[drawn], features[drawn], follows, generator, progress)
     elif isinstance(encoder, TcnEncoder):
         _Contrastive(encoder, bars, features, next_labels, seed, epochs, checkpoint).run(progress)
     return encoder.eval()
+
+
+def _drawn(windows: int, generator: torch.Generator) -> np.ndarray:
+    """Indices of at most `MOST_WINDOWS` windows, in order: runs of a day's length, drawn at random."""
+    if windows <= MOST_WINDOWS:
+        return np.arange(windows)
+    days = torch.randperm(windows // DAY_WINDOWS, generator=generator)[: MOST_WINDOWS // DAY_WINDOWS].sort().values.numpy()
+    return (days[:, None] * DAY_WINDOWS + np.arange(DAY_WINDOWS)).ravel()
 
 
 def _device(name: str | None) -> torch.device:
@@ -98,11 +109,19 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _fit_components(encoder: RocketPca, bars: np.ndarray, features: np.ndarray, generator: torch.Generator, progress: Progress) -> None:
+def _fit_components(
+    encoder: RocketPca,
+    bars: np.ndarray,
+    features: np.ndarray,
+    follows: np.ndarray | None,
+    generator: torch.Generator,
+    progress: Progress,
+) -> None:
     """Biases from a few windows; then the counts of all, their means and deviations, and the principal components.
 
     Each of the two blocks, counts and features, is divided by its first singular value (multiple factor analysis: Escofier and
-    Pagès 1994), so that neither drowns the other by its number of columns.
+    Pagès 1994), so that neither drowns the other by its number of columns. Where it is known which windows follow each other,
+    the kinetic map weighs the components; else their variance does.
     """
     device = encoder.mean.device
     some = torch.randperm(len(bars), generator=generator)[:BIAS_WINDOWS].numpy()
@@ -139,7 +158,13 @@ def _fit_components(encoder: RocketPca, bars: np.ndarray, features: np.ndarray, 
     components, values = principal_components(partial(rows, everything), total, min(encoder.dim, len(bars) - 1), generator)
     spanned = values > 1e-4 * values[0]
     components, values = components[:, spanned], values[spanned]
-    encoder.projection[:, : len(values)] = weights[:, None] * components * (values[0] / values) ** WHITENING
+    if follows is None:
+        scaling = torch.diag((values[0] / values) ** WHITENING)
+    else:
+        whitening = len(bars) ** 0.5 / values
+        states = torch.cat([block @ components for block in rows(everything)]) * whitening
+        scaling = whitening[:, None] * kinetic_map(states, torch.from_numpy(follows).to(device))
+    encoder.projection[:, : len(values)] = weights[:, None] * (components @ scaling)
     progress("principal components", 1, 1)
 
 
@@ -178,7 +203,7 @@ class _Contrastive:
         self.names = [channel.name for channel in CHANNELS] if bars.shape[2] == len(CHANNELS) else []
         self.batch = min(BATCH_TRAINED, len(bars))
         self.batches = len(bars) // self.batch
-        self.epochs = epochs or max(LEAST_EPOCHS, round(STEPS_TRAINED / self.batches))
+        self.epochs = max(LEAST_EPOCHS, round(STEPS_TRAINED / self.batches)) if epochs is None else epochs
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             foretold = features.shape[1] + labels.shape[1]

@@ -87,7 +87,7 @@ def train(
     job = f"{kind} {symbol} {window} {dim} {seed} {epochs} {schema.digest()} {hashlib.sha256(stored.features.tobytes()).hexdigest()}"
     checkpoint = checkpoints / f"{hashlib.sha256(job.encode()).hexdigest()[:16]}.pt"
     encoder = fit(
-        kind, stored.bars, stored.features.astype(np.float32), next_labels=next_labels(stored), dim=dim, seed=seed, epochs=epochs,
+        kind, stored.bars, stored.features.astype(np.float32), times=stored.times, next_labels=next_labels(stored), dim=dim, seed=seed, epochs=epochs,
         device=device, progress=progress, checkpoint=checkpoint,
     )  # fmt: skip
     model_id = save(encoder, artefacts)
@@ -265,7 +265,13 @@ def _judge(
     judged, known_until = dict(encoders), dict(trained_until)
     if not judged:
         judged[kind] = fit(
-            kind, before.bars, before.features.astype(np.float32), next_labels=next_labels(before), seed=seed, progress=progress
+            kind,
+            before.bars,
+            before.features.astype(np.float32),
+            times=before.times,
+            next_labels=next_labels(before),
+            seed=seed,
+            progress=progress,
         )
         known_until[kind] = until
     judged["untrained"] = fit("tcn", before.bars, before.features.astype(np.float32), seed=seed, epochs=0)
