@@ -2,10 +2,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test test-browser bench bench-timescale bench-live bench-sensor lint lock clean
+.PHONY: demo similar dev test test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-features lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
+
+similar: $(VENV)/ready-torch  ## After a demo: an encoder trained on its day, and the slices that look most like the one of AT. Installs PyTorch.
+	$(BIN)/btc-assets train --activate
+	$(BIN)/btc-assets similar $(or $(AT),$$(date -u -d '2 days ago' +%F)T13:35Z) -k 7 --apart 30 --plot .btc_assets/similar.png
 
 dev: $(VENV)/ready  ## The Dagster UI on the same database.
 	$(BIN)/btc-assets dev
@@ -30,6 +34,16 @@ bench-live: $(VENV)/ready-dev  ## From the end of a slice to its candles, with t
 bench-sensor: $(VENV)/ready-dev  ## A tick of the sensors, with up to a million objects registered.
 	$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
 
+bench-features: $(VENV)/ready-dev  ## Features and bars of a day of ticks.
+	$(BIN)/python benchmarks/bench_features.py $(ARGS)
+
+bench-encoders: $(VENV)/ready-dev  ## Encoders: rates, training, and accuracy on labelled data sets.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_encoders.py $(ARGS)
+
+bench-search: $(VENV)/ready-dev  ## Finding similar slices: recall and queries a second.
+	$(BIN)/python benchmarks/bench_search.py $(ARGS)
+
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,10 +65,14 @@ $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 	touch $@
 
+$(VENV)/ready-torch: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[torch]'
+	touch $@
+
 WASM := btc_assets_tests/wasm
 
 # TimescaleDB in WebAssembly, for the tests of that engine; without Node they are skipped, and say so.
-$(VENV)/ready-dev: $(VENV)/ready $(WASM)/package-lock.json
+$(VENV)/ready-dev: $(VENV)/ready-torch $(WASM)/package-lock.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	if command -v npm >/dev/null; then npm ci --prefix $(WASM) --silent --no-audit --no-fund; else echo "no Node: tests on TimescaleDB will be skipped"; fi
 	touch $@

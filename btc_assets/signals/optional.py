@@ -1,7 +1,8 @@
-"""What only some installations have."""
+"""PyTorch, which only some installations have."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 from btc_assets.errors import UserError
@@ -15,7 +16,7 @@ def require_torch() -> None:
     """
     missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"Embeddings need {' and '.join(missing)}, which this Python lacks: pip install 'btc-assets[torch]' "
-            "(add --extra-index-url https://download.pytorch.org/whl/cpu for the smaller builds without CUDA)."
-        )
+        raise UserError(f"Encoders need {' and '.join(missing)}, which this Python lacks: pip install 'btc-assets[torch]'.")
+    # Before its threads start. They would spin while they wait for each other, and beside a busy PostgreSQL on the same two
+    # cores that makes everything twenty times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
