@@ -65,7 +65,8 @@ def migrate() -> None:
     with connect(autocommit=True) as connection:
         names = apply(connection)
         _create_optional_candles(connection)
-        out.print(f"{where(connection.info.dsn)}: {f'applied {len(names)} migration(s)' if names else 'up to date'}.", highlight=False)
+        state = f"applied {len(names)} migration(s)" if names else "up to date"
+        out.print(f"{where(connection.info.dsn)}: {state}.", highlight=False, soft_wrap=True)
     for name in names:
         out.print(f"  {name}", highlight=False)
     if names:

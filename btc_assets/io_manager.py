@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
 import dagster as dg
@@ -38,8 +39,8 @@ class CopyIOManager(dg.ConfigurableIOManager):
             connection.autocommit = True  # each replacement opens its own transaction
             target = _target(connection, context)
             last = context.asset_partition_key_range.end
-            large = column_schema(target.columns)
-            told: dict[str, object] = {}
+            large: dict[str, Any] = {**column_schema(target.columns)}
+            told: dict[str, Any] = {}
             rows = 0
             started = time.perf_counter()
             for replacements in _all_replacements(obj, window, target):

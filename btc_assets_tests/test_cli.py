@@ -52,7 +52,7 @@ def test_a_file_is_landed_loaded_shown_and_plotted(store: StoreUnderTest, trades
     assert "Landed 40 objects with 600 ticks" in cli("land", str(trades_file)).output
     loaded = cli("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:10Z")
     assert loaded.exit_code == 0, loaded.output
-    assert "All 11 asset checks passed." in loaded.output
+    assert "All 13 asset checks passed." in loaded.output
     status = cli("status").output
     assert "2024-01-10" in status and "600" in status
     printed = cli("candles", "5m").output.splitlines()

@@ -106,7 +106,7 @@ def nearest(
 
 def _neighbours(connection: psycopg.Connection, statement: str, parameters: tuple[object, ...]) -> list[Neighbour]:
     with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Neighbour)) as cursor:
-        return cursor.execute(statement, parameters).fetchall()  # type: ignore[arg-type]  # a constant of ours
+        return cursor.execute(statement, parameters).fetchall()
 
 
 def active_model(connection: psycopg.Connection, symbol: str | None = None) -> str:

@@ -13,9 +13,12 @@ from btc_assets.cli import main
 from btc_assets.errors import UserError
 from btc_assets.market_data import candles
 from btc_assets.ops.db_copy import Part, copy_database
+from btc_assets.signals import models
+from btc_assets.signals.search import similar
 from btc_assets.slices import DAY, SLICE, floor_day
 from btc_assets_tests.conftest import StoreUnderTest, temporary_database
 from btc_assets_tests.databases import read_candles, write_candles, write_ticks
+from btc_assets_tests.signals.vectors import market_like, registered_model, write_vectors
 from btc_assets_tests.trades import HOUR, NOON, every
 
 TICKS = "SELECT * FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade_id"
@@ -44,13 +47,25 @@ def test_an_embedded_store_moves_to_timescaledb_also_the_candles_whose_ticks_are
     parts = copied(source, on_timescale)
     assert {(part.table, part.day and part.day.day, part.rows) for part in parts if "candle" not in part.table} == {
         ("ingestion.stream_offsets", None, 1), ("landing.raw_blobs_5m", 9, 3), ("landing.raw_blobs_5m", 10, 3),
-        ("landing.rejected_rows", 10, 1), ("market_data.btc_ticks", 10, 900),
+        ("landing.rejected_rows", 10, 1), ("market_data.btc_ticks", 10, 900), ("signals.models", None, 0),
     }  # fmt: skip
-    assert all(part.copied for part in parts)
+    assert all(part.copied for part in parts if part.rows)
     for statement in (TICKS, REGISTRY, "SELECT * FROM landing.rejected_rows", "SELECT * FROM ingestion.stream_offsets"):
         assert on_timescale.execute(statement).fetchall() == source.execute(statement).fetchall()
     assert read_candles(on_timescale) == read_candles(source)
     assert sum(row[9] for row in read_candles(on_timescale)["1m"]) == 1800
+
+
+def test_models_move_with_their_vectors_and_answer_on_the_new_server(
+    on_postgres: psycopg.Connection, on_timescale: psycopg.Connection
+) -> None:
+    model = registered_model(on_postgres)
+    write_vectors(on_postgres, model, market_like(300, model.dim, states=3), NOON, missing=(7,))
+    models.point_to(on_postgres, model)
+    copied(on_postgres, on_timescale)
+    assert models.read_all(on_timescale) == models.read_all(on_postgres)
+    assert [one.bucket_5m for one in similar(on_timescale, NOON)] == [one.bucket_5m for one in similar(on_postgres, NOON)]
+    assert not any(part.copied for part in copied(on_postgres, on_timescale))
 
 
 def test_candles_go_on_as_before_on_the_new_server(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:

@@ -48,7 +48,7 @@ def test_what_is_declared() -> None:
         by_kind.setdefault(policy.kind, []).append(policy.table)
     partials = [f"market_data.candle_partials_{interval}" for interval in candles.INTERVALS]
     assert by_kind == {
-        "compress": [TICKS], "drop": [TICKS], "refresh": partials, "keep": [*partials, "signals.btc_embeddings", "landing.raw_blobs_5m"],
+        "compress": [TICKS], "drop": [TICKS], "refresh": partials, "keep": [*partials, "signals.slice_features", "signals.btc_embeddings", "landing.raw_blobs_5m"],
     }  # fmt: skip
     assert DECLARED[:2] == (
         Compress(TICKS, after=timedelta(days=7), segment_by=("symbol",), order_by=("bucket_5m", "trade_id")),

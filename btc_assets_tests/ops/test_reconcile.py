@@ -404,6 +404,7 @@ def test_schedules_run_jobs_that_exist_with_a_configuration_that_they_take() -> 
         hours[schedule.name] = request.run_config.get("ops", {}).get("ops__reconciliations", {}).get("config")
     assert hours == {
         "maintain_hourly": None,
+        "care_for_indexes_daily": None,
         "reconcile_hourly": {"hours": 48, "heal": True, "ask_again": False},
         "reconcile_weekly": {"hours": 0, "heal": True, "ask_again": False},
     }
