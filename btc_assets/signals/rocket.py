@@ -36,7 +36,10 @@ def dilations(steps: int, biases: int, most: int = 32) -> dict[int, int]:
 
 
 class MiniRocket(nn.Module):
-    """Scaled bars [n, steps, channels] to counts [n, width], float32: steps at which a convolution exceeds a bias.
+    """Scaled bars [n, steps, channels] to angles [n, width], float32: arcsin(sqrt(PPV)), PPV of all the window's steps.
+
+    The angle of a proportion has about the same variance whatever the proportion (Anscombe 1948), so that none of them is
+    standardised, which would raise those that hardly vary.
 
     Every pair of kernel and dilation sees one to nine channels, drawn at random, as in the paper's multivariate variant; half of the pairs see
     the window with zeros around it, half only what lies inside. Biases are quantiles of the training windows' convolutions
@@ -74,7 +77,14 @@ class MiniRocket(nn.Module):
             start += len(KERNELS) * count
 
     def forward(self, scaled: Tensor) -> Tensor:
+        return self.angles(self.counts(scaled))
+
+    def counts(self, scaled: Tensor) -> Tensor:
+        """Steps at which a convolution exceeds a bias, whole numbers [n, width]."""
         return torch.cat([self._counts(self._fixed(block)) for block in scaled.split(BLOCK)])
+
+    def angles(self, counts: Tensor) -> Tensor:
+        return (counts.float() / self.padded_steps).sqrt_().asin_()
 
     def _fixed(self, scaled: Tensor) -> Tensor:
         """[steps, channels, n], whole numbers as float32: with the windows innermost, every operation runs along them."""
@@ -95,7 +105,7 @@ class MiniRocket(nn.Module):
                 counts[:kernels] += above[:kernels]
             columns.append(counts.view(size, n))
             start += size
-        return torch.cat(columns).T.to(torch.float32)
+        return torch.cat(columns).T
 
     def _convolutions(self, fixed: Tensor, number: int, dilation: int, inside: bool = True) -> Iterator[tuple[int, Tensor]]:
         """For each step, how many kernels (the first ones) have a value there, and their values [kernels, n], int16.
