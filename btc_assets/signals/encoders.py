@@ -75,9 +75,9 @@ def check_finite(what: str, values: Tensor) -> None:
 
 
 class RocketPca(Encoder):
-    """MiniRocket's proportions and the features, standardised, reduced to their principal components.
+    """MiniRocket's proportions and the features, weighted, reduced to their principal components.
 
-    Standardising and projecting are one affine map, which training puts into `mean` and `projection`.
+    Weighting and projecting are one affine map, which training puts into `mean` and `projection`.
     """
 
     kind = "rocket-pca"

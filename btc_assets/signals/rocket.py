@@ -36,7 +36,10 @@ def dilations(steps: int, biases: int, most: int = 32) -> dict[int, int]:
 
 
 class MiniRocket(nn.Module):
-    """Scaled bars [n, steps, channels] to counts [n, width], float32: steps at which a convolution exceeds a bias.
+    """Scaled bars [n, steps, channels] to angles [n, width], float32: arcsin(sqrt(PPV)), PPV of all the window's steps.
+
+    The angle of a proportion has about the same variance whatever the proportion (Anscombe 1948), so that none of them is
+    standardised, which would raise those that hardly vary.
 
     Every pair of kernel and dilation sees one to nine channels, drawn at random, as in the paper's multivariate variant; half of the pairs see
     the window with zeros around it, half only what lies inside. Biases are quantiles of the training windows' convolutions
@@ -65,16 +68,22 @@ class MiniRocket(nn.Module):
         levels = torch.arange(1, self.width + 1, dtype=torch.float64) * ((5**0.5 + 1) / 2) % 1
         start = 0
         for number, (dilation, count) in enumerate(self.dilations.items()):
-            values = torch.stack([values.T for _, values in self._convolutions(self._fixed(windows), number, dilation, inside=False)])
-            # [steps, n, 84] to one sorted column a kernel
-            values = values.flatten(0, 1).sort(dim=0).values
+            convolved = (values for _, values in self._convolutions(self._fixed(windows), number, dilation, inside=False))
+            values = torch.cat([values.flatten(1) for values in convolved], dim=1).sort(dim=1).values
             at = levels[start : start + len(KERNELS) * count].view(len(KERNELS), count)
-            taken = (at * (len(values) - 1)).round().long()
-            self.biases[start : start + len(KERNELS) * count] = values.T.gather(1, taken).flatten()
+            taken = (at * (values.shape[1] - 1)).round().long().to(values.device)
+            self.biases[start : start + len(KERNELS) * count] = values.gather(1, taken).flatten()
             start += len(KERNELS) * count
 
     def forward(self, scaled: Tensor) -> Tensor:
+        return self.angles(self.counts(scaled))
+
+    def counts(self, scaled: Tensor) -> Tensor:
+        """Steps at which a convolution exceeds a bias, whole numbers [n, width]."""
         return torch.cat([self._counts(self._fixed(block)) for block in scaled.split(BLOCK)])
+
+    def angles(self, counts: Tensor) -> Tensor:
+        return (counts.float() / self.padded_steps).sqrt_().asin_()
 
     def _fixed(self, scaled: Tensor) -> Tensor:
         """[steps, channels, n], whole numbers as float32: with the windows innermost, every operation runs along them."""
@@ -91,14 +100,20 @@ class MiniRocket(nn.Module):
             # The comparison's result has the type of its operands: only so do both operations use vector instructions.
             counts, above = (torch.zeros(len(KERNELS), count, n, dtype=torch.int16, device=fixed.device) for _ in range(2))
             for kernels, values in self._convolutions(fixed, number, dilation):
-                torch.gt(values[:, None], biases[:kernels], out=above[:kernels])
-                counts[:kernels] += above[:kernels]
+                if values.shape[1] == 1:
+                    torch.gt(values, biases[:kernels], out=above[:kernels])
+                    counts[:kernels] += above[:kernels]
+                else:
+                    several = torch.empty(kernels, values.shape[1], count, n, dtype=torch.int16, device=fixed.device)
+                    torch.gt(values[:, :, None], biases[:kernels, None], out=several)
+                    counts[:kernels] += several.sum(1, dtype=torch.int16)
             columns.append(counts.view(size, n))
             start += size
-        return torch.cat(columns).T.to(torch.float32)
+        return torch.cat(columns).T
 
     def _convolutions(self, fixed: Tensor, number: int, dilation: int, inside: bool = True) -> Iterator[tuple[int, Tensor]]:
-        """For each step, how many kernels (the first ones) have a value there, and their values [kernels, n], int16.
+        """For one step after the other, or some at once, how many kernels (the first ones) have values there, and these
+        [kernels, steps, n], int16.
 
         Where `inside`, the second half of the kernels has none at steps from which they would reach over the window's edges.
         """
@@ -112,9 +127,10 @@ class MiniRocket(nn.Module):
         first, last = (reach, self.padded_steps - reach) if inside else (0, self.padded_steps)
         for start, end in ((0, first), (first, last), (last, self.padded_steps)):
             kernels = len(KERNELS) if start == first else len(KERNELS) // 2
-            for at in taps[start:end].split(at_once):
-                values = torch.matmul(weights[:kernels], padded[at].flatten(1, 2))
-                yield from ((kernels, step) for step in values.clamp_(-32767, 32767).to(torch.int16))
+            for at in taps[start:end].split(at_once) if start < end else ():
+                given = padded[at].permute(1, 2, 0, 3).reshape(weights.shape[1], -1)
+                values = (weights[:kernels] @ given).clamp_(-32767, 32767).to(torch.int16)
+                yield kernels, values.view(kernels, len(at), -1)
 
 
 def principal_components(

@@ -6,7 +6,6 @@ import hashlib
 import math
 import pickle
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from btc_assets.slices import SLICE_US
 
 MOST_WINDOWS = 20_160  # of the training windows, drawn at random, that scalers and principal components are taken from
 DAY_WINDOWS = 288
-BIAS_WINDOWS = 256
-WHITENING = 0.25  # 0 leaves the principal components as large as they are, 1 makes all alike
+BIAS_STEPS = 4096  # of training windows, whose convolutions the biases are quantiles of; more were not better
+HALF_WHITE = 0.5  # 1 leaves principal components as large as they are, 0 makes all alike: between them, neighbours were best
+FEATURE_VARIANCE = 4.0  # of the features, that of the bars being 1: they tell regimes apart better
 BATCH_TRAINED = 128  # windows a step of the `tcn`, and the number of steps below which training does not end
 STEPS_TRAINED = 800
 LEAST_EPOCHS = 4
@@ -117,54 +117,59 @@ def _fit_components(
     generator: torch.Generator,
     progress: Progress,
 ) -> None:
-    """Biases from a few windows; then the counts of all, their means and deviations, and the principal components.
+    """Biases from a few windows, the principal components of all windows' angles, and then those of them and the features.
 
-    Each of the two blocks, counts and features, is divided by its first singular value (multiple factor analysis: Escofier and
-    Pagès 1994), so that neither drowns the other by its number of columns. Where it is known which windows follow each other,
-    the kinetic map weighs the components; else their variance does.
+    The features, standardised, and the angles' components, half whitened, are given their shares of the whole variance: else the
+    ten thousand angles would drown the features. Where it is known which windows follow each other, the kinetic map weighs the
+    components of both; else their variance does.
     """
-    device = encoder.mean.device
-    some = torch.randperm(len(bars), generator=generator)[:BIAS_WINDOWS].numpy()
+    device, width = encoder.mean.device, encoder.rocket.width
+    some = torch.randperm(len(bars), generator=generator)[: max(4, BIAS_STEPS // encoder.steps)].numpy()
     encoder.rocket.fit(encoder.bar_scaler(torch.from_numpy(bars[some]).to(device)), generator)
 
     small = torch.uint8 if encoder.steps <= 255 else torch.int16  # of counts there are ten thousand a window
-    blocks = []
+    counts, scaled = [], []
     for start in range(0, len(bars), BATCH):
         at = slice(start, start + BATCH)
-        scaled = encoder.bar_scaler(torch.from_numpy(bars[at]).to(device))
-        blocks.append((encoder.rocket(scaled).to(small), encoder.feature_scaler(torch.from_numpy(features[at]).to(device)).float()))
+        counts.append(encoder.rocket.counts(encoder.bar_scaler(torch.from_numpy(bars[at]).to(device))).to(small))
+        scaled.append(encoder.feature_scaler(torch.from_numpy(features[at]).to(device)).float())
         progress("convolutions", min(start + BATCH, len(bars)), len(bars))
 
-    width, total = encoder.rocket.width, encoder.rocket.width + encoder.features
-    weights = torch.ones(total, device=device)
+    centre = torch.zeros(width, dtype=torch.float64, device=device)
+    for block in counts:
+        centre += encoder.rocket.angles(block).sum(0, dtype=torch.float64) / len(bars)
+    columns = torch.cat(scaled).double()
+    encoder.mean.copy_(torch.cat([centre, columns.mean(0)]))
 
-    def rows(columns: slice) -> Iterator[Tensor]:
-        for counts, scaled in blocks:
-            yield (torch.cat([counts.float(), scaled], dim=1) - encoder.mean)[:, columns] * weights[columns]
+    def angles() -> Iterator[Tensor]:
+        return (encoder.rocket.angles(block) - encoder.mean[:width] for block in counts)
 
-    def mean(values: Iterator[Tensor]) -> Tensor:
-        sums = torch.zeros(total, dtype=torch.float64, device=device)
-        for block in values:
-            sums += block.sum(0, dtype=torch.float64)
-        return sums / len(bars)
-
-    everything = slice(total)
-    encoder.mean.copy_(mean(rows(everything)))
-    variance = mean(block.square() for block in rows(everything))
-    weights.copy_(torch.where(variance > 1e-10, variance.rsqrt(), 0.0))  # what is constant weighs nothing
-    for columns in (slice(width), slice(width, total)):
-        if weights[columns].any():
-            weights[columns] /= principal_components(partial(rows, columns), weights[columns].numel(), 1, generator)[1]
-    components, values = principal_components(partial(rows, everything), total, min(encoder.dim, len(bars) - 1), generator)
-    spanned = values > 1e-4 * values[0]
+    components, values = principal_components(angles, width, min(encoder.dim, len(bars) - 1), generator)
+    spanned = values > max(1e-4 * float(values[0]), 1e-6)
     components, values = components[:, spanned], values[spanned]
-    if follows is None:
-        scaling = torch.diag((values[0] / values) ** WHITENING)
-    else:
-        whitening = len(bars) ** 0.5 / values
-        states = torch.cat([block @ components for block in rows(everything)]) * whitening
-        scaling = whitening[:, None] * kinetic_map(states, torch.from_numpy(follows).to(device))
-    encoder.projection[:, : len(values)] = weights[:, None] * (components @ scaling)
+    # Singular values to this power are what the components are as large as; the share is of their squares' sum.
+    components *= values ** (HALF_WHITE - 1) / values.pow(2 * HALF_WHITE).sum().sqrt()
+    deviations = (columns - columns.mean(0)).square().sum(0).sqrt()
+    weights = torch.where(deviations > 1e-6, 1 / deviations, 0.0).float()
+    weights *= math.sqrt(FEATURE_VARIANCE) / max(1, int((weights > 0).sum())) ** 0.5
+
+    joined = torch.cat(
+        [
+            torch.cat([block @ components for block in angles()]),
+            (torch.cat(scaled) - encoder.mean[width:]) * weights,
+        ],
+        dim=1,
+    ).double()
+    variances, axes = torch.linalg.eigh(joined.T @ joined / len(bars))
+    most = min(encoder.dim, len(bars) - 1, int((variances > 1e-8 * variances[-1]).sum()))
+    variances, axes = variances.flip(0)[:most], axes.flip(1)[:, :most]
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    if follows is not None:
+        axes /= variances.sqrt()
+        axes @= kinetic_map((joined @ axes).float(), torch.from_numpy(follows).to(device)).double()
+    axes = axes.float()
+    within = len(values)
+    encoder.projection[:, : axes.shape[1]] = torch.cat([components @ axes[:within], weights[:, None] * axes[within:]])
     progress("principal components", 1, 1)
 
 

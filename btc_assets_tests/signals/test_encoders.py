@@ -117,7 +117,7 @@ def test_counts_are_those_of_plain_convolutions() -> None:
     window = np.random.default_rng(0).integers(-900, 900, 30) / 1024
     rocket = MiniRocket(30, 1, biases=3)
     rocket.fit(torch.from_numpy(window)[None, :, None], torch.Generator().manual_seed(0))
-    counts = rocket(torch.from_numpy(window)[None, :, None])[0].tolist()
+    counts = rocket.counts(torch.from_numpy(window)[None, :, None])[0].tolist()
     biases = rocket.biases.tolist()
     assert rocket.dilations == {1: 2, 3: 1}
     for number, (dilation, count) in enumerate(rocket.dilations.items()):
