@@ -17,6 +17,7 @@ Engine = Literal["postgres", "timescale"]
 
 OLDEST_POSTGRES = 15
 OLDEST_TIMESCALE = (2, 19)
+OLDEST_VECTOR = (0, 8)
 FIRST_TIMESCALE_WITHOUT_POSTGRES_15 = (2, 29)
 
 _FACTS = """
@@ -98,12 +99,18 @@ class ServerFacts:
             )
 
     def require_vector(self) -> None:
-        """Raises UserError where the server has no pgvector."""
+        """Raises UserError where the server has no pgvector, or one without iterative index scans."""
         if not (self.vector_available or self.vector_installed):
             raise UserError(
                 f"The server at {self.place} has no pgvector: install it there (Debian and Ubuntu: "
                 f"apt-get install postgresql-{self.postgres}-pgvector) and run btc-assets db migrate again."
             )
+        version = self.vector_installed or self.vector_available
+        assert version is not None
+        if _numbers(version) < OLDEST_VECTOR:
+            newer = self.vector_available and _numbers(self.vector_available) >= OLDEST_VECTOR
+            remedy = "run ALTER EXTENSION vector UPDATE there" if newer else "install a newer one there"
+            raise UserError(f"pgvector {version} at {self.place} is older than {OLDEST_VECTOR[0]}.{OLDEST_VECTOR[1]}: {remedy}.")
 
 
 def read_facts(connection: psycopg.Connection) -> ServerFacts:

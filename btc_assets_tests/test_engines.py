@@ -129,3 +129,22 @@ def test_every_level_of_candles_is_a_materialised_continuous_aggregate_on_the_on
         source = levels[name.removeprefix("candle_partials_")]
         assert materialized_only
         assert f"FROM market_data.{f'candle_partials_{source}' if source else 'btc_ticks'}" in " ".join(definition.split())
+
+
+@pytest.mark.parametrize(
+    ("available", "installed", "sentence"),
+    [
+        ("0.8.1", None, None),
+        ("0.8.1", "0.8.0", None),
+        ("0.7.4", None, "pgvector 0.7.4 at db:5432/btc is older than 0.8: install a newer one there."),
+        ("0.8.1", "0.7.4", "pgvector 0.7.4 at db:5432/btc is older than 0.8: run ALTER EXTENSION vector UPDATE there."),
+    ],
+)
+def test_pgvector_must_have_iterative_scans(available: str, installed: str | None, sentence: str | None) -> None:
+    server = ServerFacts("db:5432/btc", 18, vector_available=available, vector_installed=installed)
+    if sentence is None:
+        server.require_vector()
+        return
+    with pytest.raises(UserError) as raised:
+        server.require_vector()
+    assert str(raised.value) == sentence

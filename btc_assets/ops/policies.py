@@ -56,7 +56,7 @@ class Compress(Policy):
 
 @dataclass(frozen=True)
 class Drop(Policy):
-    """Drop chunks that are older than `after`; ticks only where all their candles are made."""
+    """Drop chunks that are older than `after`; ticks only where all their candles and features are made."""
 
     kind = "drop"
     after: timedelta = 90 * DAY

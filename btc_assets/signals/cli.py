@@ -55,6 +55,7 @@ def train(
             f"Trained {model.model_id} on {model.metrics['slices']:,} slices of {label}, {model.trained_from:%Y-%m-%d %H:%M} to "
             f"{model.trained_to:%Y-%m-%d %H:%M}, in {model.metrics['training_seconds']:.0f} s.",
             highlight=False,
+            soft_wrap=True,
         )
     if then_activate:
         _activate(model.model_id, None, None)
@@ -81,10 +82,11 @@ def _list_models() -> None:
         out.print("There are no models yet: train one (btc-assets train).", highlight=False)
         return
     table = Table("model", "symbol", "dim", "trained on", "vectors", "index", "state")
+    table.columns[0].no_wrap = True
     for model, index, vectors in rows:
         state = "active" if model.active else "kept up" if model.kept_up else ""
-        trained = f"{model.trained_from:%Y-%m-%d} to {model.trained_to:%Y-%m-%d}"
-        shown = f"{index.method}, recall {index.recall:.3f}" if index else "none"
+        trained = f"{model.trained_from:%Y-%m-%d}\nto {model.trained_to:%Y-%m-%d}"
+        shown = f"{index.method}\n{index.recall:.3f}" if index else "none"
         table.add_row(model.model_id, model.symbol, str(model.dim), trained, f"{vectors:,}", shown, state)
     out.print(table)
 
@@ -159,7 +161,10 @@ def similar(
         if not found:
             raise UserError("No other slice is embedded in that range: widen it, or load more (btc-assets load).")
         pictures = read_pictures(connection, floor_slice(moment), found) if plot else None
-    table = Table("slice", "distance", "ticks", "next return", "next volatility", "next volume", "next trades")
+    table = Table(
+        "slice", "distance", "ticks", "return", "volatility", "volume", "trades", title="The four on the right are of the slice after it"
+    )
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for one in found:
