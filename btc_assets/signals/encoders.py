@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from btc_assets.signals.scaling import RobustScaler
 from btc_assets.signals.tcn import Tcn, pooled
 
 BATCH = 512  # windows at once
+T = TypeVar("T")
 
 
 class Encoder(nn.Module):
@@ -129,7 +132,6 @@ def build(kind: str, config: dict[str, Any]) -> Encoder:
     return KINDS[kind](**config)
 
 
-@torch.inference_mode()
 def embed(encoder: Encoder, bars: np.ndarray, features: np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
     """Vectors [n, dim] of bars [n, steps, channels] and features [n, features], float32, on the encoder's device.
 
@@ -143,8 +145,34 @@ def embed(encoder: Encoder, bars: np.ndarray, features: np.ndarray, *, batch_siz
     if len(bars) != len(features):
         raise UserError(f"There are bars of {len(bars)} slices and features of {len(features)}: embed the same slices of both.")
     vectors = np.empty((len(bars), encoder.dim), np.float32)
-    for start in range(0, len(bars), batch_size):
-        rows = slice(start, start + batch_size)
+
+    def fill(rows: slice) -> None:
         batch = (torch.from_numpy(np.ascontiguousarray(values[rows], dtype=np.float32)).to(device) for values in (bars, features))
         vectors[rows] = encoder(*batch).cpu().numpy()
+
+    for _ in each_batch(fill, len(bars), batch_size, device):
+        pass
     return vectors
+
+
+def each_batch(work: Callable[[slice], T], count: int, size: int, device: torch.device) -> Iterator[T]:
+    """What `work` makes of each `size` rows of `count`, in order, without gradients.
+
+    On a CPU, PyTorch's threads take a batch each instead of sharing every operation: these are so short that threads would mostly
+    wait for each other, and sums then do not depend on how many there are.
+    """
+
+    @torch.inference_mode()
+    def alone(start: int) -> T:
+        return work(slice(start, min(start + size, count)))
+
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or count <= size or threads == 1:
+        yield from map(alone, range(0, count, size))
+        return
+    torch.set_num_threads(1)  # threads that begin now take it over
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(alone, range(0, count, size))
+    finally:
+        torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from btc_assets.errors import UserError
 from btc_assets.signals.bars import CHANNELS
 from btc_assets.signals.contrast import contrast, crop, disturb, hierarchical, soft_targets, thin
-from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite
+from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite, each_batch
 from btc_assets.signals.kinetic import kinetic_map
 from btc_assets.signals.rocket import principal_components
 from btc_assets.signals.scaling import RobustScaler
@@ -128,12 +128,16 @@ def _fit_components(
     encoder.rocket.fit(encoder.bar_scaler(torch.from_numpy(bars[some]).to(device)), generator)
 
     small = torch.uint8 if encoder.steps <= 255 else torch.int16  # of counts there are ten thousand a window
+
+    def convolve(rows: slice) -> tuple[Tensor, Tensor]:
+        windows, columns = (torch.from_numpy(values[rows]).to(device) for values in (bars, features))
+        return encoder.rocket.counts(encoder.bar_scaler(windows)).to(small), encoder.feature_scaler(columns).float()
+
     counts, scaled = [], []
-    for start in range(0, len(bars), BATCH):
-        at = slice(start, start + BATCH)
-        counts.append(encoder.rocket.counts(encoder.bar_scaler(torch.from_numpy(bars[at]).to(device))).to(small))
-        scaled.append(encoder.feature_scaler(torch.from_numpy(features[at]).to(device)).float())
-        progress("convolutions", min(start + BATCH, len(bars)), len(bars))
+    for block, columns in each_batch(convolve, len(bars), BATCH, device):
+        counts.append(block)
+        scaled.append(columns)
+        progress("convolutions", min(len(counts) * BATCH, len(bars)), len(bars))
 
     centre = torch.zeros(width, dtype=torch.float64, device=device)
     for block in counts:

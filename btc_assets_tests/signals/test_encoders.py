@@ -36,6 +36,19 @@ def test_a_vector_does_not_depend_on_how_many_are_made_at_once(encoder: Encoder,
     assert embed(encoder, bars, features, batch_size=batch_size) == pytest.approx(embed(encoder, bars, features), abs=1e-5)
 
 
+def test_a_vector_does_not_depend_on_how_many_threads_there_are() -> None:
+    bars, features = windows(30, seed=1)
+    encoder = fit("rocket-pca", *windows(40), dim=16)
+    alone = embed(encoder, bars, features, batch_size=8)
+    torch.set_num_threads(2)
+    try:
+        together = embed(encoder, bars, features, batch_size=8)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert np.array_equal(together, alone)
+
+
 def test_windows_that_are_alike_have_vectors_that_are_near(encoder: Encoder) -> None:
     bars, features = windows(30, seed=1)
     vectors = embed(encoder, bars, features)
