@@ -116,8 +116,8 @@ def _materializations(result: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent
 def test_all_five_minute_assets_share_one_partitions_definition_and_run_as_ranges() -> None:
     assets = list(defs.resolve_all_asset_specs())
     assert {spec.key.path[0] for spec in assets} == {"landing", "market_data", "signals", "ops"}
-    assert {spec.partitions_def for spec in assets if spec.group_name in ("landing", "market_data")} == {five_minutes}
-    assert {spec.partitions_def for spec in assets if spec.group_name == "signals"} == {five_minutes, None}
+    assert {spec.partitions_def for spec in assets if spec.group_name in ("landing", "market_data", "signals")} == {five_minutes}
+    assert {spec.partitions_def for spec in assets if spec.group_name in ("encoders", "ops")} == {None}
     graph = defs.resolve_asset_graph()
     assert {graph.get(spec.key).backfill_policy for spec in assets} == {dg.BackfillPolicy.single_run()}
 

@@ -117,7 +117,7 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Materialize all").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("Launch runs to materialize 8 assets")).to_be_visible()
+    expect(dialog.get_by_text("Launch runs to materialize 10 assets")).to_be_visible()
     dialog.get_by_placeholder("No matching partitions").fill(SLICES)
     page.keyboard.press("Enter")
     expect(dialog.get_by_text("24 partitions", exact=True)).to_be_visible()
@@ -125,7 +125,7 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
     dialog.get_by_role("button", name="Launch backfill").click()
 
     page.get_by_text("View", exact=True).click()  # in the message that it is created
-    expect(page.get_by_text("100% completed", exact=True)).to_have_count(8, timeout=PATIENCE_MS)
+    expect(page.get_by_text("100% completed", exact=True)).to_have_count(10, timeout=PATIENCE_MS)
     screenshot(page, "backfill is done")
     assert store.rows("SELECT count(*), count(DISTINCT bucket_5m) FROM market_data.btc_ticks") == [(20_000, 24)]
     assert store.rows("SELECT count(*) FROM dagster.runs") == [(1,)]  # one run for all assets and all slices

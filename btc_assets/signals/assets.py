@@ -92,6 +92,10 @@ def _embeddings_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, 
     )  # fmt: skip
 
 
+# What follows looks at all that is stored, not at the slices of a run. It depends on no other asset for Dagster and has a group of
+# its own, so that whoever backfills a range with all that is made of it does not train an encoder as well.
+
+
 class TrainConfig(dg.Config):
     """Launchpad options of training.
 
@@ -110,8 +114,7 @@ class TrainConfig(dg.Config):
 
 @dg.asset(
     key_prefix="signals",
-    group_name="signals",
-    deps=[dg.AssetKey(["signals", "slice_features"])],
+    group_name="encoders",
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"torch", "s3"},
     owners=["team:research"],
@@ -173,8 +176,7 @@ class EvaluationConfig(dg.Config):
 
 @dg.asset(
     key_prefix="signals",
-    group_name="signals",
-    deps=[dg.AssetKey(["signals", "btc_embeddings"])],
+    group_name="encoders",
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"torch"},
     owners=["team:research"],
@@ -221,8 +223,7 @@ class IndexConfig(dg.Config):
 
 @dg.asset(
     key_prefix="signals",
-    group_name="signals",
-    deps=[dg.AssetKey(["signals", "btc_embeddings"])],
+    group_name="encoders",
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool=DATABASE_POOL,
     kinds={"postgres"},

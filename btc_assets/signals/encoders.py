@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -170,9 +171,16 @@ def each_batch(work: Callable[[slice], T], count: int, size: int, device: torch.
     if device.type != "cpu" or count <= size or threads == 1:
         yield from map(alone, range(0, count, size))
         return
-    torch.set_num_threads(1)  # threads that begin now take it over
+    with one_thread(), ThreadPoolExecutor(threads) as pool:  # its threads take the number over
+        yield from pool.map(alone, range(0, count, size))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have each operation of PyTorch run in the thread that calls it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(alone, range(0, count, size))
+        yield
     finally:
         torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from btc_assets.errors import UserError
 from btc_assets.signals.bars import CHANNELS
 from btc_assets.signals.contrast import contrast, crop, disturb, hierarchical, soft_targets, thin
-from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite, each_batch
+from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite, each_batch, one_thread
 from btc_assets.signals.kinetic import kinetic_map
 from btc_assets.signals.rocket import principal_components
 from btc_assets.signals.scaling import RobustScaler
@@ -117,13 +117,8 @@ def _fit_components(
     generator: torch.Generator,
     progress: Progress,
 ) -> None:
-    """Biases from a few windows, the principal components of all windows' angles, and then those of them and the features.
-
-    The features, standardised, and the angles' components, half whitened, are given their shares of the whole variance: else the
-    ten thousand angles would drown the features. Where it is known which windows follow each other, the kinetic map weighs the
-    components of both; else their variance does.
-    """
-    device, width = encoder.mean.device, encoder.rocket.width
+    """Biases from a few windows, all windows' counts, and what they are projected on."""
+    device = encoder.mean.device
     some = torch.randperm(len(bars), generator=generator)[: max(4, BIAS_STEPS // encoder.steps)].numpy()
     encoder.rocket.fit(encoder.bar_scaler(torch.from_numpy(bars[some]).to(device)), generator)
 
@@ -138,17 +133,31 @@ def _fit_components(
         counts.append(block)
         scaled.append(columns)
         progress("convolutions", min(len(counts) * BATCH, len(bars)), len(bars))
+    with one_thread():  # how a sum is shared among threads shows in its last bit, and so would in the model's id
+        _fit_projection(encoder, counts, torch.cat(scaled), follows, generator)
+    progress("principal components", 1, 1)
 
+
+def _fit_projection(
+    encoder: RocketPca, counts: list[Tensor], scaled: Tensor, follows: np.ndarray | None, generator: torch.Generator
+) -> None:
+    """The principal components of all windows' angles, and then those of them and the features.
+
+    The features, standardised, and the angles' components, half whitened, are given their shares of the whole variance: else the
+    ten thousand angles would drown the features. Where it is known which windows follow each other, the kinetic map weighs the
+    components of both; else their variance does.
+    """
+    device, width, rows = encoder.mean.device, encoder.rocket.width, len(scaled)
     centre = torch.zeros(width, dtype=torch.float64, device=device)
     for block in counts:
-        centre += encoder.rocket.angles(block).sum(0, dtype=torch.float64) / len(bars)
-    columns = torch.cat(scaled).double()
+        centre += encoder.rocket.angles(block).sum(0, dtype=torch.float64) / rows
+    columns = scaled.double()
     encoder.mean.copy_(torch.cat([centre, columns.mean(0)]))
 
     def angles() -> Iterator[Tensor]:
         return (encoder.rocket.angles(block) - encoder.mean[:width] for block in counts)
 
-    components, values = principal_components(angles, width, min(encoder.dim, len(bars) - 1), generator)
+    components, values = principal_components(angles, width, min(encoder.dim, rows - 1), generator)
     spanned = values > max(1e-4 * float(values[0]), 1e-6)
     components, values = components[:, spanned], values[spanned]
     # Singular values to this power are what the components are as large as; the share is of their squares' sum.
@@ -157,15 +166,10 @@ def _fit_components(
     weights = torch.where(deviations > 1e-6, 1 / deviations, 0.0).float()
     weights *= math.sqrt(FEATURE_VARIANCE) / max(1, int((weights > 0).sum())) ** 0.5
 
-    joined = torch.cat(
-        [
-            torch.cat([block @ components for block in angles()]),
-            (torch.cat(scaled) - encoder.mean[width:]) * weights,
-        ],
-        dim=1,
-    ).double()
-    variances, axes = torch.linalg.eigh(joined.T @ joined / len(bars))
-    most = min(encoder.dim, len(bars) - 1, int((variances > 1e-8 * variances[-1]).sum()))
+    of_angles = torch.cat([block @ components for block in angles()])
+    joined = torch.cat([of_angles, (scaled - encoder.mean[width:]) * weights], dim=1).double()
+    variances, axes = torch.linalg.eigh(joined.T @ joined / rows)
+    most = min(encoder.dim, rows - 1, int((variances > 1e-8 * variances[-1]).sum()))
     variances, axes = variances.flip(0)[:most], axes.flip(1)[:, :most]
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     if follows is not None:
@@ -174,7 +178,6 @@ def _fit_components(
     axes = axes.float()
     within = len(values)
     encoder.projection[:, : axes.shape[1]] = torch.cat([components @ axes[:within], weights[:, None] * axes[within:]])
-    progress("principal components", 1, 1)
 
 
 class _Contrastive:

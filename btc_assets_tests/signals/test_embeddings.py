@@ -203,7 +203,7 @@ def test_the_commands_train_find_and_draw(said: StoreUnderTest, tmp_path: Path) 
 
     trained = run("train", "--dim", "16", "--activate")
     assert "on 288 slices of BTCUSDT" in trained and "is active (288 slices embedded" in trained
-    assert "active" in run("models")
+    assert models.read_all(said.connection)[0].model_id in run("models")
     picture = tmp_path / "similar.png"
     output = run("similar", "2024-01-10T13:35Z", "-k", "3", "--before-only", "--apart", "60", "--plot", str(picture))
     found = similar(said.connection, datetime(2024, 1, 10, 13, 35, tzinfo=UTC), 3, before_only=True, apart=timedelta(hours=1))
