@@ -1,8 +1,11 @@
-"""How well and how fast similar slices are found: recall@10 and queries a second, one client.
+"""How well and how fast similar slices are found, and how long it takes to embed them.
 
-Vectors are those of the default encoder on a generated market (made by bench_encoders.py --vectors FILE), or generated: of a
-few hidden states that drift, with noise. Recall is that of `signals.nearest` against exact search, without
-the query itself; the rate is that of `signals.similar_slices` as a client calls it.
+`--market DAYS` has the whole way measured: features and bars of a generated market are stored, the default encoder is trained on the
+first month, all slices are embedded from what is stored (read, computed, written, labelled), and its vectors are searched. Without
+it, vectors are generated: of a few hidden states that drift, with noise.
+
+Recall@10 is that of `signals.nearest` against exact search in 1,000 queries, without the query itself; the rate is that of
+`signals.similar_slices` as one client calls it, one after the other.
 """
 
 from __future__ import annotations
@@ -17,92 +20,128 @@ from pathlib import Path
 
 import numpy as np
 import psycopg
+import pyarrow as pa
 from bench_load import database, machine
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from btc_assets.copy import ArrowReplacements, Target, replace_all
+from btc_assets.landing.generate import generate_market
+from btc_assets.landing.objects import LandingZone
 from btc_assets.migrations import migrate
-from btc_assets.signals import indexes, models
+from btc_assets.signals import embeddings, indexes, models, slice_features
+from btc_assets.signals.models import Model
 from btc_assets.signals.search import similar
-from btc_assets.slices import SLICE, Window
+from btc_assets.signals.tick_arrays import TickArrays
+from btc_assets.slices import DAY, SLICE, SLICE_US, Window
 from btc_assets_tests.signals.vectors import market_like, registered_model, write_vectors
 
 START = datetime(2023, 1, 1, tzinfo=UTC)
-WAYS = (("ivfflat", "vector"), ("ivfflat", "halfvec"), ("hnsw", "vector"), ("hnsw", "halfvec"))
 
 
-def rate(connection: psycopg.Connection, rows: int, queries: int, **options: object) -> tuple[float, float]:
+def embedded_market(connection: psycopg.Connection, dsn: str, directory: Path, days: int, console: Console) -> Model:
+    """A store of a generated market, and the default encoder whose vectors of it are stored."""
+    from btc_assets.signals.optional import require_torch
+
+    require_torch()
+    from btc_assets.signals import workflows
+    from btc_assets.signals.artefacts import load
+
+    target = Target.of(connection, slice_features.TABLE)
+    started, ticks = time.perf_counter(), 0
+    for number, (trades, _) in enumerate(generate_market(START, days)):
+        day = Window(START + number * DAY, START + (number + 1) * DAY)
+        starts = np.array([int(slice.timestamp()) * 1_000_000 for slice in day.slices()])
+        rows = slice_features.as_table(TickArrays.of(trades, starts), "BTCUSDT")
+        replace_all(connection, target, ArrowReplacements(pa.Table.from_batches(rows.to_batches()), day, "bucket_5m", 65_536))
+        ticks += len(trades)
+    console.print(f"{288 * days:,} slices of {ticks:,} ticks made and stored in {time.perf_counter() - started:.0f} s")
+    zone = LandingZone(directory.as_uri())
+    started = time.perf_counter()
+    month = START + min(days, 30) * DAY
+    model = workflows.train(connection, dsn, zone, directory / "training", kind="rocket-pca", symbol="BTCUSDT", start=START, end=month)
+    console.print(f"trained on {model.metrics['slices']:,} slices in {time.perf_counter() - started:.0f} s")
+    encoder = load(model.model_id, zone)
+    started = time.perf_counter()
+    written = embeddings.backfill(connection, lambda: psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC"), dsn, model, encoder)
+    seconds = time.perf_counter() - started
+    console.print(f"embedded {written:,} stored slices in {seconds:.0f} s: a million in {1e6 * seconds / written / 60:.1f} min")
+    return model
+
+
+def rate(connection: psycopg.Connection, first: datetime, rows: int, queries: int, **options: object) -> tuple[str, str]:
     """Queries a second, and the median of their times in ms."""
     times = []
     for number in np.random.default_rng(1).integers(0, rows, queries).tolist():
         started = time.perf_counter()
-        similar(connection, START + number * SLICE, 10, **options)  # type: ignore[arg-type]
+        similar(connection, first + number * SLICE, 10, **options)  # type: ignore[arg-type]
         times.append(time.perf_counter() - started)
-    return queries / sum(times), 1e3 * statistics.median(times)
+    return f"{queries / sum(times):.0f}", f"{1e3 * statistics.median(times):.1f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=105_120, help="of generated vectors; a year of slices")
-    parser.add_argument("--vectors", type=Path, help=".npy file, float32 [n, dim], instead of generated ones")
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--ways", default="ivfflat vector,ivfflat halfvec,hnsw vector,hnsw halfvec")
-    parser.add_argument("--queries", type=int, default=500)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--market", type=int, metavar="DAYS", help="of a generated market, 365 for a year, instead of generated vectors")
+    parser.add_argument("--rows", type=int, default=105_120, help="of generated vectors (default: %(default)s, a year of slices)")
+    parser.add_argument("--dim", type=int, default=256, help="of generated vectors (default: %(default)s)")
+    parser.add_argument("--ways", default="ivfflat vector,ivfflat halfvec,hnsw vector", help="default: %(default)s")
+    parser.add_argument("--queries", type=int, default=500, help="default: %(default)s")
     arguments = parser.parse_args()
-    vectors = np.load(arguments.vectors) if arguments.vectors else market_like(arguments.rows, arguments.dim)
-    console = Console(width=140)
+    console = Console(width=140, highlight=False)
     with (
         tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as directory,
         database(Path(directory)) as (dsn, embedded),
         psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as connection,
     ):
         migrate(connection)
-        console.print(f"{machine(connection, embedded)}; {len(vectors):,} vectors of {vectors.shape[1]} dimensions", highlight=False)
-        model = registered_model(connection, dim=vectors.shape[1])
+        console.print(machine(connection, embedded))
+        if arguments.market:
+            model = embedded_market(connection, dsn, Path(directory), arguments.market, console)
+        else:
+            model = registered_model(connection, dim=arguments.dim)
+            write_vectors(connection, model, market_like(arguments.rows, arguments.dim), START)
         models.point_to(connection, model)
+        show(connection, model, arguments.ways.split(","), arguments.queries, console)
+
+
+def show(connection: psycopg.Connection, model: Model, ways: list[str], queries: int, console: Console) -> None:
+    rows = indexes.count_vectors(connection, model)
+    table = Table(
+        "index", "build s", "lists", "effort", "recall@10", "queries/s", "median ms", "size MB", title=f"{rows:,} vectors of {model.dim}"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    last = START + (rows - 1) * SLICE
+    for way in ways:
+        method, element = way.split()
+        plan = indexes.plan(model, rows, method=method, element=element)
+        if plan is None:
+            console.print(f"no index below {indexes.FEWEST_ROWS:,} vectors")
+            break
         started = time.perf_counter()
-        window = write_vectors(connection, model, vectors, START)
-        console.print(f"written in {time.perf_counter() - started:.1f} s", highlight=False)
-        connection.execute("ANALYZE signals.btc_embeddings")
-        table = Table("index", "build s", "lists", "effort", "recall@10", "queries/s", "median ms", "size MB")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for way in arguments.ways.split(","):
-            method, element = way.split()
-            plan = indexes.plan(model, len(vectors), method=method, element=element)
-            if plan is None:
-                console.print(f"no index below {indexes.FEWEST_ROWS:,} vectors")
-                break
-            started = time.perf_counter()
-            built = indexes.build(connection, model, plan)
-            seconds = time.perf_counter() - started
-            recall = indexes.measure_recall(connection, model, queries=1000)
-            speed, median = rate(connection, len(vectors), arguments.queries)
-            size = connection.execute("SELECT pg_relation_size(format('signals.%%I', %s::text))", (built.index_name,)).fetchone()
-            assert size
-            table.add_row(
-                way,
-                f"{seconds:.1f}",
-                str(built.lists or ""),
-                str(built.effort),
-                f"{recall:.4f}",
-                f"{speed:.0f}",
-                f"{median:.1f}",
-                f"{size[0] / 1e6:.0f}",
-            )
-        speed, median = rate(connection, len(vectors), 50, exact=True)
-        table.add_row("exact", "", "", "", "1", f"{speed:.0f}", f"{median:.1f}", "")
-        half = Window(window.start, window.start + (window.end - window.start) / 2 // SLICE * SLICE)
-        for name, within in (
-            ("1 day", Window(half.end, half.end + timedelta(days=1))),
-            ("30 days", Window(half.start, half.start + timedelta(days=30))),
-            ("half", half),
-        ):
-            speed, median = rate(connection, len(vectors), 50, within=within)
-            table.add_row(f"exact, {name}", "", "", "", "1", f"{speed:.0f}", f"{median:.1f}", "")
-        console.print(table)
+        built = indexes.build(connection, model, plan)
+        seconds = time.perf_counter() - started
+        recall = indexes.measure_recall(connection, model, queries=1000)
+        size = connection.execute("SELECT pg_relation_size(format('signals.%%I', %s::text))", (built.index_name,)).fetchone()
+        assert size
+        table.add_row(
+            way, f"{seconds:.1f}", str(built.lists or ""), str(built.effort), f"{recall:.4f}", *rate(connection, START, rows, queries),
+            f"{size[0] / 1e6:.0f}",
+        )  # fmt: skip
+    table.add_row("exact, all", "", "", "", "1", *rate(connection, START, rows, 50, exact=True))
+    for name, days in (("a day", 1), ("30 days", 30), ("half", rows / 576)):
+        within = Window(START, START + timedelta(microseconds=int(days * 288) * SLICE_US))
+        table.add_row(f"exact, {name}", "", "", "", "1", *rate(connection, START, rows, 50, within=within))
+    found = right = 0
+    for number in range(100):  # nearly all rows lie before these
+        query = last - number * 5 * SLICE
+        exact = {one.bucket_5m for one in similar(connection, query, before_only=True, exact=True)}
+        found += len(exact & {one.bucket_5m for one in similar(connection, query, before_only=True)})
+        right += len(exact)
+    table.add_row("all before, the last 500 slices", "", "", "", f"{found / right:.4f}")
+    console.print(table)
 
 
 if __name__ == "__main__":

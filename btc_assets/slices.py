@@ -39,6 +39,16 @@ def slice_number(time: datetime) -> int:
     return (time - EPOCH) // SLICE
 
 
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970, as Arrow and NumPy hold times."""
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The time, in UTC, that is so many microseconds after 1970."""
+    return EPOCH + timedelta(microseconds=int(microseconds))
+
+
 def parse_time(text: str) -> datetime:
     """Read `2020-02-22`, `2020-02-22T13:35Z` or any other ISO-8601 time; without an offset it is UTC.
 

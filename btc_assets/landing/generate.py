@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import product
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from btc_assets.landing.decode import decimal128
 from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME
-from btc_assets.slices import DAY, EPOCH, SLICE_US
+from btc_assets.slices import DAY, SLICE_US, microseconds
 
 _HOUR_US = 3_600_000_000
 _DAY_SECONDS, _SLICE_SECONDS, _DAY_SLICES = 86_400, 300, 288
@@ -43,7 +43,7 @@ def generate_day(
     trade_id, cents = first_trade_id, round(price * 100)
     move = 0.03 * cents / max(ticks, 1) ** 0.5  # cents; one trade in seven moves the price, and four of a kind come together
     for hour, count in enumerate(hours.tolist()):
-        start = (day - EPOCH) // timedelta(microseconds=1) + hour * _HOUR_US
+        start = microseconds(day) + hour * _HOUR_US
         seconds = np.empty(3600)
         level = 0.0
         for i, shock in enumerate(random.normal(0.0, 0.25, 3600).tolist()):
@@ -158,7 +158,7 @@ def generate_market(
         at = trade_ms // 1000
         sides, surprise = _sides(random, regimes, at)
         path, log_price = _path(random, regimes, at, sides, surprise, slice_ticks, log_price)
-        start = (day + number * DAY - EPOCH) // timedelta(microseconds=1)
+        start = microseconds(day + number * DAY)
         yield (
             _table(
                 start + event_ms * 1000,

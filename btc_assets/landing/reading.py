@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from btc_assets.landing.feeds import Feed
 from btc_assets.landing.formats import ObjectRejected, read_object
 from btc_assets.landing.objects import LandedObject, LandingZone, ObjectCorrupt
 from btc_assets.market_data.ticks import TICK_SCHEMA, int64
-from btc_assets.slices import EPOCH, Window
+from btc_assets.slices import Window, microseconds
 
 _GROUP_OBJECTS = 256
 _GROUP_BYTES = 3 << 20  # compressed; decoded it is ten times that, and three groups are under way
@@ -170,7 +170,7 @@ class SlicedObject:
 
     def __init__(self, zone: LandingZone, obj: LandedObject, feeds: Sequence[Feed], expected: Mapping[datetime, int]) -> None:
         self.obj = obj
-        self._expected = {_us(bucket): rows for bucket, rows in expected.items()}
+        self._expected = {microseconds(bucket): rows for bucket, rows in expected.items()}
         self._missing = dict(self._expected)
         self._pieces = self._decode(zone, feeds)
         self._waiting: list[pa.Table] = []
@@ -189,7 +189,7 @@ class SlicedObject:
 
     def take(self, window: Window) -> pa.Table:
         """The object's rows of the slices in `window`; each slice can be taken once, in ascending order."""
-        start, end = _us(window.start), _us(window.end)
+        start, end = microseconds(window.start), microseconds(window.end)
         wanted = [bucket for bucket in self._expected if start <= bucket < end]
         while any(self._missing[bucket] > 0 for bucket in wanted):
             ticks = next(self._pieces, None)
@@ -259,10 +259,6 @@ class SlicedObject:
 
 
 _HOUR_US = 3_600_000_000
-
-
-def _us(time: datetime) -> int:
-    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def tick_slices(ticks: pa.Table, owner: np.ndarray) -> pa.Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from btc_assets.landing.spool import Spool
 from btc_assets.market_data.continuity import read_gaps
 from btc_assets.market_data.pictures import VolumeStrips
 from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
-from btc_assets.slices import EPOCH, SLICE, Window
+from btc_assets.slices import SLICE, Window, microseconds, moment
 
 _SOURCES = """
 SELECT bucket_5m, asset, uri, etag, size_bytes, row_count, last_modified
@@ -277,7 +277,7 @@ class TickLoad(Replacements):
         rows = pa.concat_tables(tables) if tables else TICK_SCHEMA.empty_table()
         owner = np.concatenate(owners) if owners else np.empty(0, np.int64)
         bucket = int64(rows["bucket_5m"])
-        inside = (bucket >= (window.start - EPOCH) // _MICROSECOND) & (bucket < (window.end - EPOCH) // _MICROSECOND)
+        inside = (bucket >= microseconds(window.start)) & (bucket < microseconds(window.end))
         if not inside.all():
             rows, owner = rows.filter(pa.array(inside)), owner[inside]
         if (np.diff(owner) < 0).any():  # objects of several schemas or sizes; the earlier URI wins among repeats
@@ -357,7 +357,7 @@ class TickLoad(Replacements):
             result.last_trade_id = last if result.last_trade_id is None else max(last, result.last_trade_id)
             buckets, counts = np.unique(int64(rows["bucket_5m"]), return_counts=True)
             for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
-                result.slice_rows[EPOCH + bucket * _MICROSECOND] = count
+                result.slice_rows[moment(bucket)] = count
             self._strips.add(rows)
         self._progress(result.slices)
 
@@ -386,9 +386,6 @@ class TickLoad(Replacements):
             ).fetchone()
         assert row is not None
         return row[0]
-
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def read_sources(cursor: psycopg.Cursor, window: Window) -> list[Source]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
 from btc_assets.market_data.ticks import int64
-from btc_assets.slices import DAY, EPOCH, SLICE, Window
+from btc_assets.slices import DAY, EPOCH, SLICE, Window, microseconds
 
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 960, 12, 78, 22  # pixels; the right margin holds the labels
 _UP, _DOWN, _VOLUME, _AMISS, _TEXT = "#26a269", "#d73027", "#5b8def", "#e5484d", "#808b98"
@@ -115,7 +115,7 @@ class VolumeStrips:
 
     def add(self, ticks: pa.Table) -> None:
         """Count ticks of the window."""
-        offset = int64(ticks["event_time"]) - (self._window.start - EPOCH) // _MICROSECOND
+        offset = int64(ticks["event_time"]) - microseconds(self._window.start)
         volume = pc.cast(ticks["quantity"], pa.float64()).to_numpy()
         for symbol, bars in self._volume.items():
             own = pc.equal(ticks["symbol"], symbol).to_numpy()

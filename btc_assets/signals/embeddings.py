@@ -15,7 +15,7 @@ from btc_assets.ingestion import due
 from btc_assets.market_data.ticks import TIME
 from btc_assets.signals import slice_features
 from btc_assets.signals.models import Model
-from btc_assets.slices import SLICE, Window
+from btc_assets.slices import SLICE, Window, microseconds
 
 if TYPE_CHECKING:
     from btc_assets.signals.encoders import Encoder
@@ -25,6 +25,8 @@ ASSET = "signals/btc_embeddings"
 
 # With fewer, most features stand at their degenerate values, and all such slices would look alike.
 FEWEST_TICKS = 10
+
+_DAYS = 7  # that are embedded at once: 2,016 slices, so that each of PyTorch's threads has some
 
 
 class Embeddings(Replacements):
@@ -59,9 +61,12 @@ class Embeddings(Replacements):
         self._done = self._rows = self._without_vector = 0
 
     def __iter__(self) -> Iterator[Replacement]:
-        for day in self._window.days():
-            stored = slice_features.read(self._dsn, self._model.symbol, day)
-            yield _Day(day, as_table(stored, self._model, self._encoder), [one for one in self._settles if one[0] in day])
+        for days in _weeks(self._window):
+            stored = slice_features.read(self._dsn, self._model.symbol, Window(days[0].start, days[-1].end))
+            rows = as_table(stored, self._model, self._encoder)
+            for day in days:
+                first, last = np.searchsorted(stored.times, [microseconds(day.start), microseconds(day.end)])
+                yield _Day(day, rows.slice(first, last - first), [one for one in self._settles if one[0] in day])
 
     def committed(self, replacement: Replacement) -> None:
         self._rows += len(replacement.rows)
@@ -74,6 +79,11 @@ class Embeddings(Replacements):
 
     def metadata(self) -> dict[str, Any]:
         return {self._model.model_id: f"{self._rows:,} slices, {self._without_vector:,} of them with too few ticks for a vector"}
+
+
+def _weeks(window: Window) -> Iterator[list[Window]]:
+    days = list(window.days())
+    return (days[first : first + _DAYS] for first in range(0, len(days), _DAYS))
 
 
 class _Day(Replacement):

@@ -20,7 +20,7 @@ from btc_assets.signals import baselines, metrics
 from btc_assets.signals.evaluation_report import LEVELS, Evaluation, Row
 from btc_assets.signals.metrics import UNKNOWN, Estimate
 from btc_assets.signals.neighbours import DAY_US, HOUR_US, Neighbours, admissible, drawn, nearest, violations
-from btc_assets.slices import EPOCH, KEY_FORMAT, SLICE_US
+from btc_assets.slices import KEY_FORMAT, SLICE_US, moment
 
 _SOURCES = ("realized_volatility", "volume", "trade_count", "log_return")  # the features that targets are made of
 _VARIANCE = "log_realized_variance"
@@ -286,4 +286,4 @@ class _Trial:
 
 
 def _key(time: int) -> str:
-    return (EPOCH + timedelta(microseconds=int(time))).strftime(KEY_FORMAT)
+    return moment(time).strftime(KEY_FORMAT)

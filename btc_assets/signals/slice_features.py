@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
@@ -22,13 +22,12 @@ from btc_assets.signals import schema
 from btc_assets.signals.bars import CHANNELS, STEPS, bars
 from btc_assets.signals.features import FEATURES, features
 from btc_assets.signals.tick_arrays import TickArrays
-from btc_assets.slices import EPOCH, SLICE_US, Window
+from btc_assets.slices import SLICE_US, Window, microseconds, moment
 
 TABLE = "signals.slice_features"
 ASSET = "signals/slice_features"
 
 _PART_TICKS = 1_000_000  # ticks that are in memory at once: about 300 MB with what is computed from them
-_MICROSECOND = timedelta(microseconds=1)
 
 # A slice without ticks has a row where something was loaded for it: then it is known that nothing was traded.
 _SLICES = """
@@ -83,7 +82,7 @@ class SliceFeatures(Replacements):
         self._done += len(replacement.window)
         self._progress(self._done)
         values, counts = np.unique(int64(replacement.rows["bucket_5m"]), return_counts=True)
-        self._rows.update((EPOCH + int(value) * _MICROSECOND, int(count)) for value, count in zip(values, counts, strict=True))
+        self._rows.update((moment(value), int(count)) for value, count in zip(values, counts, strict=True))
 
     def slice_rows(self) -> dict[datetime, int]:
         return self._rows
@@ -115,7 +114,7 @@ def _loaded_slices(connection: psycopg.Connection, symbol: str, window: Window) 
 
 def _rows(dsn: str, symbol: str, window: Window, slices: Sequence[datetime]) -> pa.Table:
     """The rows of one symbol: of each slice that holds ticks, and of those in `slices` even if they do not."""
-    return as_table(read_ticks(dsn, symbol, window, np.array([(b - EPOCH) // _MICROSECOND for b in slices], np.int64)), symbol)
+    return as_table(read_ticks(dsn, symbol, window, np.array([microseconds(bucket) for bucket in slices], np.int64)), symbol)
 
 
 def as_table(ticks: TickArrays, symbol: str) -> pa.Table:
@@ -174,7 +173,7 @@ class StoredSlices:
     @property
     def range(self) -> tuple[datetime, datetime]:
         """Start of the first slice and end of the last."""
-        return EPOCH + int(self.times[0]) * _MICROSECOND, EPOCH + int(self.times[-1] + SLICE_US) * _MICROSECOND
+        return moment(self.times[0]), moment(self.times[-1] + SLICE_US)
 
 
 _TRADE_COUNT = [feature.name for feature in FEATURES].index("trade_count")

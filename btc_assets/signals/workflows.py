@@ -29,7 +29,7 @@ from btc_assets.signals.robustness import retrieval
 from btc_assets.signals.slice_features import StoredSlices
 from btc_assets.signals.tick_arrays import TickArrays
 from btc_assets.signals.training import fit
-from btc_assets.slices import EPOCH, SLICE, SLICE_US, Window, ceil_slice, floor_slice
+from btc_assets.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -217,7 +217,7 @@ def evaluate_stored(
     if not len(stored):
         raise UserError(f"No features of {symbol} are stored in {window}: load that range first (btc-assets load).")
     encoders = {model.model_id: load(model.model_id, artefacts) for model in trained}
-    until = {model.model_id: (model.trained_to - EPOCH) // timedelta(microseconds=1) for model in trained}
+    until = {model.model_id: microseconds(model.trained_to) for model in trained}
     ticks = _newest_ticks(dsn, symbol, stored)
     return _judge(stored, encoders, until, ticks, kind=kind, seed=seed, progress=progress)
 
@@ -236,7 +236,7 @@ def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 
         parts.append(trades)
         regimes.append(labels)
         progress("market", number, days)
-    starts = (datetime(2024, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) + SLICE_US * np.arange(288 * days)
+    starts = microseconds(datetime(2024, 1, 1, tzinfo=UTC)) + SLICE_US * np.arange(288 * days)
     ticks = TickArrays.of(pa.concat_tables(parts), starts)
     return _judge(_computed(ticks), {}, {}, _last(ticks), regimes=np.concatenate(regimes), kind=kind, seed=seed, progress=progress)
 
