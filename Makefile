@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-features lint lock clean
+.PHONY: demo similar dev test test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -37,9 +37,11 @@ bench-sensor: $(VENV)/ready-dev  ## A tick of the sensors, with up to a million 
 bench-features: $(VENV)/ready-dev  ## Features and bars of a day of ticks.
 	$(BIN)/python benchmarks/bench_features.py $(ARGS)
 
-bench-encoders: $(VENV)/ready-dev  ## Encoders: rates, training, and accuracy on labelled data sets.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/bench_encoders.py $(ARGS)
+bench-encoders: $(VENV)/ready-dev  ## Encoders: slices a second, and training time.
+	$(BIN)/python benchmarks/bench_encoders.py --rate $(ARGS)
+
+bench-accuracy: $(VENV)-accuracy/bin/python  ## Encoders on nine labelled data sets, in an environment of their own.
+	$(VENV)-accuracy/bin/python benchmarks/bench_encoders.py --aeon $(ARGS)
 
 bench-search: $(VENV)/ready-dev  ## Finding similar slices: recall and queries a second.
 	$(BIN)/python benchmarks/bench_search.py $(ARGS)
@@ -53,7 +55,7 @@ lock: $(VENV)/ready-dev  ## Pin what is installed now; run it in a fresh environ
 	$(BIN)/python -m pip freeze --exclude-editable | grep -iv '^torch==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) .btc_assets $(WASM)/node_modules
+	rm -rf $(VENV) $(VENV)-accuracy .btc_assets $(WASM)/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("btc_assets needs Python 3.11 or later; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -68,6 +70,10 @@ $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/ready-torch: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[torch]'
 	touch $@
+
+$(VENV)-accuracy/bin/python: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-accuracy
+	$(VENV)-accuracy/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[torch,accuracy]'
 
 WASM := btc_assets_tests/wasm
 
