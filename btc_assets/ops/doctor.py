@@ -22,6 +22,8 @@ from btc_assets.migrations import migration_status
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.policies import declared
 from btc_assets.settings import Settings
+from btc_assets.signals import models
+from btc_assets.signals.optional import require_torch
 from btc_assets.slices import Window, ceil_slice, floor_slice
 
 State = Literal["ok", "warning", "problem"]
@@ -97,6 +99,7 @@ def _database(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
         yield from _guarded("migrations", lambda: _migrations(connection))
         yield from _guarded("rights", lambda: _rights(connection))
         yield from _guarded("policies", lambda: _policies(connection, settings))
+        yield from _guarded("encoders", lambda: _encoders(connection))
     yield from _server_disk(connection)
     yield from _server_clock(connection)
 
@@ -157,6 +160,20 @@ def _policies(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
         )  # fmt: skip
     if not drifted and not failed:
         yield Finding("policies", "ok", f"all {len(statuses)} in force.")
+
+
+def _encoders(connection: psycopg.Connection) -> Iterator[Finding]:
+    kept_up = models.kept_up(connection)
+    if not kept_up:
+        yield Finding("encoders", "ok", "no model is active, so slices have features and no embeddings; btc-assets train makes one.")
+        return
+    require_torch()
+    from btc_assets.resources import Landing
+    from btc_assets.signals.artefacts import load
+
+    for model in kept_up:
+        load(model.model_id, Landing().models())
+    yield Finding("encoders", "ok", f"{', '.join(model.model_id for model in kept_up)} kept up.")
 
 
 def _server_disk(connection: psycopg.Connection) -> Iterator[Finding]:

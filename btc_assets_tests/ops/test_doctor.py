@@ -14,8 +14,10 @@ from btc_assets.cli import main
 from btc_assets.ops import doctor
 from btc_assets.ops.doctor import Finding, examine
 from btc_assets.settings import settings
+from btc_assets.signals import models
 from btc_assets_tests.conftest import StoreUnderTest
 from btc_assets_tests.s3 import Bucket
+from btc_assets_tests.signals.vectors import registered_model
 from btc_assets_tests.trades import every
 
 
@@ -34,6 +36,7 @@ def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
         "migrations",
         "rights",
         "policies",
+        "encoders",
         "server clock",
         "landing zone",
         "Dagster",
@@ -43,6 +46,17 @@ def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
     assert found["policies"].text.endswith("it is not applied yet: run btc-assets ops apply.")
     assert found["landing zone"].text.endswith(" object(s) in the last hour.") and ": 0 object" not in found["landing zone"].text
     assert "no daemon runs" in found["Dagster"].text
+
+
+def test_a_model_whose_artefact_is_gone_is_a_problem(store: StoreUnderTest) -> None:
+    model = registered_model(store.connection)
+    models.point_to(store.connection, model)
+    found = findings()["encoders"]
+    assert (found.state, found.text.split(":")[0]) == (
+        "problem",
+        f"The model {model.model_id} is missing at {store.landing.as_uri().split(':')[0]}",
+    )
+    assert found.text.endswith("copy its artefact there, or train a model and activate that one.")
 
 
 def test_the_command_prints_a_line_each_and_ends_with_1_where_there_is_a_problem(store: StoreUnderTest) -> None:
