@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from btc_assets.copy import Replacement, Replacements, Target, replace_all
+from btc_assets.copy import Replacement, Replacements, Stale, Target, replace_all
 from btc_assets.database import server_errors
 from btc_assets.ingestion import due
 from btc_assets.market_data.ticks import TIME
@@ -59,9 +59,21 @@ class Embeddings(Replacements):
         self._done = self._rows = self._without_vector = 0
 
     def __iter__(self) -> Iterator[Replacement]:
-        for day in self._window.days():
-            stored = slice_features.read(self._dsn, self._model.symbol, day)
-            yield _Day(day, as_table(stored, self._model, self._encoder), [one for one in self._settles if one[0] in day])
+        return map(self.day, self._window.days())
+
+    def day(self, window: Window) -> _Day:
+        """The vectors of a day or a part of it."""
+        with self._connect() as connection:
+            connection.autocommit = True
+            version = slice_features.version(connection, self._model.symbol, window)  # before they are read
+        stored = slice_features.read(self._dsn, self._model.symbol, window)
+        made = [one for one in self._settles if one[0] in window]
+        return _Day(self, window, as_table(stored, self._model, self._encoder), made, version)
+
+    def require(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:
+        """Raises `Stale` where the features of a window are not those of `version` any more."""
+        if slice_features.version(cursor, self._model.symbol, window) != version:
+            raise Stale("features were made again")
 
     def committed(self, replacement: Replacement) -> None:
         self._rows += len(replacement.rows)
@@ -77,9 +89,15 @@ class Embeddings(Replacements):
 
 
 class _Day(Replacement):
-    def __init__(self, window: Window, rows: pa.Table, made: Sequence[due.Due]) -> None:
+    def __init__(self, maker: Embeddings, window: Window, rows: pa.Table, made: Sequence[due.Due], version: object) -> None:
         super().__init__(window, rows)
-        self._made = made
+        self._maker, self._made, self._version = maker, made, version
+
+    def confirm(self, cursor: psycopg.Cursor) -> None:
+        self._maker.require(cursor, self.window, self._version)
+
+    def again(self) -> Iterator[Replacement]:
+        yield self._maker.day(self.window)
 
     def record(self, cursor: psycopg.Cursor) -> None:
         due.settle(cursor, ASSET, self._made)

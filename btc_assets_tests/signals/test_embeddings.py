@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli import main
-from btc_assets.copy import Target, replace_all
+from btc_assets.copy import Replacement, Target, replace_all
 from btc_assets.definitions import defs
 from btc_assets.errors import UserError
 from btc_assets.landing.generate import generate_market
@@ -165,6 +165,30 @@ def test_what_has_changed_since_it_was_embedded_is_reported_and_embedded_again_o
     ]
     assert activate(filled, model).written == 2
     assert embeddings.read_differences(filled.connection, model, FULL_DAY) == []
+
+
+def test_whoever_is_slow_does_not_write_vectors_of_features_that_are_no_more(filled: StoreUnderTest) -> None:
+    model = train(filled)
+    window = Window.of_slice(DAY_START)
+
+    class Slow(embeddings.Embeddings):
+        """Reads features; before it writes, another run makes and embeds them again."""
+
+        def __iter__(self) -> Iterator[Replacement]:
+            read = list(super().__iter__())
+            write_ticks(filled.connection, every(3.0, 60, start=DAY_START), window)
+            make_features(filled, window)
+            embed_with(embeddings.Embeddings)
+            return iter(read)
+
+    def embed_with(kind: type[embeddings.Embeddings]) -> None:
+        made = kind(filled.connect, filled.dsn, model, load(model.model_id, filled.zone()), window)
+        with filled.connect() as connection:
+            connection.autocommit = True
+            replace_all(connection, Target.of(connection, model.table), made)
+
+    embed_with(Slow)
+    assert filled.rows("SELECT tick_count FROM signals.btc_embeddings WHERE bucket_5m = %s", DAY_START) == [(60,)]
 
 
 def test_too_little_to_train_on(store: StoreUnderTest) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import numpy as np
 import psycopg
 import pytest
 
-from btc_assets.copy import Target, replace_all
+from btc_assets.copy import Replacement, Target, replace_all
 from btc_assets.errors import UserError
 from btc_assets.ingestion import due
 from btc_assets.signals import schema, slice_features
@@ -101,6 +102,27 @@ def test_making_settles_what_was_due_before_it_and_not_what_changed_meanwhile(st
     with store.connection.transaction(), store.connection.cursor() as cursor:
         replacement.record(cursor)
     assert [one.bucket for one in due.read(store.connection, [ASSET])] == [NOON]
+
+
+def test_whoever_is_slow_does_not_write_features_of_ticks_that_are_no_more(store: StoreUnderTest) -> None:
+    hour = Window(NOON, NOON + 12 * SLICE)
+    store.land(every(2.0, 300))
+    store.ingest(hour)
+
+    class Slow(SliceFeatures):
+        """Reads ticks; before it writes, another run loads more and makes their features."""
+
+        def __iter__(self) -> Iterator[Replacement]:
+            read = list(super().__iter__())
+            store.land(every(2.0, 300, start=NOON + timedelta(seconds=1), first_id=1000))
+            store.ingest(hour)
+            make(store, hour)
+            return iter(read)
+
+    with store.connect() as connection:
+        connection.autocommit = True
+        replace_all(connection, Target.of(connection, TABLE), Slow(store.connect, store.dsn, hour, ["BTCUSDT"]))
+    assert slice_features.read_differences(store.connection, hour) == []
 
 
 def test_features_whose_ticks_were_dropped_are_not_erased(store: StoreUnderTest) -> None:
