@@ -186,6 +186,23 @@ def test_a_time_filter_stays_exact_beside_an_index(indexed: psycopg.Connection, 
         assert len(by_filter) == 10
 
 
+def test_a_filter_that_leaves_most_days_and_few_rows_stays_exact(indexed: psycopg.Connection) -> None:
+    long_ago = START - timedelta(days=3650)
+    with indexed.transaction(force_rollback=True):
+        model = models.read(indexed, active_model(indexed))
+        indexed.execute(
+            f"INSERT INTO {model.table} SELECT %s, symbol, model_id, embedding, tick_count FROM {model.table} WHERE bucket_5m = %s",
+            (long_ago, START),
+        )
+        for query in range(100, MANY, 400):
+            first = Window(long_ago, at(1000))
+            assert similar(indexed, at(query), within=first) == similar(indexed, at(query), within=first, exact=True)
+
+
+def test_many_neighbours_are_found_by_comparing_all(indexed: psycopg.Connection) -> None:
+    assert similar(indexed, at(5000), 500) == similar(indexed, at(5000), 500, exact=True)
+
+
 def test_a_filter_that_leaves_most_rows_finds_nearly_all(indexed: psycopg.Connection) -> None:
     found = right = 0
     for query in range(9600, MANY, 20):
