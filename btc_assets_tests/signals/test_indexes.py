@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -98,6 +99,18 @@ def test_what_a_build_that_was_cut_off_left_is_removed(on_postgres: psycopg.Conn
     on_postgres.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'signals.left_behind'::regclass")
     care = indexes.care(on_postgres, model)
     assert care.action == "built" and index_names(on_postgres, model) == [care.index.index_name]  # type: ignore[union-attr]
+
+
+def test_two_that_care_for_an_index_at_once_do_so_in_turn(on_postgres: psycopg.Connection, model: Model) -> None:
+    write_vectors(on_postgres, model, market_like(ENOUGH, DIM), START)
+
+    def care(number: int) -> str:
+        with psycopg.connect(on_postgres.info.dsn, autocommit=True) as connection:
+            return indexes.care(connection, model).action
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(care, range(2))) == ["built", "checked"]
+    assert len(index_names(on_postgres, model)) == 1
 
 
 def test_an_index_goes_when_too_few_vectors_are_left(on_postgres: psycopg.Connection, model: Model) -> None:
