@@ -68,7 +68,8 @@ def test_nothing_that_is_close_in_time(on_postgres: psycopg.Connection, model: M
 
 
 def test_a_vector_of_ones_own(on_postgres: psycopg.Connection, model: Model) -> None:
-    assert nearest(on_postgres, VECTORS[100], 1, model_id=model.model_id)[0].bucket_5m == at(100)
+    (found,) = nearest(on_postgres, 5 * VECTORS[100], 1, model_id=model.model_id)  # its direction counts, not its length
+    assert found.bucket_5m == at(100) and found.distance == pytest.approx(0, abs=1e-6)
 
 
 def test_models_stand_side_by_side_and_never_answer_for_each_other(on_postgres: psycopg.Connection, model: Model) -> None:
@@ -111,6 +112,10 @@ def test_moving_the_pointer_leaves_one_active_model(on_postgres: psycopg.Connect
             "The vector has 5 dimensions, but those of rocket-pca-0000000000000001 have 8: embed the query with that model.",
         ),
         (lambda c, m: nearest(c, VECTORS[3] * np.nan, model_id=m.model_id), "The query vector has values that are not finite: embed the slice again."),
+        (
+            lambda c, m: similar(c, at(3), symbol="ETHUSDT", model_id=m.model_id),
+            "The model rocket-pca-0000000000000001 is not one of ETHUSDT: leave out one of both.",
+        ),
         (
             lambda c, m: similar(c, at(3), symbol="ETHUSDT"),
             "No model is active for ETHUSDT: train one (btc-assets train) and activate it (btc-assets models activate).",

@@ -171,6 +171,7 @@ BEGIN
     IF p_k < 1 THEN
         RAISE EXCEPTION 'The number of neighbours is %: ask for one or more.', p_k USING ERRCODE = 'BTC02';
     END IF;
+    p_embedding := l2_normalize(p_embedding);  -- whose inner product with the others is the cosine
     SELECT * INTO index FROM signals.embedding_indexes WHERE model_id = p_model;
     -- The index is measured by the 10 nearest; of the 500 nearest it would miss one in seven.
     approximate := index.model_id IS NOT NULL AND NOT p_exact AND p_k <= 50;
@@ -274,6 +275,8 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM signals.models AS m WHERE m.model_id = model) THEN
         RAISE EXCEPTION 'There is no model %: btc-assets models lists them.', model USING ERRCODE = 'BTC02';
+    ELSIF NOT EXISTS (SELECT 1 FROM signals.models AS m WHERE m.model_id = model AND m.symbol = coalesce(p_symbol, m.symbol)) THEN
+        RAISE EXCEPTION 'The model % is not one of %: leave out one of both.', model, p_symbol USING ERRCODE = 'BTC02';
     END IF;
     RETURN QUERY SELECT * FROM signals.nearest(
         model, signals.embedding_of(slice, model), p_k,
