@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from btc_assets.database import identifier, server_errors
+from btc_assets.errors import UserError
 from btc_assets.signals.models import Model
 
 FEWEST_ROWS = 10_000  # below, comparing all of them takes 5 ms
@@ -62,7 +63,12 @@ def plan(model: Model, rows: int, *, method: str = "ivfflat", element: str = "ve
 
     ivfflat has sqrt(rows) lists; hnsw has pgvector's defaults. How far a search must look for the wanted recall is measured
     once the index is built, from the effort here on.
+
+    Raises:
+        UserError: there is no such method or element.
     """
+    if method not in ("ivfflat", "hnsw") or element not in ("vector", "halfvec"):
+        raise UserError(f"There is no index {method} on {element}: choose ivfflat or hnsw, on vector or halfvec.")
     if rows < FEWEST_ROWS:
         return None
     lists = round(math.sqrt(rows)) if method == "ivfflat" else None

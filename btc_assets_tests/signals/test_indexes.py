@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from btc_assets.errors import UserError
 from btc_assets.signals import indexes, models
 from btc_assets.signals.models import Model
 from btc_assets.signals.search import similar
@@ -42,6 +43,8 @@ def test_lists_follow_the_number_of_rows_and_few_rows_need_none(model: Model) ->
         assert plan is not None and plan.lists == lists and plan.method == "ivfflat"
     hnsw = indexes.plan(model, 105_120, method="hnsw", element="halfvec")
     assert hnsw is not None and hnsw.lists is None and hnsw.element == "halfvec"
+    with pytest.raises(UserError, match=r"^There is no index lsh on vector: choose ivfflat or hnsw, on vector or halfvec\.$"):
+        indexes.plan(model, 5, method="lsh")
 
 
 def test_below_ten_thousand_vectors_all_are_compared(on_postgres: psycopg.Connection, model: Model) -> None:
