@@ -139,19 +139,21 @@ def test_features_whose_ticks_were_dropped_are_not_erased(store: StoreUnderTest)
     assert len(store.rows(f"SELECT 1 FROM {TABLE}")) == 3
 
 
-def test_ticks_whose_features_are_due_are_not_dropped(store: StoreUnderTest) -> None:
+def test_ticks_whose_features_are_due_are_not_dropped_and_the_features_still_asked_for(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     store.refresh(WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
         due.mark(cursor, [ASSET], WINDOW)
     drop = 'CALL ops.drop_old_chunks(0, \'{"hypertable": "market_data.btc_ticks", "drop_after": "30 days"}\')'
     store.connection.execute(
-        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy) VALUES ('drop market_data.btc_ticks', 'x', '{}')"
+        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, state) "
+        "VALUES ('drop market_data.btc_ticks', 'x', '{\"after\": \"30 days\"}', 'applied')"
     )
     store.connection.execute(drop)
     assert store.rows("SELECT last_result FROM ops.retention_jobs")[0][0].endswith(
         "2024-01-10, whose features are not made, from 2024-01-10T12:00Z on: make them again, then it is dropped"
     )
+    assert [one.bucket for one in due.read(store.connection, [ASSET])] == list(WINDOW.slices())
     make(store)
     store.connection.execute(drop)
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(0,)]
