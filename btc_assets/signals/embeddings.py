@@ -67,8 +67,7 @@ class Embeddings(Replacements):
             connection.autocommit = True
             version = slice_features.version(connection, self._model.symbol, window)  # before they are read
         stored = slice_features.read(self._dsn, self._model.symbol, window)
-        made = [one for one in self._settles if one[0] in window]
-        return _Day(self, window, as_table(stored, self._model, self._encoder), made, version)
+        return _Day(self, window, as_table(stored, self._model, self._encoder), version)
 
     def require(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:
         """Raises `Stale` where the features of a window are not those of `version` any more."""
@@ -81,6 +80,8 @@ class Embeddings(Replacements):
         # Not in the transaction that wrote the rows: of two neighbouring windows, whoever comes last sees both.
         with self._connect() as connection:
             fill_labels(connection, self._model, replacement.window)
+            # Last, so that what is killed in between stays due.
+            due.settle(connection, ASSET, [one for one in self._settles if one[0] in replacement.window])
         self._done += len(replacement.window)
         self._progress(self._done)
 
@@ -89,18 +90,15 @@ class Embeddings(Replacements):
 
 
 class _Day(Replacement):
-    def __init__(self, maker: Embeddings, window: Window, rows: pa.Table, made: Sequence[due.Due], version: object) -> None:
+    def __init__(self, maker: Embeddings, window: Window, rows: pa.Table, version: object) -> None:
         super().__init__(window, rows)
-        self._maker, self._made, self._version = maker, made, version
+        self._maker, self._version = maker, version
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         self._maker.require(cursor, self.window, self._version)
 
     def again(self) -> Iterator[Replacement]:
         yield self._maker.day(self.window)
-
-    def record(self, cursor: psycopg.Cursor) -> None:
-        due.settle(cursor, ASSET, self._made)
 
 
 def as_table(stored: slice_features.StoredSlices, model: Model, encoder: Encoder) -> pa.Table:
@@ -173,6 +171,11 @@ def backfill(
         written += replace_all(connection, Target.of(connection, model.table), made)
         done += len(window)
         progress(done, total)
+    stored = connection.execute(
+        "SELECT min(bucket_5m), max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s", (model.model_id,)
+    ).fetchone()
+    if stored and stored[0]:
+        fill_labels(connection, model, Window(stored[0], stored[1] + SLICE))  # those, too, that an earlier attempt was killed before
     return written
 
 

@@ -15,6 +15,7 @@ from btc_assets.cli import main
 from btc_assets.copy import Replacement, Target, replace_all
 from btc_assets.definitions import defs
 from btc_assets.errors import UserError
+from btc_assets.ingestion import due
 from btc_assets.landing.generate import generate_market
 from btc_assets.partitions import partition_tags
 from btc_assets.signals import embeddings, models, slice_features, workflows
@@ -115,6 +116,36 @@ def test_labels_tell_of_the_next_slice_as_soon_as_it_is_known(filled: StoreUnder
         write_ticks(filled.connection, every(3.0, trades, start=NEXT_DAY), after)
         assert materialize(filled, "rebuild_signals", after)
         assert filled.rows(labels, NEXT_DAY - SLICE)[0][0]["next_trade_count"] == trades
+
+
+def test_labels_that_were_not_filled_when_a_run_was_killed_are_filled_by_the_next(
+    filled: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> int:
+        raise Killed
+
+    model = train(filled)
+    unlabelled = "SELECT count(*) FROM signals.btc_embeddings WHERE label_snapshot IS NULL AND bucket_5m < %s"
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings, "fill_labels", kill)
+        with pytest.raises(Killed):
+            activate(filled, model)
+    assert filled.rows(unlabelled, NEXT_DAY - SLICE) == [(287,)]
+    activate(filled, model)
+    assert filled.rows(unlabelled, NEXT_DAY - SLICE) == [(0,)]
+
+    filled.connection.execute("INSERT INTO ingestion.due_slices (asset, bucket_5m) VALUES (%s, %s)", (embeddings.ASSET, DAY_START))
+    slices_due = due.before_making(filled.connection, embeddings.ASSET, FULL_DAY)
+    encoder = load(model.model_id, filled.zone())
+    made = embeddings.Embeddings(filled.connect, filled.dsn, model, encoder, Window.of_slice(DAY_START), settles=slices_due)
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings, "fill_labels", kill)
+        with pytest.raises(Killed):
+            replace_all(filled.connection, Target.of(filled.connection, model.table), made)
+    assert due.before_making(filled.connection, embeddings.ASSET, FULL_DAY) == slices_due != []
 
 
 def test_new_slices_are_embedded_with_every_model_that_is_kept_up_and_settle_what_was_due(filled: StoreUnderTest) -> None:
