@@ -37,11 +37,12 @@ DELETE FROM ingestion.due_slices AS due USING unnest(%s::timestamptz[], %s::time
 WHERE asset = %s AND (due.bucket_5m, due.changed_at) = (made.bucket_5m, made.changed_at)
 """
 
-# What retention may have dropped is settled: its candles were compared before.
+# What retention may have dropped is settled: its candles were compared before. Ticks whose features are due it keeps.
 _DUE = """
 SELECT bucket_5m, min(due_since), md5(string_agg(asset || changed_at || due_since, ' ' ORDER BY asset))
 FROM (
-    SELECT * FROM ingestion.due_slices WHERE asset = ANY(%s) AND bucket_5m >= ops.drop_horizon('market_data.btc_ticks')
+    SELECT * FROM ingestion.due_slices WHERE asset = ANY(%s)
+        AND (bucket_5m >= ops.drop_horizon('market_data.btc_ticks') OR asset = 'signals/slice_features')
     ORDER BY bucket_5m DESC LIMIT %s
 ) AS newest
 GROUP BY bucket_5m ORDER BY bucket_5m

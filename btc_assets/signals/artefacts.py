@@ -22,17 +22,16 @@ def model_id(encoder: Encoder) -> str:
 
 
 def save(encoder: Encoder, zone: LandingZone) -> str:
-    """Store an encoder below the landing zone's URL as `models/<model id>.safetensors`, unless it is there, and return its id.
+    """Store an encoder below the landing zone's URL as `models/<model id>.safetensors`, unless it is there intact, and return its id.
 
     Raises:
         UserError: the landing zone cannot be written.
     """
     described, tensors = _described(encoder), _tensors(encoder)
     name = _hashed(described, tensors)
-    data = safetensors.torch.save(tensors, described)
-    there = zone.head(f"{zone.url}/{_path(name)}", "models")
-    if there is None or there.size != len(data):
-        zone.put(_path(name), data)
+    there = zone.get(_path(name))
+    if there is None or _intact(there, name) is None:
+        zone.put(_path(name), safetensors.torch.save(tensors, described))
     return name
 
 
@@ -52,17 +51,12 @@ def load(model_id: str, zone: LandingZone) -> Encoder:
     data = zone.get(_path(model_id))
     if data is None:
         raise UserError(f"The model {model_id} is missing at {where}: copy its artefact there, or train a model and activate that one.")
-    try:
-        # A safetensors file begins with the length of its header, 8 bytes, and the header, which is JSON.
-        described = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        tensors = safetensors.torch.load(data)
-        intact = _hashed(described, tensors) == model_id
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
+    content = _intact(data, model_id)
+    if content is None:
         raise UserError(
             f"The artefact {where} is damaged (its content does not match its name): restore it from a copy, or train a model again."
         )
+    described, tensors = content
     if described["schema"] != schema.digest():
         raise UserError(
             f"The model {model_id} was trained on the features {described['schema']}, and this version computes {schema.digest()}: "
@@ -74,6 +68,17 @@ def load(model_id: str, zone: LandingZone) -> Encoder:
     except RuntimeError as error:
         raise UserError(f"The model {model_id} was made by another version, whose encoders are built otherwise: train a model.") from error
     return encoder.eval()
+
+
+def _intact(data: bytes, name: str) -> tuple[dict[str, str], dict[str, Tensor]] | None:
+    """What an artefact holds; None where that does not match its name."""
+    try:
+        # A safetensors file begins with the length of its header, 8 bytes, and the header, which is JSON.
+        described = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        tensors = safetensors.torch.load(data)
+        return (described, tensors) if _hashed(described, tensors) == name else None
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _path(name: str) -> str:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @click.option("--kind", type=click.Choice(["rocket-pca", "tcn"]), default="rocket-pca", show_default=True, help="Kind of encoder.")
 @click.option("--symbol", help="Label of the feed; needed where there are several.")
 @click.option("--dim", type=click.IntRange(2, 2000), default=256, show_default=True, help="Dimension of the vectors.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed on the same slices gives the same model.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed on the same slices gives the same model."
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="How often a tcn sees each slice.")
 @click.option("--device", help="cpu or cuda; by default what is there.")
 @click.option("--activate", "then_activate", is_flag=True, help="Then embed all stored slices with it, and have it answer searches.")
@@ -210,7 +212,7 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
     metavar="DAYS",
     help="Judge it on a generated market of so many days, whose regimes are known.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
 def evaluate(
     start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None

@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from btc_assets.copy import Replacement, Replacements, Target, replace_all
+from btc_assets.copy import Replacement, Replacements, Stale, Target, replace_all
 from btc_assets.database import server_errors
 from btc_assets.ingestion import due
 from btc_assets.market_data.ticks import TIME
@@ -62,11 +62,23 @@ class Embeddings(Replacements):
 
     def __iter__(self) -> Iterator[Replacement]:
         for days in _weeks(self._window):
-            stored = slice_features.read(self._dsn, self._model.symbol, Window(days[0].start, days[-1].end))
-            rows = as_table(stored, self._model, self._encoder)
-            for day in days:
-                first, last = np.searchsorted(stored.times, [microseconds(day.start), microseconds(day.end)])
-                yield _Day(day, rows.slice(first, last - first), [one for one in self._settles if one[0] in day])
+            yield from self.days(days)
+
+    def days(self, days: Sequence[Window]) -> Iterator[Replacement]:
+        """The vectors of days, or parts of days, that follow each other."""
+        with self._connect() as connection:
+            connection.autocommit = True
+            versions = [slice_features.version(connection, self._model.symbol, day) for day in days]  # before they are read
+        stored = slice_features.read(self._dsn, self._model.symbol, Window(days[0].start, days[-1].end))
+        rows = as_table(stored, self._model, self._encoder)
+        for day, version in zip(days, versions, strict=True):
+            first, last = np.searchsorted(stored.times, [microseconds(day.start), microseconds(day.end)])
+            yield _Day(self, day, rows.slice(first, last - first), version)
+
+    def require(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:
+        """Raises `Stale` where the features of a window are not those of `version` any more."""
+        if slice_features.version(cursor, self._model.symbol, window) != version:
+            raise Stale("features were made again")
 
     def committed(self, replacement: Replacement) -> None:
         self._rows += len(replacement.rows)
@@ -74,6 +86,8 @@ class Embeddings(Replacements):
         # Not in the transaction that wrote the rows: of two neighbouring windows, whoever comes last sees both.
         with self._connect() as connection:
             fill_labels(connection, self._model, replacement.window)
+            # Last, so that what is killed in between stays due.
+            due.settle(connection, ASSET, [one for one in self._settles if one[0] in replacement.window])
         self._done += len(replacement.window)
         self._progress(self._done)
 
@@ -87,12 +101,15 @@ def _weeks(window: Window) -> Iterator[list[Window]]:
 
 
 class _Day(Replacement):
-    def __init__(self, window: Window, rows: pa.Table, made: Sequence[due.Due]) -> None:
+    def __init__(self, maker: Embeddings, window: Window, rows: pa.Table, version: object) -> None:
         super().__init__(window, rows)
-        self._made = made
+        self._maker, self._version = maker, version
 
-    def record(self, cursor: psycopg.Cursor) -> None:
-        due.settle(cursor, ASSET, self._made)
+    def confirm(self, cursor: psycopg.Cursor) -> None:
+        self._maker.require(cursor, self.window, self._version)
+
+    def again(self) -> Iterator[Replacement]:
+        return self._maker.days([self.window])
 
 
 def as_table(stored: slice_features.StoredSlices, model: Model, encoder: Encoder) -> pa.Table:
@@ -165,6 +182,11 @@ def backfill(
         written += replace_all(connection, Target.of(connection, model.table), made)
         done += len(window)
         progress(done, total)
+    stored = connection.execute(
+        "SELECT min(bucket_5m), max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s", (model.model_id,)
+    ).fetchone()
+    if stored and stored[0]:
+        fill_labels(connection, model, Window(stored[0], stored[1] + SLICE))  # those, too, that an earlier attempt was killed before
     return written
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from btc_assets.database import identifier, server_errors
+from btc_assets.errors import UserError
 from btc_assets.signals.models import Model
 
 FEWEST_ROWS = 10_000  # below, comparing all of them takes 5 ms
@@ -22,6 +25,7 @@ QUERIES = 100
 NEIGHBOURS = 10
 _BUILD_MEMORY = "512MB"
 _MOST_EF_SEARCH = 1000  # of pgvector
+_WAIT = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,12 @@ def plan(model: Model, rows: int, *, method: str = "ivfflat", element: str = "ve
 
     ivfflat has sqrt(rows) lists; hnsw has pgvector's defaults. How far a search must look for the wanted recall is measured
     once the index is built, from the effort here on.
+
+    Raises:
+        UserError: there is no such method or element.
     """
+    if method not in ("ivfflat", "hnsw") or element not in ("vector", "halfvec"):
+        raise UserError(f"There is no index {method} on {element}: choose ivfflat or hnsw, on vector or halfvec.")
     if rows < FEWEST_ROWS:
         return None
     lists = round(math.sqrt(rows)) if method == "ivfflat" else None
@@ -228,6 +237,29 @@ def care(
         method, element: what it is to be; by default what it is, or else ivfflat on vectors.
         progress: told what is being done.
     """
+    with _alone(connection, model, progress):
+        return _care(connection, model, method, element, progress)
+
+
+@contextmanager
+def _alone(connection: psycopg.Connection, model: Model, progress: Callable[[str], None]) -> Iterator[None]:
+    """While nobody else cares for a model's index: two that build at once on one table wait for each other."""
+    key = f"index of {model.table}"
+    told = False
+    # Not by waiting for the lock: who builds an index waits for every statement that is under way.
+    while connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", (key,)).fetchone() == (False,):
+        if not told:
+            progress("waiting for another run that cares for this index")
+            told = True
+        time.sleep(_WAIT)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(hashtext(%s))", (key,))
+
+
+def _care(connection: psycopg.Connection, model: Model, method: str | None, element: str | None, progress: Callable[[str], None]) -> Care:
     now, rows = read(connection, model), count_vectors(connection, model)
     wanted = plan(model, rows, method=method or (now.method if now else "ivfflat"), element=element or (now.element if now else "vector"))
     if wanted is None:

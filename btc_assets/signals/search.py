@@ -85,7 +85,7 @@ def nearest(
 
     Args:
         connection: to the store.
-        embedding: [dim], of length 1.
+        embedding: [dim], of any length.
         k, within, exact: as `similar` takes them.
         model_id: the model that made it.
 

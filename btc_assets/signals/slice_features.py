@@ -12,7 +12,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from btc_assets.copy import Replacement, Replacements, cut
+from btc_assets.copy import Replacement, Replacements, Stale, cut
 from btc_assets.database import identifier, server_errors
 from btc_assets.errors import UserError
 from btc_assets.ingestion import due
@@ -33,6 +33,11 @@ _PART_TICKS = 1_000_000  # ticks that are in memory at once: about 300 MB with w
 _SLICES = """
 SELECT bucket_5m, sum(coalesce(loaded_rows, 0))::bigint FROM landing.raw_blobs_5m
 WHERE asset = %s AND bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL GROUP BY bucket_5m ORDER BY bucket_5m
+"""
+
+_LOADED = """
+SELECT bucket_5m, asset, max(loaded_at), sum(loaded_rows), count(*) FROM landing.raw_blobs_5m
+WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL GROUP BY bucket_5m, asset ORDER BY bucket_5m, asset
 """
 
 
@@ -65,18 +70,22 @@ class SliceFeatures(Replacements):
         self._done = 0
 
     def __iter__(self) -> Iterator[Replacement]:
+        for day in self._window.days():
+            yield from self.parts(day)
+
+    def parts(self, day: Window) -> Iterator[Replacement]:
+        """The rows of a day or a part of it."""
         with self._connect() as connection:
             connection.autocommit = True
-            for day in self._window.days():
-                _require_ticks(connection, day)
-                slices = {symbol: _loaded_slices(connection, symbol, day) for symbol in self._symbols}
-                ticks: dict[datetime, int] = {}
-                for bucket, count in (pair for of_symbol in slices.values() for pair in of_symbol):
-                    ticks[bucket] = ticks.get(bucket, 0) + count
-                for part in cut(sorted(ticks.items()), day, _PART_TICKS):
-                    made = due.before_making(connection, ASSET, part)
-                    rows = [_rows(self._dsn, symbol, part, [b for b, _ in slices[symbol] if b in part]) for symbol in self._symbols]
-                    yield _Part(part, pa.concat_tables(rows), made)
+            _require_ticks(connection, day)
+            slices = {symbol: _loaded_slices(connection, symbol, day) for symbol in self._symbols}
+            ticks: dict[datetime, int] = {}
+            for bucket, count in (pair for of_symbol in slices.values() for pair in of_symbol):
+                ticks[bucket] = ticks.get(bucket, 0) + count
+            for part in cut(sorted(ticks.items()), day, _PART_TICKS):
+                made, loaded = due.before_making(connection, ASSET, part), _loaded(connection, part)
+                rows = [_rows(self._dsn, symbol, part, [b for b, _ in slices[symbol] if b in part]) for symbol in self._symbols]
+                yield _Part(self, part, pa.concat_tables(rows), made, loaded)
 
     def committed(self, replacement: Replacement) -> None:
         self._done += len(replacement.window)
@@ -89,9 +98,17 @@ class SliceFeatures(Replacements):
 
 
 class _Part(Replacement):
-    def __init__(self, window: Window, rows: pa.Table, made: Sequence[due.Due]) -> None:
+    def __init__(self, maker: SliceFeatures, window: Window, rows: pa.Table, made: Sequence[due.Due], loaded: object) -> None:
         super().__init__(window, rows)
-        self._made = made
+        self._maker, self._made, self._loaded = maker, made, loaded
+
+    def confirm(self, cursor: psycopg.Cursor) -> None:
+        # Another run may have made, and settled, these slices of newer ticks meanwhile.
+        if _loaded(cursor, self.window) != self._loaded:
+            raise Stale("ticks were loaded while these were read")
+
+    def again(self) -> Iterator[Replacement]:
+        return self._maker.parts(self.window)
 
     def record(self, cursor: psycopg.Cursor) -> None:
         due.settle(cursor, ASSET, self._made)
@@ -110,6 +127,11 @@ def _require_ticks(connection: psycopg.Connection, window: Window) -> None:
 def _loaded_slices(connection: psycopg.Connection, symbol: str, window: Window) -> list[tuple[datetime, int]]:
     with server_errors():
         return connection.execute(_SLICES, (symbol, window.start, window.end)).fetchall()
+
+
+def _loaded(connection: psycopg.Connection | psycopg.Cursor, window: Window) -> object:
+    """What the ticks of a window come from, and when they were loaded; it changes in the transaction that loads them."""
+    return connection.execute(_LOADED, (window.start, window.end)).fetchall()
 
 
 def _rows(dsn: str, symbol: str, window: Window, slices: Sequence[datetime]) -> pa.Table:
@@ -204,6 +226,14 @@ def read(dsn: str, symbol: str, window: Window) -> StoredSlices:
         np.column_stack([rows[name].to_numpy() for name in names]) if len(rows) else np.empty((0, len(names))),
         _received_vectors(rows["bars"]).reshape(-1, STEPS, len(CHANNELS)),
     )
+
+
+def version(connection: psycopg.Connection | psycopg.Cursor, symbol: str, window: Window) -> object:
+    """When each stored slice of a window was made: equal as long as nobody makes one again."""
+    return connection.execute(
+        "SELECT bucket_5m, created_at FROM signals.slice_features WHERE symbol = %s AND bucket_5m >= %s AND bucket_5m < %s ORDER BY 1",
+        (symbol, window.start, window.end),
+    ).fetchall()
 
 
 def _received_vectors(sent: pa.ChunkedArray) -> np.ndarray:

@@ -22,6 +22,7 @@ from btc_assets.signals.rocket import principal_components
 from btc_assets.signals.scaling import RobustScaler
 from btc_assets.slices import SLICE_US
 
+MOST_DIM = 2000  # of a pgvector index
 MOST_WINDOWS = 20_160  # of the training windows, drawn at random, that scalers and principal components are taken from
 DAY_WINDOWS = 288
 BIAS_STEPS = 4096  # of training windows, whose convolutions the biases are quantiles of; more were not better
@@ -64,12 +65,16 @@ def fit(
         checkpoint: a file that `tcn` keeps its state in; training that was killed goes on from it, to the same end.
 
     Raises:
-        UserError: an unknown kind or device, fewer than two windows, shapes that do not fit, or values that are not finite.
+        UserError: an unknown kind or device, a seed or dimension out of range, fewer than two windows or all of them alike, shapes that do not fit, or values that are not finite.
     """
     if len(bars) != len(features) or bars.ndim != 3 or features.ndim != 2:
         raise UserError(
             f"Bars of shape {bars.shape} and features of shape {features.shape} do not fit: give [n, steps, channels] and [n, features]."
         )
+    if not 0 <= seed < 2**32:
+        raise UserError(f"The seed is {seed}: choose one from 0 to {2**32 - 1}.")
+    if not 2 <= dim <= MOST_DIM:
+        raise UserError(f"Vectors of {dim} dimensions cannot be indexed: choose from 2 to {MOST_DIM}.")
     if len(bars) < 2:
         raise UserError(f"An encoder cannot be trained on {len(bars)} windows: give at least two, better thousands.")
     check_finite("Bars", torch.from_numpy(bars))
@@ -170,6 +175,8 @@ def _fit_projection(
     joined = torch.cat([of_angles, (scaled - encoder.mean[width:]) * weights], dim=1).double()
     variances, axes = torch.linalg.eigh(joined.T @ joined / rows)
     most = min(encoder.dim, rows - 1, int((variances > 1e-8 * variances[-1]).sum()))
+    if most == 0:
+        raise UserError(f"The {rows:,} windows are all alike, so nothing can be learned from them: give a range in which more was traded.")
     variances, axes = variances.flip(0)[:most], axes.flip(1)[:, :most]
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     if follows is not None:

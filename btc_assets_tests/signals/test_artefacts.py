@@ -81,6 +81,14 @@ def test_a_damaged_artefact_is_refused(encoder: Encoder, zone: LandingZone, dama
         load(name, zone)
 
 
+def test_training_again_mends_a_damaged_artefact(encoder: Encoder, zone: LandingZone) -> None:
+    name = save(encoder, zone)
+    data = zone.get(f"models/{name}.safetensors") or b""
+    zone.put(f"models/{name}.safetensors", data[:-1] + bytes([data[-1] ^ 1]))
+    assert save(encoder, zone) == name
+    assert model_id(load(name, zone)) == name
+
+
 def test_an_artefact_for_other_features_is_refused(encoder: Encoder, zone: LandingZone, monkeypatch: pytest.MonkeyPatch) -> None:
     name, digest = save(encoder, zone), schema.digest()
     monkeypatch.setattr(schema, "digest", lambda: "0123456789ab")

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli import main
-from btc_assets.copy import Target, replace_all
+from btc_assets.copy import Replacement, Target, replace_all
 from btc_assets.definitions import defs
 from btc_assets.errors import UserError
+from btc_assets.ingestion import due
 from btc_assets.landing.generate import generate_market
 from btc_assets.partitions import partition_tags
 from btc_assets.signals import embeddings, models, slice_features, workflows
@@ -117,6 +118,36 @@ def test_labels_tell_of_the_next_slice_as_soon_as_it_is_known(filled: StoreUnder
         assert filled.rows(labels, NEXT_DAY - SLICE)[0][0]["next_trade_count"] == trades
 
 
+def test_labels_that_were_not_filled_when_a_run_was_killed_are_filled_by_the_next(
+    filled: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> int:
+        raise Killed
+
+    model = train(filled)
+    unlabelled = "SELECT count(*) FROM signals.btc_embeddings WHERE label_snapshot IS NULL AND bucket_5m < %s"
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings, "fill_labels", kill)
+        with pytest.raises(Killed):
+            activate(filled, model)
+    assert filled.rows(unlabelled, NEXT_DAY - SLICE) == [(287,)]
+    activate(filled, model)
+    assert filled.rows(unlabelled, NEXT_DAY - SLICE) == [(0,)]
+
+    filled.connection.execute("INSERT INTO ingestion.due_slices (asset, bucket_5m) VALUES (%s, %s)", (embeddings.ASSET, DAY_START))
+    slices_due = due.before_making(filled.connection, embeddings.ASSET, FULL_DAY)
+    encoder = load(model.model_id, filled.zone())
+    made = embeddings.Embeddings(filled.connect, filled.dsn, model, encoder, Window.of_slice(DAY_START), settles=slices_due)
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings, "fill_labels", kill)
+        with pytest.raises(Killed):
+            replace_all(filled.connection, Target.of(filled.connection, model.table), made)
+    assert due.before_making(filled.connection, embeddings.ASSET, FULL_DAY) == slices_due != []
+
+
 def test_new_slices_are_embedded_with_every_model_that_is_kept_up_and_settle_what_was_due(filled: StoreUnderTest) -> None:
     active, other, idle = train(filled), train(filled, seed=1), train(filled, seed=2)
     activate(filled, active)
@@ -165,6 +196,30 @@ def test_what_has_changed_since_it_was_embedded_is_reported_and_embedded_again_o
     ]
     assert activate(filled, model).written == 2
     assert embeddings.read_differences(filled.connection, model, FULL_DAY) == []
+
+
+def test_whoever_is_slow_does_not_write_vectors_of_features_that_are_no_more(filled: StoreUnderTest) -> None:
+    model = train(filled)
+    window = Window.of_slice(DAY_START)
+
+    class Slow(embeddings.Embeddings):
+        """Reads features; before it writes, another run makes and embeds them again."""
+
+        def __iter__(self) -> Iterator[Replacement]:
+            read = list(super().__iter__())
+            write_ticks(filled.connection, every(3.0, 60, start=DAY_START), window)
+            make_features(filled, window)
+            embed_with(embeddings.Embeddings)
+            return iter(read)
+
+    def embed_with(kind: type[embeddings.Embeddings]) -> None:
+        made = kind(filled.connect, filled.dsn, model, load(model.model_id, filled.zone()), window)
+        with filled.connect() as connection:
+            connection.autocommit = True
+            replace_all(connection, Target.of(connection, model.table), made)
+
+    embed_with(Slow)
+    assert filled.rows("SELECT tick_count FROM signals.btc_embeddings WHERE bucket_5m = %s", DAY_START) == [(60,)]
 
 
 def test_too_little_to_train_on(store: StoreUnderTest) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
 import psycopg
 import pytest
 
+from btc_assets.errors import UserError
 from btc_assets.signals import indexes, models
 from btc_assets.signals.models import Model
 from btc_assets.signals.search import similar
@@ -41,6 +43,8 @@ def test_lists_follow_the_number_of_rows_and_few_rows_need_none(model: Model) ->
         assert plan is not None and plan.lists == lists and plan.method == "ivfflat"
     hnsw = indexes.plan(model, 105_120, method="hnsw", element="halfvec")
     assert hnsw is not None and hnsw.lists is None and hnsw.element == "halfvec"
+    with pytest.raises(UserError, match=r"^There is no index lsh on vector: choose ivfflat or hnsw, on vector or halfvec\.$"):
+        indexes.plan(model, 5, method="lsh")
 
 
 def test_below_ten_thousand_vectors_all_are_compared(on_postgres: psycopg.Connection, model: Model) -> None:
@@ -98,6 +102,18 @@ def test_what_a_build_that_was_cut_off_left_is_removed(on_postgres: psycopg.Conn
     on_postgres.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'signals.left_behind'::regclass")
     care = indexes.care(on_postgres, model)
     assert care.action == "built" and index_names(on_postgres, model) == [care.index.index_name]  # type: ignore[union-attr]
+
+
+def test_two_that_care_for_an_index_at_once_do_so_in_turn(on_postgres: psycopg.Connection, model: Model) -> None:
+    write_vectors(on_postgres, model, market_like(ENOUGH, DIM), START)
+
+    def care(number: int) -> str:
+        with psycopg.connect(on_postgres.info.dsn, autocommit=True) as connection:
+            return indexes.care(connection, model).action
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(care, range(2))) == ["built", "checked"]
+    assert len(index_names(on_postgres, model)) == 1
 
 
 def test_an_index_goes_when_too_few_vectors_are_left(on_postgres: psycopg.Connection, model: Model) -> None:

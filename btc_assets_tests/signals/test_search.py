@@ -68,7 +68,8 @@ def test_nothing_that_is_close_in_time(on_postgres: psycopg.Connection, model: M
 
 
 def test_a_vector_of_ones_own(on_postgres: psycopg.Connection, model: Model) -> None:
-    assert nearest(on_postgres, VECTORS[100], 1, model_id=model.model_id)[0].bucket_5m == at(100)
+    (found,) = nearest(on_postgres, 5 * VECTORS[100], 1, model_id=model.model_id)  # its direction counts, not its length
+    assert found.bucket_5m == at(100) and found.distance == pytest.approx(0, abs=1e-6)
 
 
 def test_models_stand_side_by_side_and_never_answer_for_each_other(on_postgres: psycopg.Connection, model: Model) -> None:
@@ -111,6 +112,10 @@ def test_moving_the_pointer_leaves_one_active_model(on_postgres: psycopg.Connect
             "The vector has 5 dimensions, but those of rocket-pca-0000000000000001 have 8: embed the query with that model.",
         ),
         (lambda c, m: nearest(c, VECTORS[3] * np.nan, model_id=m.model_id), "The query vector has values that are not finite: embed the slice again."),
+        (
+            lambda c, m: similar(c, at(3), symbol="ETHUSDT", model_id=m.model_id),
+            "The model rocket-pca-0000000000000001 is not one of ETHUSDT: leave out one of both.",
+        ),
         (
             lambda c, m: similar(c, at(3), symbol="ETHUSDT"),
             "No model is active for ETHUSDT: train one (btc-assets train) and activate it (btc-assets models activate).",
@@ -184,6 +189,23 @@ def test_a_time_filter_stays_exact_beside_an_index(indexed: psycopg.Connection, 
         by_filter = similar(indexed, at(query), within=within)
         assert by_filter == similar(indexed, at(query), within=within, exact=True)
         assert len(by_filter) == 10
+
+
+def test_a_filter_that_leaves_most_days_and_few_rows_stays_exact(indexed: psycopg.Connection) -> None:
+    long_ago = START - timedelta(days=3650)
+    with indexed.transaction(force_rollback=True):
+        model = models.read(indexed, active_model(indexed))
+        indexed.execute(
+            f"INSERT INTO {model.table} SELECT %s, symbol, model_id, embedding, tick_count FROM {model.table} WHERE bucket_5m = %s",
+            (long_ago, START),
+        )
+        for query in range(100, MANY, 400):
+            first = Window(long_ago, at(1000))
+            assert similar(indexed, at(query), within=first) == similar(indexed, at(query), within=first, exact=True)
+
+
+def test_many_neighbours_are_found_by_comparing_all(indexed: psycopg.Connection) -> None:
+    assert similar(indexed, at(5000), 500) == similar(indexed, at(5000), 500, exact=True)
 
 
 def test_a_filter_that_leaves_most_rows_finds_nearly_all(indexed: psycopg.Connection) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import numpy as np
 import psycopg
 import pytest
 
-from btc_assets.copy import Target, replace_all
+from btc_assets.copy import Replacement, Target, replace_all
 from btc_assets.errors import UserError
 from btc_assets.ingestion import due
 from btc_assets.signals import schema, slice_features
@@ -103,6 +104,27 @@ def test_making_settles_what_was_due_before_it_and_not_what_changed_meanwhile(st
     assert [one.bucket for one in due.read(store.connection, [ASSET])] == [NOON]
 
 
+def test_whoever_is_slow_does_not_write_features_of_ticks_that_are_no_more(store: StoreUnderTest) -> None:
+    hour = Window(NOON, NOON + 12 * SLICE)
+    store.land(every(2.0, 300))
+    store.ingest(hour)
+
+    class Slow(SliceFeatures):
+        """Reads ticks; before it writes, another run loads more and makes their features."""
+
+        def __iter__(self) -> Iterator[Replacement]:
+            read = list(super().__iter__())
+            store.land(every(2.0, 300, start=NOON + timedelta(seconds=1), first_id=1000))
+            store.ingest(hour)
+            make(store, hour)
+            return iter(read)
+
+    with store.connect() as connection:
+        connection.autocommit = True
+        replace_all(connection, Target.of(connection, TABLE), Slow(store.connect, store.dsn, hour, ["BTCUSDT"]))
+    assert slice_features.read_differences(store.connection, hour) == []
+
+
 def test_features_whose_ticks_were_dropped_are_not_erased(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     make(store)
@@ -117,19 +139,21 @@ def test_features_whose_ticks_were_dropped_are_not_erased(store: StoreUnderTest)
     assert len(store.rows(f"SELECT 1 FROM {TABLE}")) == 3
 
 
-def test_ticks_whose_features_are_due_are_not_dropped(store: StoreUnderTest) -> None:
+def test_ticks_whose_features_are_due_are_not_dropped_and_the_features_still_asked_for(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     store.refresh(WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
         due.mark(cursor, [ASSET], WINDOW)
     drop = 'CALL ops.drop_old_chunks(0, \'{"hypertable": "market_data.btc_ticks", "drop_after": "30 days"}\')'
     store.connection.execute(
-        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy) VALUES ('drop market_data.btc_ticks', 'x', '{}')"
+        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, state) "
+        "VALUES ('drop market_data.btc_ticks', 'x', '{\"after\": \"30 days\"}', 'applied')"
     )
     store.connection.execute(drop)
     assert store.rows("SELECT last_result FROM ops.retention_jobs")[0][0].endswith(
         "2024-01-10, whose features are not made, from 2024-01-10T12:00Z on: make them again, then it is dropped"
     )
+    assert [one.bucket for one in due.read(store.connection, [ASSET])] == list(WINDOW.slices())
     make(store)
     store.connection.execute(drop)
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(0,)]

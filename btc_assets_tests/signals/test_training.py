@@ -128,6 +128,18 @@ def test_windows_that_nothing_can_be_learnt_from_are_refused(change: object, sen
         fit("rocket-pca", *change(*windows(5)))  # type: ignore[operator]
 
 
+def test_windows_that_are_all_alike_are_refused() -> None:
+    bars, features = windows(1)
+    with pytest.raises(UserError, match=r"^The 60 windows are all alike, so nothing can be learned from them"):
+        fit("rocket-pca", np.repeat(bars, 60, axis=0), np.repeat(features, 60, axis=0))
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 2**32}, {"dim": 1}, {"dim": 2001}])
+def test_options_out_of_range_are_refused_before_anything_is_trained(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=r"(from 0 to 4294967295|from 2 to 2000)\.$"):
+        fit("rocket-pca", *windows(5), **wrong)  # type: ignore[arg-type]
+
+
 def test_a_device_that_is_not_there_is_said() -> None:
     with pytest.raises(UserError, match="no device 'cuda:99' here"):
         fit("rocket-pca", *windows(5), device="cuda:99")
