@@ -296,7 +296,7 @@ class _Contrastive:
             states, vectors = [], []
             for _ in range(2):
                 view = encoder.bar_scaler(thin(bars, self.names, generator)).float()
-                view, hints = disturb(view, scaled, generator, jitter=not self.names)
+                view, hints = disturb(view, scaled, generator)
                 states.append(encoder.tcn(view[:, part]))
                 vectors.append(nn.functional.normalize(self.heads["contrast"](encoder.join(states[-1], hints))))
             predicted = self.heads["foretold"](torch.stack(vectors))
