@@ -99,10 +99,10 @@ class RocketPca(Encoder):
 
 
 class TcnEncoder(Encoder):
-    """A temporal convolutional network for the bars, a perceptron for the features, and both's principal components with the features.
+    """A temporal convolutional network of the bars, a perceptron of the features, and the features, reduced to principal components.
 
-    The network is trained through a head that is then left out: what is contrasted is forgotten there first (Chen et al. 2020).
-    What takes its place is, as in `RocketPca`, an affine map in `mean` and `projection`; it is random until training ends.
+    Training contrasts the output of a linear head that is then left out, because what views do not share is lost there first
+    (Chen et al. 2020). In its place stands an affine map as in `RocketPca`; it is random until training has ended.
     """
 
     kind = "tcn"

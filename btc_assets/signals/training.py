@@ -59,7 +59,7 @@ def fit(
         dim: of the vectors; where the windows do not span as many dimensions, the rest is 0.
         seed: the same one gives the same encoder on one machine.
         device: of PyTorch; the GPU where there is one.
-        epochs: of `tcn`.
+        epochs: of `tcn`; with 0 it stays what it was drawn as.
         progress: told how far it is.
         checkpoint: a file that `tcn` keeps its state in; training that was killed goes on from it, to the same end.
 
