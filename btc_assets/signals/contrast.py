@@ -17,7 +17,7 @@ THINNED = frozenset({"volume", "signed_volume", "trade_count", "signed_trade_cou
 KEPT = 0.8  # the least share of trades that thinning keeps
 CROP = 0.6  # the least share of the steps that a crop keeps
 DROPPED = 0.15  # of the channels and of the features
-JITTER = 0.1  # in scaled units, of channels that nothing is known of, and of features
+JITTER = 0.1  # in scaled units, of features; of bars it would erase shapes that are finer
 TEMPERATURE = 0.2
 SHARPNESS = 20.0  # of soft targets over distances between 0 and 1
 NEARBY = 2.0  # of soft targets over segments of time
@@ -38,13 +38,8 @@ def thin(bars: Tensor, names: Sequence[str], generator: torch.Generator) -> Tens
     return torch.where(sums, bars * factor[:, :, None], bars)
 
 
-def disturb(bars: Tensor, features: Tensor, generator: torch.Generator, *, jitter: bool) -> tuple[Tensor, Tensor]:
-    """Scaled bars that begin up to a step later and lack channels, and features that lack some; 0 is the median.
-
-    `jitter` adds noise to the bars: where nothing is known of the channels, and nothing could be thinned.
-    """
-    if jitter:
-        bars = bars + JITTER * _normal(bars.shape, bars, generator)
+def disturb(bars: Tensor, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Scaled bars that begin up to a step later and lack channels, and noisy features that lack some; 0 is the median."""
     later = torch.cat([bars[:, 1:], bars[:, -1:]], dim=1)
     bars = bars.lerp(later, _uniform((len(bars), 1, 1), bars, generator))
     if bars.shape[2] > 1:

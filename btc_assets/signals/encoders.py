@@ -99,23 +99,32 @@ class RocketPca(Encoder):
 
 
 class TcnEncoder(Encoder):
-    """A temporal convolutional network for the bars and a perceptron for the features, joined by one projection."""
+    """A temporal convolutional network of the bars, a perceptron of the features, and the features, reduced to principal components.
+
+    Training contrasts the output of a linear head that is then left out, because what views do not share is lost there first
+    (Chen et al. 2020). In its place stands an affine map as in `RocketPca`; it is random until training has ended.
+    """
 
     kind = "tcn"
+    mean: Tensor
+    projection: Tensor
 
     def __init__(self, *, steps: int, channels: int, features: int, dim: int, width: int = 128) -> None:
         super().__init__(steps=steps, channels=channels, features=features, dim=dim, width=width)
         self.tcn = Tcn(steps, channels, width)
         self.perceptron = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width)) if features else None
-        self.projection = nn.Linear(width * (4 if features else 3), dim)
+        self.width = width * (4 if features else 3)
+        self.register_buffer("mean", torch.zeros(self.width + features))
+        self.register_buffer("projection", torch.randn(self.width + features, dim) / self.width**0.5)
+        self.projection[self.width :] = 0
 
     def encode(self, bars: Tensor, features: Tensor) -> Tensor:
-        return self.join(self.tcn(bars.float()), features.float())
+        features = features.float()
+        return (torch.cat([self.join(self.tcn(bars.float()), features), features], dim=1) - self.mean) @ self.projection
 
     def join(self, states: Tensor, features: Tensor) -> Tensor:
-        """The vectors of states [n, width, steps] and scaled features."""
-        parts = [pooled(states)] + ([self.perceptron(features)] if self.perceptron else [])
-        return self.projection(torch.cat(parts, dim=1))
+        """What states [n, channels, steps] and scaled features amount to [n, width]."""
+        return torch.cat([pooled(states)] + ([self.perceptron(features)] if self.perceptron else []), dim=1)
 
 
 KINDS: dict[str, type[Encoder]] = {RocketPca.kind: RocketPca, TcnEncoder.kind: TcnEncoder}

@@ -30,7 +30,7 @@ HALF_WHITE = 0.5  # 1 leaves principal components as large as they are, 0 makes 
 FEATURE_VARIANCE = 4.0  # of the features, that of the bars being 1: they tell regimes apart better
 BATCH_TRAINED = 128  # windows a step of the `tcn`, and the number of steps below which training does not end
 STEPS_TRAINED = 800
-LEAST_EPOCHS = 4
+LEAST_EPOCHS, MOST_EPOCHS = 4, 16  # a network that sees the same windows more often learns them by heart: neighbours were worse
 LEARNING_RATE = 1e-3
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, how much of it is done, and how much there is."""
@@ -55,12 +55,12 @@ def fit(
     Args:
         kind: one of `encoders.KINDS`.
         bars, features: [n, steps, channels] and [n, features] in raw units; `features` may have no column.
-        times: starts of the slices, int64 µs [n], ascending; `rocket-pca` weighs directions by how long they last, if it knows.
+        times: starts of the slices, int64 µs [n], ascending; where they are known, directions are weighed by how long they last.
         next_labels: [n, 3], of the window after each, NaN where unknown; only `tcn` uses them, as a second aim.
         dim: of the vectors; where the windows do not span as many dimensions, the rest is 0.
         seed: the same one gives the same encoder on one machine.
         device: of PyTorch; the GPU where there is one.
-        epochs: of `tcn`.
+        epochs: of `tcn`; with 0 it stays what it was drawn as.
         progress: told how far it is.
         checkpoint: a file that `tcn` keeps its state in; training that was killed goes on from it, to the same end.
 
@@ -88,12 +88,19 @@ def fit(
     encoder.feature_scaler.fit(features[drawn])
     encoder.to(_device(device))
     progress = progress or (lambda *_: None)
+    some = bars[drawn], features[drawn]
+    follows = None if times is None else np.diff(times[drawn], prepend=0) == SLICE_US
     if isinstance(encoder, RocketPca):
         with torch.inference_mode():
-            follows = None if times is None else np.diff(times[drawn], prepend=0) == SLICE_US
-            _fit_components(encoder, bars[drawn], features[drawn], follows, generator, progress)
+            _fit_components(encoder, *some, follows, generator, progress)
     elif isinstance(encoder, TcnEncoder):
-        _Contrastive(encoder, bars, features, next_labels, seed, epochs, checkpoint).run(progress)
+        training = _Contrastive(encoder, bars, features, next_labels, seed, epochs, checkpoint)
+        training.run(progress)
+        if training.epochs:  # else it stays what it was drawn as
+            with torch.inference_mode():
+                _fit_states(encoder, *some, follows, generator)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return encoder.eval()
 
 
@@ -139,30 +146,50 @@ def _fit_components(
         scaled.append(columns)
         progress("convolutions", min(len(counts) * BATCH, len(bars)), len(bars))
     with one_thread():  # how a sum is shared among threads shows in its last bit, and so would in the model's id
-        _fit_projection(encoder, counts, torch.cat(scaled), follows, generator)
+        _fit_projection(encoder, lambda: map(encoder.rocket.angles, counts), torch.cat(scaled), follows, generator)
     progress("principal components", 1, 1)
 
 
-def _fit_projection(
-    encoder: RocketPca, counts: list[Tensor], scaled: Tensor, follows: np.ndarray | None, generator: torch.Generator
+def _fit_states(
+    encoder: TcnEncoder, bars: np.ndarray, features: np.ndarray, follows: np.ndarray | None, generator: torch.Generator
 ) -> None:
-    """The principal components of all windows' angles, and then those of them and the features.
+    """What the states of all windows are projected on."""
+    device = encoder.mean.device
 
-    The features, standardised, and the angles' components, half whitened, are given their shares of the whole variance: else the
-    ten thousand angles would drown the features. Where it is known which windows follow each other, the kinetic map weighs the
+    def states(rows: slice) -> tuple[Tensor, Tensor]:
+        windows, columns = (torch.from_numpy(values[rows]).to(device) for values in (bars, features))
+        scaled = encoder.feature_scaler(columns).float()
+        return encoder.join(encoder.tcn(encoder.bar_scaler(windows).float()), scaled), scaled
+
+    with one_thread():
+        joined, scaled = zip(*each_batch(states, len(bars), BATCH, device), strict=True)
+        _fit_projection(encoder, lambda: iter(joined), torch.cat(scaled), follows, generator)
+
+
+def _fit_projection(
+    encoder: RocketPca | TcnEncoder,
+    blocks: Callable[[], Iterator[Tensor]],
+    scaled: Tensor,
+    follows: np.ndarray | None,
+    generator: torch.Generator,
+) -> None:
+    """The principal components of what is made of all windows' bars (it comes in blocks), and then those of them and the features.
+
+    The features, standardised, and the bars' components, half whitened, are given their shares of the whole variance: else the
+    ten thousand angles of MiniRocket would drown the features. Where it is known which windows follow each other, the kinetic map weighs the
     components of both; else their variance does.
     """
-    device, width, rows = encoder.mean.device, encoder.rocket.width, len(scaled)
+    device, width, rows = encoder.mean.device, len(encoder.mean) - encoder.features, len(scaled)
     centre = torch.zeros(width, dtype=torch.float64, device=device)
-    for block in counts:
-        centre += encoder.rocket.angles(block).sum(0, dtype=torch.float64) / rows
+    for block in blocks():
+        centre += block.sum(0, dtype=torch.float64) / rows
     columns = scaled.double()
     encoder.mean.copy_(torch.cat([centre, columns.mean(0)]))
 
-    def angles() -> Iterator[Tensor]:
-        return (encoder.rocket.angles(block) - encoder.mean[:width] for block in counts)
+    def centred() -> Iterator[Tensor]:
+        return (block - encoder.mean[:width] for block in blocks())
 
-    components, values = principal_components(angles, width, min(encoder.dim, rows - 1), generator)
+    components, values = principal_components(centred, width, min(encoder.dim, rows - 1), generator)
     spanned = values > max(1e-4 * float(values[0]), 1e-6)
     components, values = components[:, spanned], values[spanned]
     # Singular values to this power are what the components are as large as; the share is of their squares' sum.
@@ -171,8 +198,8 @@ def _fit_projection(
     weights = torch.where(deviations > 1e-6, 1 / deviations, 0.0).float()
     weights *= math.sqrt(FEATURE_VARIANCE) / max(1, int((weights > 0).sum())) ** 0.5
 
-    of_angles = torch.cat([block @ components for block in angles()])
-    joined = torch.cat([of_angles, (scaled - encoder.mean[width:]) * weights], dim=1).double()
+    of_bars = torch.cat([block @ components for block in centred()])
+    joined = torch.cat([of_bars, (scaled - encoder.mean[width:]) * weights], dim=1).double()
     variances, axes = torch.linalg.eigh(joined.T @ joined / rows)
     most = min(encoder.dim, rows - 1, int((variances > 1e-8 * variances[-1]).sum()))
     if most == 0:
@@ -184,6 +211,7 @@ def _fit_projection(
         axes @= kinetic_map((joined @ axes).float(), torch.from_numpy(follows).to(device)).double()
     axes = axes.float()
     within = len(values)
+    encoder.projection.zero_()
     encoder.projection[:, : axes.shape[1]] = torch.cat([components @ axes[:within], weights[:, None] * axes[within:]])
 
 
@@ -222,17 +250,22 @@ class _Contrastive:
         self.names = [channel.name for channel in CHANNELS] if bars.shape[2] == len(CHANNELS) else []
         self.batch = min(BATCH_TRAINED, len(bars))
         self.batches = len(bars) // self.batch
-        self.epochs = max(LEAST_EPOCHS, round(STEPS_TRAINED / self.batches)) if epochs is None else epochs
+        self.epochs = min(max(LEAST_EPOCHS, round(STEPS_TRAINED / self.batches)), MOST_EPOCHS) if epochs is None else epochs
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             foretold = features.shape[1] + labels.shape[1]
-            self.heads = (nn.Linear(encoder.dim, foretold) if foretold else nn.Identity()).to(self.device)
+            self.heads = nn.ModuleDict(
+                {
+                    "contrast": nn.Linear(encoder.width, encoder.dim),
+                    "foretold": nn.Linear(encoder.dim, foretold) if foretold else nn.Identity(),
+                }
+            ).to(self.device)
         parameters = [*encoder.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-4)
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.projection.weight.device
+        return self.encoder.projection.device
 
     def run(self, progress: Progress) -> None:
         first = self._restore()
@@ -243,8 +276,6 @@ class _Contrastive:
                 if self.checkpoint:
                     self._keep(epoch + 1)
         progress("epochs", self.epochs, self.epochs)
-        if self.checkpoint:
-            self.checkpoint.unlink(missing_ok=True)
 
     def _epoch(self, epoch: int) -> None:
         self.encoder.train()
@@ -272,10 +303,10 @@ class _Contrastive:
             states, vectors = [], []
             for _ in range(2):
                 view = encoder.bar_scaler(thin(bars, self.names, generator)).float()
-                view, hints = disturb(view, scaled, generator, jitter=not self.names)
+                view, hints = disturb(view, scaled, generator)
                 states.append(encoder.tcn(view[:, part]))
-                vectors.append(nn.functional.normalize(encoder.join(states[-1], hints)))
-            predicted = self.heads(torch.stack(vectors))
+                vectors.append(nn.functional.normalize(self.heads["contrast"](encoder.join(states[-1], hints))))
+            predicted = self.heads["foretold"](torch.stack(vectors))
         one, other = (view.float() for view in vectors)
         loss = contrast(one, other, targets) + hierarchical(states[0].float(), states[1].float(), targets)
         truth = torch.cat([scaled, labels], dim=1)

@@ -16,6 +16,7 @@ from btc_assets.signals.artefacts import model_id
 from btc_assets.signals.contrast import contrast, soft_targets, thin
 from btc_assets.signals.encoders import KINDS, embed
 from btc_assets.signals.training import fit
+from btc_assets.slices import SLICE_US
 from btc_assets_tests.signals.windows import windows
 
 
@@ -74,10 +75,29 @@ def test_the_tcn_learns() -> None:
         encoder = fit("tcn", *windows(64), dim=16, epochs=epochs)
         bars, features = (torch.from_numpy(values) for values in windows(32, seed=1))
         scaled = encoder.feature_scaler(features).float()
-        noise = torch.randn(bars.shape, generator=torch.Generator().manual_seed(0))
-        return contrast(encoder(bars, features), encoder(bars + 0.3 * noise, features), soft_targets(scaled)).item()
+        noisy = bars + 0.3 * torch.randn(bars.shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            one, other = (encoder.join(encoder.tcn(encoder.bar_scaler(view).float()), scaled) for view in (bars, noisy))
+        return contrast(one, other, soft_targets(scaled)).item()
 
     assert loss(20) < loss(1) - 0.1
+
+
+def test_the_tcn_weighs_directions_by_how_long_they_last() -> None:
+    lasting = np.sin(np.arange(400) / 30)
+    bars, _ = windows(400)
+    bars[:, :, 1] += lasting[:, None]
+    features = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    times = SLICE_US * np.arange(400)
+
+    def told(**known: np.ndarray) -> float:
+        """How much of what lasts the nearest neighbours share."""
+        vectors = embed(fit("tcn", bars, features, dim=8, epochs=1, **known), bars, features)  # type: ignore[arg-type]
+        similar = vectors @ vectors.T
+        np.fill_diagonal(similar, -1)
+        return float(np.corrcoef(lasting[similar.argmax(1)], lasting)[0, 1])
+
+    assert told(times=times) > 0.8 > 0.6 > told()
 
 
 def test_next_labels_may_be_unknown() -> None:
