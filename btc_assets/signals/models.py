@@ -96,6 +96,7 @@ def point_to(connection: psycopg.Connection, model: Model) -> str | None:
         The id of that one, if it is another.
     """
     with server_errors(), connection.transaction():
+        connection.execute("LOCK TABLE signals.models IN SHARE ROW EXCLUSIVE MODE")  # two at once would both be active
         before = connection.execute(
             "UPDATE signals.models SET active = false, kept_up = false WHERE symbol = %s AND active AND model_id <> %s RETURNING model_id",
             (model.symbol, model.model_id),
@@ -116,8 +117,8 @@ def remove(connection: psycopg.Connection, model: Model) -> None:
     Raises:
         UserError: it is the active one.
     """
-    if model.active:
-        raise UserError(f"The model {model.model_id} answers the searches of {model.symbol}: activate another one first.")
     with server_errors(), connection.transaction():
-        connection.execute("DELETE FROM signals.models WHERE model_id = %s", (model.model_id,))
+        connection.execute("DELETE FROM signals.models WHERE model_id = %s AND NOT active", (model.model_id,))
+        if connection.execute("SELECT FROM signals.models WHERE model_id = %s", (model.model_id,)).rowcount:
+            raise UserError(f"The model {model.model_id} answers the searches of {model.symbol}: activate another one first.")
         connection.execute("SELECT signals.drop_embeddings_table(%s)", (model.model_id,))

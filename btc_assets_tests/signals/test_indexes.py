@@ -131,3 +131,28 @@ def test_removing_a_model_takes_its_vectors_along_but_not_the_active_one(on_post
     again = registered_model(on_postgres, dim=DIM)
     write_vectors(on_postgres, again, market_like(300, DIM), START)
     assert np.isclose(indexes.measure_recall(on_postgres, again), 1.0)
+
+
+def test_a_model_that_became_active_meanwhile_is_not_removed(on_postgres: psycopg.Connection, model: Model) -> None:
+    models.point_to(on_postgres, model)
+    with pytest.raises(UserError, match="activate another one first"):
+        models.remove(on_postgres, model)  # as it was read before
+    assert models.read(on_postgres, model.model_id).active
+
+
+def test_of_two_models_that_are_activated_at_once_the_later_one_answers(on_postgres: psycopg.Connection, model: Model) -> None:
+    other = registered_model(on_postgres, "rocket-pca-0000000000000002", dim=DIM)
+
+    def activate_other() -> str | None:
+        with psycopg.connect(on_postgres.info.dsn, autocommit=True) as connection:
+            return models.point_to(connection, other)
+
+    with ThreadPoolExecutor(1) as pool:
+        with on_postgres.transaction():
+            models.point_to(on_postgres, model)
+            later = pool.submit(activate_other)
+            blocked = "SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            while not later.done() and on_postgres.execute(blocked).rowcount == 0:
+                pass
+        assert later.result() == model.model_id
+    assert [one.model_id for one in models.read_all(on_postgres) if one.active] == [other.model_id]
