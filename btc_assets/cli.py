@@ -19,7 +19,7 @@ from rich.text import Text
 from btc_assets.errors import UserError
 from btc_assets.signals.cli import commands as signals_commands
 from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice, parse_time
-from btc_assets.terminal import bar, example, from_to, out, window_of
+from btc_assets.terminal import bar, example, from_to, out, save_picture, window_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -502,7 +502,7 @@ def candles(interval: str, start: str | None, end: str | None, symbol: str | Non
     if plot:
         from btc_assets.market_data.plot import plot_candles
 
-        plot.write_bytes(plot_candles(rows, interval, label))
+        save_picture(plot, plot_candles(rows, interval, label))
         out.print(f"Saved {len(rows):,} candles to {plot}.", highlight=False)
         return
     shown = [name for name in COLUMNS if name not in ("bucket_5m", "symbol")]
@@ -593,7 +593,7 @@ def _picture(path: Path, label: str, window: Window) -> None:
     with connect(autocommit=True) as connection:
         # Candles go by trade time, so the first may begin just before the first slice.
         rows = read(connection, interval, label, window.widened(SLICE))
-    path.write_bytes(plot_candles(rows, interval, label))
+    save_picture(path, plot_candles(rows, interval, label))
 
 
 @main.command(epilog=example("btc-assets dev --port 3001"))

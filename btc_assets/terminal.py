@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from btc_assets.errors import UserError
 from btc_assets.progress import Listener
 from btc_assets.slices import SLICE, Window, parse_time
 
@@ -23,6 +25,18 @@ def example(text: str) -> str:
 def from_to(function: Callable[..., None]) -> Callable[..., None]:
     function = click.option("--to", "end", help="First moment that is not wanted; UTC. A bare date is its midnight.")(function)
     return click.option("--from", "start", help="First moment, such as 2020-02-22 or 2020-02-22T13:35Z; UTC.")(function)
+
+
+def save_picture(path: Path, png: bytes) -> None:
+    """Write a picture.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.write_bytes(png)
+    except OSError as error:
+        raise UserError(f"The picture {path} cannot be written ({error.strerror}): name a file in a directory of yours.") from None
 
 
 def window_of(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:

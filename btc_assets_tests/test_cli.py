@@ -61,6 +61,8 @@ def test_a_file_is_landed_loaded_shown_and_plotted(store: StoreUnderTest, trades
     picture = tmp_path / "day.png"
     assert cli("candles", "1m", "--from", "2024-01-10", "--to", "2024-01-11", "--plot", str(picture)).exit_code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    nowhere = cli("candles", "1m", "--from", "2024-01-10", "--to", "2024-01-11", "--plot", str(tmp_path / "no" / "day.png"))
+    assert nowhere.exit_code == 1 and "cannot be written (No such file or directory)" in nowhere.output
 
 
 def test_migrations_are_applied_and_shown(store: StoreUnderTest, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from btc_assets.errors import UserError
 from btc_assets.progress import Listener
 from btc_assets.slices import SLICE, Window, floor_slice, parse_time
-from btc_assets.terminal import bar, example, from_to, out
+from btc_assets.terminal import bar, example, from_to, out, save_picture
 
 if TYPE_CHECKING:
     from btc_assets.signals.evaluation_report import Evaluation
@@ -138,7 +138,11 @@ def remove(model_id: str) -> None:
 @click.option("--before-only", is_flag=True, help="Leave out what came after it.")
 @from_to
 @click.option(
-    "--apart", type=click.IntRange(min=0), default=0, show_default=True, help="Leave out what starts less than so many minutes from it."
+    "--apart",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    help="Leave out what starts less than so many minutes from it.",
 )
 @click.option("--symbol", help="Label of the feed; needed where several have an active model.")
 @click.option("--model", "model_id", help="Another model than the active one.")
@@ -175,7 +179,7 @@ def similar(
     if plot and pictures:
         from btc_assets.signals.plot import plot_neighbours
 
-        plot.write_bytes(plot_neighbours(pictures))
+        save_picture(plot, plot_neighbours(pictures))
         out.print(f"Saved their candles to {plot}.", highlight=False)
 
 
@@ -232,7 +236,7 @@ def evaluate(
             result = _evaluate_stored(start, end, symbol, model_ids, kind, seed, advance)
     out.print(Markdown(result.to_markdown()) if out.is_terminal else result.to_markdown(), highlight=False, soft_wrap=True)
     if plot:
-        plot.write_bytes(result.plot())
+        save_picture(plot, result.plot())
         out.print(f"Saved a picture to {plot}.", highlight=False)
 
 

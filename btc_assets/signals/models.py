@@ -83,10 +83,10 @@ def kept_up(connection: psycopg.Connection) -> list[Model]:
     return [model for model in read_all(connection) if model.kept_up]
 
 
-def keep_up(connection: psycopg.Connection, model: Model) -> None:
-    """From now on, embed new slices with a model as well."""
+def keep_up(connection: psycopg.Connection, model: Model, kept: bool) -> None:
+    """Whether new slices are embedded with a model as well, from now on; those of the active one always are."""
     with server_errors(), connection.transaction():
-        connection.execute("UPDATE signals.models SET kept_up = true WHERE model_id = %s", (model.model_id,))
+        connection.execute("UPDATE signals.models SET kept_up = active OR %s WHERE model_id = %s", (kept, model.model_id))
 
 
 def point_to(connection: psycopg.Connection, model: Model) -> str | None:
@@ -103,12 +103,6 @@ def point_to(connection: psycopg.Connection, model: Model) -> str | None:
         ).fetchone()
         connection.execute("UPDATE signals.models SET active = true, kept_up = true WHERE model_id = %s", (model.model_id,))
     return before[0] if before else None
-
-
-def add_metrics(connection: psycopg.Connection, model_id: str, metrics: dict[str, Any]) -> None:
-    """Keep further figures with a model."""
-    with server_errors(), connection.transaction():
-        connection.execute("UPDATE signals.models SET metrics = metrics || %s WHERE model_id = %s", (Jsonb(metrics), model_id))
 
 
 def remove(connection: psycopg.Connection, model: Model) -> None:

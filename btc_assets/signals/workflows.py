@@ -173,17 +173,21 @@ def activate(
         UserError: there are no slices to embed, the artefact is missing or damaged, or the index finds too few of the nearest.
     """
     encoder = load(model.model_id, artefacts)
-    models.keep_up(connection, model)  # first, so that what is loaded meanwhile is embedded by whoever loads it
-    written = embeddings.backfill(connection, connect, dsn, model, encoder, lambda done, total: progress("embeddings", done, total))
-    if not indexes.count_vectors(connection, model):
-        raise UserError(
-            f"There is no slice of {model.symbol} with {embeddings.FEWEST_TICKS} ticks or more to embed: load ticks first (btc-assets load)."
-        )
-    care = indexes.care(connection, model, method=method, element=element)
-    if care.index is not None and care.index.recall < indexes.LEAST_RECALL:
-        raise UserError(
-            f"The index of {model.model_id} finds only {care.index.recall:.3f} of the nearest slices: activate it with --method hnsw."
-        )
+    models.keep_up(connection, model, True)  # first, so that what is loaded meanwhile is embedded by whoever loads it
+    try:
+        written = embeddings.backfill(connection, connect, dsn, model, encoder, lambda done, total: progress("embeddings", done, total))
+        if not indexes.count_vectors(connection, model):
+            raise UserError(
+                f"There is no slice of {model.symbol} with {embeddings.FEWEST_TICKS} ticks or more to embed: load ticks first (btc-assets load)."
+            )
+        care = indexes.care(connection, model, method=method, element=element)
+        if care.index is not None and care.index.recall < indexes.LEAST_RECALL:
+            raise UserError(
+                f"The index of {model.model_id} finds only {care.index.recall:.3f} of the nearest slices: activate it with --method hnsw."
+            )
+    except UserError:
+        models.keep_up(connection, model, model.kept_up)
+        raise
     return Activation(model.model_id, written, care, models.point_to(connection, model))
 
 

@@ -151,7 +151,7 @@ def test_labels_that_were_not_filled_when_a_run_was_killed_are_filled_by_the_nex
 def test_new_slices_are_embedded_with_every_model_that_is_kept_up_and_settle_what_was_due(filled: StoreUnderTest) -> None:
     active, other, idle = train(filled), train(filled, seed=1), train(filled, seed=2)
     activate(filled, active)
-    models.keep_up(filled.connection, other)
+    models.keep_up(filled.connection, other, True)
     window = Window(NEXT_DAY, NEXT_DAY + 2 * SLICE)
     filled.land(every(2.0, 300, start=NEXT_DAY, first_id=10**10))
     assert materialize(filled, "ingest", window)
@@ -177,7 +177,7 @@ def test_the_model_that_answers_changes_only_when_the_new_one_is_ready(filled: S
     artefact.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(UserError, match="is damaged"):
         activate(filled, second)
-    assert [model.model_id for model in models.read_all(filled.connection) if model.active] == [first.model_id]
+    assert [model.model_id for model in models.read_all(filled.connection) if model.active or model.kept_up] == [first.model_id]
     artefact.write_bytes(data)
     done = activate(filled, second)
     assert done.before == first.model_id and done.written == 288

@@ -24,7 +24,7 @@ ENOUGH = indexes.FEWEST_ROWS
 @pytest.fixture
 def model(on_postgres: psycopg.Connection) -> Model:
     model = registered_model(on_postgres, dim=DIM)
-    models.keep_up(on_postgres, model)
+    models.keep_up(on_postgres, model, True)
     return model
 
 

@@ -28,7 +28,7 @@ COMMENT ON COLUMN signals.models.dim IS 'Dimension of its vectors';
 COMMENT ON COLUMN signals.models.feature_schema IS 'Digest of the features and bar channels that it takes in';
 COMMENT ON COLUMN signals.models.trained_from IS 'First slice that it was trained on (UTC)';
 COMMENT ON COLUMN signals.models.trained_to IS 'End of the last slice that it was trained on; what is evaluated must lie after it';
-COMMENT ON COLUMN signals.models.metrics IS 'How training went, and what evaluations found';
+COMMENT ON COLUMN signals.models.metrics IS 'How training went';
 COMMENT ON COLUMN signals.models.uri IS 'Where its weights lie';
 COMMENT ON COLUMN signals.models.kept_up IS 'Whether new slices are embedded with it';
 COMMENT ON COLUMN signals.models.active IS 'Whether it answers searches; one for each symbol';
