@@ -151,7 +151,7 @@ def test_of_two_models_that_are_activated_at_once_the_later_one_answers(on_postg
         with on_postgres.transaction():
             models.point_to(on_postgres, model)
             later = pool.submit(activate_other)
-            blocked = "SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            blocked = "SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
             while not later.done() and on_postgres.execute(blocked).rowcount == 0:
                 pass
         assert later.result() == model.model_id
