@@ -9,7 +9,7 @@ demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES
 
 similar: $(VENV)/ready-torch  ## After a demo: an encoder trained on its day, and the slices that look most like the one of AT. Installs PyTorch.
 	$(BIN)/btc-assets train --activate
-	$(BIN)/btc-assets similar $(or $(AT),$$(date -u -d '2 days ago' +%F)T13:35Z) -k 7 --apart 30 --plot .btc_assets/similar.png
+	$(BIN)/btc-assets similar $(AT) -k 7 --apart 30 --plot .btc_assets/similar.png
 
 dev: $(VENV)/ready  ## The Dagster UI on the same database.
 	$(BIN)/btc-assets dev

@@ -133,7 +133,7 @@ def remove(model_id: str) -> None:
 
 
 @click.command(epilog=example("btc-assets similar 2020-02-22T13:35Z -k 10 --before-only --plot similar.png"))
-@click.argument("time")
+@click.argument("time", required=False)
 @click.option("-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many slices to find.")
 @click.option("--before-only", is_flag=True, help="Leave out what came after it.")
 @from_to
@@ -149,17 +149,18 @@ def remove(model_id: str) -> None:
 @click.option("--exact", is_flag=True, help="Compare all vectors, also where there is an index.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save their candles, side by side, as a picture (PNG).")
 def similar(
-    time: str, k: int, before_only: bool, start: str | None, end: str | None, apart: int, symbol: str | None, model_id: str | None, exact: bool,
+    time: str | None, k: int, before_only: bool, start: str | None, end: str | None, apart: int, symbol: str | None, model_id: str | None, exact: bool,
     plot: Path | None,
 ) -> None:  # fmt: skip
-    """Find the slices that look most like the one of TIME, and tell what came after them."""
+    """Find the slices that look most like the one of TIME, the newest unless it is given, and tell what came after them."""
     from btc_assets.database import connect
     from btc_assets.signals.plot import read_pictures
+    from btc_assets.signals.search import active_model, newest
     from btc_assets.signals.search import similar as search
 
-    moment = parse_time(time)
     within = _within(start, end)
     with connect(autocommit=True) as connection:
+        moment = parse_time(time) if time else newest(connection, model_id or active_model(connection, symbol))
         found = search(
             connection, moment, k, before_only=before_only, within=within, apart=timedelta(minutes=apart), symbol=symbol, model_id=model_id,
             exact=exact,
@@ -175,6 +176,7 @@ def similar(
         column.justify = "right"
     for one in found:
         table.add_row(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}", f"{one.distance:.4f}", f"{one.tick_count:,}", *_labels(one.label_snapshot))
+    out.print(f"Like {moment:%Y-%m-%dT%H:%MZ}:", highlight=False)
     out.print(table)
     if plot and pictures:
         from btc_assets.signals.plot import plot_neighbours

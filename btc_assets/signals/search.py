@@ -109,6 +109,21 @@ def _neighbours(connection: psycopg.Connection, statement: str, parameters: tupl
         return cursor.execute(statement, parameters).fetchall()
 
 
+def newest(connection: psycopg.Connection, model_id: str) -> datetime:
+    """The newest slice that has a vector.
+
+    Raises:
+        UserError: none has.
+    """
+    with server_errors(), connection.transaction():
+        row = connection.execute(
+            "SELECT max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s AND embedding IS NOT NULL", (model_id,)
+        ).fetchone()
+    if row is None or row[0] is None:
+        raise UserError(f"There are no embeddings of {model_id} yet: run btc-assets models activate {model_id}.")
+    return row[0]
+
+
 def active_model(connection: psycopg.Connection, symbol: str | None = None) -> str:
     """The id of the model that answers searches.
 

@@ -264,5 +264,6 @@ def test_the_commands_train_find_and_draw(said: StoreUnderTest, tmp_path: Path) 
     found = similar(said.connection, datetime(2024, 1, 10, 13, 35, tzinfo=UTC), 3, before_only=True, apart=timedelta(hours=1))
     assert all(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}" in output for one in found)
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Like 2024-01-10T23:55Z:" in run("similar", "-k", "1")  # the newest slice
     refused = CliRunner().invoke(main, ["similar", "2024-03-01"])
     assert refused.exit_code == 1 and "The slice 2024-03-01T00:00Z was never loaded: load it first (btc-assets load)." in refused.output
