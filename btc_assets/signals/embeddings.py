@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from btc_assets.database import server_errors
 from btc_assets.ingestion import due
 from btc_assets.market_data.ticks import TIME
 from btc_assets.signals import slice_features
+from btc_assets.signals.features import FEATURES
 from btc_assets.signals.models import Model
-from btc_assets.slices import SLICE, Window, microseconds
+from btc_assets.slices import SLICE, SLICE_US, Window, microseconds
 
 if TYPE_CHECKING:
     from btc_assets.signals.encoders import Encoder
@@ -69,8 +72,10 @@ class Embeddings(Replacements):
         with self._connect() as connection:
             connection.autocommit = True
             versions = [slice_features.version(connection, self._model.symbol, day) for day in days]  # before they are read
-        stored = slice_features.read(self._dsn, self._model.symbol, Window(days[0].start, days[-1].end))
-        rows = as_table(stored, self._model, self._encoder)
+        stored = slice_features.read(self._dsn, self._model.symbol, Window(days[0].start, days[-1].end + SLICE))  # for the last label
+        labels = _labels(stored)
+        stored = stored.where(stored.times < microseconds(days[-1].end))
+        rows = as_table(stored, labels.slice(0, len(stored)), self._model, self._encoder)
         for day, version in zip(days, versions, strict=True):
             first, last = np.searchsorted(stored.times, [microseconds(day.start), microseconds(day.end)])
             yield _Day(self, day, rows.slice(first, last - first), version)
@@ -112,7 +117,7 @@ class _Day(Replacement):
         return self._maker.days([self.window])
 
 
-def as_table(stored: slice_features.StoredSlices, model: Model, encoder: Encoder) -> pa.Table:
+def as_table(stored: slice_features.StoredSlices, labels: pa.Array, model: Model, encoder: Encoder) -> pa.Table:
     """Slices as rows of `signals.btc_embeddings`; those with fewer than `FEWEST_TICKS` ticks have no vector."""
     from btc_assets.signals.encoders import embed
 
@@ -128,7 +133,27 @@ def as_table(stored: slice_features.StoredSlices, model: Model, encoder: Encoder
             "model_id": pa.repeat(model.model_id, len(stored)),
             "embedding": lists.take(pa.array(place, mask=place < 0)),
             "tick_count": pa.array(stored.tick_count),
+            "label_snapshot": labels,
         }
+    )
+
+
+_NEXT = {
+    "next_return": "log_return",
+    "next_realized_volatility": "realized_volatility",
+    "next_volume": "volume",
+    "next_trade_count": "trade_count",
+}
+
+
+def _labels(stored: slice_features.StoredSlices) -> pa.Array:
+    """What the slice after each brought, as `signals.fill_labels` writes it; null where that is not stored."""
+    names = [feature.name for feature in FEATURES]
+    *values, counts = (stored.features[1:, names.index(name)].tolist() for name in _NEXT.values())
+    texts = [json.dumps(dict(zip(_NEXT, row, strict=True))) for row in zip(*values, map(int, counts), strict=True)]
+    follows = np.diff(stored.times) == SLICE_US
+    return pa.array(
+        [*(text if known else None for text, known in zip(texts, follows.tolist(), strict=True)), None][: len(stored)], pa.string()
     )
 
 
@@ -143,21 +168,25 @@ def fill_labels(connection: psycopg.Connection, model: Model, window: Window) ->
 
 
 def missing(connection: psycopg.Connection, model: Model) -> list[Window]:
-    """By day, where slices are that a model has not embedded since their features were made; ascending."""
+    """Where slices are that a model has not embedded since their features were made, in whole days that follow each other; ascending."""
     with server_errors(), connection.transaction():
         rows = connection.execute(
             """
-            SELECT date_trunc('day', bucket_5m, 'UTC'), min(bucket_5m), max(bucket_5m) FROM signals.slice_features AS slice
+            SELECT min(bucket_5m), max(bucket_5m) FROM signals.slice_features AS slice
             WHERE symbol = %s AND NOT EXISTS (
                 SELECT 1 FROM signals.btc_embeddings AS made
                 WHERE made.model_id = %s AND made.bucket_5m = slice.bucket_5m AND made.symbol = slice.symbol
                     AND made.created_at >= slice.created_at
             )
-            GROUP BY 1 ORDER BY 1
+            GROUP BY date_trunc('day', bucket_5m, 'UTC') ORDER BY 1
             """,
             (model.symbol, model.model_id),
         ).fetchall()
-    return [Window(first, last + SLICE) for _, first, last in rows]
+    windows: list[Window] = []
+    for first, last in rows:
+        start = windows.pop().start if windows and windows[-1].end == first else first
+        windows.append(Window(start, last + SLICE))
+    return windows
 
 
 def backfill(
@@ -178,10 +207,11 @@ def backfill(
     windows = missing(connection, model)
     total, done, written = sum(map(len, windows)), 0, 0
     for window in windows:
-        made = Embeddings(connect, dsn, model, encoder, window)
+        made = Embeddings(
+            connect, dsn, model, encoder, window, progress=partial(lambda before, inside: progress(before + inside, total), done)
+        )
         written += replace_all(connection, Target.of(connection, model.table), made)
         done += len(window)
-        progress(done, total)
     stored = connection.execute(
         "SELECT min(bucket_5m), max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s", (model.model_id,)
     ).fetchone()
