@@ -9,8 +9,11 @@ from itertools import islice
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
 
+from btc_assets.failures import plain_failures
+from btc_assets.ingestion import due
 from btc_assets.ingestion.requests import DueSlice, Request, plan
 from btc_assets.partitions import partition_tags, run_slices
+from btc_assets.resources import Store
 from btc_assets.settings import settings
 from btc_assets.slices import DAY, SLICE
 
@@ -71,3 +74,25 @@ class Automation:
             filters=dg.RunsFilter(tags={_SENSOR_TAG: self._sensor, _KEY_TAG: [request.key for request in candidates]})
         )
         return {run.tags[_KEY_TAG] for run in runs}
+
+
+def follow(
+    context: dg.SensorEvaluationContext, store: Store, assets: Sequence[str], job: AssetJob, history_job: AssetJob, idle: str
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """What a sensor does whose assets follow the ticks: ask for runs of their slices that are due.
+
+    Args:
+        context: of the tick.
+        store: where it is noted what is due.
+        assets: keys, such as `market_data/candles_1m`.
+        job, history_job: as `Automation.requests` takes them.
+        idle: what to say where nothing is due.
+    """
+    with plain_failures(), store.connect() as connection:
+        connection.autocommit = True
+        under_way = Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
+        slices = due.read(connection, assets)
+    requests = [*under_way.requests(slices, job, history_job)]
+    yield from requests
+    if not requests:
+        yield dg.SkipReason(f"{len(slices):,} slices are due (under way, or asked for before)." if slices else idle)

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from btc_assets.automation import Automation
-from btc_assets.failures import plain_failures
-from btc_assets.ingestion import due
+from btc_assets.automation import follow
 from btc_assets.jobs import rebuild_candles, rebuild_candles_history
 from btc_assets.market_data import candles
 from btc_assets.partitions import history
@@ -28,14 +26,7 @@ _ASSETS = [candles.asset_key(interval) for interval in candles.enabled(settings(
     ),
 )
 def candles_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        under_way = Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
-        slices = due.read(connection, _ASSETS)
-    requests = [*under_way.requests(slices, rebuild_candles, rebuild_candles_history)]
-    yield from requests
-    if not requests:
-        yield dg.SkipReason(f"{len(slices):,} slices are due (under way, or asked for before)." if slices else "All candles are made.")
+    return follow(context, store, _ASSETS, rebuild_candles, rebuild_candles_history, "All candles are made.")
 
 
 market_data_sensors = [candles_follow_ticks]

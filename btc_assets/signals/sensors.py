@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from btc_assets.automation import Automation
-from btc_assets.failures import plain_failures
-from btc_assets.ingestion import due
+from btc_assets.automation import follow
 from btc_assets.jobs import rebuild_signals, rebuild_signals_history
 from btc_assets.partitions import history
 from btc_assets.resources import Store
@@ -25,16 +23,14 @@ from btc_assets.signals import embeddings, slice_features
     ),
 )
 def signals_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        under_way = Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
-        slices = due.read(connection, [slice_features.ASSET, embeddings.ASSET])
-    requests = [*under_way.requests(slices, rebuild_signals, rebuild_signals_history)]
-    yield from requests
-    if not requests:
-        yield dg.SkipReason(
-            f"{len(slices):,} slices are due (under way, or asked for before)." if slices else "All features and embeddings are made."
-        )
+    return follow(
+        context,
+        store,
+        [slice_features.ASSET, embeddings.ASSET],
+        rebuild_signals,
+        rebuild_signals_history,
+        "All features and embeddings are made.",
+    )
 
 
 signals_sensors = [signals_follow_ticks]
