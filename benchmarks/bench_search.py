@@ -76,7 +76,7 @@ def rate(connection: psycopg.Connection, first: datetime, rows: int, queries: in
     times = []
     for number in np.random.default_rng(1).integers(0, rows, queries).tolist():
         started = time.perf_counter()
-        similar(connection, first + number * SLICE, 10, **options)  # type: ignore[arg-type]
+        similar(connection, first + number * SLICE, 10, **options)  # type: ignore[arg-type]  # those of `similar`
         times.append(time.perf_counter() - started)
     return f"{queries / sum(times):.0f}", f"{1e3 * statistics.median(times):.1f}"
 

@@ -16,9 +16,8 @@ from btc_assets.database import server_errors
 from btc_assets.ingestion import due
 from btc_assets.market_data.ticks import TIME
 from btc_assets.signals import slice_features
-from btc_assets.signals.features import FEATURES
 from btc_assets.signals.models import Model
-from btc_assets.slices import SLICE, SLICE_US, Window, microseconds
+from btc_assets.slices import SLICE, Window, microseconds
 
 if TYPE_CHECKING:
     from btc_assets.signals.encoders import Encoder
@@ -148,13 +147,9 @@ _NEXT = {
 
 def _labels(stored: slice_features.StoredSlices) -> pa.Array:
     """What the slice after each brought, as `signals.fill_labels` writes it; null where that is not stored."""
-    names = [feature.name for feature in FEATURES]
-    *values, counts = (stored.features[1:, names.index(name)].tolist() for name in _NEXT.values())
-    texts = [json.dumps(dict(zip(_NEXT, row, strict=True))) for row in zip(*values, map(int, counts), strict=True)]
-    follows = np.diff(stored.times) == SLICE_US
-    return pa.array(
-        [*(text if known else None for text, known in zip(texts, follows.tolist(), strict=True)), None][: len(stored)], pa.string()
-    )
+    *values, counts = (stored.feature(name).tolist() for name in _NEXT.values())
+    own = [json.dumps(dict(zip(_NEXT, row, strict=True))) for row in zip(*values, map(int, counts), strict=True)]
+    return pa.array([own[row + 1] if followed else None for row, followed in enumerate(stored.followed.tolist())], pa.string())
 
 
 def fill_labels(connection: psycopg.Connection, model: Model, window: Window) -> int:

@@ -192,7 +192,7 @@ class _Trial:
             metrics.qlike(actual, forecast),
             metrics.auc(sign > 0, score),
             int(np.isfinite(forecasts[_VARIANCE][self.queries]).sum()),
-            **more,  # type: ignore[arg-type]
+            **more,  # type: ignore[arg-type]  # each fits the field of its name
         )
 
     def _judged(self, target: np.ndarray, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

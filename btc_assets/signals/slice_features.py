@@ -183,6 +183,10 @@ class StoredSlices:
     def __len__(self) -> int:
         return len(self.times)
 
+    def feature(self, name: str) -> np.ndarray:
+        """One feature of each slice, float64 [n]."""
+        return self.features[:, _COLUMNS[name]]
+
     def where(self, chosen: np.ndarray) -> StoredSlices:
         """The slices that a boolean array or indices choose."""
         return StoredSlices(self.times[chosen], self.features[chosen], self.bars[chosen])
@@ -190,7 +194,12 @@ class StoredSlices:
     @property
     def tick_count(self) -> np.ndarray:
         """Ticks of each slice, int64 [n]."""
-        return self.features[:, _TRADE_COUNT].astype(np.int64)
+        return self.feature("trade_count").astype(np.int64)
+
+    @property
+    def followed(self) -> np.ndarray:
+        """bool [n]: the next row is that of the slice right after this one."""
+        return np.append(np.diff(self.times) == SLICE_US, False)[: len(self)]
 
     @property
     def range(self) -> tuple[datetime, datetime]:
@@ -198,7 +207,7 @@ class StoredSlices:
         return moment(self.times[0]), moment(self.times[-1] + SLICE_US)
 
 
-_TRADE_COUNT = [feature.name for feature in FEATURES].index("trade_count")
+_COLUMNS = {feature.name: column for column, feature in enumerate(FEATURES)}
 
 
 def read(dsn: str, symbol: str, window: Window) -> StoredSlices:

@@ -79,13 +79,17 @@ class TickArrays:
         while first < len(self):
             last = int(np.searchsorted(self.offsets, self.offsets[first] + _PART_TICKS, "right")) - 1
             last = min(max(last, first + 1), first + _PART_SLICES, len(self))
-            these = slice(self.offsets[first], self.offsets[last])
-            yield TickArrays(
-                self.starts[first:last],
-                self.offsets[first : last + 1] - self.offsets[first],
-                *(column[these] for column in (self.time, self.price, self.quantity, self.buy)),
-            )
+            yield self.part(first, last)
             first = last
+
+    def part(self, first: int, last: int) -> TickArrays:
+        """The slices from `first` up to, not including, `last`."""
+        these = slice(self.offsets[first], self.offsets[last])
+        return TickArrays(
+            self.starts[first:last],
+            self.offsets[first : last + 1] - self.offsets[first],
+            *(column[these] for column in (self.time, self.price, self.quantity, self.buy)),
+        )
 
     @cached_property
     def counts(self) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from btc_assets.errors import UserError
+from btc_assets.progress import Listener
 from btc_assets.signals.bars import CHANNELS
 from btc_assets.signals.contrast import contrast, crop, disturb, hierarchical, soft_targets, thin
 from btc_assets.signals.encoders import BATCH, Encoder, RocketPca, TcnEncoder, build, check_finite, each_batch, one_thread
@@ -32,8 +33,6 @@ BATCH_TRAINED = 128  # windows a step of the `tcn`, and the number of steps belo
 STEPS_TRAINED = 800
 LEAST_EPOCHS, MOST_EPOCHS = 4, 16  # a network that sees the same windows more often learns them by heart: neighbours were worse
 LEARNING_RATE = 1e-3
-Progress = Callable[[str, int, int], None]
-"""Called with the stage's name, how much of it is done, and how much there is."""
 
 
 def fit(
@@ -47,7 +46,7 @@ def fit(
     seed: int = 0,
     device: str | None = None,
     epochs: int | None = None,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
     checkpoint: Path | None = None,
 ) -> Encoder:
     """Train an encoder of a kind on the windows given, and on nothing else.
@@ -127,7 +126,7 @@ def _fit_components(
     features: np.ndarray,
     follows: np.ndarray | None,
     generator: torch.Generator,
-    progress: Progress,
+    progress: Listener,
 ) -> None:
     """Biases from a few windows, all windows' counts, and what they are projected on."""
     device = encoder.mean.device
@@ -267,7 +266,7 @@ class _Contrastive:
     def device(self) -> torch.device:
         return self.encoder.projection.device
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress: Listener) -> None:
         first = self._restore()
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             for epoch in range(first, self.epochs):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from btc_assets.database import server_errors
 from btc_assets.errors import UserError
 from btc_assets.landing.generate import generate_market
 from btc_assets.landing.objects import LandingZone
+from btc_assets.progress import Listener
 from btc_assets.signals import embeddings, indexes, models, schema, slice_features
 from btc_assets.signals.artefacts import load, save
 from btc_assets.signals.bars import bars
@@ -30,8 +32,6 @@ from btc_assets.signals.slice_features import StoredSlices
 from btc_assets.signals.tick_arrays import TickArrays
 from btc_assets.signals.training import fit
 from btc_assets.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -56,7 +56,7 @@ def train(
     seed: int = 0,
     epochs: int | None = None,
     device: str | None = None,
-    progress: Progress = silent,
+    progress: Listener = silent,
 ) -> Model:
     """Train an encoder and register it. It is neither kept up nor active yet.
 
@@ -105,19 +105,19 @@ def next_labels(stored: StoredSlices) -> np.ndarray:
     Returns:
         float32 [n, 3]; NaN where the next slice is not stored.
     """
-    names = [feature.name for feature in FEATURES]
-    values = stored.features[:, [names.index(name) for name in _LABELS]]
-    logs = np.log(values + np.array([1e-6, 1.0, 1.0]))
+    logs = np.log(np.column_stack([stored.feature(name) for name in _LABELS]) + np.array([1e-6, 1.0, 1.0]))
     labels = np.full((len(stored), len(_LABELS)), np.nan, np.float32)
-    follows = np.flatnonzero(np.diff(stored.times) == SLICE_US)
-    labels[follows] = logs[follows + 1]
+    followed = np.flatnonzero(stored.followed)
+    labels[followed] = logs[followed + 1]
     return labels
 
 
 def newest_window(connection: psycopg.Connection, symbol: str, start: datetime | None, end: datetime | None) -> Window:
     """What is to be evaluated: from start to end, or the newest 90 days that are stored."""
+    if start:
+        return _stored_window(connection, symbol, start, end)
     stored = _stored_window(connection, symbol, None, end)
-    return _stored_window(connection, symbol, start or max(stored.start, stored.end - timedelta(days=90)), end)
+    return Window(max(stored.start, stored.end - timedelta(days=90)), stored.end)
 
 
 def _stored_window(connection: psycopg.Connection, symbol: str, start: datetime | None, end: datetime | None) -> Window:
@@ -156,7 +156,7 @@ def activate(
     *,
     method: str | None = None,
     element: str | None = None,
-    progress: Progress = silent,
+    progress: Listener = silent,
 ) -> Activation:
     """Have `model` answer the searches of its symbol. Until the last step, the one that does now goes on.
 
@@ -200,7 +200,7 @@ def evaluate_stored(
     trained: Sequence[Model] = (),
     kind: str = "rocket-pca",
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Listener = silent,
 ) -> Evaluation:
     """Compare what similar slices foretell with what simpler forecasts do, on stored slices.
 
@@ -226,7 +226,7 @@ def evaluate_stored(
     return _judge(stored, encoders, until, ticks, kind=kind, seed=seed, progress=progress)
 
 
-def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 0, progress: Progress = silent) -> Evaluation:
+def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 0, progress: Listener = silent) -> Evaluation:
     """The same on a generated market whose regimes are known, which adds how many neighbours share the regime of the query.
 
     Args:
@@ -242,7 +242,16 @@ def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 
         progress("market", number, days)
     starts = microseconds(datetime(2024, 1, 1, tzinfo=UTC)) + SLICE_US * np.arange(288 * days)
     ticks = TickArrays.of(pa.concat_tables(parts), starts)
-    return _judge(_computed(ticks), {}, {}, _last(ticks), regimes=np.concatenate(regimes), kind=kind, seed=seed, progress=progress)
+    return _judge(
+        _computed(ticks),
+        {},
+        {},
+        ticks.part(max(len(ticks) - _ROBUSTNESS_SLICES, 0), len(ticks)),
+        regimes=np.concatenate(regimes),
+        kind=kind,
+        seed=seed,
+        progress=progress,
+    )
 
 
 _ROBUSTNESS_SLICES = 1000
@@ -259,7 +268,7 @@ def _judge(
     regimes: np.ndarray | None = None,
     kind: str,
     seed: int,
-    progress: Progress,
+    progress: Listener,
 ) -> Evaluation:
     first_query = stored.times[round(len(stored) * (1 - _QUERY_SHARE))] if len(stored) > 1 else stored.times[0]
     before = stored.where(np.flatnonzero((stored.times + 2 * SLICE_US <= first_query - _EMBARGO // timedelta(microseconds=1)) & (stored.tick_count >= FEWEST_TICKS)))  # fmt: skip
@@ -292,7 +301,7 @@ def _judge(
         )
     found = {}
     for number, (name, encoder) in enumerate(judged.items(), start=1):
-        found[name] = retrieval(ticks, lambda changed, encoder=encoder: _vectors(encoder, _computed(changed)), seed=seed)  # type: ignore[misc]
+        found[name] = retrieval(ticks, partial(_vectors_of, encoder), seed=seed)
         progress("robustness", number, len(judged))
     return replace(
         result, retrieval=found, notes=[*result.notes, f"Robustness is that of the newest {len(ticks):,} slices among themselves."]
@@ -307,15 +316,12 @@ def _vectors(encoder: Encoder, stored: StoredSlices) -> np.ndarray:
     return vectors
 
 
+def _vectors_of(encoder: Encoder, ticks: TickArrays) -> np.ndarray:
+    return _vectors(encoder, _computed(ticks))
+
+
 def _computed(ticks: TickArrays) -> StoredSlices:
     return StoredSlices(ticks.starts, features(ticks), bars(ticks))
-
-
-def _last(ticks: TickArrays, slices: int = _ROBUSTNESS_SLICES) -> TickArrays:
-    first = max(len(ticks) - slices, 0)
-    these = slice(ticks.offsets[first], None)
-    columns = {name: getattr(ticks, name)[these] for name in ("time", "price", "quantity", "buy")}
-    return replace(ticks, starts=ticks.starts[first:], offsets=ticks.offsets[first:] - ticks.offsets[first], **columns)
 
 
 def _newest_ticks(dsn: str, symbol: str, stored: StoredSlices) -> TickArrays | None:

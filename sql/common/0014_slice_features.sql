@@ -160,6 +160,7 @@ INSERT INTO ingestion.due_slices (asset, bucket_5m)
 SELECT DISTINCT 'signals/slice_features', bucket_5m FROM landing.raw_blobs_5m
 WHERE loaded_at IS NOT NULL AND bucket_5m >= ops.drop_horizon('market_data.btc_ticks');
 
+-- As it was, but for the features; a procedure is replaced as a whole.
 -- Drops the chunks of a table that are older than a policy says, oldest first, each in a transaction of its own. Ticks
 -- are dropped only where the candles that the store keeps agree with them and their features are made. Called by
 -- TimescaleDB's scheduler with the id of its job, and on plain PostgreSQL by ops.run_policy.
