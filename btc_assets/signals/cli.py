@@ -83,13 +83,14 @@ def _list_models() -> None:
     if not rows:
         out.print("There are no models yet: train one (btc-assets train).", highlight=False)
         return
-    table = Table("model", "symbol", "dim", "trained on", "vectors", "index", "state")
-    table.columns[0].no_wrap = True
+    table = Table("model", "trained on", "vectors", "index", "state")
+    for column in table.columns:
+        column.no_wrap = True  # eighty columns hold them
     for model, index, vectors in rows:
         state = "active" if model.active else "kept up" if model.kept_up else ""
         trained = f"{model.trained_from:%Y-%m-%d}\nto {model.trained_to:%Y-%m-%d}"
         shown = f"{index.method}\n{index.recall:.3f}" if index else "none"
-        table.add_row(model.model_id, model.symbol, str(model.dim), trained, f"{vectors:,}", shown, state)
+        table.add_row(f"{model.model_id}\n{model.symbol}, {model.dim} dimensions", trained, f"{vectors:,}", shown, state)
     out.print(table)
 
 
