@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     candles_100ms: bool = False
     ticks_drop_after_days: int | None = Field(90, ge=1)
     models_url: str | None = None
+    backup_stanza: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    pgbackrest: str = "pgbackrest"
 
     @field_validator("landing_feeds", mode="before")
     @classmethod
