@@ -35,7 +35,7 @@ SELECT clock_timestamp(), current_setting('archive_mode'), current_setting('data
        (SELECT setting::int FROM pg_settings WHERE name = 'archive_timeout'),
        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),
        count(*) FILTER (WHERE state = 'ready'), min(modification) FILTER (WHERE state = 'ready'),
-       greatest(max(wal) FILTER (WHERE state = 'done'), max(archiver.wal)),
+       greatest(max(files.wal) FILTER (WHERE state = 'done'), max(archiver.wal)),
        coalesce(max(modification) FILTER (WHERE state = 'done'), max(archiver.last_archived_time))
 FROM (SELECT substring(last_archived_wal FROM '^[0-9A-F]{24}') COLLATE "C" AS wal, last_archived_time FROM pg_stat_archiver) AS archiver
 LEFT JOIN (
