@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint lock clean
+.PHONY: demo similar dev test drill test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -15,7 +15,10 @@ dev: $(VENV)/ready  ## The Dagster UI on the same database.
 	$(BIN)/btc-assets dev
 
 test: $(VENV)/ready-dev  ## The test suite.
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads, with the archive_timeout of a real one. Three minutes.
+	DRILL_ARCHIVE_TIMEOUT=60 $(BIN)/python -m pytest btc_assets_tests/ops/test_restore_drill.py -k host_is_gone -s
 
 test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'

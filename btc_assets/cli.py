@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -356,7 +356,8 @@ def ops_restore_drill(moment: str | None, directory: Path | None, keep: bool, re
             _write_differences(found, report)
         if keep:
             click.echo(f"The copy runs until Ctrl-C: psql '{copy.dsn}'")
-            signal.pause()
+            with suppress(SystemExit):
+                signal.pause()
     if found.contradictions or found.damaged:
         sys.exit(1)
 

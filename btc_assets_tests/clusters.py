@@ -143,10 +143,6 @@ class Cluster:
         for name in ("data", "spool", "lock"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
-    def restore(self, *options: str) -> None:
-        """Restore in place, as docs/backups.md says."""
-        self.pgbackrest("restore", *options)
-
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(self.dsn, autocommit=True, options="-c timezone=UTC")
 

@@ -47,7 +47,7 @@ SELECT least(min(registered), min(stored)), greatest(max(registered), max(stored
 _TABLES: LiteralString = """
 SELECT format('%s.%s', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion', 'ops')
-  AND (relkind IN ('r', 'p') AND NOT relispartition OR relname LIKE 'candle\\_partials\\_%') ORDER BY 1
+  AND (relkind IN ('r', 'p') AND NOT relispartition OR relkind = 'v' AND relname ~ '^candle_partials_') ORDER BY 1
 """
 
 

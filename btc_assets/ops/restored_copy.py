@@ -111,11 +111,11 @@ def restored_copy(live: psycopg.Connection, settings: Settings, target: datetime
     if target and target > cluster.now:
         raise UserError(f"{target:%Y-%m-%d %H:%M:%S} is still to come: name a moment in the past with --to.")
     backup = _backup_before(settings, target)
-    _archive_up_to_now(live)
-    target = target or cluster.now
     with ExitStack() as cleanup:
         place = cleanup.enter_context(_place(cluster, directory))
         data = place / "data"
+        _archive_up_to_now(live)
+        target = target or cluster.now
         started = time.monotonic()
         _restore(settings, backup, target, data)
         restored = time.monotonic()

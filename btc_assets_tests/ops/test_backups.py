@@ -93,7 +93,7 @@ def test_an_idle_server_is_not_behind(cluster: Cluster) -> None:
 
 def test_s3_that_hangs_turns_everything_red_within_seconds_and_wal_waits_for_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backups, "WAL_AGE_LIMIT", timedelta(seconds=2))
-    monkeypatch.setattr(backups, "_TRY_SECONDS", 1)
+    monkeypatch.setattr(backups, "_TRY_SECONDS", 0.5)
     with cluster.connect() as connection:
         with cluster.s3_hangs():
             write_wal(connection, 3)
@@ -107,7 +107,7 @@ def test_s3_that_hangs_turns_everything_red_within_seconds_and_wal_waits_for_it(
         assert evaluation.metadata["wal_age_seconds"].value == "unknown"  # WAL may be dropped meanwhile, and then none waits
         examples = str(evaluation.metadata["examples"].value)
         assert (
-            "* The repository of the backups cannot be read: [FileReadError] timeout after 1000ms waiting for read from 'localhost:"
+            "* The repository of the backups cannot be read: [FileReadError] timeout after 500ms waiting for read from 'localhost:"
             in examples
         )
         assert "* WAL has been waiting to be archived for" in examples
