@@ -305,7 +305,9 @@ def ops_backup_status(metrics: str | None, host: str | None) -> None:
     out.print(table)
     if status.restorable_from and status.restorable_to:
         since = f"{status.restorable_to:%Y-%m-%d %H:%M:%S}, {age(status.restorable_to, status.at)} ago"
-        out.print(f"It can be restored to any moment from {status.restorable_from:%Y-%m-%d %H:%M:%S} to {since}.", highlight=False)
+        out.print(
+            f"It can be restored to any moment from {status.restorable_from:%Y-%m-%d %H:%M:%S} to {since}.", highlight=False, soft_wrap=True
+        )
     disk = f"; the disk is {status.disk_used:.0f} % full" if status.disk_used is not None else ""
     out.print(f"{status.wal_waiting:,} WAL files wait to be archived{disk}.", highlight=False)
     for problem in status.problems:

@@ -27,7 +27,7 @@ FULL_AGE_LIMIT = timedelta(days=8)  # one is made weekly
 
 _NO_BACKUP = 2  # pgBackRest's status of a repository that is all right, but empty
 # pgBackRest tries four times; with its own minute for each, S3 that is down would be four minutes of silence.
-_TRY_SECONDS, _ANSWER_SECONDS = 2, 30
+_TRY_SECONDS, _ANSWER_SECONDS = 1, 30
 
 # What stands in archive_status: WAL files that are closed, `ready` until archive_command took them, then `done`.
 _WAL: LiteralString = """

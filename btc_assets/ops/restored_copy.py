@@ -249,7 +249,9 @@ def _running(live: psycopg.Connection, settings: Settings, cluster: _Cluster, pl
         ):
             while not _answers(dsn):
                 if process.poll() is not None:
-                    raise UserError(f"The restored server ended while it recovered ({_fatal(log)}): nothing was changed on the live one.")
+                    raise UserError(
+                        f"The restored server ended before it had recovered ({_fatal(log)}): see btc-assets ops backup-status for missing WAL."
+                    )
                 time.sleep(0.1)
             yield dsn
 
@@ -264,8 +266,9 @@ def _answers(dsn: str) -> bool:
 
 
 def _fatal(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.partition("FATAL:")[2].strip() for line in reversed(lines) if "FATAL:" in line), lines[-1] if lines else "no message")
+    """What a server that ended said last, apart from what it said to those who wanted to connect."""
+    said = [line.partition("FATAL:")[2].strip() for line in log.read_text(errors="replace").splitlines() if "FATAL:" in line]
+    return next((message for message in reversed(said) if not message.startswith("the database system is")), "without a message")
 
 
 @contextmanager
