@@ -11,7 +11,7 @@ locals {
 
   settings = merge(
     {
-      BTC_ASSETS_LANDING_URL   = "s3://${local.landing_bucket_name}${var.landing_prefix == "" ? "" : "/${trim(var.landing_prefix, "/")}"}"
+      BTC_ASSETS_LANDING_URL   = "s3://${local.landing_bucket_name}${var.landing_prefix == "" ? "" : "/${trimsuffix(var.landing_prefix, "/")}"}"
       BTC_ASSETS_LANDING_FEEDS = var.landing_feeds
       BTC_ASSETS_MODELS_URL    = "s3://${local.backup_bucket_name}"
       BTC_ASSETS_S3_REGION     = var.region

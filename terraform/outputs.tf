@@ -1,3 +1,8 @@
+output "region" {
+  description = "Region of it all."
+  value       = var.region
+}
+
 output "host_id" {
   description = "Instance id of the host."
   value       = aws_instance.host.id

@@ -5,7 +5,7 @@ locals {
   landing_bucket_name = local.own_landing ? coalesce(var.landing_bucket_name, "${var.name}-landing-${local.account}") : var.existing_landing_bucket.name
   landing_bucket_arn  = "arn:${local.partition}:s3:::${local.landing_bucket_name}"
   landing_account     = try(coalesce(var.existing_landing_bucket.account_id), local.account)
-  landing_prefixes    = [for feed in split(",", var.landing_feeds) : "${var.landing_prefix}${trim(trimspace(split("=", feed)[0]), "/")}/"]
+  landing_prefixes    = [for feed in split(",", var.landing_feeds) : "${var.landing_prefix}${trimsuffix(split("=", feed)[0], "/")}/"]
   landing_objects     = [for prefix in local.landing_prefixes : "${local.landing_bucket_arn}/${prefix}*"]
 
   # The host writes here and nowhere else: pgBackRest's repository, encoders, and the logs of Dagster's runs.

@@ -205,8 +205,8 @@ variable "landing_prefix" {
   default     = ""
 
   validation {
-    condition     = var.landing_prefix == "" || can(regex("^[A-Za-z0-9][A-Za-z0-9!_.'()/-]*/$", var.landing_prefix))
-    error_message = "The landing prefix must be empty or end with a slash, such as raw/, and hold no wildcard."
+    condition     = var.landing_prefix == "" || can(regex("^[A-Za-z0-9][A-Za-z0-9_./-]*/$", var.landing_prefix))
+    error_message = "The landing prefix must be empty or end with a slash, such as raw/, and have letters, digits and _./- only."
   }
 }
 
@@ -217,9 +217,9 @@ variable "landing_feeds" {
 
   validation {
     condition = alltrue([
-      for feed in split(",", var.landing_feeds) : can(regex("^ *[A-Za-z0-9][A-Za-z0-9!_.'()/-]*(=[^=,*?]+)? *$", feed))
+      for feed in split(",", var.landing_feeds) : can(regex("^[A-Za-z0-9][A-Za-z0-9_./-]*(=[A-Za-z0-9_.:/-]+)?$", feed))
     ])
-    error_message = "Feeds must look like Binance/BTCUSDT=BTCUSDT, separated by commas, without wildcards."
+    error_message = "Feeds must look like Binance/BTCUSDT=BTCUSDT, separated by commas without spaces, of letters, digits and _./- only."
   }
 }
 

@@ -120,7 +120,7 @@ run "the_network_leads_to_aws_and_nowhere_else" {
   }
 }
 
-run "the_host_is_reached_by_sessions_and_keeps_its_data" {
+run "the_host_keeps_its_data_is_reached_by_sessions_and_raises_alarms" {
   command = plan
 
   assert {
@@ -197,9 +197,68 @@ run "the_host_is_reached_by_sessions_and_keeps_its_data" {
     )
     error_message = "Outputs tell how to connect, encrypted, and no password."
   }
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.store["WalArchiveAgeSeconds"].threshold == 300
+      && aws_cloudwatch_metric_alarm.store["WalArchiveAgeSeconds"].treat_missing_data == "breaching"
+    )
+    error_message = "WAL that is not archived for 5 minutes is an alarm, and so is not knowing."
+  }
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.store["LastBackupAgeSeconds"].threshold == 93600
+      && aws_cloudwatch_metric_alarm.store["LastBackupAgeSeconds"].treat_missing_data == "breaching"
+    )
+    error_message = "A last backup older than 26 hours is an alarm, and so is not knowing."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.store["WalFilesWaiting"].threshold == 64 && aws_cloudwatch_metric_alarm.store["DataDiskUsedPercent"].threshold == 80
+    error_message = "WAL that waits and a data volume that fills are alarms before they hurt."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, alarm in aws_cloudwatch_metric_alarm.store :
+      alarm.namespace == "btc" && alarm.metric_name == name && alarm.dimensions == tomap({ Host = "btc" }) && alarm.period == 60
+      && alarm.comparison_operator == "GreaterThanThreshold"
+    ])
+    error_message = "Alarms read the metrics as the host puts them: its namespace, dimension Host, each minute."
+  }
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.instance["CPUCreditBalance"].comparison_operator == "LessThanThreshold"
+      && aws_cloudwatch_metric_alarm.instance["StatusCheckFailed"].threshold == 0
+      && contains(aws_cloudwatch_metric_alarm.recover.alarm_actions, "arn:aws:automate:eu-central-1:ec2:recover")
+    )
+    error_message = "CPU credits that run out and failing checks are alarms; a broken machine is left for another."
+  }
+
+  assert {
+    condition = alltrue([
+      for alarm in concat(values(aws_cloudwatch_metric_alarm.store), values(aws_cloudwatch_metric_alarm.instance), [aws_cloudwatch_metric_alarm.recover]) :
+      contains(alarm.alarm_actions, aws_sns_topic.alarms.arn)
+    ])
+    error_message = "Every alarm is sent."
+  }
+
+  assert {
+    condition = (
+      aws_sns_topic.alarms.kms_master_key_id == aws_kms_key.main.arn
+      && aws_sns_topic_subscription.email[0].endpoint == "team@example.org"
+      && [for statement in jsondecode(aws_sns_topic_policy.alarms.policy).Statement : [statement.Principal, statement.Condition.StringEquals]]
+      == [[{ Service = "cloudwatch.amazonaws.com" }, { "aws:SourceAccount" = "123456789012" }]]
+      && [for statement in jsondecode(aws_kms_key.main.policy).Statement : statement.Condition.StringEquals if statement.Principal == { Service = "cloudwatch.amazonaws.com" }]
+      == [{ "aws:SourceAccount" = "123456789012" }]
+    )
+    error_message = "Alarms go encrypted to a topic that only our alarms may publish to."
+  }
 }
 
-run "the_buckets_give_data_to_the_host_and_to_break_glass_only" {
+run "data_and_rights_are_given_to_the_host_and_to_break_glass_only" {
   command = plan
 
   assert {
@@ -307,10 +366,6 @@ run "the_buckets_give_data_to_the_host_and_to_break_glass_only" {
     )
     error_message = "Backups are encrypted with our key; landed objects so that their ETags stay MD5."
   }
-}
-
-run "rights_are_written_out_and_narrow" {
-  command = plan
 
   assert {
     condition = alltrue([
@@ -426,68 +481,5 @@ run "rights_are_written_out_and_narrow" {
   assert {
     condition     = jsondecode(aws_iam_role.host.assume_role_policy).Statement == [{ Effect = "Allow", Action = "sts:AssumeRole", Principal = { Service = "ec2.amazonaws.com" } }]
     error_message = "Only EC2 takes the host's role."
-  }
-}
-
-run "what_goes_wrong_raises_an_alarm_and_so_does_silence" {
-  command = plan
-
-  assert {
-    condition = (
-      aws_cloudwatch_metric_alarm.store["WalArchiveAgeSeconds"].threshold == 300
-      && aws_cloudwatch_metric_alarm.store["WalArchiveAgeSeconds"].treat_missing_data == "breaching"
-    )
-    error_message = "WAL that is not archived for 5 minutes is an alarm, and so is not knowing."
-  }
-
-  assert {
-    condition = (
-      aws_cloudwatch_metric_alarm.store["LastBackupAgeSeconds"].threshold == 93600
-      && aws_cloudwatch_metric_alarm.store["LastBackupAgeSeconds"].treat_missing_data == "breaching"
-    )
-    error_message = "A last backup older than 26 hours is an alarm, and so is not knowing."
-  }
-
-  assert {
-    condition     = aws_cloudwatch_metric_alarm.store["WalFilesWaiting"].threshold == 64 && aws_cloudwatch_metric_alarm.store["DataDiskUsedPercent"].threshold == 80
-    error_message = "WAL that waits and a data volume that fills are alarms before they hurt."
-  }
-
-  assert {
-    condition = alltrue([
-      for name, alarm in aws_cloudwatch_metric_alarm.store :
-      alarm.namespace == "btc" && alarm.metric_name == name && alarm.dimensions == tomap({ Host = "btc" }) && alarm.period == 60
-      && alarm.comparison_operator == "GreaterThanThreshold"
-    ])
-    error_message = "Alarms read the metrics as the host puts them: its namespace, dimension Host, each minute."
-  }
-
-  assert {
-    condition = (
-      aws_cloudwatch_metric_alarm.instance["CPUCreditBalance"].comparison_operator == "LessThanThreshold"
-      && aws_cloudwatch_metric_alarm.instance["StatusCheckFailed"].threshold == 0
-      && contains(aws_cloudwatch_metric_alarm.recover.alarm_actions, "arn:aws:automate:eu-central-1:ec2:recover")
-    )
-    error_message = "CPU credits that run out and failing checks are alarms; a broken machine is left for another."
-  }
-
-  assert {
-    condition = alltrue([
-      for alarm in concat(values(aws_cloudwatch_metric_alarm.store), values(aws_cloudwatch_metric_alarm.instance), [aws_cloudwatch_metric_alarm.recover]) :
-      contains(alarm.alarm_actions, aws_sns_topic.alarms.arn)
-    ])
-    error_message = "Every alarm is sent."
-  }
-
-  assert {
-    condition = (
-      aws_sns_topic.alarms.kms_master_key_id == aws_kms_key.main.arn
-      && aws_sns_topic_subscription.email[0].endpoint == "team@example.org"
-      && [for statement in jsondecode(aws_sns_topic_policy.alarms.policy).Statement : [statement.Principal, statement.Condition.StringEquals]]
-      == [[{ Service = "cloudwatch.amazonaws.com" }, { "aws:SourceAccount" = "123456789012" }]]
-      && [for statement in jsondecode(aws_kms_key.main.policy).Statement : statement.Condition.StringEquals if statement.Principal == { Service = "cloudwatch.amazonaws.com" }]
-      == [{ "aws:SourceAccount" = "123456789012" }]
-    )
-    error_message = "Alarms go encrypted to a topic that only our alarms may publish to."
   }
 }
