@@ -274,7 +274,7 @@ variable "noncurrent_days" {
 # Events and alarms
 
 variable "landing_events" {
-  description = "Whether S3 tells an SQS queue what lands: seconds instead of half a minute, for about 7 USD a month. Listing finds everything without it."
+  description = "Whether S3 also tells an SQS queue what lands (docs/automation.md says what for), for about 7 USD a month."
   type        = bool
   default     = false
 }

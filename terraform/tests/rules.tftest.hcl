@@ -93,7 +93,7 @@ run "the_network_leads_to_aws_and_nowhere_else" {
     condition = alltrue([
       for endpoint in aws_vpc_endpoint.interface :
       endpoint.private_dns_enabled && endpoint.vpc_endpoint_type == "Interface" && endpoint.security_group_ids == toset(["sg-endpoints"])
-      && alltrue([for statement in jsondecode(endpoint.policy).Statement : statement.Condition.StringEquals["aws:PrincipalAccount"] == "123456789012"])
+      && [for statement in jsondecode(endpoint.policy).Statement : statement.Condition] == [{ StringEquals = { "aws:PrincipalAccount" = "123456789012" } }]
     ])
     error_message = "Interface endpoints have private names, their own group, and serve our account only."
   }
