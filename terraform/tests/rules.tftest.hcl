@@ -93,7 +93,7 @@ run "the_network_leads_to_aws_and_nowhere_else" {
     condition = alltrue([
       for endpoint in aws_vpc_endpoint.interface :
       endpoint.private_dns_enabled && endpoint.vpc_endpoint_type == "Interface" && endpoint.security_group_ids == toset(["sg-endpoints"])
-      && [for statement in jsondecode(endpoint.policy).Statement : statement.Condition] == [{ StringEquals = { "aws:PrincipalAccount" = "123456789012" } }]
+      && [for statement in jsondecode(endpoint.policy).Statement : try(statement.Condition, null)] == [{ StringEquals = { "aws:PrincipalAccount" = "123456789012" } }]
     ])
     error_message = "Interface endpoints have private names, their own group, and serve our account only."
   }
@@ -103,7 +103,7 @@ run "the_network_leads_to_aws_and_nowhere_else" {
       aws_vpc_endpoint.s3[0].vpc_endpoint_type == "Gateway"
       && alltrue([
         for statement in jsondecode(aws_vpc_endpoint.s3[0].policy).Statement :
-        statement.Condition.StringEquals == { "aws:PrincipalAccount" = "123456789012", "aws:ResourceAccount" = "123456789012" }
+        try(statement.Condition.StringEquals, null) == { "aws:PrincipalAccount" = "123456789012", "aws:ResourceAccount" = "123456789012" }
         && alltrue([for resource in statement.Resource : can(regex("^arn:aws:s3:::btc-(landing|backup)-123456789012(/.+)?$", resource))])
         && alltrue([for action in statement.Action : !strcontains(action, "*")])
       ])
@@ -249,9 +249,9 @@ run "the_host_keeps_its_data_is_reached_by_sessions_and_raises_alarms" {
     condition = (
       aws_sns_topic.alarms.kms_master_key_id == aws_kms_key.main.arn
       && aws_sns_topic_subscription.email[0].endpoint == "team@example.org"
-      && [for statement in jsondecode(aws_sns_topic_policy.alarms.policy).Statement : [statement.Principal, statement.Condition.StringEquals]]
+      && [for statement in jsondecode(aws_sns_topic_policy.alarms.policy).Statement : [statement.Principal, try(statement.Condition.StringEquals, null)]]
       == [[{ Service = "cloudwatch.amazonaws.com" }, { "aws:SourceAccount" = "123456789012" }]]
-      && [for statement in jsondecode(aws_kms_key.main.policy).Statement : statement.Condition.StringEquals if statement.Principal == { Service = "cloudwatch.amazonaws.com" }]
+      && [for statement in jsondecode(aws_kms_key.main.policy).Statement : try(statement.Condition.StringEquals, null) if statement.Principal == { Service = "cloudwatch.amazonaws.com" }]
       == [{ "aws:SourceAccount" = "123456789012" }]
     )
     error_message = "Alarms go encrypted to a topic that only our alarms may publish to."
@@ -276,8 +276,8 @@ run "data_and_rights_are_given_to_the_host_and_to_break_glass_only" {
       for bucket in ["backup", "landing"] :
       aws_s3_bucket_versioning.main[bucket].versioning_configuration[0].status == "Enabled"
       && aws_s3_bucket_lifecycle_configuration.main[bucket].rule[0].status == "Enabled"
-      && aws_s3_bucket_lifecycle_configuration.main[bucket].rule[0].noncurrent_version_expiration[0].noncurrent_days == 14
-      && aws_s3_bucket_lifecycle_configuration.main[bucket].rule[0].abort_incomplete_multipart_upload[0].days_after_initiation == 7
+      && one(aws_s3_bucket_lifecycle_configuration.main[bucket].rule[0].noncurrent_version_expiration[*].noncurrent_days) == 14
+      && one(aws_s3_bucket_lifecycle_configuration.main[bucket].rule[0].abort_incomplete_multipart_upload[*].days_after_initiation) == 7
     ])
     error_message = "Buckets keep versions, and forget old ones and broken uploads."
   }
@@ -399,7 +399,7 @@ run "data_and_rights_are_given_to_the_host_and_to_break_glass_only" {
 
   assert {
     condition = [
-      for statement in jsondecode(aws_iam_role_policy.host.policy).Statement : [statement.Resource, statement.Condition]
+      for statement in jsondecode(aws_iam_role_policy.host.policy).Statement : [statement.Resource, try(statement.Condition, null)]
       if contains(statement.Action, "s3:ListBucket")
       ] == [
       [["arn:aws:s3:::btc-landing-123456789012"], { StringLike = { "s3:prefix" = ["Binance/BTCUSDT/*"] } }],
@@ -438,7 +438,7 @@ run "data_and_rights_are_given_to_the_host_and_to_break_glass_only" {
 
   assert {
     condition = [
-      for statement in jsondecode(aws_iam_role_policy.host.policy).Statement : statement.Condition.StringEquals["cloudwatch:namespace"]
+      for statement in jsondecode(aws_iam_role_policy.host.policy).Statement : try(statement.Condition.StringEquals["cloudwatch:namespace"], null)
       if contains(statement.Action, "cloudwatch:PutMetricData")
     ] == ["btc"]
     error_message = "The host puts metrics into its own namespace only."
@@ -446,7 +446,7 @@ run "data_and_rights_are_given_to_the_host_and_to_break_glass_only" {
 
   assert {
     condition = [
-      for statement in jsondecode(aws_iam_role_policy.host.policy).Statement : [statement.Action, statement.Resource, statement.Condition.StringEquals["kms:ViaService"]]
+      for statement in jsondecode(aws_iam_role_policy.host.policy).Statement : [statement.Action, statement.Resource, try(statement.Condition.StringEquals["kms:ViaService"], null)]
       if anytrue([for action in statement.Action : startswith(action, "kms:")])
       ] == [[
         ["kms:Decrypt", "kms:GenerateDataKey"], ["arn:aws:kms:eu-central-1:123456789012:key/ours"],
@@ -472,7 +472,7 @@ run "data_and_rights_are_given_to_the_host_and_to_break_glass_only" {
 
   assert {
     condition = [
-      for statement in jsondecode(aws_kms_key.main.policy).Statement : statement.Condition.ArnLike["kms:EncryptionContext:aws:logs:arn"]
+      for statement in jsondecode(aws_kms_key.main.policy).Statement : try(statement.Condition.ArnLike["kms:EncryptionContext:aws:logs:arn"], null)
       if try(statement.Principal.Service, "") == "logs.eu-central-1.amazonaws.com"
     ] == ["arn:aws:logs:eu-central-1:123456789012:log-group:/btc/*"]
     error_message = "CloudWatch Logs uses the key for our log groups only."
