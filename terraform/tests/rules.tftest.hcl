@@ -230,7 +230,7 @@ run "the_host_keeps_its_data_is_reached_by_sessions_and_raises_alarms" {
 
   assert {
     condition = (
-      aws_cloudwatch_metric_alarm.instance["CPUCreditBalance"].comparison_operator == "LessThanThreshold"
+      try(aws_cloudwatch_metric_alarm.instance["CPUCreditBalance"].comparison_operator, "") == "LessThanThreshold"
       && aws_cloudwatch_metric_alarm.instance["StatusCheckFailed"].threshold == 0
       && contains(aws_cloudwatch_metric_alarm.recover.alarm_actions, "arn:aws:automate:eu-central-1:ec2:recover")
     )
