@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test drill test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint lock clean
+.PHONY: demo similar dev test drill test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -54,11 +54,23 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy btc_assets
 
+# Here without Terraform's registry where that tool is.
+TERRAFORM_CHECK := ../shared/tools/terraform_check/check
+
+check-terraform: $(VENV)-checkov/bin/checkov  ## terraform/: validated, its rules tested, and scanned.
+	if [ -x $(TERRAFORM_CHECK) ]; then $(TERRAFORM_CHECK) terraform; else cd terraform && terraform fmt -check -recursive \
+		&& terraform init -backend=false -input=false && terraform validate && terraform test; fi
+	$< -d terraform --skip-download --quiet --compact
+
+$(VENV)-checkov/bin/checkov:
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/python -m pip install --quiet --disable-pip-version-check 'checkov>=3.2,<4'
+
 lock: $(VENV)/ready-dev  ## Pin what is installed now; run it in a fresh environment with all extras.
 	$(BIN)/python -m pip freeze --exclude-editable | grep -iv '^torch==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-accuracy .btc_assets $(WASM)/node_modules
+	rm -rf $(VENV) $(VENV)-accuracy $(VENV)-checkov .btc_assets $(WASM)/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("btc_assets needs Python 3.11 or later; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -58,13 +58,13 @@ def db() -> None:
     """The store's database: set it up, look at it, stop the embedded one."""
 
 
-@db.command(epilog=example("BTC_ASSETS_DSN=postgresql://loader@db:5432/btc btc-assets db migrate"))
+@db.command(epilog=example("BTC_ASSETS_OWNER_DSN=postgresql://owner@db:5432/btc btc-assets db migrate"))
 def migrate() -> None:
     """Apply the SQL migrations that are not applied yet."""
     from btc_assets.database import connect, where
     from btc_assets.migrations import migrate as apply
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         names = apply(connection)
         _create_optional_candles(connection)
         state = f"applied {len(names)} migration(s)" if names else "up to date"
@@ -73,6 +73,24 @@ def migrate() -> None:
         out.print(f"  {name}", highlight=False)
     if names:
         out.print("Next: btc-assets ops apply (compression, retention), and btc-assets doctor.", highlight=False)
+
+
+@db.command(epilog=example("btc-assets db grant --loader btc_loader --reader btc_reader"))
+@click.option("--loader", "loaders", multiple=True, help="A role that writes rows, and neither creates nor drops a table; repeatable.")
+@click.option("--reader", "readers", multiple=True, help="A role that reads; repeatable.")
+def grant(loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
+    """Let roles that exist load into the store or read it; run it as the owner, safe to repeat."""
+    from btc_assets.database import connect
+    from btc_assets.ops.roles import grant as give
+
+    if not (loaders or readers):
+        raise click.UsageError("Name at least one role with --loader or --reader.")
+    with connect(owner=True, autocommit=True) as connection:
+        give(connection, loaders=loaders, readers=readers)
+    for role in loaders:
+        out.print(f"{role} may load.", highlight=False, markup=False)
+    for role in readers:
+        out.print(f"{role} may read.", highlight=False, markup=False)
 
 
 def _create_optional_candles(connection: psycopg.Connection) -> None:
@@ -194,7 +212,7 @@ def ops_apply() -> None:
     from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         changes = retention_jobs.apply(connection, declared(settings()))
     for change in changes:
         out.print(change, highlight=False)
@@ -210,7 +228,7 @@ def ops_status() -> None:
     from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         statuses = retention_jobs.read(connection, declared(settings()))
         sizes = retention_jobs.read_sizes(connection)
     table = Table("policy", "of", "state", "last run", "next run", "last result")
@@ -268,7 +286,7 @@ def ops_run(policy: str) -> None:
     from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         statuses = {status.job_name: status for status in retention_jobs.read(connection, declared(settings()))}
         if policy not in statuses:
             raise UserError(f"There is no policy {policy!r}: name one of {', '.join(statuses)}.")

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
 
     home: Path = Path(".btc_assets")
     dsn: SecretStr | None = None
+    owner_dsn: SecretStr | None = None
     dagster_dsn: SecretStr | None = None
     database: str = Field("btc_assets", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     landing_url: str | None = None
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     def _drop_after(cls, days: object) -> object:
         return None if days == "never" else days
 
-    @field_validator("dsn", "dagster_dsn")
+    @field_validator("dsn", "owner_dsn", "dagster_dsn")
     @classmethod
     def _dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
         if dsn is not None and urlsplit(dsn.get_secret_value()).scheme not in ("postgresql", "postgres"):

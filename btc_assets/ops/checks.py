@@ -18,7 +18,7 @@ _ASSET = dg.AssetKey(["ops", "retention_jobs"])
     asset=_ASSET, description="Every declared policy is in force as declared and went well last time, and no other drops anything."
 )
 def policies_in_force(store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
+    with plain_failures(), store.connect(owner=True) as connection:
         statuses = jobs.read(connection, declared(settings()))
     problems = [f"{s.job_name}: {problem}" for s in statuses for problem in (s.drift, s.failure) if problem]
     return problems_result(problems, "problems", policies=len(statuses))
