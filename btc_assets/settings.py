@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     dsn: SecretStr | None = None
     owner_dsn: SecretStr | None = None
     dagster_dsn: SecretStr | None = None
+    dagster_events_days: int | None = Field(90, ge=1)
+    compute_logs_url: str | None = Field(None, pattern=r"^s3://[^/]+")
     database: str = Field("btc_assets", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     landing_url: str | None = None
     landing_feeds: Annotated[tuple[Feed, ...], NoDecode] = "Binance/BTCUSDT"  # type: ignore[assignment]  # parsed below
@@ -80,9 +82,9 @@ class Settings(BaseSettings):
             raise ValueError("it must be a day, such as 2017-08-17")
         return time
 
-    @field_validator("ticks_drop_after_days", mode="before")
+    @field_validator("ticks_drop_after_days", "dagster_events_days", mode="before")
     @classmethod
-    def _drop_after(cls, days: object) -> object:
+    def _days_or_never(cls, days: object) -> object:
         return None if days == "never" else days
 
     @field_validator("dsn", "owner_dsn", "dagster_dsn")

@@ -8,6 +8,7 @@ from btc_assets.checks import bullets
 from btc_assets.failures import plain_failures
 from btc_assets.metadata import column_schema
 from btc_assets.ops import retention_jobs as jobs
+from btc_assets.ops.dagster_storage import forget_events
 from btc_assets.ops.handover import show_whole_days
 from btc_assets.ops.policies import declared
 from btc_assets.ops.reconcile import reconcile
@@ -35,7 +36,7 @@ class PolicyConfig(dg.Config):
     owners=["team:data-engineering"],
     description=(
         "Compression, retention and refresh policies as declared in btc_assets/ops/policies.py. Materialising runs what is due where "
-        "the server has no scheduler or its scheduler failed, and records how each last went; with the option apply it first brings "
+        "the server has no scheduler or its scheduler failed, records how each last went, and deletes old events of Dagster's; with the option apply it first brings "
         "them into force."
     ),
     metadata={"dagster/table_name": "ops.retention_jobs"},
@@ -50,6 +51,8 @@ def retention_jobs(context: dg.AssetExecutionContext, config: PolicyConfig, stor
         jobs.record(connection, statuses)
         count = connection.execute("SELECT count(*) FROM ops.retention_jobs").fetchone()
         columns = read_columns(connection, "ops.retention_jobs")
+    days = settings().dagster_events_days
+    forgotten = forget_events(context.instance, datetime.now(UTC) - timedelta(days=days)) if days else 0
     for change in changes:
         context.log.info(change)
     lines = [f"| {s.job_name} | {s.state} | {s.last_result or ''} | {s.drift} |" for s in statuses]
@@ -60,6 +63,7 @@ def retention_jobs(context: dg.AssetExecutionContext, config: PolicyConfig, stor
             **column_schema(columns),
             "changed": len(changes),
             "ran": ", ".join(ran) or "none",
+            "events_forgotten": forgotten,
             "policies": dg.MetadataValue.md(table),
         }
     )

@@ -1,16 +1,25 @@
-"""Dagster's own storage, in the store's PostgreSQL.
+"""Dagster's own storage: runs and events in the store's PostgreSQL, what steps print in S3, and how long events are kept.
 
-`dagster.yaml` names this class instead of an address: every process (webserver, daemon, worker, CLI) then finds the
+`dagster.yaml` names these classes instead of addresses: every process (webserver, daemon, worker, CLI) then finds the
 database as the store itself does, the embedded server is up before Dagster needs it, and no password is written to a
 file or handed to a child process in its arguments.
 """
 
+import os
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
+import sqlalchemy
+from dagster import DagsterEventType, DagsterInstance
+from dagster._core.instance.ref import compute_logs_directory
+from dagster._core.storage.compute_log_manager import ComputeLogManager
+from dagster._core.storage.event_log import SqlEventLogStorageTable
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_aws.s3 import S3ComputeLogManager
 from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
@@ -50,3 +59,58 @@ class StoreStorage(DagsterPostgresStorage, ConfigurableClass):
                 with suppress(psycopg.errors.UniqueViolation):  # another process was faster
                     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
         return cls(postgres_url=sqlalchemy_url(conninfo), inst_data=inst_data)
+
+
+class StoreComputeLogs(ComputeLogManager, ConfigurableClass):
+    """`dagster-aws` where `BTC_ASSETS_COMPUTE_LOGS_URL` names a bucket, else files in DAGSTER_HOME."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: object) -> ComputeLogManager:
+        config = settings()
+        if config.compute_logs_url is None:
+            return LocalComputeLogManager(compute_logs_directory(os.environ["DAGSTER_HOME"]), inst_data=inst_data)
+        parts = urlsplit(config.compute_logs_url)
+        return S3ComputeLogManager(
+            bucket=parts.netloc,
+            prefix=parts.path.strip("/") or "dagster",
+            region=config.s3_region,
+            endpoint_url=config.s3_endpoint,
+            skip_empty_files=True,
+            inst_data=inst_data,
+        )
+
+
+_EVENTS = SqlEventLogStorageTable
+_OF_ASSETS = "ASSET_", "FRESHNESS_"
+_OF_STEPS = [None, *(kind.value for kind in DagsterEventType if not kind.value.startswith(_OF_ASSETS))]  # None: what was logged
+_BATCH = 20_000
+
+
+def forget_events(instance: DagsterInstance, before: datetime) -> int:
+    """Delete the events of steps that are older than `before`; what is known of assets, their checks and their freshness stays.
+
+    Without its steps, the page of a run shows no more than that it was, when, and how it ended.
+
+    Returns:
+        How many were deleted.
+    """
+    forgotten = 0
+    with instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]  # of storages in SQL
+        # By type and id, as the index has them. Ids ascend with time, so that of each type only what is too old is looked at.
+        for kind in _OF_STEPS:
+            oldest = sqlalchemy.select(_EVENTS.c.id).where(_EVENTS.c.dagster_event_type.is_not_distinct_from(kind)).order_by(_EVENTS.c.id)
+            while True:
+                batch = oldest.limit(_BATCH).subquery()
+                gone = connection.execute(
+                    sqlalchemy.delete(_EVENTS).where(
+                        _EVENTS.c.id.in_(sqlalchemy.select(batch.c.id)), _EVENTS.c.timestamp < before.astimezone(UTC).replace(tzinfo=None)
+                    )
+                ).rowcount
+                forgotten += gone
+                if gone < _BATCH:
+                    break
+    return forgotten

@@ -1,0 +1,67 @@
+"""Dagster's own tables: what is kept of old runs, and where the output of steps goes."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster_aws.s3 import S3ComputeLogManager
+
+from btc_assets.ops.dagster_home import prepare_dagster_home
+from btc_assets.ops.dagster_storage import forget_events
+from btc_assets.settings import settings
+from btc_assets_tests.conftest import StoreUnderTest
+from btc_assets_tests.s3 import Bucket
+
+DAYS = dg.DailyPartitionsDefinition("2024-01-01")
+
+
+@dg.asset(partitions_def=DAYS, check_specs=[dg.AssetCheckSpec("good", asset="talkative")])
+def talkative(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # one output more than a type could say
+    context.log.info("I am at it")
+    print("said to whom it may concern", flush=True)
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+
+def run(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    return dg.materialize([talkative], instance=instance, partition_key="2024-01-10").dagster_run
+
+
+def test_old_runs_lose_their_steps_and_assets_keep_their_history(store: StoreUnderTest) -> None:
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        old = run(instance)
+        store.connection.execute("UPDATE dagster.event_logs SET timestamp = timestamp - interval '91 days'")
+        new = run(instance)
+        before = len(instance.all_logs(new.run_id))
+        forgotten = forget_events(instance, datetime.now(UTC) - timedelta(days=90))
+        kept = [entry.dagster_event_type for entry in instance.all_logs(old.run_id)]
+        assert forgotten > 10 and set(kept) == {
+            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION,
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+        }  # fmt: skip
+        assert len(instance.all_logs(new.run_id)) == before
+        assert instance.get_materialized_partitions(talkative.key) == {"2024-01-10"}
+        assert len(instance.fetch_materializations(talkative.key, limit=5).records) == 2
+        assert instance.get_run_by_id(old.run_id).is_success  # type: ignore[union-attr]
+        assert forget_events(instance, datetime.now(UTC) - timedelta(days=90)) == 0
+
+
+def test_what_steps_print_goes_to_s3_where_a_bucket_is_named(store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ASSETS_COMPUTE_LOGS_URL", f"{s3.url}/dagster")
+    monkeypatch.setenv("BTC_ASSETS_S3_ENDPOINT", s3.server.endpoint)
+    settings.cache_clear()
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.compute_log_manager, S3ComputeLogManager)
+        run(instance)
+    listed = s3.server.client().list_objects_v2(Bucket=s3.server.bucket, Prefix=f"{s3.prefix}/dagster/")["Contents"]
+    bodies = [s3.server.client().get_object(Bucket=s3.server.bucket, Key=one["Key"])["Body"].read() for one in listed]
+    assert any(b"said to whom" in body for body in bodies)
+
+
+def test_what_steps_print_lies_in_dagsters_home_elsewhere(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        run(instance)
+        assert any("said to whom" in path.read_text() for path in Path(home).rglob("*.out"))
