@@ -20,12 +20,13 @@ history_assets = [
 # A worker that was killed is replaced, twice; what fails inside a run is tried again there, where it can pass (see failures.py).
 _AGAIN = {"dagster/max_retries": "2"}
 
-# Of the whole cluster and not of slices, so no run that loads some has to wait for it.
+_chain = dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles, *_signals)
 _restorable = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["market_data", "btc_ticks"]), "restorable"))
 
 ingest = dg.define_asset_job(
     "ingest",
-    selection=dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles, *_signals) - _restorable,
+    # That check is of the whole cluster: no run that loads some slices has to wait for it.
+    selection=_chain - _restorable if settings().backup_stanza else _chain,
     description="Register what landed in a range of slices, load its ticks, and make its candles, features and embeddings.",
     tags=_AGAIN,
 )

@@ -20,6 +20,7 @@ from btc_assets.database import server_errors
 from btc_assets.market_data.loading import table_differences
 from btc_assets.market_data.ticks import TABLE
 from btc_assets.ops.digests import checksum, digest, read_columns
+from btc_assets.ops.roles import ROOMS
 from btc_assets.slices import DAY, SLICE, Window, floor_day
 
 LOADED_SINCE = "loaded since"
@@ -45,8 +46,8 @@ SELECT least(min(registered), min(stored)), greatest(max(registered), max(stored
 
 # Candles of TimescaleDB are views on what it keeps elsewhere.
 _TABLES: LiteralString = """
-SELECT format('%s.%s', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion', 'ops')
+SELECT format('%%s.%%s', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = ANY (%s)
   AND (relkind IN ('r', 'p') AND NOT relispartition OR relkind = 'v' AND relname ~ '^candle_partials_') ORDER BY 1
 """
 
@@ -174,7 +175,7 @@ def _differences(
 
 
 def _tables(*connections: psycopg.Connection) -> list[str]:
-    names = [{name for (name,) in connection.execute(_TABLES)} for connection in connections]
+    names = [{name for (name,) in connection.execute(_TABLES, (list(ROOMS),))} for connection in connections]
     return sorted(set.intersection(*names) - {TABLE})
 
 

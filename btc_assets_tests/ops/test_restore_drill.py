@@ -17,9 +17,15 @@ import psycopg
 import pytest
 
 from btc_assets.errors import UserError
+from btc_assets.migrations import migrate
+from btc_assets.ops import retention_jobs
+from btc_assets.ops.policies import declared
+from btc_assets.ops.restore_drill import DAMAGED, DROPPED, compare
 from btc_assets.ops.restored_copy import restored_copy
+from btc_assets.settings import Settings
 from btc_assets.slices import DAY, SLICE
 from btc_assets_tests.clusters import ARCHIVE_TIMEOUT, Cluster, wait_for
+from btc_assets_tests.conftest import temporary_database
 from btc_assets_tests.databases import write_candles, write_ticks
 from btc_assets_tests.trades import NOON, every
 
@@ -158,6 +164,22 @@ def test_a_drill_refuses_what_it_cannot_do_in_a_sentence_and_changes_nothing(clu
         f"{cluster.directory}/tmp has 1.1 GB free, and the copy may need 2.2: free"
     )
     assert list((cluster.directory / "tmp").iterdir()) == []
+
+
+def test_ticks_that_their_policy_dropped_since_are_no_damage(on_postgres: psycopg.Connection, plain_server: str) -> None:
+    live = on_postgres
+    with temporary_database(plain_server) as other, psycopg.connect(other, autocommit=True, options="-c timezone=UTC") as copy:
+        migrate(copy)
+        for connection in (copy, live):
+            write_ticks(connection, every(1, 600))
+            connection.execute("UPDATE landing.raw_blobs_5m SET loaded_at = '2024-01-10T13:00Z'")
+        live.execute("DELETE FROM market_data.btc_ticks WHERE bucket_5m = %s", (NOON,))
+        assert [(each.then, each.now, each.why) for each in compare(copy, live).differences] == [(300, 0, DAMAGED)]
+        retention_jobs.apply(live, declared(Settings()))
+        found = compare(copy, live)
+        assert [(each.then, each.now, each.why) for each in found.differences] == [(300, 0, DROPPED)]
+        assert found.damaged == [] and found.contradictions == []
+        assert {each.table for each in found.tables if not each.equal} == {"ops.migrations", "ops.retention_jobs"}
 
 
 def test_restoring_in_place_after_a_mistake_is_exact(cluster: Cluster, two_days: tuple[Digests, list[tuple[object, ...]]]) -> None:
