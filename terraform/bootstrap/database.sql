@@ -1,0 +1,11 @@
+-- The statements that only a superuser may run in the store's database; none where they have been. setup_timescale.sh runs them.
+
+SELECT format('CREATE EXTENSION %I', name) FROM (VALUES ('vector', true), ('timescaledb', :timescaledb)) wanted(name, needed)
+WHERE needed AND name NOT IN (SELECT extname FROM pg_extension);
+
+SELECT 'REVOKE CREATE ON SCHEMA public FROM PUBLIC' FROM pg_namespace, aclexplode(nspacl)
+WHERE nspname = 'public' AND grantee = 0 AND privilege_type = 'CREATE';
+
+-- How many files of WAL wait to be archived, for btc-assets ops backup-status.
+SELECT format('GRANT EXECUTE ON FUNCTION pg_ls_archive_statusdir() TO %I', :'loader')
+WHERE NOT has_function_privilege(:'loader', 'pg_ls_archive_statusdir()', 'EXECUTE');
