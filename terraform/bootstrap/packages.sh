@@ -61,7 +61,7 @@ mirror_source() {
     local key=/etc/apt/keyrings/btc-assets.gpg
     [[ $(head -c 10 "$mirror_key") != -----BEGIN ]] || key=${key%.gpg}.asc
     mkdir -p /etc/apt/keyrings
-    put $key 0644 root:root <"$mirror_key"
+    put "$key" 0644 root:root <"$mirror_key"
     echo "deb [signed-by=$key] $package_mirror ./" | put /etc/apt/sources.list.d/btc-assets.list 0644 root:root
 }
 
@@ -78,8 +78,8 @@ internet_sources() {
     key=/etc/apt/keyrings/timescale.asc
     mkdir -p /etc/apt/keyrings
     curl --fail --silent --show-error --location --proto '=https' https://packagecloud.io/timescale/timescaledb/gpgkey |
-        put $key 0644 root:root
-    gpg --show-keys --with-colons $key | grep -q '^fpr:.*:1005FB68604CE9B8F6879CF759F18EDF47F24417:$' ||
+        put "$key" 0644 root:root
+    gpg --show-keys --with-colons "$key" | grep -q '^fpr:.*:1005FB68604CE9B8F6879CF759F18EDF47F24417:$' ||
         die "The key of Timescale's packages is not the one that is known here: find out why, then correct it in packages.sh."
     echo "deb [signed-by=$key] https://packagecloud.io/timescale/timescaledb/$distribution/ $codename main" |
         put /etc/apt/sources.list.d/timescaledb.list 0644 root:root

@@ -20,6 +20,8 @@ within() { echo $(($1 < $2 ? $2 : $1 > $3 ? $3 : $1)); } # VALUE LEAST MOST
 # For a host that is shared with Dagster: half of the memory stays for it and for the system's cache.
 postgresql_conf() {
     local workers=$((3 + cpus)) preloaded=''
+    local listen=''
+    ((${#allowed[@]} == 0)) || listen='*'
     if $timescaledb; then workers=$((workers + 16)) preloaded=timescaledb; fi
     cat <<END
 # Written by setup_timescale.sh for $memory_mb MB of memory and $cpus CPUs; it is written again by the next run.
@@ -59,7 +61,7 @@ END
     cat <<END
 
 # Who may connect from where is in pg_hba.conf.
-listen_addresses = '$(((${#allowed[@]})) && echo '*')'
+listen_addresses = '$listen'
 password_encryption = 'scram-sha-256'
 ssl = on
 ssl_cert_file = '${tls:-}/server.crt'

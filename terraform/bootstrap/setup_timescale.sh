@@ -236,8 +236,9 @@ mount_data() {
     fi
     if [[ ! $(blkid -p -o value -s UUID "$device") ]]; then
         # Neither a signature of any kind nor a byte at the start, where raw data would lie.
-        [[ ! $(wipefs --noheadings "$device") ]] && cmp -s -n $((4 << 20)) "$device" /dev/zero ||
+        if [[ $(wipefs --noheadings "$device") ]] || ! cmp -s -n $((4 << 20)) "$device" /dev/zero; then
             die "$data_device holds something without a file system: it is not formatted; empty it yourself, or name another device."
+        fi
         mkfs.ext4 -q -m 1 -L btc-data "$device"
         changed "made a file system on $data_device"
     fi
