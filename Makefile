@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint lock clean
+.PHONY: demo similar dev test drill test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -15,7 +15,10 @@ dev: $(VENV)/ready  ## The Dagster UI on the same database.
 	$(BIN)/btc-assets dev
 
 test: $(VENV)/ready-dev  ## The test suite.
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads, with the archive_timeout of a real one. Three minutes.
+	DRILL_ARCHIVE_TIMEOUT=60 $(BIN)/python -m pytest btc_assets_tests/ops/test_restore_drill.py -k host_is_gone -s
 
 test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
@@ -51,11 +54,23 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy btc_assets
 
+# Here without Terraform's registry where that tool is.
+TERRAFORM_CHECK := ../shared/tools/terraform_check/check
+
+check-terraform: $(VENV)-checkov/bin/checkov  ## terraform/: validated, its rules tested, and scanned.
+	if [ -x $(TERRAFORM_CHECK) ]; then $(TERRAFORM_CHECK) terraform; else cd terraform && terraform fmt -check -recursive \
+		&& terraform init -backend=false -input=false && terraform validate && terraform test; fi
+	$< -d terraform --skip-download --quiet --compact
+
+$(VENV)-checkov/bin/checkov:
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/python -m pip install --quiet --disable-pip-version-check 'checkov>=3.2,<4'
+
 lock: $(VENV)/ready-dev  ## Pin what is installed now; run it in a fresh environment with all extras.
 	$(BIN)/python -m pip freeze --exclude-editable | grep -iv '^torch==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-accuracy .btc_assets $(WASM)/node_modules
+	rm -rf $(VENV) $(VENV)-accuracy $(VENV)-checkov .btc_assets $(WASM)/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("btc_assets needs Python 3.11 or later; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

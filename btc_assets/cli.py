@@ -6,13 +6,14 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from btc_assets.landing.replay import Landed
     from btc_assets.ops.health import Health
     from btc_assets.ops.ingest import IngestReport
+    from btc_assets.ops.restore_drill import Comparison
 
 # Commands import what they need themselves: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
 
@@ -56,13 +58,13 @@ def db() -> None:
     """The store's database: set it up, look at it, stop the embedded one."""
 
 
-@db.command(epilog=example("BTC_ASSETS_DSN=postgresql://loader@db:5432/btc btc-assets db migrate"))
+@db.command(epilog=example("BTC_ASSETS_OWNER_DSN=postgresql://owner@db:5432/btc btc-assets db migrate"))
 def migrate() -> None:
     """Apply the SQL migrations that are not applied yet."""
     from btc_assets.database import connect, where
     from btc_assets.migrations import migrate as apply
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         names = apply(connection)
         _create_optional_candles(connection)
         state = f"applied {len(names)} migration(s)" if names else "up to date"
@@ -71,6 +73,24 @@ def migrate() -> None:
         out.print(f"  {name}", highlight=False)
     if names:
         out.print("Next: btc-assets ops apply (compression, retention), and btc-assets doctor.", highlight=False)
+
+
+@db.command(epilog=example("btc-assets db grant --loader btc_loader --reader btc_reader"))
+@click.option("--loader", "loaders", multiple=True, help="A role that writes rows, and neither creates nor drops a table; repeatable.")
+@click.option("--reader", "readers", multiple=True, help="A role that reads; repeatable.")
+def grant(loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
+    """Let roles that exist load into the store or read it; run it as the owner, safe to repeat."""
+    from btc_assets.database import connect
+    from btc_assets.ops.roles import grant as give
+
+    if not (loaders or readers):
+        raise click.UsageError("Name at least one role with --loader or --reader.")
+    with connect(owner=True, autocommit=True) as connection:
+        give(connection, loaders=loaders, readers=readers)
+    for role in loaders:
+        out.print(f"{role} may load.", highlight=False, markup=False)
+    for role in readers:
+        out.print(f"{role} may read.", highlight=False, markup=False)
 
 
 def _create_optional_candles(connection: psycopg.Connection) -> None:
@@ -192,7 +212,7 @@ def ops_apply() -> None:
     from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         changes = retention_jobs.apply(connection, declared(settings()))
     for change in changes:
         out.print(change, highlight=False)
@@ -208,7 +228,7 @@ def ops_status() -> None:
     from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         statuses = retention_jobs.read(connection, declared(settings()))
         sizes = retention_jobs.read_sizes(connection)
     table = Table("policy", "of", "state", "last run", "next run", "last result")
@@ -266,7 +286,7 @@ def ops_run(policy: str) -> None:
     from btc_assets.ops.policies import declared
     from btc_assets.settings import settings
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         statuses = {status.job_name: status for status in retention_jobs.read(connection, declared(settings()))}
         if policy not in statuses:
             raise UserError(f"There is no policy {policy!r}: name one of {', '.join(statuses)}.")
@@ -277,6 +297,133 @@ def ops_run(policy: str) -> None:
         retention_jobs.run(connection, policy)
         status = next(s for s in retention_jobs.read(connection, declared(settings())) if s.job_name == policy)
     out.print(f"{policy}: {status.last_result}", highlight=False)
+
+
+@ops.command("backup-status", epilog=example("btc-assets ops backup-status --metrics btc-assets"))
+@click.option("--metrics", metavar="NAMESPACE", help="Also put them into CloudWatch, for alarms.")
+@click.option("--host", help="Value of the metrics' dimension Host; by default this machine's name.")
+def ops_backup_status(metrics: str | None, host: str | None) -> None:
+    """Show what there is to restore from, and whether WAL is archived; ends with 1 where something is amiss."""
+    import socket
+
+    from btc_assets.database import connect
+    from btc_assets.ops.backups import backup_status, put_metrics
+    from btc_assets.ops.health import age
+    from btc_assets.settings import settings
+
+    with connect(autocommit=True) as connection:
+        status = backup_status(connection, settings())
+    table = Table("backup", "kind", "finished", "seconds", "MB", "MB stored")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for backup in status.backups:
+        seconds = (backup.stopped - backup.started).total_seconds()
+        sizes = f"{backup.size / 1e6:,.1f}", f"{backup.stored / 1e6:,.1f}"
+        table.add_row(backup.label, backup.kind, f"{backup.stopped:%Y-%m-%d %H:%M:%S}", f"{seconds:,.0f}", *sizes)
+    out.print(table)
+    if status.restorable_from and status.restorable_to:
+        since = f"{status.restorable_to:%Y-%m-%d %H:%M:%S}, {age(status.restorable_to, status.at)} ago"
+        out.print(
+            f"It can be restored to any moment from {status.restorable_from:%Y-%m-%d %H:%M:%S} to {since}.", highlight=False, soft_wrap=True
+        )
+    disk = f"; the disk is {status.disk_used:.0f} % full" if status.disk_used is not None else ""
+    out.print(f"{status.wal_waiting:,} WAL files wait to be archived{disk}.", highlight=False)
+    for problem in status.problems:
+        out.print(f"[red]problem[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+    if metrics:
+        put_metrics(status, metrics, host or socket.gethostname())
+    if status.problems:
+        sys.exit(1)
+
+
+@ops.command("restore-drill", epilog=example("sudo -iu postgres btc-assets ops restore-drill --to 2026-01-10T12:00Z"))
+@click.option("--to", "moment", help="Moment to restore to, UTC; by default now.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to put the copy, empty or not there yet; by default beside the live data.",
+)
+@click.option("--keep", is_flag=True, help="Keep the copy running until Ctrl-C, to look at it or to fetch rows from it.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write each slice that differs to this CSV file.")
+def ops_restore_drill(moment: str | None, directory: Path | None, keep: bool, report: Path | None) -> None:
+    """Restore the whole cluster beside the live one, prove what came back, and remove it again.
+
+    Shows which slices of ticks are others now. Ends with 1 where the copy contradicts its own registry, or differs from the live
+    store though nothing was loaded or dropped since. Run it as the user that the cluster belongs to, with a superuser's DSN.
+    """
+    import signal
+
+    from btc_assets.database import connect
+    from btc_assets.ops.restore_drill import compare
+    from btc_assets.ops.restored_copy import ended_by_signals, restored_copy
+    from btc_assets.settings import settings
+
+    config, target = settings(), parse_time(moment) if moment else None
+    if config.dsn is None:
+        raise UserError("The embedded server has no backups: name the server in BTC_ASSETS_DSN, as a superuser.")
+    with ended_by_signals(), connect(autocommit=True) as live, restored_copy(live, config, target, directory) as copy:
+        out.print(
+            f"Restored {copy.target:%Y-%m-%d %H:%M:%S} UTC from {copy.backup.label}, {copy.bytes / 1e6:,.0f} MB: {copy.restore_seconds:.1f} s to "
+            f"restore, {copy.recovery_seconds:.1f} s to recover, up to the commit of {copy.last_commit or copy.backup.stopped:%H:%M:%S.%f}.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        started = time.perf_counter()
+        with connect(copy.dsn, autocommit=True) as restored, bar("comparing", None) as advance:
+            found = compare(restored, live, lambda done, total: advance("days", done, total))
+        seconds = time.perf_counter() - started
+        _print_comparison(found, seconds)
+        if report:
+            _write_differences(found, report)
+        if keep:
+            click.echo(f"The copy runs until Ctrl-C: psql '{copy.dsn}'")
+            with suppress(SystemExit):
+                signal.pause()
+    if found.contradictions or found.damaged:
+        sys.exit(1)
+
+
+def _print_comparison(found: Comparison, seconds: float) -> None:
+    from btc_assets.ops.restore_drill import DAMAGED, ranges
+
+    out.print(
+        f"Compared {found.rows:,} ticks in {found.slices:,} slices, and {len(found.tables)} other tables, in {seconds:.1f} s.",
+        highlight=False,
+    )
+    shown = list(ranges(found.differences))
+    if shown:
+        table = Table("slices", "symbol", "ticks then", "ticks now", "why", title="A restore would bring back")
+        for column in table.columns[2:4]:
+            column.justify = "right"
+        for window, symbol, why, then, now in shown[:50]:
+            table.add_row(str(window), symbol, f"{then:,}", f"{now:,}", f"[red]{why}[/red]" if why == DAMAGED else why)
+        out.print(table)
+    if len(shown) > 50:
+        out.print(f"… and {len(shown) - 50:,} more ranges: see --report.", highlight=False)
+    changed = [table for table in found.tables if not table.equal]
+    if changed:
+        table = Table("table", "rows then", "rows now", title="Other tables that are not the same now")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for each in changed:
+            table.add_row(each.table, f"{each.then:,}", f"{each.now:,}")
+        out.print(table)
+    for sentence in found.contradictions[:50]:
+        out.print(f"[red]contradiction in the copy[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
+    if found.damaged:
+        out.print(f"[red]{len(found.damaged):,} slices changed for no reason that the store knows of.[/red]", highlight=False)
+    if not (found.contradictions or found.damaged):
+        out.print(
+            "The copy agrees with its registry, and with the live store wherever nothing was loaded or dropped since.", highlight=False
+        )
+
+
+def _write_differences(found: Comparison, path: Path) -> None:
+    import csv
+
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["bucket_5m", "symbol", "ticks_then", "ticks_now", "why"])
+        writer.writerows((f"{each.bucket_5m:%Y-%m-%dT%H:%MZ}", each.symbol, each.then, each.now, each.why) for each in found.differences)
 
 
 # ---- land, load

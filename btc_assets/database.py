@@ -25,12 +25,17 @@ _HERE = Path(__file__).parent
 SQL_DIR = _HERE / "sql" if (_HERE / "sql").is_dir() else _HERE.parent / "sql"
 
 
-def dsn(config: Settings | None = None) -> str:
+def dsn(config: Settings | None = None, *, owner: bool = False) -> str:
     """The store's connection string; starts the embedded server where no `BTC_ASSETS_DSN` is set.
 
     It may hold a password: never log it, `where(dsn)` is for people.
+
+    Args:
+        owner: that of the role which owns the tables, where `BTC_ASSETS_OWNER_DSN` names another than the one that writes rows.
     """
     config = config or settings()
+    if owner and config.owner_dsn:
+        return config.owner_dsn.get_secret_value()
     if config.dsn:
         return config.dsn.get_secret_value()
     from btc_assets.embedded import embedded_dsn
@@ -44,13 +49,13 @@ def where(conninfo: str) -> str:
     return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
 
 
-def connect(conninfo: str | None = None, *, autocommit: bool = False, name: str = "btc_assets") -> psycopg.Connection:
-    """Open a connection, in UTC, to `conninfo` or the store of this process's settings.
+def connect(conninfo: str | None = None, *, owner: bool = False, autocommit: bool = False, name: str = "btc_assets") -> psycopg.Connection:
+    """Open a connection, in UTC, to `conninfo` or the store of this process's settings, there as its owner where asked to.
 
     Raises:
         UserError: the server does not answer or refuses.
     """
-    conninfo = conninfo or dsn()
+    conninfo = conninfo or dsn(owner=owner)
     try:
         return psycopg.connect(
             make_conninfo(conninfo, application_name=name, options="-c timezone=UTC", connect_timeout="10"),
@@ -102,7 +107,7 @@ def _sentence(error: psycopg.Error) -> str | None:
         case psycopg.errors.DiskFull():
             return f"The database server's disk is full ({primary}): free space there and run it again."
         case psycopg.errors.InsufficientPrivilege():
-            return f"The database user lacks a right ({primary}): grant it, or use the owner's DSN."
+            return f"The database user lacks a right ({primary}): have the owner run btc-assets db grant, or name the owner in BTC_ASSETS_OWNER_DSN."
         case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName() | psycopg.errors.UndefinedFunction():
             return f"The database is not set up ({primary}): run btc-assets db migrate."
     if error.sqlstate == FOR_PEOPLE:

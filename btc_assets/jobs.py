@@ -20,9 +20,12 @@ history_assets = [
 # A worker that was killed is replaced, twice; what fails inside a run is tried again there, where it can pass (see failures.py).
 _AGAIN = {"dagster/max_retries": "2"}
 
+# Of the whole cluster and not of slices, so no run that loads some has to wait for it.
+_restorable = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["market_data", "btc_ticks"]), "restorable"))
+
 ingest = dg.define_asset_job(
     "ingest",
-    selection=dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles, *_signals),
+    selection=dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles, *_signals) - _restorable,
     description="Register what landed in a range of slices, load its ticks, and make its candles, features and embeddings.",
     tags=_AGAIN,
 )
@@ -95,5 +98,12 @@ maintain = dg.define_asset_job(
     ),
 )
 
+watch_backups = dg.define_asset_job(
+    "watch_backups",
+    selection=_restorable,
+    description="Look whether there are recent backups, and whether WAL is archived.",
+)
+
+_of_backups = [watch_backups] if settings().backup_stanza else []
 _of_history = [ingest_history, rebuild_candles_history, rebuild_signals_history] if history else []
-jobs = [ingest, rebuild_candles, rebuild_signals, train, evaluate, care_for_indexes, reconcile, maintain, *_of_history]
+jobs = [ingest, rebuild_candles, rebuild_signals, train, evaluate, care_for_indexes, reconcile, maintain, *_of_backups, *_of_history]

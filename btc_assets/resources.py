@@ -16,9 +16,9 @@ _spool = Spool()
 class Store(dg.ConfigurableResource[None]):
     """The PostgreSQL that the rooms live in. Its address comes from the settings, so no secret is in Dagster's config."""
 
-    def connect(self) -> psycopg.Connection:
-        """A new connection, outside a transaction."""
-        return connect()
+    def connect(self, *, owner: bool = False) -> psycopg.Connection:
+        """A new connection, outside a transaction; as the owner of the tables for what only that one may do, such as refreshing candles."""
+        return connect(owner=owner)
 
 
 class Landing(dg.ConfigurableResource[None]):

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
 
     home: Path = Path(".btc_assets")
     dsn: SecretStr | None = None
+    owner_dsn: SecretStr | None = None
     dagster_dsn: SecretStr | None = None
     database: str = Field("btc_assets", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     landing_url: str | None = None
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     candles_100ms: bool = False
     ticks_drop_after_days: int | None = Field(90, ge=1)
     models_url: str | None = None
+    backup_stanza: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    pgbackrest: str = "pgbackrest"
 
     @field_validator("landing_feeds", mode="before")
     @classmethod
@@ -82,7 +85,7 @@ class Settings(BaseSettings):
     def _drop_after(cls, days: object) -> object:
         return None if days == "never" else days
 
-    @field_validator("dsn", "dagster_dsn")
+    @field_validator("dsn", "owner_dsn", "dagster_dsn")
     @classmethod
     def _dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
         if dsn is not None and urlsplit(dsn.get_secret_value()).scheme not in ("postgresql", "postgres"):

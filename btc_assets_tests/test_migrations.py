@@ -128,7 +128,7 @@ def test_a_user_without_the_right_is_told_which(empty_database: str) -> None:
             connection.execute(f"SET ROLE {role}")
             with pytest.raises(
                 UserError,
-                match=r"^The database user lacks a right \(permission denied for database .*\): grant it, or use the owner's DSN\.$",
+                match=r"^The database user lacks a right \(permission denied for database .*\): have the owner run btc-assets db grant, or name the owner in BTC_ASSETS_OWNER_DSN\.$",
             ):
                 migrate(connection)
         finally:

@@ -113,7 +113,7 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
     def candle_asset(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
         window = run_window(context)
         started = time.perf_counter()
-        with plain_failures(), store.connect() as connection:
+        with plain_failures(), store.connect(owner=True) as connection:
             connection.autocommit = True
             made = candles.refresh(connection, interval, window)
             seconds = time.perf_counter() - started
@@ -131,7 +131,7 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
 
 def _all_candles(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
     window = run_window(context)
-    with plain_failures(), store.connect() as connection:
+    with plain_failures(), store.connect(owner=True) as connection:
         connection.autocommit = True
         made = {interval: candles.refresh(connection, interval, window) for interval in _INTERVALS}
     return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})

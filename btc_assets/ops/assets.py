@@ -41,7 +41,7 @@ class PolicyConfig(dg.Config):
     metadata={"dagster/table_name": "ops.retention_jobs"},
 )
 def retention_jobs(context: dg.AssetExecutionContext, config: PolicyConfig, store: Store) -> dg.MaterializeResult[None]:
-    with plain_failures(), store.connect() as connection:
+    with plain_failures(), store.connect(owner=True) as connection:
         connection.autocommit = True
         policies = declared(settings())
         changes = jobs.apply(connection, policies) if config.apply else []

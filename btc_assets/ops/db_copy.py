@@ -21,6 +21,7 @@ from btc_assets.errors import UserError
 from btc_assets.market_data import candles
 from btc_assets.market_data.ticks import TABLE as TICKS
 from btc_assets.migrations import migrate, migration_status
+from btc_assets.ops.digests import Columns, digest, read_columns
 from btc_assets.slices import DAY, Window
 
 _SLICED: LiteralString = """
@@ -31,11 +32,6 @@ FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion') AND relkind IN ('r', 'p') AND NOT relispartition
   AND relname !~ '^candle_' AND relname <> 'embedding_indexes'  -- the target has none yet
 ORDER BY 2, 1  -- models come before their embeddings, because they make the tables for them
-"""
-
-_COLUMNS: LiteralString = """
-SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
-WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attname
 """
 
 
@@ -61,7 +57,7 @@ class Part:
 @dataclass(frozen=True)
 class _Table:
     name: str
-    columns: tuple[tuple[str, str], ...]
+    columns: Columns
     slice_column: str | None
     storage: str  # where rows are written on the target; for candles, what is below the view
     level: str | None = None  # of candles
@@ -117,7 +113,7 @@ def _require_two_databases(source: psycopg.Connection, target: psycopg.Connectio
 
 def _tables(source: psycopg.Connection) -> Iterator[_Table]:
     for name, sliced in source.execute(_SLICED).fetchall():
-        yield _Table(name, _columns(source, name), "bucket_5m" if sliced else None, name)
+        yield _Table(name, read_columns(source, name), "bucket_5m" if sliced else None, name)
 
 
 def _candle_tables(source: psycopg.Connection, target: psycopg.Connection) -> Iterator[_Table]:
@@ -127,11 +123,7 @@ def _candle_tables(source: psycopg.Connection, target: psycopg.Connection) -> It
         name = f"market_data.candle_partials_{level}"
         row = target.execute("SELECT market_data.candle_storage(%s)", (level,)).fetchone()
         assert row is not None
-        yield _Table(name, _columns(source, name), "tick_bucket", row[0], level)
-
-
-def _columns(connection: psycopg.Connection, table: str) -> tuple[tuple[str, str], ...]:
-    return tuple(connection.execute(_COLUMNS, (table,)).fetchall())
+        yield _Table(name, read_columns(source, name), "tick_bucket", row[0], level)
 
 
 def _days(source: psycopg.Connection, target: psycopg.Connection, table: _Table) -> list[datetime | None]:
@@ -203,18 +195,7 @@ def _write(source: psycopg.Connection, target: psycopg.Connection, table: _Table
 
 
 def _digest(connection: psycopg.Connection, table: _Table, day: datetime | None) -> tuple[int, int]:
-    """Number of rows, and the sum of 60 bits of each row's MD5: the same for the same rows in any order, on any server."""
-    # A number's trailing zeros are a matter of how it was summed up.
-    values = sql.SQL(", ").join(
-        sql.SQL("trim_scale({})" if type_name == "numeric" else "{}").format(sql.Identifier(name)) for name, type_name in table.columns
-    )
-    row = connection.execute(
-        sql.SQL("SELECT count(*), coalesce(sum(('x' || left(md5(ROW({})::text), 15))::bit(60)::bigint), 0)::text FROM {} WHERE {}").format(
-            values, identifier(table.name), _of(table, day)
-        )
-    ).fetchone()
-    assert row is not None
-    return row[0], int(row[1])
+    return digest(connection, table.name, table.columns, _of(table, day))
 
 
 def _of(table: _Table, day: datetime | None) -> sql.Composable:

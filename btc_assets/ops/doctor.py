@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from btc_assets.database import connect, server_errors
 from btc_assets.engines import ServerFacts, read_facts
 from btc_assets.errors import UserError
 from btc_assets.migrations import migration_status
-from btc_assets.ops import retention_jobs
+from btc_assets.ops import retention_jobs, roles
 from btc_assets.ops.policies import declared
 from btc_assets.settings import Settings
 from btc_assets.signals import models
@@ -30,26 +30,6 @@ State = Literal["ok", "warning", "problem"]
 
 _TIGHT, _FULL = 10 << 30, 1 << 30  # bytes free
 _SKEW_SECONDS = 2.0  # a slice is closed 90 s after its end; S3 refuses signatures 15 minutes off
-
-# From the catalogue by number: whoever lacks a right on a schema may not even name what is in it.
-_RIGHTS = """
-WITH rooms AS (
-    SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('landing', 'market_data', 'ingestion', 'ops')
-), relations AS (
-    SELECT pg_class.oid, relowner, format('%s.%s', nspname, relname) AS name FROM pg_class JOIN rooms ON rooms.oid = relnamespace
-)
-SELECT format('USAGE on schema %s', nspname) FROM rooms WHERE NOT has_schema_privilege(oid, 'USAGE')
-UNION ALL
-SELECT format('%s on %s', privilege, name) FROM relations, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
-WHERE name IN ('landing.raw_blobs_5m', 'landing.rejected_rows', 'market_data.btc_ticks', 'ingestion.stream_offsets', 'ops.retention_jobs')
-  AND NOT has_table_privilege(oid, privilege)
-UNION ALL
-SELECT format('ownership of %s', name) FROM relations
-WHERE name ~ '^market_data[.](btc_ticks|candle_partials_[a-z0-9]+)$' AND NOT pg_has_role(relowner, 'USAGE')
-UNION ALL
-SELECT format('%s on database %s', privilege, current_database()) FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
-WHERE NOT has_database_privilege(current_database(), privilege)
-"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +78,7 @@ def _database(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
     else:
         yield from _guarded("migrations", lambda: _migrations(connection))
         yield from _guarded("rights", lambda: _rights(connection))
+        yield from _guarded("owner", lambda: _owner(connection, settings))
         yield from _guarded("policies", lambda: _policies(connection, settings))
         yield from _guarded("encoders", lambda: _encoders(connection))
     yield from _server_disk(connection)
@@ -136,12 +117,24 @@ def _migrations(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _rights(connection: psycopg.Connection) -> Iterator[Finding]:
-    missing = [right for (right,) in connection.execute(_RIGHTS).fetchall()]
+    missing = roles.missing_rights(connection)
     (user,) = connection.execute("SELECT current_user").fetchone() or ("",)
     if missing:
-        yield Finding("rights", "problem", f"{user} lacks {', '.join(missing)}: grant it, or use the owner's DSN.")
+        yield Finding("rights", "problem", f"{user} lacks {', '.join(missing)}: have the owner run btc-assets db grant --loader {user}.")
     else:
-        yield Finding("rights", "ok", f"{user} has what loading, candles and policies need.")
+        yield Finding("rights", "ok", f"{user} has what loading needs.")
+
+
+def _owner(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    with connect(owner=True, autocommit=True) if settings.owner_dsn else nullcontext(connection) as as_owner:
+        foreign = roles.owned_by_others(as_owner)
+        (user,) = as_owner.execute("SELECT current_user").fetchone() or ("",)
+    if foreign:
+        yield Finding(
+            "owner", "problem", f"{user} does not own {', '.join(foreign)}: set BTC_ASSETS_OWNER_DSN to the DSN of the role that does."
+        )
+    else:
+        yield Finding("owner", "ok", f"{user} owns what candles, policies and indexes are made on.")
 
 
 def _policies(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from btc_assets.jobs import care_for_indexes, maintain, reconcile
+from btc_assets.jobs import care_for_indexes, maintain, reconcile, watch_backups
+from btc_assets.settings import settings
 
 _HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True, "ask_again": False}}}}
 _HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True, "ask_again": False}}}}
@@ -41,4 +42,13 @@ care_for_indexes_daily = dg.ScheduleDefinition(
     description="Measure the indexes on embeddings, and build those again that need it.",
 )
 
-schedules = [maintain_hourly, reconcile_hourly, reconcile_weekly, care_for_indexes_daily]
+watch_backups_often = dg.ScheduleDefinition(
+    name="watch_backups_often",
+    job=watch_backups,
+    cron_schedule="*/10 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Look whether the store could be restored; where BTC_ASSETS_BACKUP_STANZA is set.",
+)
+
+_of_backups = [watch_backups_often] if settings().backup_stanza else []
+schedules = [maintain_hourly, reconcile_hourly, reconcile_weekly, care_for_indexes_daily, *_of_backups]

@@ -122,7 +122,7 @@ class TrainConfig(dg.Config):
     metadata={"dagster/table_name": "signals.models"},
 )
 def embedding_model(context: dg.AssetExecutionContext, config: TrainConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
-    with plain_failures(), store.connect() as connection:
+    with plain_failures(), store.connect(owner=config.activate) as connection:
         connection.autocommit = True
         require_torch()
         from btc_assets.signals.workflows import activate, train
@@ -235,7 +235,7 @@ class IndexConfig(dg.Config):
     metadata={"dagster/table_name": "signals.embedding_indexes"},
 )
 def embedding_indexes(context: dg.AssetExecutionContext, config: IndexConfig, store: Store) -> dg.MaterializeResult[None]:
-    with plain_failures(), store.connect() as connection:
+    with plain_failures(), store.connect(owner=True) as connection:
         connection.autocommit = True
         cares = [
             indexes.care(connection, model, method=config.method, element=config.element, progress=context.log.info)

@@ -112,7 +112,7 @@ def _activate(model_id: str, method: str | None, element: str | None) -> None:
     from btc_assets.signals import workflows
     from btc_assets.signals.models import read
 
-    with connect(autocommit=True) as connection, bar("activating", None) as advance:
+    with connect(owner=True, autocommit=True) as connection, bar("activating", None) as advance:
         done = workflows.activate(
             connection, lambda: connect(autocommit=True), dsn(), Landing().models(), read(connection, model_id),
             method=method, element=element, progress=advance,
@@ -127,7 +127,7 @@ def remove(model_id: str) -> None:
     from btc_assets.database import connect
     from btc_assets.signals import models as registry
 
-    with connect(autocommit=True) as connection:
+    with connect(owner=True, autocommit=True) as connection:
         model = registry.read(connection, model_id)
         registry.remove(connection, model)
     out.print(f"Removed {model_id} and its vectors; its artefact is still at {model.uri}.", highlight=False, soft_wrap=True)

@@ -35,6 +35,7 @@ def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
         "pgvector",
         "migrations",
         "rights",
+        "owner",
         "policies",
         "encoders",
         "server clock",
@@ -95,10 +96,10 @@ def test_rights_that_are_missing_are_named_and_the_rest_is_looked_at(store: Stor
             rights = found["rights"]
             assert rights.state == "problem"
             assert rights.text.startswith("reader_of_doctor lacks USAGE on schema ") and rights.text.endswith(
-                ": grant it, or use the owner's DSN."
+                ": have the owner run btc-assets db grant --loader reader_of_doctor."
             )
             assert "INSERT on landing.raw_blobs_5m" in rights.text and "SELECT on landing.raw_blobs_5m" not in rights.text
-            assert "ownership of market_data.btc_ticks" in rights.text
+            assert found["owner"].text.startswith("reader_of_doctor does not own market_data.btc_ticks, market_data.candle_partials_")
             assert found["migrations"].text.startswith("The database user lacks a right (permission denied for schema ops)")
             assert {"engine", "policies", "server disk", "server clock"} <= found.keys()
         finally:

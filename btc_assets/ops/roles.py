@@ -1,0 +1,110 @@
+"""What the roles of a store may do: one owns its tables, one writes rows, and one reads. `btc-assets db grant`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psycopg
+from psycopg import sql
+
+from btc_assets.database import identifier, server_errors
+from btc_assets.errors import UserError
+
+ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")
+
+# The loader writes every table of these rooms, and of the others those that loading touches. Candles it does not write: they are
+# made of the ticks, by their owner.
+WRITTEN_ROOMS = ("landing", "signals", "ingestion")
+WRITTEN_TABLES = ("market_data.btc_ticks", "ops.reconciliations")
+
+# They act as their owner, see sql/common/0016_definer_functions.sql.
+_LOADER_FUNCTIONS = """
+SELECT format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid))
+FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+WHERE prosecdef AND prorettype <> 'trigger'::regtype AND nspname = ANY (%(rooms)s)
+"""
+
+# From the catalogue by number: whoever lacks a right on a schema may not even name what is in it.
+_MISSING = """
+WITH rooms AS (
+    SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (%(rooms)s)
+), relations AS (
+    SELECT pg_class.oid, nspname, format('%%s.%%s', nspname, relname) AS name
+    FROM pg_class JOIN rooms ON rooms.oid = relnamespace WHERE relkind IN ('r', 'p') AND NOT relispartition
+)
+SELECT format('USAGE on schema %%s', nspname) FROM rooms WHERE NOT has_schema_privilege(oid, 'USAGE')
+UNION ALL
+SELECT format('%%s on %%s', privilege, name) FROM relations, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+WHERE (nspname = ANY (%(written_rooms)s) OR name = ANY (%(written_tables)s)) AND NOT has_table_privilege(oid, privilege)
+UNION ALL
+SELECT format('EXECUTE on function %%s.%%s', nspname, proname) FROM pg_proc JOIN rooms ON rooms.oid = pronamespace
+WHERE prosecdef AND prorettype <> 'trigger'::regtype AND NOT has_function_privilege(pg_proc.oid, 'EXECUTE')
+UNION ALL
+SELECT format('TEMPORARY on database %%s', current_database()) WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
+"""
+
+# What policies, candles on TimescaleDB and indexes ask for the owner of.
+_OWNED_BY_OTHERS = """
+SELECT format('%s.%s', nspname, relname) AS name FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE format('%s.%s', nspname, relname) ~ '^(market_data[.](btc_ticks|candle_partials_[a-z0-9]+)|signals[.]btc_embeddings)$'
+  AND NOT pg_has_role(relowner, 'USAGE')
+ORDER BY name
+"""
+
+
+def grant(connection: psycopg.Connection, *, loaders: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
+    """Let roles that exist load into the store or read it, also its tables to come; safe to repeat.
+
+    Args:
+        connection: as the owner of the store.
+        loaders: roles that write rows, and neither create, change nor drop a table.
+        readers: roles that read everything but Dagster's own tables.
+
+    Raises:
+        UserError: a role does not exist, or the connection is not the owner's.
+    """
+    loaders, readers = list(loaders), list(readers)
+    with server_errors(), connection.transaction():
+        for role in [*loaders, *readers]:
+            _require(connection, role)
+        for role in [*loaders, *readers]:
+            _may_read(connection, sql.Identifier(role))
+        for role in loaders:
+            _may_load(connection, sql.Identifier(role))
+
+
+def missing_rights(connection: psycopg.Connection) -> list[str]:
+    """Which rights the user of a connection lacks to load, each as in `INSERT on landing.raw_blobs_5m`."""
+    parameters = {"rooms": list(ROOMS), "written_rooms": list(WRITTEN_ROOMS), "written_tables": list(WRITTEN_TABLES)}
+    return [right for (right,) in connection.execute(_MISSING, parameters).fetchall()]
+
+
+def owned_by_others(connection: psycopg.Connection) -> list[str]:
+    """Tables that only their owner can care for, and of which the user of a connection is none."""
+    return [table for (table,) in connection.execute(_OWNED_BY_OTHERS).fetchall()]
+
+
+def _require(connection: psycopg.Connection, role: str) -> None:
+    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).rowcount == 0:
+        raise UserError(f"There is no role {role!r} on the server: create it there (createuser), then grant again.")
+
+
+def _may_read(connection: psycopg.Connection, role: sql.Identifier) -> None:
+    database = sql.Identifier(connection.info.dbname)
+    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
+    for room in map(sql.Identifier, ROOMS):
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(room, role))
+        connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(room, role))
+        connection.execute(sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT SELECT ON TABLES TO {}").format(room, role))
+
+
+def _may_load(connection: psycopg.Connection, role: sql.Identifier) -> None:
+    # A slice is put together in a temporary table before it is written into compressed chunks.
+    connection.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(sql.Identifier(connection.info.dbname), role))
+    for room in map(sql.Identifier, WRITTEN_ROOMS):
+        connection.execute(sql.SQL("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {}").format(room, role))
+        connection.execute(sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT INSERT, UPDATE, DELETE ON TABLES TO {}").format(room, role))
+    for table in map(identifier, WRITTEN_TABLES):
+        connection.execute(sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {}").format(table, role))
+    for (signature,) in connection.execute(_LOADER_FUNCTIONS, {"rooms": list(ROOMS)}).fetchall():
+        connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(signature), role))
