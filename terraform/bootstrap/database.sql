@@ -6,6 +6,5 @@ WHERE needed AND name NOT IN (SELECT extname FROM pg_extension);
 SELECT 'REVOKE CREATE ON SCHEMA public FROM PUBLIC' FROM pg_namespace, aclexplode(nspacl)
 WHERE nspname = 'public' AND grantee = 0 AND privilege_type = 'CREATE';
 
--- How many files of WAL wait to be archived, for btc-assets ops backup-status.
-SELECT format('GRANT EXECUTE ON FUNCTION pg_ls_archive_statusdir() TO %I', :'loader')
-WHERE NOT has_function_privilege(:'loader', 'pg_ls_archive_statusdir()', 'EXECUTE');
+-- For btc-assets ops backup-status: how much WAL waits to be archived.
+SELECT format('GRANT pg_monitor TO %I', :'loader') WHERE NOT pg_has_role(:'loader', 'pg_monitor', 'MEMBER');

@@ -52,7 +52,7 @@ END
 apt_get() {
     local sources=()
     # From the mirror alone: whatever else the host knows cannot be reached, and would be waited for.
-    [[ ! $package_mirror ]] || sources=(-o Dir::Etc::SourceList=/etc/apt/sources.list.d/btc-assets.list -o Dir::Etc::SourceParts=/dev/null)
+    [[ ! $package_mirror ]] || sources=(-o Dir::Etc::SourceList=/etc/apt/sources.list.d/btc-assets.sources -o Dir::Etc::SourceParts=/dev/null)
     DEBIAN_FRONTEND=noninteractive apt-get -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
         -o APT::Update::Error-Mode=any "${sources[@]}" "$@" >/dev/null
 }
@@ -62,7 +62,7 @@ mirror_source() {
     [[ $(head -c 10 "$mirror_key") != -----BEGIN ]] || key=${key%.gpg}.asc
     mkdir -p /etc/apt/keyrings
     put "$key" 0644 root:root <"$mirror_key"
-    echo "deb [signed-by=$key] $package_mirror ./" | put /etc/apt/sources.list.d/btc-assets.list 0644 root:root
+    printf '%s\n' "Types: deb" "URIs: $package_mirror" "Suites: ./" "Signed-By: $key" | put /etc/apt/sources.list.d/btc-assets.sources 0644 root:root
 }
 
 internet_sources() {

@@ -380,7 +380,9 @@ enable_units() {
     begin "Units"
     local unit before=${#changes[@]}
     for unit in "$here"/systemd/*; do
-        [[ $unit == */btc-backup-* && ! $backup_bucket ]] || put "/etc/systemd/system/${unit##*/}" 0644 root:root <"$unit"
+        [[ $unit == */btc-backup-* && ! $backup_bucket ]] ||
+            [[ $unit == */btc-backup-metrics.* && $(cat /etc/btc-assets/host.env 2>/dev/null) != *METRIC_NAMESPACE=* ]] ||
+            put "/etc/systemd/system/${unit##*/}" 0644 root:root <"$unit"
     done
     if [[ ! -d /run/systemd/system ]]; then
         echo "  systemd does not run here: the units are in place, but not started"
