@@ -56,7 +56,8 @@ Others
 END
 }
 
-die() {
+die() { # SENTENCE [STATUS]
+    step=''
     echo "${0##*/}: $1" >&2
     exit "${2:-1}"
 }
@@ -68,6 +69,7 @@ data_device='' allowed=() secrets_from_stdin=false tls_certificate='' tls_key=''
 backup_bucket='' backup_prefix=pgbackrest backup_endpoint='' backup_ca='' region=''
 memory_mb='' cpus='' print_settings=false arguments=()
 declare -A parameters=() secrets=()
+step=''
 
 read_options() {
     while (($#)); do
@@ -181,7 +183,6 @@ changed() {
     echo "  $1"
 }
 
-step=''
 begin() {
     step=$1
     echo "$step"
@@ -294,7 +295,7 @@ certificate() {
 
 configure() {
     begin "Configuration"
-    local before=${#changes[@]}
+    local read_at
     certificate
     postgresql_conf | put "$configuration/conf.d/btc-assets.conf" 0644 postgres:postgres
     pg_hba_conf | put "$configuration/pg_hba.conf" 0640 postgres:postgres
@@ -304,11 +305,14 @@ configure() {
     if ! pg_ctlcluster "$postgresql" main status >/dev/null; then
         pg_ctlcluster "$postgresql" main start 9>&-
         changed "started PostgreSQL $postgresql"
-    elif ((${#changes[@]} > before)); then
+    fi
+    # Asked from the server, because a run that was cut off may have left files that it has not read.
+    read_at=$(sql -d postgres -c "SELECT pg_conf_load_time()")
+    if [[ $(find "$configuration" "$tls" -type f -newermt "$read_at") ]]; then
         pg_ctlcluster "$postgresql" main reload
+        while [[ $(sql -d postgres -c "SELECT pg_conf_load_time()") == "$read_at" ]]; do sleep 0.1; done
         changed "had PostgreSQL read its configuration"
     fi
-    sql -d postgres -c 'SELECT 1' >/dev/null # a reload is under way until somebody connects
     if [[ $(sql -d postgres -c 'SELECT count(*) FROM pg_settings WHERE pending_restart') != 0 ]]; then
         pg_ctlcluster "$postgresql" main restart 9>&-
         changed "restarted PostgreSQL $postgresql"
@@ -364,21 +368,28 @@ migrate() {
 back_up() {
     [[ $backup_bucket ]] || return 0
     begin "Backups"
-    local pgbackrest=(as_postgres pgbackrest "--stanza=$database")
-    if [[ $("${pgbackrest[@]}" --output=json info | "$python" -c 'import json, sys; print(*(len(s["backup"]) for s in json.load(sys.stdin)))') != [1-9]* ]]; then
-        "${pgbackrest[@]}" stanza-create ||
-            die "The bucket $backup_bucket does not take this cluster's backups at $backup_prefix: if it holds those of another cluster, restore it or name another --backup-prefix."
-        "${pgbackrest[@]}" check
-        "${pgbackrest[@]}" --type=full backup
-        changed "took the first full backup"
-    elif [[ " ${changes[*]} " == *" /etc/pgbackrest.conf "* ]]; then
-        "${pgbackrest[@]}" check
-    fi
+    local pgbackrest=(as_postgres pgbackrest "--stanza=$database") status code tries=0
+    status=$("${pgbackrest[@]}" --output=json info | "$python" -c 'import json, sys; print(json.load(sys.stdin)[0]["status"]["code"])')
+    case $status in
+        0)
+            [[ " ${changes[*]} " != *" /etc/pgbackrest.conf "* ]] || "${pgbackrest[@]}" check
+            return
+            ;;
+        [1-3]) ;; # there is no stanza, or none with a backup
+        *) die "pgBackRest cannot use the bucket $backup_bucket: run \"sudo -u postgres pgbackrest info\", mend what it says and run this again." ;;
+    esac
+    # 50: the server tries to archive at this moment, and holds the lock.
+    while code=0 && { "${pgbackrest[@]}" stanza-create || code=$?; } && ((code == 50 && tries++ < 30)); do sleep 1; done
+    ((code == 0)) ||
+        die "The bucket $backup_bucket does not take this cluster's backups below $backup_prefix: if another cluster's lie there, name another --backup-prefix."
+    "${pgbackrest[@]}" check
+    "${pgbackrest[@]}" --type=full backup
+    changed "took the first full backup"
 }
 
 enable_units() {
     begin "Units"
-    local unit before=${#changes[@]}
+    local unit
     for unit in "$here"/systemd/*; do
         [[ $unit == */btc-backup-* && ! $backup_bucket ]] ||
             [[ $unit == */btc-backup-metrics.* && $(cat /etc/btc-assets/host.env 2>/dev/null) != *METRIC_NAMESPACE=* ]] ||
@@ -388,7 +399,7 @@ enable_units() {
         echo "  systemd does not run here: the units are in place, but not started"
         return
     fi
-    ((${#changes[@]} == before)) || systemctl daemon-reload
+    systemctl daemon-reload
     for unit in /etc/systemd/system/btc-*; do
         if grep -q '^\[Install\]' "$unit" && ! systemctl is-enabled --quiet "${unit##*/}"; then
             systemctl enable --now --quiet "${unit##*/}"
@@ -412,7 +423,7 @@ main() {
     check_distribution
     exec 9>/run/lock/btc-assets-setup.lock
     flock -n 9 || die "Another run is under way: wait for its end."
-    trap 'echo "${0##*/}: It ended at \"$step\", for the reason above: mend it and run this again, it goes on from there." >&2' ERR
+    trap '[[ $? == 0 || ! $step ]] || echo "${0##*/}: It failed at \"$step\" for the reason above: mend that and run this again." >&2' EXIT
     cd /
 
     install_packages
