@@ -16,7 +16,7 @@ is_installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) =
 
 install_packages() {
     begin "Packages"
-    local packages=("postgresql-$postgresql" "postgresql-$postgresql-pgvector" pgbackrest openssl sudo e2fsprogs ca-certificates) package
+    local packages=("postgresql-$postgresql" "postgresql-$postgresql-pgvector" pgbackrest openssl sudo mount e2fsprogs ca-certificates) package
     ! $timescaledb || packages+=("timescaledb-2-postgresql-$postgresql")
     [[ -x /opt/btc-assets/.venv/bin/btc-assets ]] || packages+=("$system_python-venv")
     # A cluster is made later, where the data is to lie.
@@ -62,7 +62,7 @@ mirror_source() {
     [[ $(head -c 10 "$mirror_key") != -----BEGIN ]] || key=${key%.gpg}.asc
     mkdir -p /etc/apt/keyrings
     put "$key" 0644 root:root <"$mirror_key"
-    printf '%s\n' "Types: deb" "URIs: $package_mirror" "Suites: ./" "Signed-By: $key" | put /etc/apt/sources.list.d/btc-assets.sources 0644 root:root
+    printf '%s\n' "Types: deb" "URIs: $package_mirror" "Suites: /" "Signed-By: $key" | put /etc/apt/sources.list.d/btc-assets.sources 0644 root:root
 }
 
 internet_sources() {

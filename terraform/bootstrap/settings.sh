@@ -150,7 +150,7 @@ BTC_ASSETS_DAGSTER_DSN=postgresql://$dagster@/dagster?host=/var/run/postgresql
 END
     if [[ $backup_bucket ]]; then
         echo "BTC_ASSETS_BACKUP_STANZA=$database"
-        echo 'BTC_ASSETS_PGBACKREST="sudo -n -u postgres pgbackrest"'
+        echo 'BTC_ASSETS_PGBACKREST="sudo -n -u postgres /opt/btc-assets/terraform/bootstrap/read_backups.sh"'
     fi
     [[ ! $region ]] || printf '%s\n' "AWS_REGION=$region" "AWS_DEFAULT_REGION=$region"
 }

@@ -247,7 +247,9 @@ mount_data() {
     # nofail: without the volume the host must still start, so that it can be looked at; PostgreSQL then has no data and stays down.
     grep -v " $mount_point " /etc/fstab | cat - <(echo "UUID=$uuid $mount_point auto noatime,nofail 0 2") | put /etc/fstab 0644 root:root
     if [[ ! $now ]]; then
-        mount $mount_point || die "$data_device cannot be mounted at $mount_point: see the message above."
+        if ! mount $mount_point || ! mountpoint -q $mount_point; then # nofail lets mount keep silent
+            die "$data_device cannot be mounted at $mount_point: find out why with mount -v -o defaults UUID=$uuid $mount_point."
+        fi
         chown postgres:postgres $mount_point
         changed "mounted $data_device at $mount_point"
     fi
@@ -354,7 +356,7 @@ make_user() {
     directory /etc/btc-assets 0755 root:root
     btc_assets_env | put /etc/btc-assets/btc-assets.env 0640 root:btc
     if [[ $backup_bucket ]]; then
-        echo "btc ALL=(postgres) NOPASSWD: /usr/bin/pgbackrest --stanza=$database --output=json info" | put /etc/sudoers.d/btc-assets 0440 root:root
+        echo "btc ALL=(postgres) NOPASSWD: /opt/btc-assets/terraform/bootstrap/read_backups.sh" | put /etc/sudoers.d/btc-assets 0440 root:root
     fi
 }
 
@@ -437,7 +439,8 @@ main() {
     for name in "${!parameters[@]}"; do secrets[$name]=$(read_parameter "${parameters[$name]}"); done
     for name in "${!secrets[@]}"; do
         LC_ALL=C
-        [[ ${secrets[$name]} =~ ^[!-~]{16,}$ ]] || die "The secret $name must be 16 or more printable ASCII characters without blanks: put another."
+        [[ ${secrets[$name]} =~ ^[!-~]{8,}$ && ($name == backup-key* || ${#secrets[$name]} -ge 16) ]] ||
+            die "The secret $name must be 16 or more printable ASCII characters without blanks: put another."
     done
     binaries=/usr/lib/postgresql/$postgresql/bin
     configuration=/etc/postgresql/$postgresql/main
