@@ -93,11 +93,13 @@ class Host:
         script = 'cd; set -a; . /etc/btc-assets/btc-assets.env; exec /opt/btc-assets/.venv/bin/btc-assets "$@"'
         return self.run("runuser", "-u", "btc", "--", "bash", "-c", script, "-", *arguments, check=check)
 
-    def set_up(self, *options: str, secrets: dict[str, str] = SECRETS, **environment: str) -> subprocess.CompletedProcess[str]:
+    def set_up(
+        self, *options: str, secrets: dict[str, str] = SECRETS, within: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the script with the options of this host, and watch what others could see of it meanwhile."""
         assert self.s3 is not None
         arguments = [
-            SCRIPT, "--without-timescaledb", "--data-device", self.device, "--allow", ALLOWED, "--region", "us-east-1",
+            *within, SCRIPT, "--without-timescaledb", "--data-device", self.device, "--allow", ALLOWED, "--region", "us-east-1",
             "--backup-bucket", "backups", "--backup-endpoint", f"localhost:{self.s3.tls_port}", "--backup-ca", "/etc/ssl/s3.pem",
             "--secrets-from-stdin", *options, "btc", "btc_owner",
         ]  # fmt: skip
@@ -178,7 +180,7 @@ def host() -> Iterator[Host]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="btc-host-")))
         made = stack.enter_context(_started(directory / "root"))
-        made.device = stack.enter_context(_loop_device(directory / "data.img"))
+        made.device = stack.enter_context(loop_device(directory / "data.img"))
         (directory / "s3").mkdir()
         with made.from_inside():
             made.s3 = stack.enter_context(running_s3(directory / "s3", "backups", tls=True))
@@ -220,7 +222,9 @@ def _started(root: Path) -> Iterator[Host]:
     first = subprocess.Popen(
         [*spaces, "bash", "-c", _INIT, "-", root, PROJECT, sys.prefix, sys.base_prefix], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
-    neighbour = subprocess.Popen(["setpriv", "--pdeathsig=KILL", "unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity"], stdout=subprocess.PIPE)
+    neighbour = subprocess.Popen(
+        ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity"], stdout=subprocess.PIPE
+    )
     try:
         for process in (first, neighbour):
             assert process.stdout is not None and process.stdout.readline() == b"ready\n"
@@ -246,7 +250,7 @@ def _connect_networks(host: int, neighbour: int) -> None:
 
 
 @contextmanager
-def _loop_device(image: Path, megabytes: int = 512) -> Iterator[str]:
+def loop_device(image: Path, megabytes: int = 512) -> Iterator[str]:
     """A block device that is a file."""
     with image.open("wb") as file:
         file.truncate(megabytes << 20)

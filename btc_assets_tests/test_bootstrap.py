@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import string
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import psycopg
 import pytest
 
 from btc_assets.slices import SLICE
 from btc_assets_tests.databases import write_ticks
-from btc_assets_tests.hosts import OTHER_ADDRESS, PROJECT, SCRIPT, SECRETS, Host
+from btc_assets_tests.hosts import OTHER_ADDRESS, PROJECT, SCRIPT, SECRETS, Host, loop_device
+from btc_assets_tests.s3_events import running_moto
 from btc_assets_tests.trades import every
 
 pytestmark = pytest.mark.xdist_group("host")
@@ -25,6 +30,7 @@ pytestmark = pytest.mark.xdist_group("host")
 BOOTSTRAP = PROJECT / "terraform/bootstrap"
 STATE = ("/etc/postgresql", "/etc/postgresql-common", "/etc/pgbackrest.conf", "/etc/btc-assets", "/etc/sudoers.d", "/etc/systemd/system",
          "/etc/apt", "/etc/fstab", "/var/lib/postgresql/tls")  # fmt: skip
+SAFE = string.ascii_letters + string.digits + "._-"  # in the URL of an object
 ROLES = ("btc_owner", "btc_loader", "btc_reader")
 
 
@@ -129,7 +135,9 @@ def test_no_secret_gets_into_log_process_list_or_output(host: Host) -> None:
         assert not [line for line in host.command_lines if secret.encode() in line]
         assert not [output for output in host.outputs if secret in output]
     # Where they have to lie, others cannot read them.
-    holders = host.run("grep", "-rlE", "|".join((*SECRETS.values(), host.s3.secret)), "/etc", "/var/lib/btc-assets", "/var/log", "/run", check=False)
+    holders = host.run(
+        "grep", "-rlE", "|".join((*SECRETS.values(), host.s3.secret)), "/etc", "/var/lib/btc-assets", "/var/log", "/run", check=False
+    )
     assert holders.stdout.split() == ["/etc/pgbackrest.conf"]
     assert host.run("stat", "-c", "%a %U %G", "/etc/pgbackrest.conf").stdout == "640 root postgres\n"
 
@@ -155,7 +163,11 @@ def test_a_new_host_takes_over_the_data_volume_with_passwords_from_the_parameter
     kept = backups(host)
     host.run("pg_ctlcluster", "17", "main", "stop")
     host.run("umount", "/var/lib/postgresql")
-    host.run("sh", "-c", "rm -rf /etc/postgresql/17 /etc/pgbackrest.conf /etc/btc-assets /etc/sudoers.d/btc-assets /etc/systemd/system/btc-*; userdel btc")
+    host.run(
+        "sh",
+        "-c",
+        "rm -rf /etc/postgresql/17 /etc/pgbackrest.conf /etc/btc-assets /etc/sudoers.d/btc-assets /etc/systemd/system/btc-*; userdel btc",
+    )
     host.run("sed", "-i", "/postgresql/d", "/etc/fstab")
     names = {"btc_owner": "--password-parameter", "btc_loader": "--loader-password-parameter", "btc_reader": "--reader-password-parameter",
              "backup-cipher": "--backup-cipher-parameter"}  # fmt: skip
@@ -177,28 +189,180 @@ def test_a_new_host_takes_over_the_data_volume_with_passwords_from_the_parameter
 
 
 def test_another_major_version_than_the_volumes_is_refused(host: Host) -> None:
-    with pytest.raises(AssertionError, match=r"/var/lib/postgresql/17/main is a cluster of PostgreSQL 17: name that version with --postgresql"):
+    with pytest.raises(
+        AssertionError, match=r"/var/lib/postgresql/17/main is a cluster of PostgreSQL 17: name that version with --postgresql"
+    ):
         host.set_up("--postgresql", "15")
 
 
-# ---- devices
+@pytest.mark.parametrize("content", ["raw data", "a partition table"])
+def test_a_device_that_holds_anything_is_never_formatted(host: Host, tmp_path: Path, content: str) -> None:
+    image = tmp_path / "image"
+    with loop_device(image, 16) as device:
+        if content == "raw data":
+            Path(device).write_bytes(b"trades" * 1000)
+        else:
+            subprocess.run(["sfdisk", "--quiet", device], input=b"type=83", check=True, capture_output=True)
+        before = image.read_bytes()
+        with pytest.raises(AssertionError, match=f"{device} holds something without a file system: it is not formatted"):
+            # On a host whose own volume is not mounted.
+            host.set_up("--data-device", device, within=("unshare", "--mount", "sh", "-c", 'umount -l /var/lib/postgresql; exec "$@"', "-"))
+    assert image.read_bytes() == before
+
+
+# ---- options
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("file system", "holds files"), ("raw data", "holds something without a file system"), ("partitions", "holds something without a file system")],
+    ("arguments", "message"),
+    [
+        (["btc"], "Name the database and its owner"),
+        (["btc", "btc_owner", "--nonsense", "1"], "--nonsense is unknown"),
+        (["btc", "btc_owner", "--allow"], "--allow is unknown or lacks its value"),
+        (["btc", "btc_owner", "--allow", "0.0.0.0/0"], "--allow 0.0.0.0/0 is no range"),
+        (["btc", "btc_owner", "--allow", "10.20.0.0/24"], "needs a password for the role btc_owner"),
+        (["btc", 'owner"; DROP DATABASE btc'], "cannot be used"),
+        (["btc", "postgres"], "cannot be used"),
+        (["btc", "btc_loader"], "that is another role"),
+        (["btc", "btc_owner", "--postgresql", "14"], "PostgreSQL 14 is not supported"),
+        (["btc", "btc_owner", "--backup-bucket", "backups", "--region", "us-east-1"], "needs a passphrase for backups"),
+        (["btc", "btc_owner", "--backup-bucket", "back\nups", "--region", "us-east-1"], "holds a character that no name of AWS"),
+        (["btc", "btc_owner", "--password-parameter", "/btc/owner"], "SSM parameters need --region"),
+        (["btc", "btc_owner", "--package-mirror", "https://mirror"], "needs --mirror-key"),
+        (["btc", "btc_owner", "--tls-key", "/nowhere"], "/nowhere, cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_device_that_holds_anything_is_never_formatted(host: Host, tmp_path: Path, content: str, message: str) -> None:
-    image = tmp_path / "image"
-    with loop_device(image, 16) as device:
-        if content == "file system":
-            subprocess.run(["mkfs.ext4", "-q", device], check=True)
-        elif content == "partitions":
-            subprocess.run(["sfdisk", "--quiet", device], input="type=83", text=True, check=True, capture_output=True)
-        else:
-            Path(device).write_bytes(b"trades" * 1000)
-        before = image.read_bytes()
-        script = 'source "$0" --help >/dev/null; data_device=$1 changes=(); cd /; unshare --mount bash -c true; mount_data'
-        done = host.run("unshare", "--mount", "bash", "-c", script, SCRIPT, device, check=False)
-        assert done.returncode != 0 and message in done.stderr
-    assert image.read_bytes() == before
+def test_options_are_checked_before_anything_is_done(host: Host, arguments: list[str], message: str) -> None:
+    done = host.run(SCRIPT, *arguments, check=False)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "cpus", "expected"),
+    [
+        (1024, 1, {"shared_buffers": "256MB", "work_mem": "4MB", "maintenance_work_mem": "128MB", "max_wal_size": "1024MB"}),
+        (4096, 2, {"shared_buffers": "1024MB", "effective_cache_size": "3072MB", "maintenance_work_mem": "512MB", "work_mem": "16MB",
+                   "max_wal_size": "4096MB", "max_connections": "50", "max_worker_processes": "21", "max_parallel_workers": "2",
+                   "timescaledb.max_background_workers": "16", "random_page_cost": "1.1", "jit": "off",
+                   "default_toast_compression": "lz4", "shared_preload_libraries": "'timescaledb'"}),
+        (16384, 4, {"shared_buffers": "4096MB", "work_mem": "64MB", "maintenance_work_mem": "2048MB", "max_worker_processes": "23"}),
+        (131072, 32, {"shared_buffers": "32768MB", "work_mem": "64MB", "maintenance_work_mem": "2048MB", "max_wal_size": "16384MB",
+                      "max_parallel_workers": "32", "max_parallel_workers_per_gather": "4"}),
+    ],
+)  # fmt: skip
+def test_settings_follow_memory_and_cpus(memory_mb: int, cpus: int, expected: dict[str, str]) -> None:
+    done = subprocess.run(
+        [BOOTSTRAP / "setup_timescale.sh", "--print-settings", "--memory-mb", str(memory_mb), "--cpus", str(cpus)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    settings = dict(line.split(" = ") for line in done.stdout.splitlines() if " = " in line)
+    assert {name: settings[name] for name in expected} == expected
+
+
+def test_the_scripts_are_clean_for_shellcheck() -> None:
+    if shutil.which("shellcheck") is None:
+        absent("shellcheck")
+    scripts = sorted(path.relative_to(PROJECT) for path in BOOTSTRAP.rglob("*.sh"))
+    checked = subprocess.run(["shellcheck", "--external-sources", *scripts], cwd=PROJECT, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+# ---- packages from a mirror
+
+
+@dataclass
+class Mirror:
+    """A signed repository on the host, of packages that have a name and a version and nothing else."""
+
+    host: Host
+    directory: Path
+    keys: Path
+
+    def add(self, name: str, version: str) -> None:
+        package = self.directory.parent / "package"
+        (package / "DEBIAN").mkdir(parents=True)
+        (package / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a test\nDescription: stand-in\n"
+        )
+        subprocess.run(
+            ["dpkg-deb", "--build", "-Znone", package, self.directory / f"{name}_{version}.deb"], check=True, capture_output=True
+        )
+        shutil.rmtree(package)
+
+    def sign(self, key: str) -> None:
+        environment = os.environ | {"GNUPGHOME": str(self.keys)}
+        generate = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", key, "ed25519", "sign"]
+        subprocess.run(generate, env=environment, check=True, capture_output=True)
+        subprocess.run([BOOTSTRAP / "sign_packages.sh", self.directory, key], env=environment, check=True)
+
+    def install(self) -> subprocess.CompletedProcess[str]:
+        return self.host.run(
+            SCRIPT,
+            "--install-only",
+            "--postgresql",
+            "15",
+            "--package-mirror",
+            "file:///mirror",
+            "--mirror-key",
+            "/trusted.asc",
+            check=False,
+        )
+
+    def installed(self, name: str) -> str:
+        return self.host.run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", name, check=False).stdout
+
+
+@pytest.fixture
+def mirror(host: Host, tmp_path: Path) -> Iterator[Mirror]:
+    """A mirror with stand-ins for PostgreSQL 15 and two versions of TimescaleDB; its key is the one that the host trusts."""
+    tools = [tool for tool in ("apt-ftparchive", "dpkg-deb", "gpg") if shutil.which(tool) is None]
+    if tools:
+        absent(f"{', '.join(tools)} (packages apt-utils, gpg)")
+    directory = host.root / "mirror"
+    directory.mkdir()
+    made = Mirror(host, directory, tmp_path / "keys")
+    made.keys.mkdir(mode=0o700)
+    try:
+        for name in ("postgresql-15", "postgresql-15-pgvector"):
+            made.add(name, "15.20-1+stand~in")
+        for version in ("2.28.3~debian13", "2.30.1~debian13"):
+            made.add("timescaledb-2-postgresql-15", version)
+            made.add("timescaledb-2-loader-postgresql-15", version)
+        made.sign("mirror@btc.test")
+        shutil.copy(directory / "mirror.asc", host.root / "trusted.asc")
+        yield made
+    finally:
+        subprocess.run(["gpgconf", "--kill", "all"], env=os.environ | {"GNUPGHOME": str(made.keys)}, check=True)
+        shutil.rmtree(directory)
+
+
+def test_packages_come_from_a_mirror_whose_signature_is_right(mirror: Mirror) -> None:
+    mirror.sign("somebody@else.test")
+    refused = mirror.install()
+    assert refused.returncode != 0 and "NO_PUBKEY" in refused.stderr + refused.stdout or "not signed" in refused.stderr
+    assert mirror.installed("timescaledb-2-postgresql-15") == ""
+
+    mirror.sign("mirror@btc.test")
+    package = next(mirror.directory.glob("timescaledb-2-postgresql-15_2.28*"))
+    original = package.read_bytes()
+    package.write_bytes(original.replace(b"stand-in", b"malware!"))
+    refused = mirror.install()
+    assert refused.returncode != 0 and "Hash Sum mismatch" in refused.stderr
+    assert mirror.installed("timescaledb-2-postgresql-15") == ""
+
+    package.write_bytes(original)
+    done = mirror.install()
+    assert done.returncode == 0, done.stderr
+    # 2.29 and later do not know PostgreSQL 15 any more.
+    assert mirror.installed("timescaledb-2-postgresql-15") == "hi 2.28.3~debian13"
+    assert mirror.install().stdout.count("\n  ") == 0  # once more: it changes nothing
+    assert not [name for name in mirror.directory.iterdir() if set(name.name) - set(SAFE)]
+
+
+def absent(tool: str) -> None:
+    message = f"the bootstrap is tested with {tool}, which is absent"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
