@@ -43,7 +43,7 @@ from btc_assets.migrations import migrate
 from btc_assets.settings import settings
 from btc_assets.slices import Window
 
-pytest_plugins = [f"btc_assets_tests.{name}" for name in ("s3", "s3_events", "zones", "databases", "clusters")]
+pytest_plugins = [f"btc_assets_tests.{name}" for name in ("s3", "s3_events", "zones", "databases", "clusters", "hosts")]
 
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 hypothesis_settings.load_profile("suite")

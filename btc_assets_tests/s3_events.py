@@ -9,6 +9,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,15 @@ class EventsUnderTest:
 @pytest.fixture(scope="session")
 def events_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's endpoint, for as long as the tests run."""
+    with running_moto(tmp_path_factory.mktemp("s3_events")) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def running_moto(directory: Path) -> Iterator[str]:
+    """Endpoint of a server of one's own, which logs to a directory."""
     (port,) = _free_ports(1)
-    log = tmp_path_factory.mktemp("s3_events") / "moto.log"
+    log = directory / "moto.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)], stdout=output, stderr=output
