@@ -142,6 +142,8 @@ class Cluster:
                 process.kill()
         for name in ("data", "spool", "lock"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
+        for path in self.directory.glob(".s.PGSQL.*"):
+            path.unlink()
 
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(self.dsn, autocommit=True, options="-c timezone=UTC")

@@ -11,6 +11,7 @@ import re
 import shutil
 import string
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,20 +107,20 @@ def test_dagsters_database_is_open_to_dagster_alone(host: Host) -> None:
 def test_from_outside_a_role_needs_tls_its_password_and_an_allowed_network(host: Host, role: str) -> None:
     with host.connect(role) as connection:
         assert connection.execute("SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone() == ("TLSv1.3",)
-    with pytest.raises(psycopg.OperationalError, match="pg_hba.conf rejects connection .* no encryption"):
+    with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects connection .* no encryption"):
         host.connect(role, sslmode="disable")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         host.connect(role, password="another-password")
-    with pytest.raises(psycopg.OperationalError, match="pg_hba.conf rejects connection"):
+    with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects connection"):
         host.connect(role, OTHER_ADDRESS)
-    with pytest.raises(psycopg.OperationalError, match="pg_hba.conf rejects connection"):
+    with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects connection"):
         host.connect(role, database="dagster")
 
 
 @pytest.mark.parametrize("role", ["postgres", "btc_dagster"])
 def test_superuser_and_dagster_are_refused_from_outside(host: Host, role: str) -> None:
     for database in ("btc", "dagster", "postgres"):
-        with pytest.raises(psycopg.OperationalError, match="pg_hba.conf rejects connection"):
+        with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects connection"):
             host.connect(role, database=database)
 
 
@@ -199,14 +200,20 @@ def test_another_major_version_than_the_volumes_is_refused(host: Host) -> None:
 def test_a_device_that_holds_anything_is_never_formatted(host: Host, tmp_path: Path, content: str) -> None:
     image = tmp_path / "image"
     with loop_device(image, 16) as device:
-        if content == "raw data":
-            Path(device).write_bytes(b"trades" * 1000)
-        else:
-            subprocess.run(["sfdisk", "--quiet", device], input=b"type=83", check=True, capture_output=True)
+        with open(device, "r+b") as file:
+            file.write(
+                b"trades" * 1000
+                if content == "raw data"
+                else bytes(446) + bytes((0, 0, 2, 0, 131, 0, 9, 0, 8, 0, 0, 0, 64)) + bytes(51) + b"\x55\xaa"
+            )
         before = image.read_bytes()
         with pytest.raises(AssertionError, match=f"{device} holds something without a file system: it is not formatted"):
             # On a host whose own volume is not mounted.
-            host.set_up("--data-device", device, within=("unshare", "--mount", "sh", "-c", 'umount -l /var/lib/postgresql; exec "$@"', "-"))
+            host.set_up(
+                "--data-device",
+                device,
+                within=("unshare", "--mount", "--propagation=unchanged", "sh", "-c", 'umount -l /var/lib/postgresql; exec "$@"', "-"),
+            )
     assert image.read_bytes() == before
 
 
@@ -293,38 +300,29 @@ class Mirror:
 
     def sign(self, key: str) -> None:
         environment = os.environ | {"GNUPGHOME": str(self.keys)}
-        generate = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", key, "ed25519", "sign"]
-        subprocess.run(generate, env=environment, check=True, capture_output=True)
+        if subprocess.run(["gpg", "--batch", "--list-keys", key], env=environment, capture_output=True).returncode:
+            generate = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", key, "ed25519", "sign"]
+            subprocess.run(generate, env=environment, check=True, capture_output=True)
         subprocess.run([BOOTSTRAP / "sign_packages.sh", self.directory, key], env=environment, check=True)
 
     def install(self) -> subprocess.CompletedProcess[str]:
-        return self.host.run(
-            SCRIPT,
-            "--install-only",
-            "--postgresql",
-            "15",
-            "--package-mirror",
-            "file:///mirror",
-            "--mirror-key",
-            "/trusted.asc",
-            check=False,
-        )
+        options = {"--postgresql": "15", "--package-mirror": "file:///mirror", "--mirror-key": "/trusted.asc"}
+        return self.host.run(SCRIPT, "--install-only", *(part for option in options.items() for part in option), check=False)
 
     def installed(self, name: str) -> str:
         return self.host.run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", name, check=False).stdout
 
 
 @pytest.fixture
-def mirror(host: Host, tmp_path: Path) -> Iterator[Mirror]:
+def mirror(host: Host) -> Iterator[Mirror]:
     """A mirror with stand-ins for PostgreSQL 15 and two versions of TimescaleDB; its key is the one that the host trusts."""
     tools = [tool for tool in ("apt-ftparchive", "dpkg-deb", "gpg") if shutil.which(tool) is None]
     if tools:
         absent(f"{', '.join(tools)} (packages apt-utils, gpg)")
     directory = host.root / "mirror"
     directory.mkdir()
-    made = Mirror(host, directory, tmp_path / "keys")
-    made.keys.mkdir(mode=0o700)
-    try:
+    with tempfile.TemporaryDirectory(prefix="btc-keys-") as keys:  # a short path: gpg's agent listens below it
+        made = Mirror(host, directory, Path(keys))
         for name in ("postgresql-15", "postgresql-15-pgvector"):
             made.add(name, "15.20-1+stand~in")
         for version in ("2.28.3~debian13", "2.30.1~debian13"):
@@ -333,15 +331,14 @@ def mirror(host: Host, tmp_path: Path) -> Iterator[Mirror]:
         made.sign("mirror@btc.test")
         shutil.copy(directory / "mirror.asc", host.root / "trusted.asc")
         yield made
-    finally:
-        subprocess.run(["gpgconf", "--kill", "all"], env=os.environ | {"GNUPGHOME": str(made.keys)}, check=True)
-        shutil.rmtree(directory)
+        subprocess.run(["gpgconf", "--kill", "all"], env=os.environ | {"GNUPGHOME": keys}, check=True)
+    shutil.rmtree(directory)
 
 
 def test_packages_come_from_a_mirror_whose_signature_is_right(mirror: Mirror) -> None:
     mirror.sign("somebody@else.test")
     refused = mirror.install()
-    assert refused.returncode != 0 and "NO_PUBKEY" in refused.stderr + refused.stdout or "not signed" in refused.stderr
+    assert refused.returncode != 0 and "is not signed" in refused.stderr
     assert mirror.installed("timescaledb-2-postgresql-15") == ""
 
     mirror.sign("mirror@btc.test")

@@ -69,7 +69,9 @@ class StoreComputeLogs(ComputeLogManager, ConfigurableClass):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: object) -> ComputeLogManager:
+    def from_config_value(  # type: ignore[override]  # it chooses a manager, so it makes none of its own class
+        cls, inst_data: ConfigurableClassData | None, config_value: object
+    ) -> ComputeLogManager:
         config = settings()
         if config.compute_logs_url is None:
             return LocalComputeLogManager(compute_logs_directory(os.environ["DAGSTER_HOME"]), inst_data=inst_data)

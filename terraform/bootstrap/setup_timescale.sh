@@ -145,7 +145,7 @@ check_options() {
     [[ ${#parameters[@]} == 0 || $region ]] || die "SSM parameters need --region." 2
     [[ -z $backup_bucket || $region ]] || die "Backups to the bucket $backup_bucket need --region." 2
     for name in "$backup_bucket" "$backup_prefix" "$backup_endpoint" "$region" "$data_device" "${parameters[@]}"; do
-        [[ $name =~ ^[A-Za-z0-9_./:+=@-]*$ ]] || die "\"$name\" holds a character that no name of AWS or of a device has: correct it." 2
+        [[ $name =~ ^[A-Za-z0-9_./:+=@-]*$ ]] || die "${name@Q} holds a character that no name of AWS or of a device has: correct it." 2
     done
     ! $timescaledb && is_installed "timescaledb-2-postgresql-$postgresql" &&
         die "TimescaleDB is installed for PostgreSQL $postgresql: leave out --without-timescaledb, or remove timescaledb-2-postgresql-$postgresql."
@@ -255,14 +255,18 @@ mount_data() {
     fi
 }
 
+check_version() {
+    local other
+    for other in /var/lib/postgresql/*/main/PG_VERSION; do
+        [[ ! -e $other || $(<"$other") == "$postgresql" ]] ||
+            die "${other%/*} is a cluster of PostgreSQL $(<"$other"): name that version with --postgresql, or upgrade it with pg_upgradecluster."
+    done
+}
+
 # Debian's layout without pg_createcluster, which cannot take over a volume whose configuration was on another host.
 create_cluster() {
     begin "Cluster $postgresql/main"
-    local other
-    for other in /var/lib/postgresql/*/main/PG_VERSION; do
-        [[ ! -e $other || $other == "$data/PG_VERSION" ]] ||
-            die "${other%/*} is a cluster of PostgreSQL $(<"$other"): name that version with --postgresql, or upgrade it with pg_upgradecluster."
-    done
+    check_version
     directory "${data%/*}" 0755 postgres:postgres
     if [[ ! -e $data/PG_VERSION ]]; then
         rm -rf -- "$data.new" # what a run that was cut off has left
@@ -428,6 +432,7 @@ main() {
     trap '[[ $? == 0 || ! $step ]] || echo "${0##*/}: It failed at \"$step\" for the reason above: mend that and run this again." >&2' EXIT
     cd /
 
+    $install_only || check_version # here for a volume that is mounted, and again for one that is mounted below
     install_packages
     project=$(realpath -- "$here/../..")
     btc_assets=/opt/btc-assets/.venv/bin/btc-assets python=/opt/btc-assets/.venv/bin/python
