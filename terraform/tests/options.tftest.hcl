@@ -125,7 +125,7 @@ run "the_host_joins_a_network_and_a_landing_bucket_that_are_there_already" {
   assert {
     condition = (
       strcontains(aws_instance.host.user_data, "--package-mirror https://my-mirror.s3.eu-central-1.amazonaws.com/apt --mirror-key /etc/btc-assets/mirror.asc")
-      && strcontains(aws_instance.host.user_data, "URIs: https://my-mirror.s3.eu-central-1.amazonaws.com/apt\nSuites: ./\nSigned-By: /etc/btc-assets/mirror.asc")
+      && strcontains(aws_instance.host.user_data, "URIs: https://my-mirror.s3.eu-central-1.amazonaws.com/apt\nSuites: /\nSigned-By: /etc/btc-assets/mirror.asc")
       && strcontains(aws_instance.host.user_data, "-----BEGIN PGP PUBLIC KEY BLOCK-----") && aws_instance.host.ami == "ami-debian"
     )
     error_message = "A host without a baked image is told its mirror and the key that signs it."
