@@ -58,6 +58,8 @@ compress-type=zst
 process-max=2
 start-fast=y
 archive-async=y
+# Its processes exclude each other: the first push after a recovery may find the last get still at work, and wait this long.
+archive-timeout=5
 archive-push-queue-max={queue_max}
 spool-path={directory}/spool
 log-path={directory}/log
