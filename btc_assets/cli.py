@@ -382,6 +382,23 @@ def ops_restore_drill(moment: str | None, directory: Path | None, keep: bool, re
         sys.exit(1)
 
 
+@ops.command("end-lost-runs", epilog=example("btc-assets ops end-lost-runs"))
+def ops_end_lost_runs() -> None:
+    """Mark Dagster's runs as failed that nobody carries any more, so that they are started again.
+
+    Only while the code location is down: btc-dagster-code calls it before it starts, as after the host was switched off.
+    """
+    import dagster as dg
+
+    from btc_assets.ops.dagster_home import prepare_dagster_home
+    from btc_assets.ops.lost_runs import end_lost_runs
+
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        for run in end_lost_runs(instance):
+            click.echo(f"Run {run} was lost.")
+
+
 def _print_comparison(found: Comparison, seconds: float) -> None:
     from btc_assets.ops.restore_drill import DAMAGED, ranges
 

@@ -21,19 +21,18 @@ locals {
   )
 
   host_env = merge(local.settings, {
-    AWS_REGION          = var.region
-    AWS_DEFAULT_REGION  = var.region
-    HOST_NAME           = var.name
-    METRIC_NAMESPACE    = var.name
-    BACKUP_BUCKET       = local.backup_bucket_name
-    BACKUP_PREFIX       = var.backup_prefix
-    COMPUTE_LOGS_BUCKET = local.backup_bucket_name
-    COMPUTE_LOGS_PREFIX = "dagster"
-    OWNER_PARAMETER     = local.parameters.owner
-    LOADER_PARAMETER    = local.parameters.loader
-    READER_PARAMETER    = local.parameters.reader
-    CIPHER_PARAMETER    = local.parameters.cipher
-    VPC_CIDR            = local.vpc_cidr
+    AWS_REGION                  = var.region
+    AWS_DEFAULT_REGION          = var.region
+    HOST_NAME                   = var.name
+    METRIC_NAMESPACE            = var.name
+    BACKUP_BUCKET               = local.backup_bucket_name
+    BACKUP_PREFIX               = var.backup_prefix
+    BTC_ASSETS_COMPUTE_LOGS_URL = "s3://${local.backup_bucket_name}/dagster"
+    OWNER_PARAMETER             = local.parameters.owner
+    LOADER_PARAMETER            = local.parameters.loader
+    READER_PARAMETER            = local.parameters.reader
+    CIPHER_PARAMETER            = local.parameters.cipher
+    VPC_CIDR                    = local.vpc_cidr
   })
 }
 

@@ -147,6 +147,7 @@ DAGSTER_HOME=/var/lib/btc-assets/dagster
 BTC_ASSETS_DSN=postgresql://$loader@/$database?host=/var/run/postgresql
 BTC_ASSETS_OWNER_DSN=postgresql://$owner@/$database?host=/var/run/postgresql
 BTC_ASSETS_DAGSTER_DSN=postgresql://$dagster@/dagster?host=/var/run/postgresql
+BTC_ASSETS_BACKFILL_SLICES_PER_RUN=2016
 END
     if [[ $backup_bucket ]]; then
         echo "BTC_ASSETS_BACKUP_STANZA=$database"
