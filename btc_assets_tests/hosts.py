@@ -93,6 +93,38 @@ class Host:
         script = 'cd; set -a; . /etc/btc-assets/btc-assets.env; exec /opt/btc-assets/.venv/bin/btc-assets "$@"'
         return self.run("runuser", "-u", "btc", "--", "bash", "-c", script, "-", *arguments, check=check)
 
+    @contextmanager
+    def unit(self, name: str) -> Iterator[None]:
+        """Run the commands of a unit as systemd would, by its user and with its environment, until the end of the block."""
+        lines = [line.split("=", 1) for line in (self.root / "etc/systemd/system" / name).read_text().splitlines() if "=" in line]
+        service = dict(line for line in lines if line[0] != "EnvironmentFile")
+        files = [value.lstrip("-") for key, value in lines if key == "EnvironmentFile"]
+        variables = "; ".join(f"[ ! -e {file} ] || . {file}" for file in files)
+
+        def command(line: str) -> list[str]:
+            script = f"set -a; {variables}; cd {service['WorkingDirectory']}; exec {line}"
+            inside = ["nsenter", f"--target={self.init}", "--mount", "--pid", "--net", "--uts", "chroot", str(self.root)]
+            return [*inside, "runuser", "-u", service["User"], "--", "bash", "-c", script]
+
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(PROJECT)}
+        with tempfile.TemporaryFile("w+") as log:
+            for each in ("ExecStartPre", "ExecStart"):
+                if each in service:
+                    process = subprocess.Popen(command(service[each]), env=environment, stdout=log, stderr=subprocess.STDOUT)
+                    if each == "ExecStartPre" and process.wait() != 0:
+                        log.seek(0)
+                        raise RuntimeError(f"{name} does not start: {log.read()}")
+            try:
+                yield
+            finally:
+                children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+                for child in children:
+                    with suppress(psutil.NoSuchProcess):
+                        child.terminate()
+                psutil.wait_procs(children, 20)
+                process.kill()
+                process.wait()
+
     def set_up(
         self, *options: str, secrets: dict[str, str] = SECRETS, within: tuple[str, ...] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:

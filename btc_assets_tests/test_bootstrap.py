@@ -6,23 +6,30 @@ with stand-ins from a signed mirror.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import string
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import boto3
 import psycopg
 import pytest
 
 from btc_assets.slices import SLICE
+from btc_assets_tests.clusters import wait_for
 from btc_assets_tests.databases import write_ticks
-from btc_assets_tests.hosts import OTHER_ADDRESS, PROJECT, SCRIPT, SECRETS, Host, loop_device
+from btc_assets_tests.hosts import ADDRESS, OTHER_ADDRESS, PROJECT, SCRIPT, SECRETS, Host, loop_device
 from btc_assets_tests.s3_events import running_moto
 from btc_assets_tests.trades import every
 
@@ -187,6 +194,55 @@ def test_a_new_host_takes_over_the_data_volume_with_passwords_from_the_parameter
         assert connection.execute("SELECT count(*), sum(price) FROM market_data.btc_ticks").fetchone() == before
     assert backups(host) == kept
     host.set_up()  # the loader's password is again what the other tests use
+
+
+def test_dagster_runs_by_its_units_and_is_reached_from_the_host_alone(host: Host) -> None:
+    host.run("install", "-d", "-m", "0700", "-o", "btc", "-g", "btc", "/run/btc-dagster")  # RuntimeDirectory
+    with ExitStack() as stack:
+        for name in ("code", "daemon", "webserver"):
+            stack.enter_context(host.unit(f"btc-dagster-{name}.service"))
+        with host.from_inside():
+            asked = (
+                "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } jobs { name } } } } "
+                "instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+            )
+            url = f"http://127.0.0.1:3000/graphql?{urlencode({'query': asked})}"
+
+            def answer() -> dict[str, Any]:
+                try:
+                    with urlopen(url, timeout=30) as reply:
+                        return dict(json.load(reply)["data"])
+                except OSError:
+                    return {}
+
+            def daemons() -> dict[str, bool]:
+                return {
+                    each["daemonType"]: each["healthy"]
+                    for each in answer()["instance"]["daemonHealth"]["allDaemonStatuses"]
+                    if each["required"]
+                }
+
+            # Webserver and daemon may be there before the code location is.
+            wait_for(lambda: bool(answer().get("repositoriesOrError", {}).get("nodes")), 90)
+            wait_for(lambda: len(daemons()) >= 4 and all(daemons().values()), 60)
+            (repository,) = answer()["repositoriesOrError"]["nodes"]
+        assert repository["location"] == {"name": "btc_assets"}
+        assert {"ingest", "maintain", "watch_backups"} <= {job["name"] for job in repository["jobs"]}
+        with host.from_outside(), pytest.raises(OSError):
+            urlopen(f"http://{ADDRESS}:3000/", timeout=5)
+    assert host.run("cmp", "/var/lib/btc-assets/dagster/dagster.yaml", str(PROJECT / "btc_assets/ops/dagster.yaml")).returncode == 0
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        absent("systemd-analyze")
+    for unit in (BOOTSTRAP / "systemd").iterdir():  # the programs are where they are on a host only
+        (tmp_path / unit.name).write_text(
+            re.sub("/opt/btc-assets/.venv/bin/|/usr/bin/(?=pgbackrest)", f"{Path(sys.executable).parent}/", unit.read_text())
+        )
+    checked = subprocess.run(["systemd-analyze", "verify", *tmp_path.iterdir()], capture_output=True, text=True)
+    said = [line for line in checked.stderr.splitlines() if "btc-" in line and "pgbackrest" not in line]
+    assert said == []
 
 
 def test_another_major_version_than_the_volumes_is_refused(host: Host) -> None:

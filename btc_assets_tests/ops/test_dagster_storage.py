@@ -9,6 +9,7 @@ from dagster_aws.s3 import S3ComputeLogManager
 
 from btc_assets.ops.dagster_home import prepare_dagster_home
 from btc_assets.ops.dagster_storage import forget_events
+from btc_assets.ops.lost_runs import end_lost_runs
 from btc_assets.settings import settings
 from btc_assets_tests.conftest import StoreUnderTest
 from btc_assets_tests.s3 import Bucket
@@ -65,3 +66,16 @@ def test_what_steps_print_lies_in_dagsters_home_elsewhere(store: StoreUnderTest)
     with dg.DagsterInstance.get() as instance:
         run(instance)
         assert any("said to whom" in path.read_text() for path in Path(home).rglob("*.out"))
+
+
+def test_runs_that_ended_with_the_code_location_have_failed_and_others_are_left_alone(store: StoreUnderTest) -> None:
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        done = run(instance).run_id
+        under_way = [
+            instance.create_run_for_job(dg.Definitions([talkative]).resolve_implicit_global_asset_job_def(), status=status)
+            for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED)
+        ]
+        assert end_lost_runs(instance) == [under_way[0].run_id] and end_lost_runs(instance) == []
+        states = [instance.get_run_by_id(run_id).status for run_id in (done, *(each.run_id for each in under_way))]  # type: ignore[union-attr]
+    assert states == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.NOT_STARTED]
