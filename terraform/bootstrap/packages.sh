@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # the options are setup_timescale.sh's
-# Which packages, and where they come from; read by setup_timescale.sh.
+# Which packages, and where they come from; read by setup_timescale.sh and mirror_packages.sh.
 
 check_distribution() {
     # shellcheck source=/dev/null
@@ -14,10 +14,15 @@ check_distribution() {
 
 is_installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
+choose_packages() {
+    packages=("postgresql-$postgresql" "postgresql-$postgresql-pgvector" pgbackrest openssl sudo mount e2fsprogs ca-certificates)
+    ! $timescaledb || packages+=("timescaledb-2-postgresql-$postgresql")
+}
+
 install_packages() {
     begin "Packages"
-    local packages=("postgresql-$postgresql" "postgresql-$postgresql-pgvector" pgbackrest openssl sudo mount e2fsprogs ca-certificates) package
-    ! $timescaledb || packages+=("timescaledb-2-postgresql-$postgresql")
+    local package
+    choose_packages
     [[ -x /opt/btc-assets/.venv/bin/btc-assets ]] || packages+=("$system_python-venv")
     # A cluster is made later, where the data is to lie.
     mkdir -p /etc/postgresql-common/createcluster.d
@@ -99,6 +104,11 @@ install_btc_assets() {
     # Aside first: a run that was cut off must not leave half of one.
     rm -rf -- "$project/.venv"
     "$system_python" -m venv "$project/.venv"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --constraint "$project/constraints.txt" "$project"
+    local pip=("$python" -m pip install --quiet --disable-pip-version-check --no-cache-dir)
+    if [[ -d $project/wheelhouse ]]; then # from the mirror, because there is no other source
+        "${pip[@]}" --no-index --find-links "$project/wheelhouse" btc-assets
+    else
+        "${pip[@]}" --constraint "$project/constraints.txt" "$project"
+    fi
     changed "installed btc-assets"
 }

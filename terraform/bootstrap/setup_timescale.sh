@@ -5,6 +5,8 @@ shopt -s lastpipe # `… | put FILE` runs here, so that what it changed is known
 umask 022
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=terraform/bootstrap/common.sh
+source "$here/common.sh"
 # shellcheck source=terraform/bootstrap/packages.sh
 source "$here/packages.sh"
 # shellcheck source=terraform/bootstrap/settings.sh
@@ -54,12 +56,6 @@ Others
   --print-settings                  Print PostgreSQL's settings and end.
   -h, --help                        Print this and end.
 END
-}
-
-die() { # SENTENCE [STATUS]
-    step=''
-    echo "${0##*/}: $1" >&2
-    exit "${2:-1}"
 }
 
 # ---- options
@@ -112,11 +108,6 @@ read_option() {
         --cpus) cpus=$2 ;;
         *) die "The option $1 is unknown: see --help." 2 ;;
     esac
-}
-
-file() { # OPTION FILE: its absolute path
-    [[ -f $2 && -r $2 ]] || die "The file of $1, $2, cannot be read: name one that can." 2
-    realpath -- "$2"
 }
 
 check_options() {
@@ -176,30 +167,6 @@ read_secrets_from_stdin() {
 }
 
 # ---- what is used throughout
-
-changes=()
-changed() {
-    changes+=("$1")
-    echo "  $1"
-}
-
-begin() {
-    step=$1
-    echo "$step"
-}
-
-# Write standard input to a file, if that changes it. It never goes through arguments, which others may read.
-put() { # FILE MODE OWNER:GROUP
-    local new
-    new=$(mktemp -- "$(dirname -- "$1")/.new.XXXXXX")
-    cat >"$new"
-    if cmp -s -- "$new" "$1" && [[ $(stat -c '%a %U:%G' -- "$1") == "${2#0} $3" ]]; then
-        rm -- "$new"
-        return
-    fi
-    chown "$3" "$new" && chmod "$2" "$new" && mv -- "$new" "$1"
-    changed "wrote $1"
-}
 
 directory() { # DIRECTORY MODE OWNER:GROUP
     [[ -d $1 && $(stat -c '%a %U:%G' -- "$1") == "${2#0} $3" ]] && return
