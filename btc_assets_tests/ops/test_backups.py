@@ -87,8 +87,12 @@ def test_an_idle_server_is_not_behind(cluster: Cluster) -> None:
         wait_for(lambda: waiting(connection) == 0)
         connection.execute("CHECKPOINT")  # what an idle server writes by itself
         time.sleep(1)
-        found = backup_status(connection, cluster.settings())
-    assert found.problems == () and found.wal_age == timedelta(0) and found.wal_waiting == 0
+
+        def up_to_date() -> bool:
+            found = backup_status(connection, cluster.settings())
+            return found.problems == () and found.wal_age == timedelta(0) and found.wal_waiting == 0
+
+        wait_for(up_to_date)
 
 
 def test_s3_that_hangs_turns_everything_red_within_seconds_and_wal_waits_for_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import dagster as dg
 import pytest
 from dagster_aws.s3 import S3ComputeLogManager
@@ -51,6 +52,7 @@ def test_old_runs_lose_their_steps_and_assets_keep_their_history(store: StoreUnd
 def test_what_steps_print_goes_to_s3_where_a_bucket_is_named(store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_COMPUTE_LOGS_URL", f"{s3.url}/dagster")
     monkeypatch.setenv("BTC_ASSETS_S3_ENDPOINT", s3.server.endpoint)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which may remember the credentials of another test
     settings.cache_clear()
     prepare_dagster_home()
     with dg.DagsterInstance.get() as instance:
