@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pyarrow as pa
@@ -298,3 +300,15 @@ def test_ticks_of_a_range_over_midnight_go_to_daily_partitions_made_as_needed(st
     store.ingest(Window(midnight - FIVE, midnight + FIVE))
     assert len(ids(store)) == 600
     assert SLICE == FIVE
+
+
+def test_a_partition_that_two_loaders_need_at_once_is_made_once(store: StoreUnderTest) -> None:
+    ensure = "SELECT market_data.ensure_tick_partitions(%s, %s)"
+    with store.connect() as one, store.connect() as other, ThreadPoolExecutor(1) as pool:
+        with one.transaction():
+            one.execute(ensure, (HOUR.start, HOUR.end))
+            waits = pool.submit(other.execute, ensure, (HOUR.start, HOUR.end))
+            until = time.monotonic() + 1  # on a server without partitions of its own nobody waits
+            while not waits.done() and time.monotonic() < until and not store.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                time.sleep(0.01)
+        assert waits.result(10).fetchone() == (0,)

@@ -1,0 +1,1 @@
+-- Nothing to do: a hypertable makes its daily chunks itself.
