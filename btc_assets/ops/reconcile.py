@@ -15,6 +15,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from btc_assets.database import server_errors
+from btc_assets.ingestion.due import MAKEABLE
 from btc_assets.landing.arrivals import UNSETTLED, notice
 from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandingZone
@@ -39,10 +40,9 @@ ORDER BY bucket_5m, asset
 
 _BEHIND = """
 SELECT asset, count(*), min(bucket_5m), max(bucket_5m) FROM ingestion.due_slices
-WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
-    AND bucket_5m >= ops.drop_horizon('market_data.btc_ticks')
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s AND {makeable}
 GROUP BY asset ORDER BY min(due_since)
-"""
+""".replace("{makeable}", MAKEABLE)
 
 _ASK_AGAIN = """
 UPDATE landing.raw_blobs_5m SET noticed_at = now()

@@ -183,6 +183,21 @@ def test_what_retention_may_have_dropped_is_not_due(store: StoreUnderTest) -> No
     assert due_slices(store) == [kept.start]
 
 
+def test_what_landed_too_late_for_retention_is_due_for_as_long_as_its_ticks_are_there(store: StoreUnderTest) -> None:
+    old = Window(NOON, NOON + SLICE)
+    store.land(every(2, 10))
+    load(store, old)
+    mark(store, ["signals/btc_embeddings"], old)
+    store.connection.execute(
+        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, enabled, state) "
+        """VALUES ('drop market_data.btc_ticks', 'market_data.btc_ticks', '{"after": "90 days"}', true, 'applied')"""
+    )
+    assert due_slices(store) == [NOON]
+    store.connection.execute("DELETE FROM market_data.btc_ticks")  # as dropping their day does
+    assert due_slices(store) == []
+    assert due_slices(store, "signals/btc_embeddings") == [NOON]  # made of features, which are kept
+
+
 def test_three_days_of_slices_are_marked_and_settled_at_once(store: StoreUnderTest) -> None:
     window = Window(floor_day(NOON), floor_day(NOON) + 3 * DAY)
     registered(store, window)
