@@ -132,7 +132,7 @@ def read(connection: psycopg.Connection, interval: str, symbol: str, window: Win
 def read_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
     """Where the candles of a window do not hold exactly the trades, volume and value of its ticks, a sentence each.
 
-    Candles whose ticks are old enough to have been dropped stand for themselves.
+    Candles of which ticks are old enough to have been dropped stand for themselves, also where some of them landed again.
 
     Compared by the window of event time whose ticks they are, so that trades reported late count on both sides; for
     intervals above a slice the window is rounded outwards to them.
@@ -155,7 +155,8 @@ def read_differences(connection: psycopg.Connection, interval: str, window: Wind
         ) AS candles USING (tick_bucket, symbol)
         WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought)
             IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought)
-            AND NOT (ticks.trades IS NULL AND tick_bucket < ops.drop_horizon('market_data.btc_ticks'))
+            AND NOT (tick_bucket < ops.drop_horizon('market_data.btc_ticks')
+                     AND (ticks.trades IS NULL OR market_data.dropped_ticks(tick_bucket, tick_bucket + %(step)s) IS NOT NULL))
         ORDER BY 1, 2
         """.replace("{}", interval),  # a key of INTERVALS
         {"step": step, "start": whole.start, "end": whole.end},

