@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test drill test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
+.PHONY: demo similar dev test drill soak test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -19,6 +19,9 @@ test: $(VENV)/ready-dev  ## The test suite.
 
 drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads, with the archive_timeout of a real one. Three minutes.
 	DRILL_ARCHIVE_TIMEOUT=60 $(BIN)/python -m pytest btc_assets_tests/ops/test_restore_drill.py -k host_is_gone -s
+
+soak: $(VENV)/ready-dev  ## Random landings, faults, kills, sensors and policies for MINUTES=10, checked all the while. SEED=1 repeats a run.
+	SOAK_MINUTES=$(or $(MINUTES),10) SOAK_SEED=$(or $(SEED),1) $(BIN)/python -m pytest btc_assets_tests/test_soak.py -k long -s $(ARGS)
 
 test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'

@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -89,8 +89,8 @@ def empty_database(server_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def database(server_dsn: str, template: str) -> Iterator[str]:
     """DSN of a migrated database without rows."""
-    with _database(server_dsn, template) as name:
-        yield _with_database(server_dsn, name)
+    with temporary_copy(server_dsn, template) as dsn:
+        yield dsn
 
 
 @dataclass
@@ -101,6 +101,7 @@ class StoreUnderTest:
     home: Path
     landing: Path
     connection: psycopg.Connection
+    followers: tuple[str, ...] = field(default=(), kw_only=True)  # assets that are due after a load
 
     def zone(self) -> LandingZone:
         return LandingZone(self.landing.as_uri())
@@ -130,7 +131,7 @@ class StoreUnderTest:
             return register_window(connection, self.zone(), feeds, window, margin=timedelta(minutes=5), reread=reread)
 
     def load(self, window: Window, *, feeds: tuple[Feed, ...] = (FEED,), force: bool = False, commit_rows: int = 100_000) -> LoadResult:
-        load = TickLoad(self.connect, self.zone(), feeds, window, commit_rows=commit_rows, force=force)
+        load = TickLoad(self.connect, self.zone(), feeds, window, followers=self.followers, commit_rows=commit_rows, force=force)
         with self.connect() as connection:
             replace_all(connection, Target.of(connection, TABLE), load)
         return load.result
@@ -170,6 +171,13 @@ def store(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def temporary_database(server: str) -> Iterator[str]:
     """DSN of an empty database on a server, dropped at the end."""
     with _database(server) as name:
+        yield _with_database(server, name)
+
+
+@contextmanager
+def temporary_copy(server: str, template: str) -> Iterator[str]:
+    """DSN of a copy of a template on a server, dropped at the end."""
+    with _database(server, template) as name:
         yield _with_database(server, name)
 
 
