@@ -29,6 +29,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
+from peak_memory import peak_mb
 from psycopg import sql
 from rich.console import Console
 from rich.table import Table
@@ -261,26 +262,11 @@ def _timed() -> Iterator[Seconds]:
     seconds["all"] = time.perf_counter() - started
 
 
-def _peak_mb() -> float:
-    """The most memory that was resident in this process since it started, in MB.
-
-    Not `ru_maxrss` where there is better: Linux hands that on from the parent that forked it.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / 1e6
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
 def measure_memory(folder: Path, commit_rows: int) -> None:
     """Load a landed folder in this process and print its peak memory, in MB, after each stage."""
 
     def after(stage: str) -> None:
-        print(stage, _peak_mb())
+        print(stage, peak_mb())
 
     def connect() -> psycopg.Connection:
         return psycopg.connect(os.environ["BENCH_DSN"], autocommit=True, options="-c timezone=UTC")
