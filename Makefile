@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test drill soak test-browser bench bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
+.PHONY: demo similar dev test drill soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -30,6 +30,10 @@ test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to
 bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_load.py $(ARGS)
+
+compare: $(VENV)/ready-dev  ## The project beside dlt, Polars and pandas. ARGS='--table docs/compare.md --plot docs/compare.png' writes the page.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	$(BIN)/python benchmarks/bench_compare.py $(ARGS)
 
 bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that BTC_ASSETS_TEST_DSN names.
 	$(BIN)/python benchmarks/bench_timescale.py $(ARGS)
