@@ -2,7 +2,8 @@
 
 Every way runs in a process of its own and starts from an empty table after a checkpoint; the ways take turns, and what is
 shown are medians. Then, on a smaller day, each way is run again on the same objects, again after one of them was overwritten
-with corrected prices, and once more after a trade was taken out of it; each time the table is compared with the truth, row by row.
+with corrected prices, after a trade was taken out of it, and after a late object came; each time the table is compared with the
+truth, row by row.
 """
 
 from __future__ import annotations
@@ -214,22 +215,43 @@ class Again:
 
 
 def reruns(comparison: Comparison, keys: Sequence[str], tell: Callable[[str], None]) -> dict[str, list[Again]]:
-    """Run each way on the day, on the same objects again, after a correction, and after a trade was taken out."""
+    """Run each way on the day; on the same objects; after a correction; after a trade was taken out; after a late object.
+
+    The late object has the time of modification that it was made at, as files have that are copied with their times.
+    """
     objects = sorted(comparison.bench.small.rglob("*.parquet"))
-    path = objects[len(objects) // 2]
-    landed = path.read_bytes()
-    changes = (lambda: None, lambda: None, lambda: correct(comparison, path), lambda: take_out(comparison, path))
+    late, path = objects[len(objects) // 4], objects[len(objects) // 2]
+    landed = {file: (file.read_bytes(), file.stat()) for file in (late, path)}
+
+    def restore(file: Path) -> None:
+        data, stat = landed[file]
+        file.write_bytes(data)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def arrive() -> None:
+        restore(late)
+        comparison.bench.connection.execute("INSERT INTO truth SELECT * FROM loaded WHERE trade_id = ANY(%s)", (_trade_ids(late),))
+
+    def withhold() -> None:
+        comparison.tell_truth()
+        comparison.bench.connection.execute("DELETE FROM truth WHERE trade_id = ANY(%s)", (_trade_ids(late),))
+        late.unlink()
+
+    changes = (withhold, lambda: None, lambda: correct(comparison, path), lambda: take_out(comparison, path), arrive)
     found: dict[str, list[Again]] = {}
     for key in keys:
-        comparison.tell_truth()
         comparison.fresh()
         found[key] = []
         for number, change in enumerate(changes):
             tell(f"run {number + 1} of {len(changes)}: {TOOLS[key].name}")
             change()
             found[key].append(Again(comparison.run(key, comparison.bench.small), comparison.difference()))
-        path.write_bytes(landed)
+        restore(path)
     return found
+
+
+def _trade_ids(path: Path) -> list[int]:
+    return pq.read_table(path, columns=["trade_id"])["trade_id"].to_pylist()
 
 
 def correct(comparison: Comparison, path: Path) -> None:
@@ -288,8 +310,8 @@ def goals(small: Sequence[Row], large: Sequence[Row]) -> str:
 def reruns_table(found: dict[str, list[Again]]) -> str:
     """Markdown: what the table holds after each run."""
     lines = [
-        "| way | first run | the same again | an object with corrected prices | a trade less in it |",
-        "|---|---|---|---|---|",
+        "| way | first run | the same again | an object with corrected prices | a trade less in it | a late object |",
+        "|---|---|---|---|---|---|",
     ]
     for key, runs in found.items():
         name = f"**{TOOLS[key].name}**" if key == "project" else TOOLS[key].name
