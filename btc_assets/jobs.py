@@ -17,9 +17,6 @@ history_assets = [
     *_signals_history,
 ]
 
-# A worker that was killed is replaced, twice; what fails inside a run is tried again there, where it can pass (see failures.py).
-_AGAIN = {"dagster/max_retries": "2"}
-
 _chain = dg.AssetSelection.assets(["landing", "raw_blobs_5m"], ["market_data", "btc_ticks"], *_candles, *_signals)
 _restorable = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["market_data", "btc_ticks"]), "restorable"))
 
@@ -28,42 +25,36 @@ ingest = dg.define_asset_job(
     # That check is of the whole cluster: no run that loads some slices has to wait for it.
     selection=_chain - _restorable if settings().backup_stanza else _chain,
     description="Register what landed in a range of slices, load its ticks, and make its candles, features and embeddings.",
-    tags=_AGAIN,
 )
 
 rebuild_candles = dg.define_asset_job(
     "rebuild_candles",
     selection=dg.AssetSelection.assets(*_candles),
     description="Make the candles of a range of slices again from their ticks.",
-    tags=_AGAIN,
 )
 
 ingest_history = dg.define_asset_job(
     "ingest_history",
     selection=dg.AssetSelection.assets(*history_assets),
     description="The same as ingest, for days before the 5-minute partitions start.",
-    tags=_AGAIN,
 )
 
 rebuild_candles_history = dg.define_asset_job(
     "rebuild_candles_history",
     selection=dg.AssetSelection.assets(_candles_history),
     description="The same as rebuild_candles, for days before the 5-minute partitions start.",
-    tags=_AGAIN,
 )
 
 rebuild_signals = dg.define_asset_job(
     "rebuild_signals",
     selection=dg.AssetSelection.assets(*_signals),
     description="Make the features and embeddings of a range of slices again from their ticks.",
-    tags=_AGAIN,
 )
 
 rebuild_signals_history = dg.define_asset_job(
     "rebuild_signals_history",
     selection=dg.AssetSelection.assets(*_signals_history),
     description="The same as rebuild_signals, for days before the 5-minute partitions start.",
-    tags=_AGAIN,
 )
 
 train = dg.define_asset_job(
