@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test drill soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
+.PHONY: demo similar dev test drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -22,6 +22,10 @@ drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads
 
 soak: $(VENV)/ready-dev  ## Random landings, faults, kills, sensors and policies for MINUTES=10, checked all the while. SEED=1 repeats a run.
 	SOAK_MINUTES=$(or $(MINUTES),10) SOAK_SEED=$(or $(SEED),1) $(BIN)/python -m pytest btc_assets_tests/test_soak.py -k long -s $(ARGS)
+
+workers: $(VENV)/ready-dev  ## A backfill of ten days over three workers that are killed again and again; needs redis-server. A few minutes.
+	WORKERS_DAYS=$${WORKERS_DAYS:-10} WORKERS_KILLS=$${WORKERS_KILLS:-9} WORKERS_TICKS=$${WORKERS_TICKS:-100000} \
+		$(BIN)/python -m pytest btc_assets_tests/test_workers.py -k backfill -s $(ARGS)
 
 test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
@@ -101,6 +105,6 @@ WASM := btc_assets_tests/wasm
 
 # TimescaleDB in WebAssembly, for the tests of that engine; without Node they are skipped, and say so.
 $(VENV)/ready-dev: $(VENV)/ready-torch $(WASM)/package-lock.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,workers]'
 	if command -v npm >/dev/null; then npm ci --prefix $(WASM) --silent --no-audit --no-fund; else echo "no Node: tests on TimescaleDB will be skipped"; fi
 	touch $@

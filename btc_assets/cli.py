@@ -772,6 +772,21 @@ def dev(port: int) -> None:
     sys.exit(run_dev(port))
 
 
+@main.command(epilog=example("BTC_ASSETS_WORKERS_BROKER=redis://broker:6379/0 btc-assets worker --runs 2"))
+@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs that it carries at once, each in a process.")
+@click.option("--name", default="worker", show_default=True, help="Tells several workers on one machine apart.")
+def worker(runs: int, name: str) -> None:
+    """Carry Dagster's runs on this machine, as one of many; Ctrl-C lets those under way come to their end."""
+    from btc_assets.ops.dagster_home import prepare_dagster_home
+
+    prepare_dagster_home()
+    try:
+        from btc_assets.ops.workers import work
+    except ModuleNotFoundError as error:
+        raise UserError(f"Workers need {error.name}: pip install 'btc-assets[workers]'.") from None
+    work(name, runs)
+
+
 # ---- progress
 
 

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     sensor_slices_per_run: int = Field(288, ge=1, le=8640)
     sensor_runs_in_flight: int = Field(2, ge=1)
     backfill_slices_per_run: int | None = Field(None, ge=1)
+    workers_broker: SecretStr | None = None
     fetch_concurrency: int = Field(16, ge=1, le=256)
     commit_rows: int = Field(65_536, ge=1)
     candles_100ms: bool = False
@@ -93,6 +94,13 @@ class Settings(BaseSettings):
         if dsn is not None and urlsplit(dsn.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError("it must look like postgresql://user@host:5432/database")
         return dsn
+
+    @field_validator("workers_broker")
+    @classmethod
+    def _broker(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss"):
+            raise ValueError("it must look like redis://host:6379/0, or rediss:// for TLS")
+        return url
 
     @field_validator("landing_url", "models_url")
     @classmethod

@@ -24,6 +24,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("FETCH_CONCURRENCY", "many", "BTC_ASSETS_FETCH_CONCURRENCY is wrong: Input should be a valid integer, unable to parse string as an integer."),
         ("DSN", "mysql://db", "BTC_ASSETS_DSN is wrong: it must look like postgresql://user@host:5432/database."),
         ("LANDING_URL", "/data", "BTC_ASSETS_LANDING_URL is wrong: it must be s3://bucket/prefix or file:///directory."),
+        ("WORKERS_BROKER", "amqp://mq", "BTC_ASSETS_WORKERS_BROKER is wrong: it must look like redis://host:6379/0, or rediss:// for TLS."),
         ("LANDING_FEEDS", "", None),
         ("LANDING_FEEDS", "a=b:c:d", "BTC_ASSETS_LANDING_FEEDS is wrong: 'a=b:c:d' must look like Binance/BTCUSDT=BTCUSDT:LABEL."),
         ("PARTITIONS_START", "soon", "BTC_ASSETS_PARTITIONS_START is wrong: 'soon' is not a date or time: write it as 2020-02-22 or 2020-02-22T13:35Z."),

@@ -10,7 +10,7 @@ from dagster_aws.s3 import S3ComputeLogManager
 
 from btc_assets.ops.dagster_home import prepare_dagster_home
 from btc_assets.ops.dagster_storage import forget_events
-from btc_assets.ops.lost_runs import end_lost_runs
+from btc_assets.ops.lost_runs import WORKERS_TAG, end_lost_runs
 from btc_assets.settings import settings
 from btc_assets_tests.conftest import StoreUnderTest
 from btc_assets_tests.s3 import Bucket
@@ -74,10 +74,12 @@ def test_runs_that_ended_with_the_code_location_have_failed_and_others_are_left_
     prepare_dagster_home()
     with dg.DagsterInstance.get() as instance:
         done = run(instance).run_id
+        job = dg.Definitions([talkative]).resolve_implicit_global_asset_job_def()
         under_way = [
-            instance.create_run_for_job(dg.Definitions([talkative]).resolve_implicit_global_asset_job_def(), status=status)
-            for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED)
+            instance.create_run_for_job(job, status=status) for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED)
         ]
+        on_a_worker = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={WORKERS_TAG: "its task"})
         assert end_lost_runs(instance) == [under_way[0].run_id] and end_lost_runs(instance) == []
-        states = [instance.get_run_by_id(run_id).status for run_id in (done, *(each.run_id for each in under_way))]  # type: ignore[union-attr]
-    assert states == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.NOT_STARTED]
+        states = [instance.get_run_by_id(run_id).status for run_id in (done, *(each.run_id for each in (*under_way, on_a_worker)))]  # type: ignore[union-attr]
+    Status = dg.DagsterRunStatus
+    assert states == [Status.SUCCESS, Status.FAILURE, Status.NOT_STARTED, Status.STARTED]

@@ -68,6 +68,12 @@ ssl_cert_file = '${tls:-}/server.crt'
 ssl_key_file = '${tls:-}/server.key'
 ssl_min_protocol_version = 'TLSv1.2'
 
+# A client whose machine is gone without a word keeps its locks for a minute and a half, not for hours.
+tcp_keepalives_idle = 60
+tcp_keepalives_interval = 10
+tcp_keepalives_count = 3
+client_connection_check_interval = 10s
+
 # Messages, but no statement: one that fails may hold a password.
 log_statement = 'none'
 log_min_duration_statement = -1
