@@ -68,6 +68,10 @@ class Process:
         assert self.alive, f"{self._process.args} ended:\n{self.log.read_text()[-3000:]}"
         return text in self.log.read_text()
 
+    def tell_to_stop(self) -> None:
+        """As systemd does, with `KillMode=mixed`."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """Nobody is told, as where the machine loses its power."""
         with suppress(ProcessLookupError):

@@ -12,6 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,7 +44,10 @@ from btc_assets.ops.workers import broker as broker_url  # noqa: E402
 from btc_assets.ops.workers import work  # noqa: E402
 from btc_assets_tests.fleet import Carried, Fleet, Writers, running_fleet, running_redis, wait_for  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("workers")
+pytestmark = [
+    pytest.mark.xdist_group("workers"),
+    pytest.mark.filterwarnings("ignore:Task name"),  # dagster-celery makes its task anew for every run
+]
 
 DAYS = int(os.environ.get("WORKERS_DAYS", "1"))
 SLICES_PER_RUN = 288 if DAYS > 1 else 72
@@ -182,9 +186,9 @@ def test_a_backfill_whose_workers_are_killed_ends_by_itself_exact_and_with_no_mo
 # ---- one run, and what becomes of it
 
 
-@pytest.fixture
-def blocked(store: StoreUnderTest) -> Iterator[Window]:
-    """An hour of ticks whose candles cannot be made, until a test ends."""
+@contextmanager
+def candles_blocked(store: StoreUnderTest) -> Iterator[Window]:
+    """An hour of ticks whose candles cannot be made meanwhile."""
     store.land(every(10, 360))
     store.register(HOUR)
     store.load(HOUR)
@@ -200,32 +204,25 @@ def under_way(fleet: Fleet, worker: str, window: Window) -> tuple[dg.DagsterRun,
     return fleet.run(run), fleet.carried()[worker]
 
 
-def test_a_run_is_well_while_a_worker_has_it_in_hand_and_lost_once_none_has(
-    store: StoreUnderTest, broker: str, tmp_path: Path, blocked: Window
-) -> None:
-    with running_fleet(tmp_path) as fleet:
+def test_a_run_is_well_while_a_worker_has_it_in_hand_and_lost_once_none_has(store: StoreUnderTest, broker: str, tmp_path: Path) -> None:
+    with running_fleet(tmp_path) as fleet, candles_blocked(store) as blocked:
         fleet.start_worker("w")
 
         def health() -> WorkerStatus:
             return fleet.launcher.check_run_worker_health(run).status
 
-        run, carried = under_way(fleet, "w", blocked)
+        run, _ = under_way(fleet, "w", blocked)
         assert health() == WorkerStatus.RUNNING
         redis.from_url(broker).flushall()  # what Celery knew of it is lost with a broker that kept it in memory alone
         assert health() == WorkerStatus.RUNNING
-        os.kill(carried.pid, signal.SIGKILL)
-        wait_for("Celery notices", lambda: health() == WorkerStatus.FAILED, 30)
-        run, _ = under_way(fleet, "w", blocked)
         fleet.workers["w"].kill()
         fleet.start_worker("w")  # who answers to the same name
         wait_for("it is up again", lambda: fleet.launcher.celery.control.ping(timeout=1), 60)
         assert health() == WorkerStatus.NOT_FOUND
 
 
-def test_a_run_that_a_person_ends_on_a_worker_is_canceled_and_not_started_again(
-    store: StoreUnderTest, broker: str, tmp_path: Path, blocked: Window
-) -> None:
-    with running_fleet(tmp_path) as fleet:
+def test_a_run_that_a_person_ends_on_a_worker_is_canceled_and_not_started_again(store: StoreUnderTest, broker: str, tmp_path: Path) -> None:
+    with running_fleet(tmp_path) as fleet, candles_blocked(store) as blocked:
         fleet.start_worker("w")
         run, carried = under_way(fleet, "w", blocked)
         assert fleet.launcher.terminate(run.run_id)
@@ -233,6 +230,19 @@ def test_a_run_that_a_person_ends_on_a_worker_is_canceled_and_not_started_again(
         ended = fleet.run(run.run_id)
         assert ended.status == dg.DagsterRunStatus.CANCELED and ended.tags.get(WILL_RETRY_TAG) != "true"
         assert not fleet.launcher.terminate(run.run_id)
+
+
+def test_a_worker_that_is_told_to_stop_carries_what_it_has_in_hand_to_the_end(store: StoreUnderTest, broker: str, tmp_path: Path) -> None:
+    with running_fleet(tmp_path) as fleet:
+        fleet.start_worker("w")
+        with candles_blocked(store) as blocked:
+            run, _ = under_way(fleet, "w", blocked)
+            fleet.workers["w"].tell_to_stop()
+            wait_for("it heard", lambda: fleet.workers["w"].said("Warm shutdown"), 10)
+            assert not fleet.run(run.run_id).is_finished
+        wait_for("it ends", lambda: not fleet.workers["w"].alive, 60)
+        assert fleet.run(run.run_id).is_success
+    assert store.rows("SELECT count(*) FROM market_data.candles_1m") == [(60,)]
 
 
 # ---- settings
