@@ -27,7 +27,7 @@ RELIST = timedelta(seconds=30)  # listings cost money; a slice that closes is li
 QUIET = timedelta(seconds=30)  # an object that lands now is rarely the last one
 PATIENCE = 5 * QUIET  # who lands something every few seconds does not put a slice off for ever
 
-_KNOWN = "SELECT uri, etag FROM landing.raw_blobs_5m WHERE uri = ANY(%s) AND status IN ('noticed', 'registered', 'rejected')"
+_KNOWN = "SELECT uri, etag, status, last_modified FROM landing.raw_blobs_5m WHERE uri = ANY(%s) AND status IN ('noticed', 'registered', 'rejected')"
 
 _NOTICE = """
 INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified)
@@ -35,8 +35,9 @@ SELECT bucket_5m, asset, uri, etag, size_bytes, 0, 'noticed', last_modified
 FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
     AS landed (bucket_5m, asset, uri, etag, size_bytes, last_modified)
 ORDER BY bucket_5m, asset, uri, etag
-ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET status = 'noticed', reason = NULL, noticed_at = now()
-WHERE raw_blobs_5m.status IN ('superseded', 'gone')
+ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
+    status = 'noticed', reason = NULL, noticed_at = now(), last_modified = excluded.last_modified
+WHERE raw_blobs_5m.status IN ('superseded', 'gone', 'rejected')
 """
 
 # Rows of the registry that are work to be done, in the words of the index raw_blobs_5m_unsettled, which finds them.
@@ -146,16 +147,23 @@ def _look(
 
 
 def notice(connection: psycopg.Connection, feeds: Sequence[Feed], objects: Iterable[LandedObject]) -> int:
-    """Write objects that the registry does not know into it, as work to be done; returns how many.
+    """Write objects that the registry does not know, or rejected before they were written last, into it, as work to be done.
 
     Args:
         connection: to the store; in autocommit.
         feeds: those of the objects' one prefix.
         objects: as they are in the landing zone now.
+
+    Returns:
+        How many.
     """
     found = {(obj.uri, obj.etag): obj for obj in objects}
     with server_errors(), connection.transaction():
-        known = {(uri, etag) for uri, etag in connection.execute(_KNOWN, ([uri for uri, _ in found],))}
+        known = {
+            (uri, etag)
+            for uri, etag, status, modified in connection.execute(_KNOWN, ([uri for uri, _ in found],))
+            if not (status == "rejected" and (uri, etag) in found and found[uri, etag].is_newer_than(modified))
+        }
         new = [obj for key, obj in found.items() if key not in known]
         if new:
             rows = [(obj.home_slice, feeds[0].label, obj.uri, obj.etag, obj.size, obj.last_modified) for obj in new]

@@ -50,6 +50,10 @@ class LandedObject:
         match = re.search(rf"/({re.escape(self.prefix)}/\d{{4}}(?:/\d\d){{2,4}}/[^/]+)$", self.uri)
         return folder_time(self.prefix, match[1]) if match else None
 
+    def is_newer_than(self, time: datetime) -> bool:
+        """Whether it was written after `time`, which another answer gave as its last modification: some give whole seconds."""
+        return self.last_modified - time >= timedelta(seconds=1)
+
     @property
     def home_slice(self) -> datetime:
         """The slice that it most likely belongs to before it is read: that of its folder, but none after it was written."""

@@ -179,16 +179,24 @@ def _noticed(connection: psycopg.Connection, zone: LandingZone, window: Window, 
 
 
 def known(connection: psycopg.Connection, uris: tuple[str, str], listed: Sequence[LandedObject]) -> dict[tuple[str, str], str]:
-    """Status by URI and ETag of what the registry knows in a range of URIs, and of what is listed outside it."""
+    """Status by URI and ETag of what the registry knows in a range of URIs, and of what is listed outside it.
+
+    Not of what was rejected and has been written since, which the reasons advise: on S3 the same bytes have the same ETag.
+    """
     # An object outside the minute folders, such as .../13/dump.zip, sorts behind them and is asked for by name.
     apart = [obj.uri for obj in listed if not uris[0] <= obj.uri < uris[1]]
     with server_errors(), connection.transaction():
         rows = connection.execute(
-            "SELECT DISTINCT uri, etag, status FROM landing.raw_blobs_5m "
+            "SELECT DISTINCT uri, etag, status, last_modified FROM landing.raw_blobs_5m "
             "WHERE ((uri >= %s AND uri < %s) OR uri = ANY(%s)) AND status IN ('noticed', 'registered', 'rejected')",
             (*uris, apart),
-        )
-        return {(uri, etag): status for uri, etag, status in rows}
+        ).fetchall()
+    found = {(obj.uri, obj.etag): obj for obj in listed}
+    return {
+        (uri, etag): status
+        for uri, etag, status, modified in rows
+        if not (status == "rejected" and (uri, etag) in found and found[uri, etag].is_newer_than(modified))
+    }
 
 
 def missing(zone: LandingZone, prefix: str, uris: Iterable[str]) -> list[str]:
