@@ -478,11 +478,21 @@ class _S3:
             return self._client
 
 
+# What obstore calls the kinds of errors of HTTP that have no words of S3's or the system's.
+_BROKEN = {
+    "Timeout": f"no answer within {_REQUEST_SECONDS} seconds",
+    "Request": "the connection broke off before the answer",
+    "Interrupted": "the connection broke off within the answer",
+}
+
+
 def _reason(error: Exception) -> str:
-    """What went wrong, out of the many lines of a store's error: S3's own words, the system's, or the first line."""
+    """What went wrong, out of the many lines of a store's error: S3's own words, the system's, ours, or the first line."""
     text = str(error)
     if match := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL):
         return f"{match[1]}: {match[2]}".rstrip(".")
     if match := re.search(r'(?:message|error): "([^"]+)"', text):
         return match[1]
+    if (match := re.search(r"HttpError \{\s*kind: (\w+)", text)) and match[1] in _BROKEN:
+        return _BROKEN[match[1]]
     return next((line.strip(" :.") for line in text.splitlines() if line.strip()), type(error).__name__)
