@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
+.PHONY: demo similar dev test faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -16,6 +16,9 @@ dev: $(VENV)/ready  ## The Dagster UI on the same database.
 
 test: $(VENV)/ready-dev  ## The test suite.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+faults: $(VENV)/ready-dev  ## Loaders killed at 60 moments, and every other fault of docs/faults.md. Ten minutes; FAULT_SEED=2 for other moments.
+	FAULT_KILLS=$${FAULT_KILLS:-60} $(BIN)/python -m pytest btc_assets_tests/test_faults.py -s $(ARGS)
 
 drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads, with the archive_timeout of a real one. Three minutes.
 	DRILL_ARCHIVE_TIMEOUT=60 $(BIN)/python -m pytest btc_assets_tests/ops/test_restore_drill.py -k host_is_gone -s

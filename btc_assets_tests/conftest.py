@@ -43,7 +43,7 @@ from btc_assets.migrations import migrate
 from btc_assets.settings import settings
 from btc_assets.slices import Window
 
-pytest_plugins = [f"btc_assets_tests.{name}" for name in ("s3", "s3_events", "zones", "databases", "clusters", "hosts")]
+pytest_plugins = [f"btc_assets_tests.{name}" for name in ("s3", "s3_events", "zones", "databases", "clusters", "servers", "hosts")]
 
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 hypothesis_settings.load_profile("suite")
@@ -168,9 +168,9 @@ def store(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @contextmanager
-def temporary_database(server: str) -> Iterator[str]:
+def temporary_database(server: str, *, tablespace: str = "pg_default") -> Iterator[str]:
     """DSN of an empty database on a server, dropped at the end."""
-    with _database(server) as name:
+    with _database(server, tablespace=tablespace) as name:
         yield _with_database(server, name)
 
 
@@ -184,15 +184,13 @@ def temporary_copy(server: str, template: str) -> Iterator[str]:
 class _database:
     """A database that is dropped again, whoever is still connected."""
 
-    def __init__(self, server_dsn: str, template: str | None = None) -> None:
-        self._server_dsn, self._template = server_dsn, template
+    def __init__(self, server_dsn: str, template: str = "template1", tablespace: str = "pg_default") -> None:
+        self._server_dsn, self._template, self._tablespace = server_dsn, template, tablespace
         self._name = f"btc_assets_test_{uuid.uuid4().hex[:12]}"
 
     def __enter__(self) -> str:
-        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name))
-        if self._template:
-            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(self._template))
-        self._execute(statement)
+        names = map(sql.Identifier, (self._name, self._template, self._tablespace))
+        self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} TABLESPACE {}").format(*names))
         return self._name
 
     def __exit__(self, *_: object) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
-from collections import deque
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "404", "reset", "stall", "cut", "flip"]
+Fault = Literal["503", "500", "404", "reset", "stall", "cut", "flip"]
+OBJECTS = r"^GET .*\.parquet$"  # requests for the content of an object
 _ERROR = '<?xml version="1.0"?>\n<Error><Code>{}</Code>\n<Message>{}</Message></Error>'
 _ANSWERS = {
     "503": _ERROR.format("SlowDown", "Please reduce your request rate.").encode(),
+    "500": _ERROR.format("InternalError", "We encountered an internal error. Please try again.").encode(),
     "404": _ERROR.format("NoSuchBucket", "The specified bucket does not exist").encode(),
 }
 
@@ -21,23 +25,25 @@ _ANSWERS = {
 class FaultProxy:
     """Passes requests on to `upstream`, except those that are to fail.
 
-    Faults: `503` (slow down) and `404` (no such bucket) are answered instead of asking, `reset` closes the connection
+    Faults: `503` (slow down), `500` (internal error) and `404` (no such bucket) are answered instead of asking, `reset` closes the connection
     without an answer, `stall` keeps it open, `cut` closes it in the middle of the body, `flip` inverts the byte in the
     middle of the body.
     """
 
     def __init__(self, upstream: str) -> None:
         self._upstream = urlsplit(upstream).netloc
-        self._faults: deque[Fault] = deque()
-        self._always: Fault | None = None
-        self.requests = 0
+        self._faults: Iterator[Fault] = iter(())
+        self._after = 0
+        self._of = re.compile("")
+        self._hooks: list[tuple[re.Pattern[str], Callable[[], object]]] = []
+        self.requests = self.failed = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
         proxy = self
 
         class Handler(_Handler):
             def fault(self) -> Fault | None:
-                return proxy._next()
+                return proxy._next(f"{self.command} {self.path}")
 
             def upstream(self) -> str:
                 return proxy._upstream
@@ -52,17 +58,44 @@ class FaultProxy:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def fail(self, fault: Fault, times: int | None = None) -> None:
-        """Let the next `times` requests fail, or all of them; counts requests from here."""
-        with self._lock:
-            self._always = fault if times is None else None
-            self._faults = deque([fault] * (times or 0))
-            self.requests = 0
+    def fail(self, *faults: Fault, times: int | None = None, of: str = "", after: int = 0) -> None:
+        """Let requests fail; counts `requests`, and those that `failed`, from here.
 
-    def _next(self) -> Fault | None:
+        Args:
+            faults: how, one request after the other.
+            times: how often each; without end unless given.
+            of: only requests in whose method and path, such as `GET /bucket/key`, this expression is found.
+            after: let so many of those pass first.
+        """
+        with self._lock:
+            self._faults = cycle(faults) if times is None else iter(faults * times)
+            self._of, self._after = re.compile(of), after
+            self.requests = self.failed = 0
+
+    def heal(self) -> None:
+        """Let no more requests fail."""
+        self.fail(times=0)
+
+    def before(self, of: str, action: Callable[[], object]) -> None:
+        """Do something, once, before the next request in whose method and path the expression `of` is found is passed on."""
+        with self._lock:
+            self._hooks.append((re.compile(of), action))
+
+    def _next(self, request: str) -> Fault | None:
         with self._lock:
             self.requests += 1
-            return self._faults.popleft() if self._faults else self._always
+            due = next((hook for hook in self._hooks if hook[0].search(request)), None)
+            if due:
+                self._hooks.remove(due)
+            fault = None
+            if self._of.search(request):
+                self._after -= 1
+                if self._after < 0:
+                    fault = next(self._faults, None)
+                    self.failed += fault is not None
+        if due:
+            due[1]()
+        return fault
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

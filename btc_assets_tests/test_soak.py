@@ -64,7 +64,7 @@ trade_ids = st.one_of(
 ).map(lambda ids: sorted({min(i, PER_SLICE * (RECENT[-1] + 1) - 1) for i in ids}))
 objects = st.dictionaries(st.tuples(names, places), st.tuples(st.integers(0, 1), trade_ids), min_size=1, max_size=6)
 faults: st.SearchStrategy[tuple[Fault, int] | None] = st.one_of(
-    st.none(), st.tuples(st.sampled_from(["503", "reset", "cut", "flip"]), st.integers(1, 9))
+    st.none(), st.tuples(st.sampled_from(["503", "500", "reset", "cut", "flip"]), st.integers(1, 9))
 )
 stretches = st.tuples(places, st.integers(1, 4))
 moments = st.floats(0, 0.5)  # seconds after which something is killed; a load takes about half of it
@@ -357,7 +357,10 @@ class Soak(RuleBasedStateMachine):
 
     def arm(self, fault: tuple[Fault, int] | None) -> None:
         self.steps["faults"] += bool(fault)
-        self.proxy.fail(*(fault or ("503", 0)))
+        if fault:
+            self.proxy.fail(fault[0], times=fault[1])
+        else:
+            self.proxy.heal()
 
     def under(self, fault: tuple[Fault, int] | None, work: Callable[[], T]) -> T | None:
         """Do something while S3 fails a few times; what comes of it is either done or one sentence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
@@ -337,3 +338,17 @@ def test_noticing_the_same_objects_at_the_same_time_writes_them_once(store: Stor
         assert notice(store.connection, [FEED], objects + objects) == 2
         assert notice(other, [FEED], objects) == 0
     assert len(noticed(store)) == 2
+
+
+def test_a_rejected_object_is_noticed_again_once_it_is_uploaded_again_also_with_the_same_bytes(on_s3: StoreUnderTest) -> None:
+    """Its reason advises that, and on S3 the same bytes have the same ETag."""
+    on_s3.put("2024/01/10/12/00/batch-a.csv", b"no trades")
+    look_at(on_s3, NOON + HOUR)
+    on_s3.register(Window.of_slice(NOON))
+    assert registry(on_s3) == [(NOON, "rejected", False)]
+    assert look_at(on_s3, NOON + HOUR + MINUTE) == Arrivals(listed=1, noticed=0)
+    time.sleep(1.1)  # S3 tells whole seconds
+    on_s3.put("2024/01/10/12/00/batch-a.csv", b"no trades")
+    assert look_at(on_s3, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=1, noticed=1)
+    assert on_s3.register(Window.of_slice(NOON)).rejected == 1
+    assert look_at(on_s3, NOON + HOUR + 3 * MINUTE) == Arrivals(listed=1, noticed=0)

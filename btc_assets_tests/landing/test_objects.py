@@ -463,7 +463,7 @@ def test_a_fault_that_passes_does_no_harm(s3: Bucket, proxy: FaultProxy, spool: 
     obj = landed(s3.zone(), data)
     s3.server.client().put_object(Bucket=s3.server.bucket, Key=obj.uri.split("/", 3)[3], Body=data)
     zone = s3.zone(endpoint=proxy.endpoint, etag=etag)
-    proxy.fail(fault, times)
+    proxy.fail(fault, times=times)
     got, verified = zone.read(obj)
     assert (got.read_bytes() if isinstance(got, Path) else got) == data
     assert verified == ("md5" if etag == "md5" else "s3")
@@ -520,7 +520,7 @@ def test_a_server_that_takes_the_request_and_stays_silent_is_asked_again(
     monkeypatch.setattr(objects, "_REQUEST_SECONDS", 0.5)
     obj = landed(s3.zone())
     zone = s3.zone(endpoint=proxy.endpoint, etag=etag, retries=1)
-    proxy.fail("stall", 1)
+    proxy.fail("stall", times=1)
     assert zone.read(obj)[0] == b"some bytes"
     proxy.fail("stall")
     with pytest.raises(UserError, match=f"^Reading {obj.uri} failed "):
@@ -531,7 +531,7 @@ def test_listing_and_looking_up_are_repeated_as_well(s3: Bucket, proxy: FaultPro
     obj = landed(s3.zone())
     zone = s3.zone(endpoint=proxy.endpoint, retries=1)
     for look in (lambda: list(zone.list_all(PREFIX)), lambda: [zone.head(obj.uri, PREFIX)]):
-        proxy.fail("503", 1)
+        proxy.fail("503", times=1)
         assert look() == [obj]
         proxy.fail("503")
         with pytest.raises(UserError, match=obj.uri.removesuffix("/2024/01/10/00/00/batch.parquet")):
