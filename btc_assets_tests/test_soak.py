@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -17,10 +18,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import wraps
 from itertools import count
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 import psycopg
@@ -42,7 +44,7 @@ from btc_assets.settings import settings as store_settings
 from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice
 from btc_assets_tests.conftest import FEED, temporary_copy
 from btc_assets_tests.daemon import Daemon
-from btc_assets_tests.fault_proxy import Fault, FaultProxy
+from btc_assets_tests.fault_proxy import OBJECTS, Fault, FaultProxy
 from btc_assets_tests.s3 import Bucket, S3Server
 from btc_assets_tests.trades import table, trade
 from btc_assets_tests.zones import StoreOnS3
@@ -78,6 +80,27 @@ def ingest_in_a_process(store: StoreOnS3, window: Window, started: Event) -> Non
     store.ingest(window)
 
 
+def told(method: Callable[..., None]) -> Callable[..., None]:
+    """The first thing that goes wrong is printed at once: what depends on a moment may not go wrong again when it is repeated."""
+
+    @wraps(method)
+    def inner(self: Soak, **drawn: object) -> None:
+        self.trail.append(f"{method.__name__}({', '.join(f'{name}={value!r}' for name, value in drawn.items())})")
+        try:
+            method(self, **drawn)
+        except Exception:
+            if not type(self).failed:
+                type(self).failed = True
+                print("\nWent wrong after:", *(did for did in self.trail if "every_promise" not in did), traceback.format_exc(), sep="\n")
+            raise
+
+    return inner
+
+
+def step(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
+    return lambda method: rule(**strategies)(told(method))
+
+
 class Soak(RuleBasedStateMachine):
     """The steps, and what must be true after each of them.
 
@@ -90,9 +113,11 @@ class Soak(RuleBasedStateMachine):
     s3: S3Server
     home: Path
     steps: Counter[str]
+    failed = False
 
     def __init__(self) -> None:
         super().__init__()
+        self.trail: list[str] = []
         self.open = ExitStack()
         patch = self.open.enter_context(pytest.MonkeyPatch.context())
         dsn = self.open.enter_context(temporary_copy(self.server, self.template))
@@ -129,9 +154,9 @@ class Soak(RuleBasedStateMachine):
 
     @initialize(objects=objects)
     def begin_with_some_objects(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
-        self.land(objects)
+        self.land(objects=objects)
 
-    @rule(objects=objects)
+    @step(objects=objects)
     def land(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
         """Land objects or overwrite some: in their folder, late in another one, with corrected prices, with repeats of others' trades."""
         for (name, place), (edition, ids) in objects.items():
@@ -142,12 +167,12 @@ class Soak(RuleBasedStateMachine):
                 held.setdefault(row["bucket_5m"], {})[row["trade_id"]] = row["price"]
             self.put(name, place, encode_batch(rows, FEED)[1], held)
 
-    @rule(name=names, place=places)
+    @step(name=names, place=places)
     def land_what_cannot_be_read(self, name: str, place: int) -> None:
         self.put(name, place, b"PAR1 and nothing more", {})
 
     @precondition(lambda self: self.objects)
-    @rule(data=st.data())
+    @step(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         uri = data.draw(st.sampled_from(sorted(self.objects)), label="uri")
         self.store.delete(uri)
@@ -156,13 +181,13 @@ class Soak(RuleBasedStateMachine):
 
     # ---- what is done, and undone
 
-    @rule(stretch=stretches, force=st.booleans(), fault=faults)
+    @step(stretch=stretches, force=st.booleans(), fault=faults)
     def load(self, stretch: tuple[int, int], force: bool, fault: tuple[Fault, int] | None) -> None:
         window = self.window(stretch)
         self.under(fault, lambda: self.behind.register(window))
         self.under(fault, lambda: self.behind.load(window, force=force, commit_rows=10))
 
-    @rule(stretch=stretches, moment=moments)
+    @step(stretch=stretches, moment=moments)
     def kill_a_loader(self, stretch: tuple[int, int], moment: float) -> None:
         self.steps["loaders killed"] += 1
         started = forkserver.Event()
@@ -174,7 +199,7 @@ class Soak(RuleBasedStateMachine):
         process.join()
         self.wait_for_backends()
 
-    @rule(stretch=stretches, moment=moments)
+    @step(stretch=stretches, moment=moments)
     def end_the_backends_of_a_loader(self, stretch: tuple[int, int], moment: float) -> None:
         self.steps["backends ended"] += 1
         with ThreadPoolExecutor(1) as pool:
@@ -188,7 +213,7 @@ class Soak(RuleBasedStateMachine):
             except UserError as error:
                 assert "terminat" in str(error) or "connection" in str(error) or self.deleted, error
 
-    @rule(one=stretches, other=stretches)
+    @step(one=stretches, other=stretches)
     def load_twice_at_once(self, one: tuple[int, int], other: tuple[int, int]) -> None:
         self.steps["loaded at once"] += 1
         with ThreadPoolExecutor(2) as pool:
@@ -196,7 +221,7 @@ class Soak(RuleBasedStateMachine):
         for done in work:
             self.under(None, done.result)
 
-    @rule(fault=faults)
+    @step(fault=faults)
     def tick_and_run(self, fault: tuple[Fault, int] | None) -> None:
         """The sensors look, and Dagster runs what they ask for."""
         for daemon in self.daemons:
@@ -209,12 +234,12 @@ class Soak(RuleBasedStateMachine):
                 self.arm(None)
                 assert done == len(asked) or fault or self.deleted, asked
 
-    @rule()
+    @step()
     def lose_the_storage_of_dagster(self) -> None:
         for daemon in self.daemons:
             daemon.forget()
 
-    @rule()
+    @step()
     def run_the_policies(self) -> None:
         self.steps["policies run"] += 1
         policies = declared(store_settings())
@@ -228,11 +253,11 @@ class Soak(RuleBasedStateMachine):
         rows = self.rows()
         self.dropped |= {self.slices[place] for place in OLD if not rows.get(self.slices[place])}
 
-    @rule(fault=faults)
+    @step(fault=faults)
     def reconcile(self, fault: tuple[Fault, int] | None) -> None:
         self.under(fault, self.compare_everything)
 
-    @rule()
+    @step()
     def come_to_rest(self) -> None:
         """Nothing fails any more: a few rounds later everything is as it should be."""
         self.steps["came to rest"] += 1
@@ -263,6 +288,7 @@ class Soak(RuleBasedStateMachine):
     # ---- what must be true after every step
 
     @invariant()
+    @told
     def every_promise_holds(self) -> None:
         self.each_slice_has_exactly_the_rows_of_the_versions_that_it_was_loaded_from()
         self.the_offset_is_the_newest_trade()
@@ -357,7 +383,9 @@ class Soak(RuleBasedStateMachine):
 
     def arm(self, fault: tuple[Fault, int] | None) -> None:
         self.steps["faults"] += bool(fault)
-        if fault:
+        if fault and fault[0] == "flip":  # twice at most: an object that never matches is rejected, and rightly
+            self.proxy.fail("flip", times=min(fault[1], 2), of=OBJECTS)
+        elif fault:
             self.proxy.fail(fault[0], times=fault[1])
         else:
             self.proxy.heal()
