@@ -23,7 +23,7 @@ def generate_day(
 ) -> Iterator[pa.Table]:
     """A day of trades, hour by hour, with contiguous ids.
 
-    Arrivals come in bursts (a log-normal intensity that forgets in minutes), buyers and sellers in runs, sizes are
+    Arrivals come in bursts (a log-normal intensity that forgets in half a minute), buyers and sellers in runs, sizes are
     log-normal, and some trades move the price their way, in steps of 0.01, by about 2% in a day however many there are.
 
     Args:
@@ -62,6 +62,42 @@ def generate_day(
         yield _table(start + event_ms * 1000, start + trade_ms * 1000, symbol, trade_id, cents_path, quantity, run)
         trade_id += count
         cents = int(cents_path[-1]) if count else cents
+
+
+def generate_days(
+    day: datetime,
+    days: int,
+    ticks: int,
+    *,
+    seed: int = 1,
+    symbol: str = "BTCUSDT",
+    first_trade_id: int = 1_000_000_000,
+    price: float = 42_000.0,
+) -> Iterator[pa.Table]:
+    """Days of trades, hour by hour; each goes on from the id and the price at which the one before it ended.
+
+    Args:
+        day: midnight UTC of the first.
+        days: how many.
+        ticks: trades a day.
+        seed: the same seed gives the same trades, and fewer days of it the same first ones.
+        symbol, first_trade_id, price: as of `generate_day`.
+
+    Yields:
+        24 tables a day in `TICK_SCHEMA`, ordered by event time and trade id.
+    """
+    for number, own in enumerate(np.random.SeedSequence(seed).spawn(days)):
+        hours = generate_day(
+            day + number * DAY,
+            ticks,
+            seed=int(own.generate_state(1)[0]),
+            symbol=symbol,
+            first_trade_id=first_trade_id + number * ticks,
+            price=price,
+        )
+        for hour in hours:
+            yield hour
+            price = float(hour["price"][-1].as_py()) if len(hour) else price
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from btc_assets.slices import EPOCH
 
 BATCH_ROWS = 5_000
 BATCH_SECONDS = 15.0
+_EXACT = 1 << 53  # whole numbers up to here are exact as floats
 
 
 @dataclass
@@ -88,9 +89,11 @@ def land(
         progress: told the number of objects so far.
     """
     with ThreadPoolExecutor(max_workers=min(zone.concurrency, 8)) as pool:
+        under_way: list[Future[object]] = []  # one bunch is written while the next is encoded
         for batches in _bunches(_batches(tables, batch_seconds, batch_rows), 64):
             objects = list(encode_batches(batches, feed))
-            list(pool.map(zone.put, *zip(*objects, strict=True)))
+            _finish(under_way)
+            under_way = [pool.submit(zone.put, path, data) for path, data in objects]
             landed.objects += len(objects)
             landed.bytes += sum(len(data) for _, data in objects)
             landed.ticks += sum(map(len, batches))
@@ -98,7 +101,14 @@ def land(
             landed.first_event_time = min(filter(None, (landed.first_event_time, times["min"].as_py())))
             landed.last_event_time = max(filter(None, (landed.last_event_time, times["max"].as_py())))
             progress(landed.objects)
+        _finish(under_way)
     return landed
+
+
+def _finish(writes: Sequence[Future[object]]) -> None:
+    """Wait for writes; the first that failed raises."""
+    for write in writes:
+        write.result()
 
 
 def _bunches(items: Iterator[pa.Table], size: int) -> Iterator[list[pa.Table]]:
@@ -183,9 +193,14 @@ def _or_null(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     return pa.nulls(len(column)) if column.null_count == len(column) else column
 
 
-def _float(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _float(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """The float nearest to each decimal, as the collector parses it; Arrow's own cast misses it in one of eight."""
-    return column.cast(pa.string()).cast(pa.float64())
+    decimals = column.combine_chunks()
+    words = np.frombuffer(decimals.buffers()[1], np.int64).reshape(-1, 2)[decimals.offset : decimals.offset + len(decimals)]
+    units, high = words[:, 0], words[:, 1]
+    if decimals.null_count or high.any() or ((units < 0) | (units > _EXACT)).any():
+        return column.cast(pa.string()).cast(pa.float64())
+    return pa.array(units / 10.0**decimals.type.scale)  # both are exact, and one division rounds once
 
 
 def _iso(times: pa.ChunkedArray) -> pa.Array:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from btc_assets.landing.generate import REGIMES, generate_day, generate_market
+from btc_assets.landing.generate import REGIMES, generate_day, generate_days, generate_market
 from btc_assets.market_data.ticks import TICK_SCHEMA, int64
 from btc_assets.slices import SLICE_US, floor_slice
 
@@ -93,6 +93,46 @@ def test_a_day_may_begin_at_any_price_and_be_of_any_symbol() -> None:
     assert pc.min(ticks["price"]).as_py() > 0
     assert set(ticks["symbol"].to_pylist()) == {"BTCUSDT_UM"}
     assert abs(day(5_000, price=60_000)["price"][0].as_py() - 60_000) < 600
+
+
+def test_arrivals_come_in_bursts_that_last() -> None:
+    ticks = day(500_000)
+    by_second = np.bincount((int64(ticks["event_time"]) - int64(ticks["event_time"])[0]) // 1_000_000, minlength=86_400)
+    assert by_second.var() > 3 * by_second.mean()  # 1 where trades came independently
+    after = {lag: np.corrcoef(by_second[:-lag], by_second[lag:])[0, 1] for lag in (1, 10, 600)}
+    assert after[1] > after[10] > 0.4
+    assert abs(after[600]) < 0.1
+
+
+def test_one_side_often_trades_several_times_in_a_row() -> None:
+    sold = day(100_000)["is_market_maker"].to_numpy()
+    assert 0.4 < np.corrcoef(sold[:-1], sold[1:])[0, 1] < 0.9
+
+
+def test_sizes_are_log_normal_so_that_few_trades_make_most_of_the_volume() -> None:
+    sizes = np.sort(day(200_000)["quantity"].cast(pa.float64()).to_numpy())
+    logs = np.log(sizes[sizes > 0.0002])  # below, the step of 0.00001 shows
+    assert np.std(logs) == pytest.approx(1.4, rel=0.2)
+    assert sizes[-len(sizes) // 10 :].sum() > 0.6 * sizes.sum()
+    assert np.median(sizes) == pytest.approx(np.exp(-5), rel=0.1)
+
+
+def test_days_go_on_where_the_one_before_ended() -> None:
+    hours = list(generate_days(DAY, 3, 10_000, first_trade_id=17))
+    ticks = pa.concat_tables(hours)
+    assert len(hours) == 72
+    assert ticks["trade_id"].to_pylist() == list(range(17, 17 + 30_000))
+    assert (np.diff(int64(ticks["event_time"])) >= 0).all()
+    assert pc.max(ticks["event_time"]).as_py() < DAY + timedelta(days=3)
+    prices = ticks["price"].cast(pa.float64()).to_numpy()
+    assert np.abs(np.diff(prices)).max() < 420
+
+
+def test_days_differ_and_are_the_same_for_the_same_seed() -> None:
+    three, two = (pa.concat_tables(generate_days(DAY, days, 2_000, seed=5)) for days in (3, 2))
+    assert three.slice(0, 4_000).equals(two)
+    assert not three.slice(0, 2_000)["quantity"].equals(three.slice(2_000, 2_000)["quantity"])
+    assert not two.equals(pa.concat_tables(generate_days(DAY, 2, 2_000, seed=6)))
 
 
 def market(days: int, **options: object) -> tuple[pa.Table, np.ndarray]:
