@@ -12,8 +12,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import wraps
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +30,41 @@ TICKS_ALONE = "market_data/btc_ticks"
 
 
 class Bodies:
-    """Seconds spent in the project's own code inside a run."""
+    """Seconds spent in the project's own code inside a run, by the name of the op."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.by_name: Counter[str] = Counter()
 
-    def timed(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        """`body`, with what it takes added up."""
+    @property
+    def seconds(self) -> float:
+        """In all."""
+        return sum(self.by_name.values())
 
-        @wraps(body)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return body(*args, **kwargs)
-            finally:
-                self.seconds += time.perf_counter() - started
-
-        return run
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add what happens inside to `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.by_name[name] += time.perf_counter() - started
 
     def wrap(self, job: Any) -> None:
-        """Time every op of a job, and the IO manager."""
+        """Time every op of a job, and the IO manager, in which ticks, features and embeddings are made and written."""
         from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 
         from btc_assets.io_manager import CopyIOManager
 
         for node in job.nodes:
-            body = node.definition.compute_fn
-            node.definition._compute_fn = DecoratedOpFunction(self.timed(body.decorated_fn))
-        CopyIOManager.handle_output = self.timed(CopyIOManager.handle_output)  # type: ignore[method-assign]
+            definition = node.definition
+            definition._compute_fn = DecoratedOpFunction(self.timed(definition.name)(definition.compute_fn.decorated_fn))
+        write = CopyIOManager.handle_output
+
+        def handle_output(manager: CopyIOManager, context: Any, obj: object) -> None:
+            with self.timed("__".join(context.asset_key.path)):
+                write(manager, context, obj)
+
+        CopyIOManager.handle_output = handle_output  # type: ignore[method-assign]
 
 
 def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> float:
@@ -129,7 +137,7 @@ def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
         for repetition in range(args.repeat):
             for name, assets in ways.items():
                 status.update(f"{repetition + 1} of {args.repeat}: {name}")
-                bodies.seconds = 0.0
+                bodies.by_name.clear()
                 if args.profile and assets is None and repetition == args.repeat - 1:
                     seconds = profiled(lambda: run(job, instance, window, None), args.profile)
                 else:

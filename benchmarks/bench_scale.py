@@ -1,0 +1,305 @@
+"""Does the cost of a day stay the same as days pile up? Days of generated ticks, loaded end to end into one growing store.
+
+The days are landed as collector objects and loaded by the job `ingest` in range runs, each in a process of its own, as `btc-assets load`
+does: one day, then the days up to the seventh, then those up to the thirtieth. After each, on the store as it is then: one slice is loaded
+again, the candles of one day are made again, everything is checked and reconciled, and the policies are looked at. Last, retention drops
+all days but one. Shown is what a day costs at each size, and how that changed from the first size to the last: a cost that grows with the
+store, or a process that needs more memory for more days, is a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from bench_load import GOAL_MB, _peak_mb, database, machine
+from rich.console import Console
+from rich.table import Table
+
+from btc_assets.settings import PREFIX, settings
+from btc_assets.slices import DAY, SLICE, Window, floor_day, parse_time
+
+GOAL_MS = 3.0  # of Dagster's own time a slice
+FLAT = 1.25  # a cost a day that grew by more does not count as flat
+PACKAGES = ("pyarrow", "psycopg", "dagster")
+
+# Of each day, its rows and when its first slice was loaded.
+_TIMES = """
+SELECT sum(loaded_rows)::bigint, min(loaded_at), floor(extract(epoch FROM bucket_5m) / 86400) AS day
+FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND bucket_5m < %s GROUP BY day ORDER BY day
+"""
+
+_LAST = "SELECT max(loaded_at) FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND bucket_5m < %s"
+
+_SIZES = """
+SELECT nspname || CASE WHEN nspname = 'market_data' AND relname NOT LIKE 'btc\\_ticks%%' THEN ' (candles)' ELSE '' END,
+       sum(pg_total_relation_size(pg_class.oid)) / 1e6
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relkind = 'r' AND nspname IN ('landing', 'market_data', 'signals', 'dagster') GROUP BY 1 ORDER BY 1
+"""
+
+
+@dataclass
+class Measured:
+    """What was measured when the store held `days` days; the newest `new` of them were loaded by one process.
+
+    Attributes:
+        costs: by what was done, the seconds (or what the name says) of a day, or of the thing itself.
+        rows: rows a second of loading each new day.
+        peak_mb: of the process that loaded, and of the one that did everything after.
+    """
+
+    days: int
+    new: int
+    costs: dict[str, float] = field(default_factory=dict)
+    rows: list[float] = field(default_factory=list)
+    peak_mb: dict[str, float] = field(default_factory=dict)
+
+
+# ---- in processes of their own
+
+
+def load(window: Window) -> dict[str, Any]:
+    """Load a range as `btc-assets load` does; seconds in all, in the project's own code by asset and check, and peak memory."""
+    from bench_dagster import Bodies
+
+    from btc_assets.definitions import defs
+    from btc_assets.ops.ingest import ingest
+
+    job, bodies = defs.resolve_job_def("ingest"), Bodies()
+    bodies.wrap(job)
+    report = ingest(window)
+    if report.failed_checks:
+        raise SystemExit(f"checks failed: {report.failed_checks}")
+    assets = {key.path[-1]: bodies.by_name.pop("__".join(key.path)) for key in job.asset_layer.executable_asset_keys}
+    return {"seconds": report.seconds, "assets": assets, "checks": bodies.seconds, "peak_mb": _peak_mb()}
+
+
+def care(window: Window) -> dict[str, Any]:
+    """What is done to a store that is loaded, over all of `window` or its last day; seconds each, and peak memory."""
+    from btc_assets.database import connect
+    from btc_assets.market_data import candles
+    from btc_assets.market_data.continuity import read_gaps, read_repeats
+    from btc_assets.market_data.loading import table_differences
+    from btc_assets.ops import retention_jobs
+    from btc_assets.ops.policies import declared
+    from btc_assets.ops.reconcile import reconcile
+    from btc_assets.ops.status import read_status
+    from btc_assets.resources import Landing
+
+    intervals, feeds = candles.enabled(settings()), settings().landing_feeds
+    newest = Window(window.end - DAY, window.end)
+    with connect(autocommit=True) as connection:
+
+        def nothing_differs(of: Window | None) -> None:
+            found = reconcile(connection, Landing().zone(), feeds, of, datetime.now(UTC), settled=timedelta(0))
+            if found.counts:
+                raise SystemExit(f"reconcile: {found.sentences}")
+
+        def checks(of: Window) -> None:
+            problems = [
+                *read_gaps(connection, of),
+                *read_repeats(connection, of),
+                *table_differences(connection, of),
+                *(sentence for interval in intervals for sentence in candles.read_differences(connection, interval, of)),
+            ]
+            if problems:
+                raise SystemExit(f"checks: {problems}")
+
+        work: dict[str, Callable[[], object]] = {
+            "candles of one day again": lambda: [candles.refresh(connection, interval, newest) for interval in intervals],
+            "checks of one day": lambda: checks(newest),
+            "checks of everything": lambda: checks(window),
+            "reconcile 48 hours": lambda: nothing_differs(Window(window.end - 2 * DAY, window.end)),
+            "reconcile everything": lambda: nothing_differs(None),
+            "status of everything": lambda: read_status(connection, window),
+            "policies, nothing to do": lambda: retention_jobs.run_due(connection),
+        }
+        retention_jobs.apply(connection, declared(settings()))
+        seconds = {name: _seconds(each) for name, each in work.items()}
+    return {"seconds": seconds, "peak_mb": _peak_mb()}
+
+
+def drop(window: Window) -> dict[str, Any]:
+    """Retention: drop the ticks of all days of `window` but the last; seconds."""
+    from btc_assets.database import connect
+    from btc_assets.ops import retention_jobs
+    from btc_assets.ops.policies import TICKS, Drop
+
+    policy = Drop(TICKS, after=datetime.now(UTC) - (window.end - DAY))
+    with connect(autocommit=True) as connection:
+        retention_jobs.apply(connection, [policy])
+        seconds = _seconds(lambda: retention_jobs.run(connection, policy.job_name))
+        (left,) = connection.execute("SELECT count(DISTINCT bucket_5m) FROM market_data.btc_ticks").fetchone() or (0,)
+    return {"seconds": seconds, "slices_left": left}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+STAGES = {stage.__name__: stage for stage in (load, care, drop)}
+
+
+def run_stage(stage: str, window: Window) -> dict[str, Any]:
+    """Run a stage in a process of its own."""
+    command = [sys.executable, __file__, "--stage", stage, window.start.isoformat(), window.end.isoformat()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{stage} of {window} failed: see above")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---- in the first process
+
+
+def measure(connection: psycopg.Connection, window: Window, new: int) -> Measured:
+    """Load the last `new` days of `window`, and do to the store what is done to one of that size."""
+    days = window_days(window)
+    measured = Measured(days, new)
+    fresh = Window(window.end - new * DAY, window.end)
+    loaded = run_stage("load", fresh)
+    measured.peak_mb["load"] = loaded["peak_mb"]
+    times = connection.execute(_TIMES, (fresh.start, fresh.end)).fetchall()
+    ends = [began for _, began, _ in times[1:]] + [connection.execute(_LAST, (fresh.start, fresh.end)).fetchone()[0]]  # type: ignore[index]
+    measured.rows = [rows / (end - began).total_seconds() for (rows, began, _), end in zip(times, ends, strict=True)]
+    assets = loaded["assets"]
+    candles = sum(seconds for name, seconds in assets.items() if name.startswith("candles_"))
+    costs = {
+        "register": assets["raw_blobs_5m"],
+        "load": assets["btc_ticks"],
+        "candles of all intervals": candles,
+        "features": assets["slice_features"] + assets["btc_embeddings"],
+        "checks in the run": loaded["checks"],
+        "Dagster": loaded["seconds"] - sum(assets.values()) - loaded["checks"],
+        "all of it": loaded["seconds"],
+    }
+    measured.costs |= {name: seconds / new for name, seconds in costs.items()}
+    again = run_stage("load", Window(window.end - SLICE, window.end))
+    measured.costs["one slice again, without Dagster"] = sum(again["assets"].values()) + again["checks"]
+    cared = run_stage("care", window)
+    measured.peak_mb["care"] = cared["peak_mb"]
+    for name, seconds in cared["seconds"].items():
+        measured.costs[name] = seconds / days if name.endswith("everything") else seconds
+    connection.execute("ANALYZE")
+    for name, size in connection.execute(_SIZES).fetchall():
+        measured.costs[f"MB: {name}"] = float(size) / days
+    return measured
+
+
+def window_days(window: Window) -> int:
+    return (window.end - window.start) // DAY
+
+
+def print_table(out: Console, measures: list[Measured]) -> None:
+    """What a day costs at each size, and whether that stays so."""
+    first, last = measures[0], measures[-1]
+    of = f"{last.days} to {first.days}"
+    table = Table("seconds a day, or as said", *(f"{m.days} day{'s' * (m.days > 1)}" for m in measures), of, "")
+    for name, cost in first.costs.items():
+        ratio = last.costs[name] / cost if cost else float("nan")
+        verdict = "flat" if ratio <= FLAT else "GROWS"
+        table.add_row(name, *(f"{m.costs[name]:.2f}" for m in measures), f"{ratio:.2f}", verdict)
+    slices = DAY // SLICE
+    ms = [m.costs["Dagster"] / slices * 1e3 for m in measures]
+    table.add_row(
+        "Dagster, ms a slice", *(f"{each:.1f}" for each in ms), f"{ms[-1] / ms[0]:.2f}", f"<= {GOAL_MS:.0f}: {_met(ms[-1] <= GOAL_MS)}"
+    )
+    rates = [statistics.median(m.rows) for m in measures]
+    table.add_row("rows/s, median of the new days", *(f"{rate:,.0f}" for rate in rates), f"{rates[-1] / rates[0]:.2f}", "")
+    for process in first.peak_mb:
+        peaks = [m.peak_mb[process] for m in measures]
+        table.add_row(
+            f"peak MB of the process: {process}",
+            *(f"{peak:.0f}" for peak in peaks),
+            f"{peaks[-1] / peaks[0]:.2f}",
+            f"< {GOAL_MB}: {_met(max(peaks) < GOAL_MB)}",
+        )
+    out.print(table)
+    for m in measures:
+        out.print(f"rows/s of the days up to {m.days}: {' '.join(f'{rate / 1e3:.0f}k' for rate in m.rows)}", highlight=False)
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, nargs="+", default=[1, 7, 30], help="sizes of the store, ascending (default: 1 7 30)")
+    parser.add_argument("--ticks", type=int, default=3_000_000, help="trades a day (default: %(default)s)")
+    parser.add_argument("--batch-seconds", type=float, default=60, help="of a collector object (default: %(default)s; 15 to 60)")
+    parser.add_argument("--stage", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stage:
+        stage, start, end = args.stage
+        print(json.dumps(STAGES[stage](Window(parse_time(start), parse_time(end)))))
+        return
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
+        os.environ.pop(name, None)
+    out = Console(width=None if sys.stdout.isatty() else 132)
+    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
+        with database(directory) as (dsn, embedded):
+            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
+            settings.cache_clear()
+            grow(args, out, embedded)
+
+
+def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
+    """Land all days, and load and measure them size by size."""
+    from btc_assets.database import connect
+    from btc_assets.landing.generate import generate_days
+    from btc_assets.landing.replay import Landed, land
+    from btc_assets.migrations import migrate
+    from btc_assets.ops.dagster_home import prepare_dagster_home
+    from btc_assets.resources import Landing
+
+    sizes = sorted(args.days)
+    prepare_dagster_home()
+    feed = settings().landing_feeds[0]
+    end = floor_day(datetime.now(UTC))
+    start = end - sizes[-1] * DAY
+    hours = generate_days(start, sizes[-1], args.ticks, symbol=feed.label)
+    landed, landing_seconds = Landed(), 0.0
+    measures: list[Measured] = []
+    with connect(autocommit=True) as connection, out.status("") as status:
+        migrate(connection)
+        for days, before in zip(sizes, [0, *sizes], strict=False):
+            status.update(f"{days} days: landing")
+            fresh = islice(hours, (days - before) * 24)
+            landing_seconds += _seconds(lambda: land(Landing().zone(), feed, fresh, landed, batch_seconds=args.batch_seconds))
+            status.update(f"{days} days: loading")
+            measures.append(measure(connection, Window(start, start + days * DAY), days - before))
+        dropped = run_stage("drop", Window(start, end)) if sizes[-1] > 1 else None
+        out.print(
+            f"{machine(connection, embedded, *PACKAGES)}\n{sizes[-1]} days of {args.ticks:,} ticks, generated and landed as {landed.objects:,} "
+            f"objects of {landed.bytes / landed.objects / 1e3:.0f} kB in {landing_seconds:.0f} s ({landing_seconds / sizes[-1]:.1f} s a day)",
+            highlight=False,
+        )
+    print_table(out, measures)
+    if dropped:
+        days = sizes[-1] - 1
+        out.print(f"retention dropped the ticks of {days} days in {dropped['seconds']:.2f} s ({dropped['seconds'] / days:.3f} s a day)")
+        if dropped["slices_left"] > DAY // SLICE:
+            raise SystemExit(f"retention left {dropped['slices_left']} slices")
+
+
+if __name__ == "__main__":
+    main()
