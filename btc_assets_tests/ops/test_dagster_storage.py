@@ -6,6 +6,7 @@ from pathlib import Path
 import boto3
 import dagster as dg
 import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_aws.s3 import S3ComputeLogManager
 
 from btc_assets.ops.dagster_home import prepare_dagster_home
@@ -18,7 +19,7 @@ from btc_assets_tests.s3 import Bucket
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 
 
-@dg.asset(partitions_def=DAYS, check_specs=[dg.AssetCheckSpec("good", asset="talkative")])
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), check_specs=[dg.AssetCheckSpec("good", asset="talkative")])
 def talkative(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # one output more than a type could say
     context.log.info("I am at it")
     print("said to whom it may concern", flush=True)
@@ -47,6 +48,19 @@ def test_old_runs_lose_their_steps_and_assets_keep_their_history(store: StoreUnd
         assert len(instance.fetch_materializations(talkative.key, limit=5).records) == 2
         assert instance.get_run_by_id(old.run_id).is_success  # type: ignore[union-attr]
         assert forget_events(instance, datetime.now(UTC) - timedelta(days=90)) == 0
+
+
+def test_a_check_of_a_range_is_one_execution_and_not_one_a_partition(store: StoreUnderTest) -> None:
+    prepare_dagster_home()
+    job = dg.define_asset_job("range", [talkative]).resolve(asset_graph=dg.Definitions([talkative]).resolve_asset_graph())
+    with dg.DagsterInstance.get() as instance:
+        executed = job.execute_in_process(
+            instance=instance,
+            tags={"dagster/asset_partition_range_start": "2024-01-10", "dagster/asset_partition_range_end": "2024-01-20"},
+        )
+        assert executed.success and len(instance.get_materialized_partitions(talkative.key)) == 11
+        (check,) = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(talkative.key, "good"), limit=99)
+        assert check.status == AssetCheckExecutionRecordStatus.SUCCEEDED and check.partition is None
 
 
 def test_what_steps_print_goes_to_s3_where_a_bucket_is_named(store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
