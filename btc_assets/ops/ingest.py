@@ -81,49 +81,54 @@ def ingest(window: Window, *, force: bool = False, reread: bool = False) -> Inge
 def _run(report: IngestReport, job: str, tags: dict[str, str], assets: tuple[str, str], force: bool, reread: bool) -> None:
     """Run a job and add to the report what it did."""
     import dagster as dg
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.execution.api import execute_run_iterator
 
     from btc_assets.definitions import defs
     from btc_assets.failures import impatient
 
-    registry, ticks = assets
+    registry, ticks = (dg.AssetKey(asset.split("/")) for asset in assets)
+    definition = defs.resolve_job_def(job)
+    run_config = {
+        "ops": {
+            registry.to_python_identifier(): {"config": {"reread": reread}},
+            ticks.to_python_identifier(): {"config": {"force": force}},
+        },
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    made: dict[dg.AssetKey | None, dg.DagsterEvent] = {}
+    failures: list[dg.DagsterEvent] = []
     with dg.DagsterInstance.get() as instance, impatient():
-        result = defs.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            tags=tags,
-            run_config={
-                "ops": {
-                    registry.replace("/", "__"): {"config": {"reread": reread}},
-                    ticks.replace("/", "__"): {"config": {"force": force}},
-                },
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
-        )
-    if not result.success:
-        raise UserError(_failure(result))
-    for asset in assets:
-        metadata = _metadata(result, dg.AssetKey(asset.split("/")))
+        run = instance.create_run_for_job(definition, run_config=run_config, tags={**definition.run_tags, **tags})
+        # Not `execute_in_process`, which keeps all events: with ten a slice, a month of them is 200 MB.
+        for event in execute_run_iterator(InMemoryJob(definition), run, instance):
+            if event.is_step_materialization:
+                made.setdefault(event.asset_key, event)  # all slices of a range run carry the same metadata
+            elif event.is_failure:
+                failures.append(event)
+            elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+                _add_check(report, event.asset_check_evaluation_data)
+    if failures:
+        raise UserError(_failure(failures))
+    for asset in (registry, ticks):
+        metadata: dict[str, Any] = {
+            name: value.value for name, value in made[asset].step_materialization_data.materialization.metadata.items()
+        }
         report.objects += metadata.get("objects_listed", 0)
         report.slices += metadata.get("slices_with_ticks", 0)
         report.ticks += metadata.get("dagster/row_count", 0) if asset == ticks else 0
-    for evaluation in result.get_asset_check_evaluations():
-        report.checks += 1
-        if not evaluation.passed:
-            name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-            examples = evaluation.metadata.get("examples")
-            report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
 
 
-def _metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, Any]:
-    """Of one materialisation; all slices of a range run carry the same."""
-    for event in result.all_events:
-        if event.is_step_materialization and event.asset_key == key:
-            return {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
-    return {}
+def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> None:
+    report.checks += 1
+    if not evaluation.passed:
+        name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+        examples = evaluation.metadata.get("examples")
+        report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> str:
-    for event in result.all_node_events:
+def _failure(failures: list[dg.DagsterEvent]) -> str:
+    for event in failures:
         if event.is_step_failure:
             return _step_failure(event)
     return "The run failed before its first step: see its log in the Dagster UI."
