@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features lint check-terraform lock clean
+.PHONY: demo similar dev test faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -50,6 +50,13 @@ bench-live: $(VENV)/ready-dev  ## From the end of a slice to its candles, with t
 
 bench-sensor: $(VENV)/ready-dev  ## A tick of the sensors, with up to a million objects registered.
 	$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
+
+bench-scale: $(VENV)/ready-dev  ## What a day costs as days pile up: 1, 7 and 30 days of 3 million trades. Half an hour, 30 GB of disk.
+	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
+
+bench-ui: $(VENV)/ready-dev  ## The UI's asset page with a million materialised slices, in a real Chromium.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python benchmarks/bench_ui.py $(ARGS)
 
 bench-features: $(VENV)/ready-dev  ## Features and bars of a day of ticks.
 	$(BIN)/python benchmarks/bench_features.py $(ARGS)

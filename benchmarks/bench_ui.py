@@ -1,0 +1,292 @@
+"""The asset page of the Dagster UI with a million materialised slices in the event log: a real webserver, a real Chromium.
+
+The event log holds what Dagster itself wrote of the oldest and the newest day, and between them rows of the same shape, written by SQL.
+The same number of slices is spread over ten assets (which is the layout of the store: ten months of slices each), five, two and one, so
+that it is seen how many partitions an asset may have. Shown is what a person waits, from the address to the last answer that the page
+asked for on its way: for a webserver that sees the asset for the first time, again, and after a further slice; and the slowest queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from bench_load import database, machine
+from rich.console import Console
+from rich.table import Table
+
+from btc_assets.settings import PREFIX, settings
+from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
+
+GOAL_SECONDS = 2.0
+START_SECONDS = 120
+PATIENCE_SECONDS = 300
+QUIET_MS = 1500  # without a question to the webserver: the page is complete
+ASSET = "market_data/btc_ticks"
+PAGES = {"overview": "", "partitions": "?view=partitions", "events": "?view=events"}
+DAY_SLICES = DAY // SLICE
+
+# Every slice between two others, as a copy of the materialisation of the first, with its tags.
+_FILL = """
+WITH sample AS (
+    SELECT * FROM dagster.event_logs WHERE asset_key = %(asset)s AND dagster_event_type = 'ASSET_MATERIALIZATION' AND partition = %(first)s
+    ORDER BY id DESC LIMIT 1
+), made AS (
+    INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
+    SELECT run_id, replace(event, partition, key), dagster_event_type, timestamp, step_key, asset_key, key
+    FROM sample, generate_series(%(start)s::timestamptz, %(end)s::timestamptz, interval '5 minutes') AS bucket,
+        LATERAL (SELECT to_char(bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"') AS key) AS named
+    RETURNING id, asset_key, timestamp
+)
+INSERT INTO dagster.asset_event_tags (asset_key, key, value, event_timestamp, event_id)
+SELECT made.asset_key, tag.key, tag.value, made.timestamp, made.id
+FROM made, sample JOIN dagster.asset_event_tags AS tag ON tag.event_id = sample.id
+"""
+
+
+# ---- in a process of its own, because the partitions start with the process
+
+
+def fill(assets: int, slices: int) -> None:
+    """Make the event log of some assets with that many slices each, the newest ones yesterday's."""
+    from bench_dagster import run
+
+    from btc_assets.ops.dagster_home import prepare_dagster_home
+
+    prepare_dagster_home()
+    import dagster as dg
+
+    from btc_assets.database import connect
+    from btc_assets.definitions import defs
+
+    job = defs.resolve_job_def("ingest")
+    keys = sorted(job.asset_layer.executable_asset_keys, key=lambda key: key.to_user_string() != ASSET)[:assets]
+    start = settings().first_slice
+    end = start + slices * SLICE
+    with connect(autocommit=True) as connection, dg.DagsterInstance.get() as instance:
+        connection.execute(
+            "TRUNCATE dagster.event_logs, dagster.asset_keys, dagster.asset_event_tags, dagster.asset_check_executions, dagster.runs, "
+            "dagster.run_tags"
+        )
+        run(job, instance, Window(start, start + DAY), keys)
+        for key in keys:
+            connection.execute(
+                _FILL,
+                {"asset": key.to_string(), "first": start.strftime(KEY_FORMAT), "start": start + DAY, "end": end - DAY - SLICE},
+            )
+        run(job, instance, Window(end - DAY, end), keys)
+        connection.execute("VACUUM ANALYZE dagster.event_logs, dagster.asset_event_tags, dagster.asset_keys")
+        for key in keys:
+            (count,) = connection.execute(
+                "SELECT count(DISTINCT partition) FROM dagster.event_logs WHERE asset_key = %s AND dagster_event_type = 'ASSET_MATERIALIZATION'",
+                (key.to_string(),),
+            ).fetchone() or (0,)
+            if count != slices:
+                raise SystemExit(f"{key.to_user_string()} has {count} slices instead of {slices}")
+
+
+def further() -> None:
+    """Materialise yesterday's last slice again, by a run."""
+    from bench_dagster import run
+
+    import dagster as dg
+    from btc_assets.definitions import defs
+
+    end = floor_day(datetime.now(UTC))
+    with dg.DagsterInstance.get() as instance:
+        run(defs.resolve_job_def("ingest"), instance, Window(end - SLICE, end), [dg.AssetKey(ASSET.split("/"))])
+
+
+def run_stage(*arguments: object) -> None:
+    """Run a stage in a process of its own."""
+    if subprocess.run([sys.executable, __file__, "--stage", *map(str, arguments)]).returncode:
+        raise SystemExit(f"{' '.join(map(str, arguments))} failed: see above")
+
+
+# ---- the webserver and the browser
+
+
+@contextmanager
+def webserver(directory: Path) -> Iterator[str]:
+    """Address of a webserver with the project's code location loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", directory / "webserver.log"
+    command = [str(Path(sys.executable).with_name("dagster-webserver")), "-m", "btc_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/server_info", timeout=5).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > until:
+                    raise SystemExit(f"the webserver does not start: {log.read_text()[-2000:]}") from None
+                time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass
+class Visit:
+    """A page that was opened: seconds until its last answer, and of each query its seconds and the size of the answer in MB."""
+
+    seconds: float = 0.0
+    queries: list[tuple[str, float, float]] = field(default_factory=list)
+
+    def slowest(self, count: int) -> str:
+        """The slowest queries."""
+        return ", ".join(f"{name} {seconds:.2f}" for name, seconds, _ in sorted(self.queries, key=lambda query: -query[1])[:count])
+
+    def megabytes(self) -> float:
+        return sum(size for _, _, size in self.queries)
+
+
+class Browser:
+    """A Chromium, and what its page asks the webserver."""
+
+    def __init__(self, driver: Any) -> None:
+        path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if path is None:
+            raise SystemExit("there is no Chromium on the PATH: install it")
+        self._browser = driver.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        self.page = self._browser.new_page(viewport={"width": 1500, "height": 950}, timezone_id="UTC")
+        self.page.set_default_timeout(PATIENCE_SECONDS * 1e3)
+        self._asked: dict[Any, float] = {}
+        self._answers: list[tuple[Any, float, float]] = []
+        self._seen: set[str] = set()
+        self._last = 0.0
+        self.page.on("request", self._ask)
+        self.page.on("requestfinished", self._answer)
+        self.page.on("requestfailed", lambda request: self._asked.pop(request, None))
+
+    def _ask(self, request: Any) -> None:
+        # What is asked again is how the page keeps itself up to date: nobody waits for it.
+        if "/graphql" in request.url and request.post_data not in self._seen:
+            self._seen.add(request.post_data)
+            self._asked[request] = self._last = time.perf_counter()
+
+    def _answer(self, request: Any) -> None:
+        if (asked := self._asked.pop(request, None)) is not None:
+            self._last = time.perf_counter()
+            self._answers.append((request, asked, self._last))
+
+    def visit(self, address: str) -> Visit:
+        """Open a page and wait until it has asked nothing new for a while.
+
+        Raises:
+            SystemExit: it does not come.
+        """
+        self._asked, self._answers, self._seen = {}, [], set()
+        started = self._last = time.perf_counter()
+        self.page.goto(address)
+        while not self._answers or self._asked or (time.perf_counter() - self._last) * 1e3 < QUIET_MS:
+            self.page.wait_for_timeout(20)
+            if time.perf_counter() - started > PATIENCE_SECONDS:
+                raise SystemExit(f"{address} is not complete after {PATIENCE_SECONDS} s")
+        visit = Visit(self._last - started)
+        for request, asked, answered in self._answers:
+            name = (request.post_data_json or {}).get("operationName") or "?"
+            visit.queries.append((name, answered - asked, request.sizes()["responseBodySize"] / 1e6))
+        return visit
+
+    def close(self) -> None:
+        self._browser.close()
+
+
+# ---- in the first process
+
+
+def measure(out: Console, table: Table, directory: Path, connection: psycopg.Connection, assets: int, args: argparse.Namespace) -> None:
+    """One layout: fill the log, start a webserver, open the pages."""
+    from playwright.sync_api import sync_playwright
+
+    slices = args.slices // assets // DAY_SLICES * DAY_SLICES
+    os.environ[f"{PREFIX}PARTITIONS_START"] = (floor_day(datetime.now(UTC)) - slices * SLICE).strftime(KEY_FORMAT)
+    with out.status(f"{assets} x {slices:,}: filling"):
+        run_stage("fill", assets, slices)
+    with out.status(f"{assets} x {slices:,}: looking"), webserver(directory) as address, sync_playwright() as driver:
+        browser = Browser(driver)
+        for name, view in PAGES.items():
+            url = f"{address}/assets/{ASSET}{view}"
+            connection.execute("UPDATE dagster.asset_keys SET cached_status_data = NULL")
+            browser.visit(f"{address}/runs")  # the page's own scripts are loaded, and Chromium is warm
+            cold = browser.visit(url)
+            warm = [browser.visit(url) for _ in range(args.repeat)]
+            run_stage("further", 0, 0)
+            after = browser.visit(url)
+            if args.screenshots:
+                browser.page.screenshot(path=args.screenshots / f"{assets}x{slices} {name}.png")
+            seconds = statistics.median(visit.seconds for visit in warm)
+            met = "met" if max(seconds, after.seconds) <= GOAL_SECONDS else "MISSED"
+            table.add_row(
+                f"{assets} x {slices:,}",
+                name,
+                f"{cold.seconds:.2f}",
+                f"{seconds:.2f}",
+                f"{after.seconds:.2f}",
+                f"{warm[0].megabytes():.1f}",
+                f"<= {GOAL_SECONDS:.0f}: {met}",
+                warm[0].slowest(3),
+            )
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slices", type=int, default=1_000_000, help="materialised slices in the event log (default: %(default)s)")
+    parser.add_argument("--assets", type=int, nargs="+", default=[10, 5, 2, 1], help="over how many assets they are spread, in turn")
+    parser.add_argument("--repeat", type=int, default=3, help="visits of a page that was open before (default: %(default)s)")
+    parser.add_argument("--screenshots", type=Path, help="leave pictures of the pages in this directory")
+    parser.add_argument("--stage", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stage:
+        stage, assets, slices = args.stage
+        fill(int(assets), int(slices)) if stage == "fill" else further()
+        return
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
+        os.environ.pop(name, None)
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
+        with database(directory) as (dsn, embedded):
+            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
+            settings.cache_clear()
+            from btc_assets.database import connect
+            from btc_assets.migrations import migrate
+            from btc_assets.ops.dagster_home import prepare_dagster_home
+
+            prepare_dagster_home()
+            table = Table(
+                "assets x slices", "page", "first (s)", "again (s)", "after a slice (s)", "answers (MB)", "goal", "slowest queries (s)"
+            )
+            with connect(autocommit=True) as connection:
+                migrate(connection)
+                out.print(machine(connection, embedded, "dagster-webserver", "playwright"), highlight=False)
+                for assets in args.assets:
+                    measure(out, table, directory, connection, assets, args)
+            out.print(table)
+
+
+if __name__ == "__main__":
+    main()
