@@ -102,9 +102,9 @@ def fill(assets: int, slices: int) -> None:
 
 def further() -> None:
     """Materialise yesterday's last slice again, by a run."""
+    import dagster as dg
     from bench_dagster import run
 
-    import dagster as dg
     from btc_assets.definitions import defs
 
     end = floor_day(datetime.now(UTC))
