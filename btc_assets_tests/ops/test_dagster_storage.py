@@ -50,15 +50,30 @@ def test_old_runs_lose_their_steps_and_assets_keep_their_history(store: StoreUnd
         assert forget_events(instance, datetime.now(UTC) - timedelta(days=90)) == 0
 
 
+def run_range(instance: dg.DagsterInstance) -> None:
+    """Eleven days, from the 10th to the 20th."""
+    tags = {"dagster/asset_partition_range_start": "2024-01-10", "dagster/asset_partition_range_end": "2024-01-20"}
+    job = dg.define_asset_job("range", [talkative]).resolve(asset_graph=dg.Definitions([talkative]).resolve_asset_graph())
+    assert job.execute_in_process(instance=instance, tags=tags).success
+
+
+def test_a_range_is_a_materialisation_of_each_partition_in_order_with_its_own_tags(store: StoreUnderTest) -> None:
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        run_range(instance)
+        records = instance.fetch_materializations(talkative.key, limit=99, ascending=True).records
+        assert [record.partition_key for record in records] == [f"2024-01-{day}" for day in range(10, 21)]
+        assert all(record.asset_materialization.partition == record.partition_key for record in records)  # type: ignore[union-attr]
+        latest = instance.get_latest_materialization_event(talkative.key)
+        assert latest and latest.asset_materialization and latest.asset_materialization.partition == "2024-01-20"
+        tagged = store.rows("SELECT event_id FROM dagster.asset_event_tags WHERE key = 'dagster/data_version' ORDER BY event_id")
+        assert [event_id for (event_id,) in tagged] == [record.storage_id for record in records]
+
+
 def test_a_check_of_a_range_is_one_execution_and_not_one_a_partition(store: StoreUnderTest) -> None:
     prepare_dagster_home()
-    job = dg.define_asset_job("range", [talkative]).resolve(asset_graph=dg.Definitions([talkative]).resolve_asset_graph())
     with dg.DagsterInstance.get() as instance:
-        executed = job.execute_in_process(
-            instance=instance,
-            tags={"dagster/asset_partition_range_start": "2024-01-10", "dagster/asset_partition_range_end": "2024-01-20"},
-        )
-        assert executed.success and len(instance.get_materialized_partitions(talkative.key)) == 11
+        run_range(instance)
         (check,) = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(talkative.key, "good"), limit=99)
         assert check.status == AssetCheckExecutionRecordStatus.SUCCEEDED and check.partition is None
 
