@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,7 @@ from btc_assets.slices import DAY, SLICE, Window, floor_day, parse_time
 GOAL_MS = 3.0  # of Dagster's own time a slice
 FLAT = 1.25  # a cost a day that grew by more does not count as flat
 PACKAGES = ("pyarrow", "psycopg", "dagster")
-
-# Of each day, its rows and when its first slice was loaded.
-_TIMES = """
-SELECT sum(loaded_rows)::bigint, min(loaded_at), floor(extract(epoch FROM bucket_5m) / 86400) AS day
-FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND bucket_5m < %s GROUP BY day ORDER BY day
-"""
-
-_LAST = "SELECT max(loaded_at) FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND bucket_5m < %s"
+DAY_SLICES = DAY // SLICE
 
 _SIZES = """
 SELECT nspname || CASE WHEN nspname = 'market_data' AND relname NOT LIKE 'btc\\_ticks%%' THEN ' (candles)' ELSE '' END,
@@ -77,19 +70,34 @@ def load(window: Window) -> dict[str, Any]:
     import dagster as dg
     from bench_dagster import Bodies
 
+    from btc_assets import progress
     from btc_assets.definitions import defs
     from btc_assets.ops.ingest import ingest
 
     job, bodies = defs.resolve_job_def("ingest"), Bodies()
     bodies.wrap(job)
-    report = ingest(window)
+    committed: list[float] = []  # when each day was
+
+    def listen(stage: str, done: int, total: int) -> None:
+        if stage == "slices" and done % DAY_SLICES == 0:
+            committed.append(time.perf_counter())
+
+    with progress.listening(listen):
+        report = ingest(window)
     if report.failed_checks:
         raise SystemExit(f"checks failed: {report.failed_checks}")
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_run_records(limit=1)
     assets = {key.path[-1]: bodies.by_name.pop("__".join(key.path)) for key in job.asset_layer.executable_asset_keys}
-    seconds = (run.end_time or 0.0) - (run.start_time or 0.0)
-    return {"seconds": seconds, "assets": assets, "checks": bodies.seconds, "peak_mb": _peak_mb()}
+    # All commits of the load lie inside its seconds, the last one at their end.
+    edges = [committed[-1] - assets["btc_ticks"], *committed] if committed else []
+    return {
+        "seconds": (run.end_time or 0.0) - (run.start_time or 0.0),
+        "assets": assets,
+        "checks": bodies.seconds,
+        "rates": [report.ticks / len(committed) / (end - start) for start, end in pairwise(edges)],
+        "peak_mb": _peak_mb(),
+    }
 
 
 def care(window: Window) -> dict[str, Any]:
@@ -127,7 +135,7 @@ def care(window: Window) -> dict[str, Any]:
             "candles of one day again": lambda: [candles.refresh(connection, interval, newest) for interval in intervals],
             "checks of one day": lambda: checks(newest),
             "checks of everything": lambda: checks(window),
-            "reconcile 48 hours": lambda: nothing_differs(Window(window.end - 2 * DAY, window.end)),
+            "reconcile one day": lambda: nothing_differs(newest),
             "reconcile everything": lambda: nothing_differs(None),
             "status of everything": lambda: read_status(connection, window),
             "policies, nothing to do": lambda: retention_jobs.run_due(connection),
@@ -179,9 +187,7 @@ def measure(connection: psycopg.Connection, window: Window, new: int) -> Measure
     fresh = Window(window.end - new * DAY, window.end)
     loaded = run_stage("load", fresh)
     measured.peak_mb["load"] = loaded["peak_mb"]
-    times = connection.execute(_TIMES, (fresh.start, fresh.end)).fetchall()
-    ends = [began for _, began, _ in times[1:]] + [connection.execute(_LAST, (fresh.start, fresh.end)).fetchone()[0]]  # type: ignore[index]
-    measured.rows = [rows / (end - began).total_seconds() for (rows, began, _), end in zip(times, ends, strict=True)]
+    measured.rows = loaded["rates"]
     assets = loaded["assets"]
     candles = sum(seconds for name, seconds in assets.items() if name.startswith("candles_"))
     costs = {
@@ -219,8 +225,7 @@ def print_table(out: Console, measures: list[Measured]) -> None:
         ratio = last.costs[name] / cost if cost else float("nan")
         verdict = "flat" if ratio <= FLAT else "GROWS"
         table.add_row(name, *(f"{m.costs[name]:.2f}" for m in measures), f"{ratio:.2f}", verdict)
-    slices = DAY // SLICE
-    ms = [m.costs["Dagster"] / slices * 1e3 for m in measures]
+    ms = [m.costs["Dagster"] / DAY_SLICES * 1e3 for m in measures]
     table.add_row(
         "Dagster, ms a slice", *(f"{each:.1f}" for each in ms), f"{ms[-1] / ms[0]:.2f}", f"<= {GOAL_MS:.0f}: {_met(ms[-1] <= GOAL_MS)}"
     )
@@ -302,7 +307,7 @@ def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     if dropped:
         days = sizes[-1] - 1
         out.print(f"retention dropped the ticks of {days} days in {dropped['seconds']:.2f} s ({dropped['seconds'] / days:.3f} s a day)")
-        if dropped["slices_left"] > DAY // SLICE:
+        if dropped["slices_left"] > DAY_SLICES:
             raise SystemExit(f"retention left {dropped['slices_left']} slices")
 
 
