@@ -144,8 +144,8 @@ def register_window(
             total.gone += len(gone)
             done += len(listed) - len(new)
             progress(done, total.listed)
-            tried.update(obj.uri for obj in new)
             for group in fetch_groups(zone, new):
+                tried.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are no longer noticed
                 total += register_group(connection, zone, group, own, reread=reread, spool=spool)
                 done += len(group)
                 progress(done, total.listed)
