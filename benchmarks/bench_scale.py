@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from bench_load import GOAL_MB, _peak_mb, database, machine
+from bench_load import GOAL_MB, database, machine
+from peak_memory import peak_mb
 from rich.console import Console
 from rich.table import Table
 
@@ -96,7 +97,7 @@ def load(window: Window) -> dict[str, Any]:
         "assets": assets,
         "checks": bodies.seconds,
         "rates": [report.ticks / len(committed) / (end - start) for start, end in pairwise(edges)],
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
     }
 
 
@@ -142,7 +143,7 @@ def care(window: Window) -> dict[str, Any]:
         }
         retention_jobs.apply(connection, declared(settings()))
         seconds = {name: _seconds(each) for name, each in work.items()}
-    return {"seconds": seconds, "peak_mb": _peak_mb()}
+    return {"seconds": seconds, "peak_mb": peak_mb()}
 
 
 def drop(window: Window) -> dict[str, Any]:
