@@ -28,7 +28,7 @@ soak: $(VENV)/ready-dev  ## Random landings, faults, kills, sensors and policies
 
 workers: $(VENV)/ready-dev  ## A backfill of ten days over three workers that are killed again and again; needs redis-server. A few minutes.
 	WORKERS_DAYS=$${WORKERS_DAYS:-10} WORKERS_KILLS=$${WORKERS_KILLS:-9} WORKERS_TICKS=$${WORKERS_TICKS:-100000} \
-		$(BIN)/python -m pytest btc_assets_tests/test_workers.py -k backfill -s $(ARGS)
+		$(BIN)/python -m pytest btc_assets_tests/test_workers.py -s $(ARGS)
 
 test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'

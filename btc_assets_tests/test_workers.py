@@ -1,6 +1,7 @@
 """More than one machine: a backfill fans out over workers, of which some are killed, and what comes out is exact.
 
-`make workers` is the same, longer: WORKERS_DAYS days of WORKERS_TICKS trades, WORKERS_KILLS kills, drawn from WORKERS_SEED.
+`make workers` is the same, longer, and tries what else may become of a run: WORKERS_DAYS days of WORKERS_TICKS trades, WORKERS_KILLS
+kills, drawn from WORKERS_SEED.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ pytestmark = [
 ]
 
 DAYS = int(os.environ.get("WORKERS_DAYS", "1"))
-SLICES_PER_RUN = 288 if DAYS > 1 else 72
+LONG = DAYS > 1
+SLICES_PER_RUN = 288 if LONG else 72
 KILLS = int(os.environ.get("WORKERS_KILLS", "1"))
 TICKS = int(os.environ.get("WORKERS_TICKS", "4000"))  # a day
 SEED = int(os.environ.get("WORKERS_SEED") or random.randrange(1_000_000))
@@ -173,7 +175,7 @@ def test_a_backfill_whose_workers_are_killed_ends_by_itself_exact_and_with_no_mo
         lost = [run for run in runs if not run.is_success]
         assert len(runs) == len(window) // SLICES_PER_RUN + len(lost) and 1 <= len(lost) <= KILLS
         wait_for("sensors, too, find nothing to do", lambda: nothing_is_left(fleet.instance, store), 120)
-        if DAYS > 1:  # Dagster looks at its backfills every 30 seconds
+        if LONG:  # Dagster looks at its backfills every 30 seconds
             wait_for("the backfill ends", lambda: fleet.state(backfill).status == BulkActionStatus.COMPLETED_SUCCESS, 90)
     print(
         f"{seconds:.0f} s; {len(runs)} runs, of which {len(lost)} were lost with their workers ({dict(kills)}); "
@@ -221,6 +223,7 @@ def test_a_run_is_well_while_a_worker_has_it_in_hand_and_lost_once_none_has(stor
         assert health() == WorkerStatus.NOT_FOUND
 
 
+@pytest.mark.skipif(not LONG, reason="make workers")
 def test_a_run_that_a_person_ends_on_a_worker_is_canceled_and_not_started_again(store: StoreUnderTest, broker: str, tmp_path: Path) -> None:
     with running_fleet(tmp_path) as fleet, candles_blocked(store) as blocked:
         fleet.start_worker("w")
@@ -232,6 +235,7 @@ def test_a_run_that_a_person_ends_on_a_worker_is_canceled_and_not_started_again(
         assert not fleet.launcher.terminate(run.run_id)
 
 
+@pytest.mark.skipif(not LONG, reason="make workers")
 def test_a_worker_that_is_told_to_stop_carries_what_it_has_in_hand_to_the_end(store: StoreUnderTest, broker: str, tmp_path: Path) -> None:
     with running_fleet(tmp_path) as fleet:
         fleet.start_worker("w")
