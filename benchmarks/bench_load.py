@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,7 @@ WINDOW = Window(DAY_START, DAY_START + DAY)
 MARGIN = timedelta(minutes=Settings.model_fields["landing_margin_minutes"].default)
 COLUMNS = sql.SQL(", ").join(map(sql.Identifier, TICK_SCHEMA.names))
 GOAL_MB = 500
+WRITERS: int = Settings.model_fields["writers"].default
 PACKAGES = ("pyarrow", "psycopg", "pgpq", "obstore", "pandas")
 
 Seconds = dict[str, float]  # of each stage of one measurement
@@ -103,7 +105,7 @@ class Bench:
         self.directory = directory
         self.small, self.large = directory / "objects", directory / "file"
         self.native = directory / "native.parquet"
-        self.prepared = directory / "ticks.bin"
+        self.prepared = directory  # files in the COPY format
         self.connection = self.connect()
         migrate(self.connection)
         self.target = Target.of(self.connection, TABLE)
@@ -143,14 +145,14 @@ class Bench:
         if count != self.rows:
             raise SystemExit(f"{way.name} loaded {count} of {self.rows} rows")
 
-    def objects_to_rows(self, folder: Path) -> Seconds:
+    def objects_to_rows(self, folder: Path, writers: int = WRITERS) -> Seconds:
         """Landed objects to committed rows: the path of the store itself."""
-        return _load(self.connection, self.connect, self.target, folder, self.commit_rows)
+        return _load(self.connection, self.connect, self.target, folder, self.commit_rows, writers)
 
-    def file_to_rows(self) -> Seconds:
+    def file_to_rows(self, writers: int = WRITERS) -> Seconds:
         """A Parquet file in the table's own types, through what CopyIOManager does with an asset's Arrow stream."""
         with _timed() as seconds, pq.ParquetFile(self.native) as file:
-            self._replace(file.iter_batches(ENCODE_ROWS))
+            self._replace(file.iter_batches(ENCODE_ROWS), writers)
         return seconds
 
     def collector_file_to_rows(self) -> Seconds:
@@ -161,43 +163,61 @@ class Bench:
                 yield from decode(pa.Table.from_batches([batch]), [FEED]).ticks.to_batches()
 
         with _timed() as seconds, pq.ParquetFile(self._collector_file()) as file:
-            self._replace(batches(file))
+            self._replace(batches(file), WRITERS)
         return seconds
 
-    def _replace(self, batches: Iterator[pa.RecordBatch]) -> None:
-        replace_all(self.connection, self.target, ArrowReplacements(batches, WINDOW, self.target.slice_column, self.commit_rows))
+    def _replace(self, batches: Iterator[pa.RecordBatch], writers: int) -> None:
+        replacements = ArrowReplacements(batches, WINDOW, self.target.slice_column, self.commit_rows)
+        replace_all(self.connection, self.target, replacements, writers=writers, connect=self.connect)
 
     def _collector_file(self) -> Path:
         return next(path for path in self.large.rglob("*.parquet"))
 
     def prepare_copy(self) -> None:
-        """Write the day in the COPY format, in the order of the primary key."""
+        """Write the day, and each half of it, in the COPY format, in the order of the primary key."""
         self.clear()
         self.file_to_rows()
-        select = sql.SQL("SELECT {} FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade_id").format(COLUMNS)
-        if self.embedded:
-            # Its own directory is the one place that the server's user can surely write and read.
-            (data,) = self.connection.execute("SHOW data_directory").fetchone() or ("",)
-            self.prepared = Path(data) / "bench_ticks.bin"
-            self.connection.execute(sql.SQL("COPY ({}) TO {} (FORMAT binary)").format(select, sql.Literal(str(self.prepared))))
-            return
-        with (
-            self.prepared.open("wb") as file,
-            self.connection.cursor().copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(select)) as copy,
-        ):
-            for data in copy:
-                file.write(data)
+        self.prepared = self._server_directory() if self.embedded else self.directory
+        noon = DAY_START + DAY / 2
+        for name, window in {"day": WINDOW, "morning": Window(DAY_START, noon), "afternoon": Window(noon, DAY_START + DAY)}.items():
+            select = sql.SQL(
+                "SELECT {} FROM market_data.btc_ticks WHERE bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m, symbol, trade_id"
+            ).format(COLUMNS, sql.Literal(window.start), sql.Literal(window.end))
+            path = self.prepared / f"{name}.bin"
+            if self.embedded:
+                self.connection.execute(sql.SQL("COPY ({}) TO {} (FORMAT binary)").format(select, sql.Literal(str(path))))
+                continue
+            with (
+                path.open("wb") as file,
+                self.connection.cursor().copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(select)) as copy,
+            ):
+                for piece in copy:
+                    file.write(piece)
+
+    def _server_directory(self) -> Path:
+        # The server's own directory is the one place that its user can surely write and read.
+        return Path(*(self.connection.execute("SHOW data_directory").fetchone() or ()))
 
     def server_copy(self) -> Seconds:
         """The ceiling: the same rows, already encoded, by one COPY in one transaction."""
         with _timed() as seconds:
-            if self.embedded:
-                self.connection.execute(
-                    sql.SQL("COPY market_data.btc_ticks ({}) FROM {} (FORMAT binary)").format(COLUMNS, sql.Literal(str(self.prepared)))
-                )
-            else:
-                self._copy_in("binary", self.prepared.open("rb"))
+            self._server_copy(self.connection, "day")
         return seconds
+
+    def server_copies(self) -> Seconds:
+        """The same as two halves at once: what two cores can do."""
+        with self.connect() as other, ThreadPoolExecutor(1) as pool, _timed() as seconds:
+            afternoon = pool.submit(self._server_copy, other, "afternoon")
+            self._server_copy(self.connection, "morning")
+            afternoon.result()
+        return seconds
+
+    def _server_copy(self, connection: psycopg.Connection, name: str) -> None:
+        path = self.prepared / f"{name}.bin"
+        if self.embedded:
+            connection.execute(sql.SQL("COPY market_data.btc_ticks ({}) FROM {} (FORMAT binary)").format(COLUMNS, sql.Literal(str(path))))
+        else:
+            _copy_in(connection, "binary", path.open("rb"))
 
     def pandas(self) -> Seconds:
         """What is usually written: read_parquet, to_csv, COPY."""
@@ -209,14 +229,8 @@ class Bench:
             text = io.StringIO()
             frame[TICK_SCHEMA.names].to_csv(text, index=False, header=False)
             text.seek(0)
-            self._copy_in("csv", text)
+            _copy_in(self.connection, "csv", text)
         return seconds
-
-    def _copy_in(self, format: str, file: io.IOBase | io.TextIOBase) -> None:
-        statement = sql.SQL("COPY market_data.btc_ticks ({}) FROM STDIN (FORMAT {})").format(COLUMNS, sql.SQL(format))  # type: ignore[arg-type]
-        with file, self.connection.transaction(), self.connection.cursor().copy(statement) as copy:
-            while data := file.read(1 << 20):  # type: ignore[union-attr]
-                copy.write(data)
 
     def memory(self, folder: Path) -> dict[str, float]:
         """Peak resident memory of a process that loads a folder, in MB, after each of its stages."""
@@ -231,6 +245,13 @@ class Bench:
         return {name: float(mb) for name, mb in (line.split() for line in done.stdout.splitlines())}
 
 
+def _copy_in(connection: psycopg.Connection, format: str, file: io.IOBase | io.TextIOBase) -> None:
+    statement = sql.SQL("COPY market_data.btc_ticks ({}) FROM STDIN (FORMAT {})").format(COLUMNS, sql.SQL(format))  # type: ignore[arg-type]
+    with file, connection.transaction(), connection.cursor().copy(statement) as copy:
+        while data := file.read(1 << 20):  # type: ignore[union-attr]
+            copy.write(data)
+
+
 def _zone(folder: Path) -> LandingZone:
     return LandingZone(folder.as_uri(), concurrency=Settings.model_fields["fetch_concurrency"].default)
 
@@ -241,6 +262,7 @@ def _load(
     target: Target,
     folder: Path,
     commit_rows: int,
+    writers: int = WRITERS,
     after: Callable[[str], None] = lambda stage: None,
 ) -> Seconds:
     started = time.perf_counter()
@@ -249,7 +271,8 @@ def _load(
     register_window(connection, zone, [FEED], WINDOW, margin=MARGIN, spool=spool)
     registered = time.perf_counter()
     after("register")
-    replace_all(connection, target, TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows, spool=spool))
+    load = TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows, spool=spool)
+    replace_all(connection, target, load, writers=writers, connect=connect)
     after("load")
     return {"register": registered - started, "load": time.perf_counter() - registered}
 
@@ -273,7 +296,7 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
 
     after("import")
     with connect() as connection:
-        _load(connection, connect, Target.of(connection, TABLE), folder, commit_rows, after)
+        _load(connection, connect, Target.of(connection, TABLE), folder, commit_rows, after=after)
 
 
 @contextmanager
@@ -342,16 +365,19 @@ def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:
     landed = bench.landed
     out.print(
         f"{bench.rows:,} ticks, landed as {landed.objects:,} objects of {landed.bytes / landed.objects / 1e3:.0f} kB; "
-        f"commits of {bench.commit_rows:,} rows; medians of {args.repeat}\n{machine(bench.connection, bench.embedded, *PACKAGES)}",
+        f"commits of {bench.commit_rows:,} rows, {WRITERS} at once; medians of {args.repeat}\n{machine(bench.connection, bench.embedded, *PACKAGES)}",
         highlight=False,
     )
     ceiling = "COPY on the server" if bench.embedded else "COPY FROM STDIN"
     ways = {
         "a": Way(f"{landed.objects:,} objects, registered and loaded", lambda: bench.objects_to_rows(bench.small)),
+        "a1": Way("same, written in one session", lambda: bench.objects_to_rows(bench.small, 1)),
         "b": Way("a Parquet file, as CopyIOManager does", bench.file_to_rows),
-        "b1": Way("same, in the collector's types", bench.collector_file_to_rows),
-        "b2": Way("same, as one object, registered and loaded", lambda: bench.objects_to_rows(bench.large)),
+        "b1": Way("same, written in one session", lambda: bench.file_to_rows(1)),
+        "b2": Way("same, in the collector's types", bench.collector_file_to_rows),
+        "b3": Way("same, as one object, registered and loaded", lambda: bench.objects_to_rows(bench.large)),
         "c": Way(f"{ceiling}, binary, encoded before", bench.server_copy),
+        "c2": Way("same, two halves at once", bench.server_copies),
         "d": Way("pandas: to_csv, COPY", bench.pandas),
     }
     if args.no_pandas:

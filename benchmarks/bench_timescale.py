@@ -26,7 +26,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from bench_load import COLUMNS, DAY_START, FEED, WINDOW, Bench, Seconds, Way, _timed, database, machine
+from bench_load import DAY_START, FEED, WINDOW, WRITERS, Bench, Seconds, Way, _timed, database, machine
 from psycopg import sql
 from rich.console import Console
 from rich.table import Table
@@ -59,17 +59,14 @@ class TimescaleBench(Bench):
         return Landed(ticks=ticks)
 
     def prepare_copy(self) -> None:
-        """Write the day in the COPY format: by the server, into the database's own directory, which goes when that is dropped."""
-        self.clear()
-        self.file_to_rows()
-        select = sql.SQL("SELECT {} FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade_id").format(COLUMNS)
-        try:
-            catalog = self.row("SELECT current_setting('data_directory') || '/' || pg_relation_filepath('pg_class')")
-            self.prepared = Path(*catalog).with_name("ticks.bin")
-            self.connection.execute(sql.SQL("COPY ({}) TO {} (FORMAT binary)").format(select, sql.Literal(str(self.prepared))))
-        except psycopg.errors.InsufficientPrivilege:
-            self.embedded, self.prepared = False, self.directory / "ticks.bin"
-            super().prepare_copy()
+        rights = "SELECT bool_and(pg_has_role(role, 'usage')) FROM unnest(%s::text[]) AS role"
+        needed = ["pg_read_all_settings", "pg_read_server_files", "pg_write_server_files"]
+        (self.embedded,) = self.connection.execute(rights, (needed,)).fetchone() or (False,)
+        super().prepare_copy()
+
+    def _server_directory(self) -> Path:
+        # The database's own, which goes when it is dropped.
+        return Path(*self.row("SELECT current_setting('data_directory') || '/' || pg_relation_filepath('pg_class')")).parent
 
     def row(self, statement: LiteralString, **names: sql.Composable) -> tuple[Any, ...]:
         """The one row of a query."""
@@ -78,7 +75,8 @@ class TimescaleBench(Bench):
     def replace(self, ticks: pa.Table, window: Window) -> Seconds:
         """Replace a window's ticks as the store does, up to compressing again what was compressed."""
         with _timed() as seconds:
-            replace_all(self.connection, self.target, ArrowReplacements(ticks, window, self.target.slice_column, self.commit_rows))
+            replacements = ArrowReplacements(ticks, window, self.target.slice_column, self.commit_rows)
+            replace_all(self.connection, self.target, replacements, writers=WRITERS, connect=self.connect)
         return seconds
 
     def refresh(self, window: Window) -> Seconds:

@@ -58,7 +58,7 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
         if first is not None:
             due = Window(first, last + SLICE)
             load = TickLoad(connect, zone, [FEED], due, commit_rows=default["commit_rows"].default, spool=spool)
-            replace_all(connection, Target.of(connection, f"{SCHEMA}.{TABLE}"), load)
+            replace_all(connection, Target.of(connection, f"{SCHEMA}.{TABLE}"), load, writers=default["writers"].default, connect=connect)
 
 
 def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
@@ -72,7 +72,11 @@ def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
     from btc_assets.landing.decode import decode
     from btc_assets.settings import Settings
 
-    with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as connection:
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")
+
+    default = Settings.model_fields
+    with connect() as connection:
         target = Target.of(connection, f"{SCHEMA}.{TABLE}")
         for path in _objects(folder):
             with pq.ParquetFile(path) as file:
@@ -81,8 +85,8 @@ def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
                     for batch in file.iter_batches(ENCODE_ROWS)
                     for rows in decode(pa.Table.from_batches([batch]), [FEED]).ticks.to_batches()
                 )
-                commit_rows = Settings.model_fields["commit_rows"].default
-                replace_all(connection, target, ArrowReplacements(ticks, WINDOW, target.slice_column, commit_rows))
+                replacements = ArrowReplacements(ticks, WINDOW, target.slice_column, default["commit_rows"].default)
+                replace_all(connection, target, replacements, writers=default["writers"].default, connect=connect)
 
 
 def pandas_csv(dsn: str, folder: Path, state: Path) -> None:

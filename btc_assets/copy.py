@@ -7,13 +7,16 @@ encoded by `pgpq` in the thread that prepares the next replacement, so reading a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -297,13 +300,22 @@ def lock_slices(cursor: psycopg.Cursor, table: str, window: Window) -> None:
     )
 
 
-def replace_all(connection: psycopg.Connection, target: Target, replacements: Replacements) -> int:
-    """Write replacements one after the other, each committed by itself, preparing the next while one is written.
+def replace_all(
+    connection: psycopg.Connection,
+    target: Target,
+    replacements: Replacements,
+    *,
+    writers: int = 1,
+    connect: Callable[[], psycopg.Connection] | None = None,
+) -> int:
+    """Write replacements, each committed by itself, preparing the next while others are written.
 
     Args:
         connection: to the store; not inside a transaction.
         target: the table.
         replacements: iterated in another thread.
+        writers: how many are written at once at most, each in a session of its own; they may be committed in any order.
+        connect: opens the sessions beside `connection`, as far as there is something to write in them.
 
     Returns:
         Number of rows written.
@@ -311,20 +323,82 @@ def replace_all(connection: psycopg.Connection, target: Target, replacements: Re
     Raises:
         UserError: a source kept changing, or the server refused; what was committed before stays.
     """
-    rows = 0
-    chunks: dict[str, None] = {}  # an ordered set
-    try:
-        with ahead((replacement, target.encode(replacement.rows)) for replacement in replacements) as prepared:
-            for replacement, encoded in prepared:
-                for written, compressed in _replace(connection, target, replacement, encoded):
-                    chunks.update(dict.fromkeys(compressed))
-                    replacements.committed(written)
-                    rows += len(written.rows)
-                del replacement, encoded  # before the next one is fetched: two at a time is what memory is bounded by
-    finally:
-        if not connection.closed:  # else the compression policy does it
-            _compress(connection, target.table, chunks)
-    return rows
+    with ahead((replacement, target.encode(replacement.rows)) for replacement in replacements) as prepared:
+        writing = _Writing(target, replacements, prepared)
+        pool = ThreadPoolExecutor(writers, thread_name_prefix="write")
+        try:
+            beside = [pool.submit(writing.write_beside, connect) for _ in range(writers - 1)] if connect else []
+            writing.write(connection, writing)
+            for other in beside:
+                other.result()
+        except BaseException:
+            writing.cancel()
+            raise
+        finally:
+            pool.shutdown()
+            if not connection.closed:  # else the compression policy does it
+                _compress(connection, target.table, writing.chunks)
+    return writing.rows
+
+
+class _Writing(Iterator[tuple[Replacement, Encoded]]):
+    """What is prepared, handed to whichever writer is free until one of them fails, and what they wrote."""
+
+    def __init__(self, target: Target, replacements: Replacements, prepared: Iterable[tuple[Replacement, Encoded]]) -> None:
+        self.rows = 0
+        self.chunks: dict[str, None] = {}  # an ordered set
+        self._target, self._replacements, self._prepared = target, replacements, iter(prepared)
+        self._taking, self._counting = threading.Lock(), threading.Lock()
+        self._begun, self._failed = threading.Event(), False
+        self._beside: list[psycopg.Connection] = []
+
+    def __next__(self) -> tuple[Replacement, Encoded]:
+        with self._taking:
+            if self._failed:
+                raise StopIteration
+            return next(self._prepared)
+
+    def write(self, connection: psycopg.Connection, parts: Iterable[tuple[Replacement, Encoded]]) -> None:
+        """Write parts until none is left."""
+        try:
+            for replacement, encoded in parts:
+                self._begun.set()
+                for written, compressed in _replace(connection, self._target, replacement, encoded):
+                    with self._counting:
+                        self.chunks.update(dict.fromkeys(compressed))
+                        self._replacements.committed(written)
+                        self.rows += len(written.rows)
+                    del written
+                del replacement, encoded  # before the next one is fetched: memory is bounded by what is under way
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            self._begun.set()
+
+    def write_beside(self, connect: Callable[[], psycopg.Connection]) -> None:
+        """The same in a session of its own, opened if anything is left once the first part is taken."""
+        self._begun.wait()
+        part = next(self, None)
+        if part is None:
+            return
+        parts = itertools.chain([part], self)
+        del part  # as in `write`
+        try:
+            with connect() as connection:
+                connection.autocommit = True
+                self._beside.append(connection)
+                self.write(connection, parts)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def cancel(self) -> None:
+        """Hand out nothing more, and have the sessions beside roll back what they are at."""
+        self._failed = True
+        for connection in self._beside:
+            with suppress(psycopg.Error):
+                connection.cancel_safe()
 
 
 def _compress(connection: psycopg.Connection, table: str, chunks: Iterable[str]) -> None:
@@ -401,7 +475,13 @@ class ahead(Iterable[T]):
         self._thread.join()
 
     def __iter__(self) -> Iterator[T]:
-        while (item := self._queue.get()) is not self._END:
+        while not self._stopped.is_set():
+            try:
+                item = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if item is self._END:
+                break
             yield item  # type: ignore[misc]
             del item
         if self._error is not None:

@@ -24,7 +24,8 @@ class CopyIOManager(dg.ConfigurableIOManager):
 
     The asset's output is a `pyarrow.Table`, a `RecordBatchReader`, or any iterable of `RecordBatch`es in order of
     slices; or `Replacements` where more must change in the same transaction than the rows, or a list of them where they go
-    to several tables. The slices of the run are replaced; each commit holds about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices.
+    to several tables. The slices of the run are replaced; each commit holds about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices, and
+    `BTC_ASSETS_WRITERS` of them are on their way at once.
 
     The schema of the table and what the replacements draw are shown with the last slice of the run only.
 
@@ -44,7 +45,13 @@ class CopyIOManager(dg.ConfigurableIOManager):
             rows = 0
             started = time.perf_counter()
             for replacements in _all_replacements(obj, window, target):
-                rows += replace_all(connection, _elsewhere(connection, target, replacements), replacements)
+                rows += replace_all(
+                    connection,
+                    _elsewhere(connection, target, replacements),
+                    replacements,
+                    writers=settings().writers,
+                    connect=self.store.connect,
+                )
                 if counts := replacements.slice_rows():
                     add_slice_rows(context.step_context, context.asset_key, window, last, counts)
                 large |= pictures(replacements.pictures(connection))

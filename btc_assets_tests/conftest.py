@@ -130,10 +130,12 @@ class StoreUnderTest:
         with self.connect() as connection:
             return register_window(connection, self.zone(), feeds, window, margin=timedelta(minutes=5), reread=reread)
 
-    def load(self, window: Window, *, feeds: tuple[Feed, ...] = (FEED,), force: bool = False, commit_rows: int = 100_000) -> LoadResult:
+    def load(
+        self, window: Window, *, feeds: tuple[Feed, ...] = (FEED,), force: bool = False, commit_rows: int = 100_000, writers: int = 2
+    ) -> LoadResult:
         load = TickLoad(self.connect, self.zone(), feeds, window, followers=self.followers, commit_rows=commit_rows, force=force)
         with self.connect() as connection:
-            replace_all(connection, Target.of(connection, TABLE), load)
+            replace_all(connection, Target.of(connection, TABLE), load, writers=writers, connect=self.connect)
         return load.result
 
     def refresh(self, window: Window) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,8 +54,9 @@ def load_range(
         register_window(connection, zone, feeds, window, margin=settings().landing_margin, reread=reread)
         say("loading")
         followers = [candles.asset_key(interval) for interval in candles.INTERVALS]
-        load = TickLoad(lambda: connect(name=NAME), zone, feeds, window, commit_rows=settings().commit_rows, followers=followers)
-        replace_all(connection, Target.of(connection, TABLE), load)
+        beside = partial(connect, name=NAME)
+        load = TickLoad(beside, zone, feeds, window, commit_rows=settings().commit_rows, followers=followers)
+        replace_all(connection, Target.of(connection, TABLE), load, writers=settings().writers, connect=beside)
         say("refreshing")
         for interval in candles.INTERVALS:
             candles.refresh(connection, interval, window)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class LandedObject:
     last_modified: datetime
     prefix: str = ""
 
-    @property
+    @cached_property
     def folder_time(self) -> datetime | None:
         """The collector's wall clock when it opened the object, from its folders."""
         # Searched from the end, because the landing zone's own URL may hold the prefix as well.

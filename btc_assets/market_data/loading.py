@@ -49,7 +49,7 @@ ORDER BY bucket_5m, uri
 
 _MARK_LOADED = """
 UPDATE landing.raw_blobs_5m AS blob SET loaded_at = now(), loaded_rows = source.loaded_rows
-FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[]) AS source (bucket_5m, asset, uri, etag, loaded_rows)
+FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[]) AS source (bucket_5m, asset, uri, etag, loaded_rows)
 WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (source.bucket_5m, source.asset, source.uri, source.etag)
 """
 
@@ -122,9 +122,10 @@ class TickReplacement(Replacement):
         repeated = repeats(rows)
         self.duplicates = int(repeated.sum())
         self.conflicting = conflicts(rows, repeated)
+        self.loaded_rows = [source.row_count for source in sources]  # as `read` has compared
         if self.duplicates:
             rows, owner = rows.filter(pa.array(~repeated)), owner[~repeated]
-        self.loaded_rows = _loaded_rows(rows, owner, sources, sources_index)
+            self.loaded_rows = _loaded_rows(rows, owner, sources, sources_index)
         super().__init__(window, rows)
 
     def confirm(self, cursor: psycopg.Cursor) -> None:

@@ -7,10 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psycopg
 import pyarrow as pa
 import pytest
 
-from btc_assets.copy import Target, replace_all
+from btc_assets.copy import Replacement, Target, lock_slices, replace_all
 from btc_assets.errors import TransientError, UserError
 from btc_assets.landing.replay import encode_batch
 from btc_assets.market_data import loading
@@ -177,7 +178,7 @@ def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store
     with monkeypatch.context() as dying:
         dying.setattr(loading, "advance", dies_in_the_fourth)
         with pytest.raises(KeyboardInterrupt):
-            store.load(HOUR, commit_rows=300)
+            store.load(HOUR, commit_rows=300, writers=1)
     assert ids(store) == list(range(1, 901))
     assert store.rows("SELECT last_sequence FROM ingestion.stream_offsets") == [(900,)]
     store.load(HOUR, commit_rows=300)
@@ -195,6 +196,72 @@ def test_a_backend_that_is_killed_leaves_no_partial_slice(store: StoreUnderTest)
             replace_all(connection, Target.of(connection, TABLE), load)
     assert ids(store) == list(range(1, 301))
     assert store.rows("SELECT last_sequence FROM ingestion.stream_offsets") == [(300,)]
+
+
+def test_several_writers_make_the_table_that_one_makes(store: StoreUnderTest) -> None:
+    store.land(every(1, 3600))
+    store.register(HOUR)
+    assert store.load(HOUR, commit_rows=300, writers=1).rows == 3600
+    by_one = store.rows(CONTENT)
+    store.connection.execute("DELETE FROM market_data.btc_ticks")
+    result = store.load(HOUR, commit_rows=300, writers=4)
+    assert store.rows(CONTENT) == by_one
+    assert (result.rows, result.slices, sum(result.slice_rows.values())) == (3600, 12, 3600)
+    assert store.rows("SELECT last_sequence FROM ingestion.stream_offsets") == [(3600,)]
+
+
+def test_a_load_of_one_part_opens_no_session_to_write_beside(store: StoreUnderTest) -> None:
+    def never() -> psycopg.Connection:
+        raise AssertionError("there is nothing to write in it")
+
+    store.land(every(1, 600))
+    store.register(HOUR)
+    with store.connect() as connection:
+        load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=1000)
+        assert replace_all(connection, Target.of(connection, TABLE), load, writers=4, connect=never) == 600
+
+
+@pytest.mark.parametrize("lost", ["the first session", "the one beside it"])
+def test_a_writer_that_loses_its_session_ends_the_load_at_whole_slices(store: StoreUnderTest, lost: str) -> None:
+    store.land(every(1, 3600))
+    store.register(HOUR)
+    beside: list[psycopg.Connection] = []
+    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=300)
+
+    def connect() -> psycopg.Connection:
+        beside.append(store.connect())
+        return beside[-1]
+
+    def lose(replacement: Replacement) -> None:
+        if beside:
+            victim = connection if lost == "the first session" else beside[0]
+            store.rows("SELECT pg_terminate_backend(%s)", victim.info.backend_pid)
+
+    load.committed = lose  # type: ignore[method-assign]
+    with store.connect() as connection, pytest.raises(TransientError, match="ended the connection"):
+        replace_all(connection, Target.of(connection, TABLE), load, writers=2, connect=connect)
+    assert beside[0].closed
+    assert len(ids(store)) < 3600
+    assert set(store.rows("SELECT count(*) FROM market_data.btc_ticks GROUP BY bucket_5m")) <= {(300,)}
+    store.load(HOUR, commit_rows=300)
+    assert ids(store) == list(range(1, 3601))
+
+
+def test_a_load_that_is_interrupted_does_not_wait_for_a_writer_that_waits_for_a_lock(store: StoreUnderTest) -> None:
+    store.land(every(1, 600))
+    store.register(HOUR)
+    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=300)
+
+    def interrupt(replacement: Replacement) -> None:
+        while not store.rows("SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    load.committed = interrupt  # type: ignore[method-assign]
+    with store.connect() as other, other.transaction(), store.connect() as connection, pytest.raises(KeyboardInterrupt):
+        lock_slices(other.cursor(), TABLE, Window.of_slice(NOON + FIVE))
+        replace_all(connection, Target.of(connection, TABLE), load, writers=2, connect=store.connect)
+    assert ids(store) == list(range(1, 301))
 
 
 def test_two_loaders_on_the_same_range_give_one_exact_result(store: StoreUnderTest) -> None:
