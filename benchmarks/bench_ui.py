@@ -1,8 +1,8 @@
 """The asset page of the Dagster UI with a million materialised slices in the event log: a real webserver, a real Chromium.
 
 The event log holds what Dagster itself wrote of the oldest and the newest day, and between them rows of the same shape, written by SQL.
-The same number of slices is spread over ten assets (which is the layout of the store: ten months of slices each), five, two and one, so
-that it is seen how many partitions an asset may have. Shown is what a person waits, from the address to the last answer that the page
+The slices are spread over ten assets (which is the layout of the store: ten months of slices each) and over five, and each is looked at
+again with the newest month alone as partitions, the rest still in the log, as after BTC_ASSETS_PARTITIONS_START was moved. Shown is what a person waits, from the address to the last answer that the page
 asked for on its way: for a webserver that sees the asset for the first time, again, and after a further slice; and the slowest queries.
 """
 
@@ -217,14 +217,23 @@ class Browser:
 
 
 def measure(out: Console, table: Table, directory: Path, connection: psycopg.Connection, assets: int, args: argparse.Namespace) -> None:
-    """One layout: fill the log, start a webserver, open the pages."""
+    """One layout: fill the log, and look at it with all slices as partitions, and with the newest ones."""
+    slices = args.slices // assets // DAY_SLICES * DAY_SLICES
+    for partitions in (slices, *args.newest):
+        os.environ[f"{PREFIX}PARTITIONS_START"] = (floor_day(datetime.now(UTC)) - partitions * SLICE).strftime(KEY_FORMAT)
+        layout = f"{assets} x {slices:,}" + (f", {partitions:,} of them" if partitions < slices else "")
+        if partitions == slices:
+            with out.status(f"{layout}: filling"):
+                run_stage("fill", assets, slices)
+        with out.status(f"{layout}: looking"):
+            look(layout, table, directory, connection, args)
+
+
+def look(layout: str, table: Table, directory: Path, connection: psycopg.Connection, args: argparse.Namespace) -> None:
+    """Start a webserver and open the pages."""
     from playwright.sync_api import sync_playwright
 
-    slices = args.slices // assets // DAY_SLICES * DAY_SLICES
-    os.environ[f"{PREFIX}PARTITIONS_START"] = (floor_day(datetime.now(UTC)) - slices * SLICE).strftime(KEY_FORMAT)
-    with out.status(f"{assets} x {slices:,}: filling"):
-        run_stage("fill", assets, slices)
-    with out.status(f"{assets} x {slices:,}: looking"), webserver(directory) as address, sync_playwright() as driver:
+    with webserver(directory) as address, sync_playwright() as driver:
         browser = Browser(driver)
         for name, view in PAGES.items():
             url = f"{address}/assets/{ASSET}{view}"
@@ -235,11 +244,11 @@ def measure(out: Console, table: Table, directory: Path, connection: psycopg.Con
             run_stage("further", 0, 0)
             after = browser.visit(url)
             if args.screenshots:
-                browser.page.screenshot(path=args.screenshots / f"{assets}x{slices} {name}.png")
+                browser.page.screenshot(path=args.screenshots / f"{layout} {name}.png")
             seconds = statistics.median(visit.seconds for visit in warm)
             met = "met" if max(seconds, after.seconds) <= GOAL_SECONDS else "MISSED"
             table.add_row(
-                f"{assets} x {slices:,}",
+                layout,
                 name,
                 f"{cold.seconds:.2f}",
                 f"{seconds:.2f}",
@@ -254,7 +263,10 @@ def measure(out: Console, table: Table, directory: Path, connection: psycopg.Con
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=1_000_000, help="materialised slices in the event log (default: %(default)s)")
-    parser.add_argument("--assets", type=int, nargs="+", default=[10, 5, 2, 1], help="over how many assets they are spread, in turn")
+    parser.add_argument("--assets", type=int, nargs="+", default=[10, 5], help="over how many assets they are spread, in turn")
+    parser.add_argument(
+        "--newest", type=int, nargs="*", default=[30 * DAY_SLICES], help="slices that alone are partitions (default: 30 days)"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="visits of a page that was open before (default: %(default)s)")
     parser.add_argument("--screenshots", type=Path, help="leave pictures of the pages in this directory")
     parser.add_argument("--stage", nargs=3, help=argparse.SUPPRESS)
@@ -278,7 +290,14 @@ def main() -> None:
 
             prepare_dagster_home()
             table = Table(
-                "assets x slices", "page", "first (s)", "again (s)", "after a slice (s)", "answers (MB)", "goal", "slowest queries (s)"
+                "assets x slices, partitions",
+                "page",
+                "first (s)",
+                "again (s)",
+                "after a slice (s)",
+                "answers (MB)",
+                "goal",
+                "slowest queries (s)",
             )
             with connect(autocommit=True) as connection:
                 migrate(connection)
