@@ -298,6 +298,8 @@ def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
             landing_seconds += time.perf_counter() - started
             status.update(f"{days} days: loading")
             measures.append(measure(connection, Window(start, start + days * DAY), days - before))
+            if days < sizes[-1]:  # the last one takes long
+                print_table(out, measures)
         dropped = run_stage("drop", Window(start, end)) if sizes[-1] > 1 else None
         out.print(
             f"{machine(connection, embedded, *PACKAGES)}\n{sizes[-1]} days of {args.ticks:,} ticks, generated and landed as {landed.objects:,} "
