@@ -266,7 +266,7 @@ class LandingZone:
                     verified, pieces = self._open_with_stored_checksum(obj)
                 else:
                     verified, pieces = "md5" if md5 else "none", self._pieces(obj)
-                data, size, digest = _spool(pieces) if obj.size > SPOOL_BYTES else _join(pieces)
+                data, size, digest = _spool(pieces) if obj.size > SPOOL_BYTES else _join(pieces, hashed=md5 is not None)
             except (ObjectCorrupt, _Interrupted) as error:
                 failure = error
                 continue
@@ -392,9 +392,9 @@ def _is_hidden(path: str, size: int) -> bool:
     return name.startswith(".") or (size == 0 and re.fullmatch(r"\d\d", name) is not None)
 
 
-def _join(pieces: Iterable[bytes]) -> tuple[bytes, int, str]:
+def _join(pieces: Iterable[bytes], *, hashed: bool) -> tuple[bytes, int, str]:
     data = b"".join(pieces)
-    return data, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return data, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest() if hashed else ""
 
 
 def _spool(pieces: Iterable[bytes]) -> tuple[Path, int, str]:
