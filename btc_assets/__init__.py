@@ -8,5 +8,8 @@ import warnings
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "true")
 
+# Arrow's own allocator keeps a hundred megabytes of what it has freed, the system's returns them.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
 # The parameter is beta in name only: `--partition-range` and range backfills cannot do without it.
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`")

@@ -46,11 +46,14 @@ _SPANS = """
 SELECT symbol, bucket_5m, min(trade_id), max(trade_id), count(*) FROM market_data.btc_ticks
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY symbol, bucket_5m
 UNION ALL
-SELECT symbol, bucket_5m, max(trade_id), max(trade_id), 1 FROM market_data.btc_ticks
-WHERE (symbol, bucket_5m) IN (
-    SELECT asset, max(bucket_5m) FROM landing.raw_blobs_5m
+SELECT asset, before.bucket_5m, trade_id, trade_id, 1 FROM (
+    SELECT asset, max(bucket_5m) AS bucket_5m FROM landing.raw_blobs_5m
     WHERE bucket_5m < %(start)s AND bucket_5m >= %(start)s - interval '1 day' AND loaded_rows > 0 GROUP BY asset
-) GROUP BY symbol, bucket_5m
+) AS before, LATERAL (
+    SELECT trade_id FROM market_data.btc_ticks AS tick
+    WHERE tick.bucket_5m = before.bucket_5m AND symbol = asset AND tick.bucket_5m < %(start)s AND tick.bucket_5m >= %(start)s - interval '1 day'
+    ORDER BY trade_id DESC LIMIT 1
+) AS newest
 ORDER BY 1, 2
 """
 

@@ -13,6 +13,7 @@ from btc_assets.errors import UserError
 from btc_assets.landing.generate import generate_day
 from btc_assets.landing.replay import Landed, read_trades
 from btc_assets.market_data import candles
+from btc_assets.market_data.continuity import read_gaps, read_repeats
 from btc_assets.settings import Settings
 from btc_assets.slices import DAY, SLICE, Window, floor_day
 from btc_assets_tests.conftest import FEED, real_data
@@ -166,3 +167,28 @@ def test_a_query_by_the_start_of_candles_reaches_the_index(either: psycopg.Conne
         )
     )
     assert "bucket >=" in plan.split("Index Cond:")[1].split("\n")[0]
+
+
+def test_what_is_made_of_a_day_reads_the_ticks_of_no_other_day(on_postgres: psycopg.Connection) -> None:
+    """But the slice before it. Else a day costs more the more days the store holds."""
+    days = [Window(floor_day(NOON) + n * DAY, floor_day(NOON) + (n + 1) * DAY) for n in range(5)]
+    for number, day in enumerate(days):
+        write_candles(on_postgres, write_ticks(on_postgres, every(1, 3000, start=day.end - timedelta(hours=1), first_id=1 + number * 3000)))
+    on_postgres.execute("ANALYZE")
+
+    def scans() -> dict[str, int]:
+        return dict(
+            on_postgres.execute(
+                "SELECT indrelid::regclass::text, pg_stat_get_xact_numscans(indrelid) + sum(pg_stat_get_xact_numscans(indexrelid)) "
+                "FROM pg_partition_tree('market_data.btc_ticks') AS part JOIN pg_index ON indrelid = part.relid WHERE isleaf GROUP BY indrelid"
+            ).fetchall()
+        )
+
+    with on_postgres.transaction():
+        before = scans()
+        for _ in range(7):  # after five times a server plans for all windows alike
+            for interval in candles.INTERVALS:
+                candles.refresh(on_postgres, interval, days[3])
+            assert read_gaps(on_postgres, days[3]) == read_repeats(on_postgres, days[3]) == []
+        read = [name for name, count in sorted(scans().items()) if count > before[name]]
+    assert read == ["market_data.btc_ticks_20240112", "market_data.btc_ticks_20240113"]
