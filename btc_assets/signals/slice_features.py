@@ -27,7 +27,7 @@ from btc_assets.slices import SLICE_US, Window, microseconds, moment
 TABLE = "signals.slice_features"
 ASSET = "signals/slice_features"
 
-_PART_TICKS = 1_000_000  # ticks that are in memory at once: about 300 MB with what is computed from them
+_PART_TICKS = 250_000  # ticks that are in memory at once: about 80 MB with what is computed from them
 
 # A slice without ticks has a row where something was loaded for it: then it is known that nothing was traded.
 _SLICES = """
