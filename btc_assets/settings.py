@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     backfill_slices_per_run: int | None = Field(None, ge=1)
     workers_broker: SecretStr | None = None
     fetch_concurrency: int = Field(16, ge=1, le=256)
-    commit_rows: int = Field(65_536, ge=1)
+    commit_rows: int = Field(32_768, ge=1)
     writers: int = Field(2, ge=1, le=32)
     candles_100ms: bool = False
     ticks_drop_after_days: int | None = Field(90, ge=1)
