@@ -10,7 +10,6 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench_load import database, machine
+from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
 
@@ -95,18 +94,12 @@ def main() -> None:
     parser.add_argument("--start", help="first partition of the assets, such as 2024-01-01 (default: as installed, about 10 months ago)")
     parser.add_argument("--profile", type=Path, help="write a pyinstrument profile of the last run of the whole job to this HTML file")
     args = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
-        os.environ.pop(name, None)
-    if args.start:
-        os.environ[f"{PREFIX}PARTITIONS_START"] = parse_time(args.start).strftime(KEY_FORMAT)
     out = Console(width=None if sys.stdout.isatty() else 132)
-    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
-        directory = Path(made)
-        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
-        with database(directory) as (dsn, embedded):
-            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
+    with store() as (_, embedded):
+        if args.start:
+            os.environ[f"{PREFIX}PARTITIONS_START"] = parse_time(args.start).strftime(KEY_FORMAT)
             settings.cache_clear()
-            measure(args, out, embedded)
+        measure(args, out, embedded)
 
 
 def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:

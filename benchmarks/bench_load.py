@@ -47,7 +47,7 @@ from btc_assets.landing.spool import Spool
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA
 from btc_assets.migrations import migrate
-from btc_assets.settings import Settings
+from btc_assets.settings import PREFIX, Settings, settings
 from btc_assets.slices import DAY, Window
 
 FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
@@ -316,6 +316,20 @@ def database(directory: Path) -> Iterator[tuple[str, bool]]:
         else:
             with psycopg.connect(server, autocommit=True) as connection:
                 connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def store() -> Iterator[tuple[Path, bool]]:
+    """A store in a throw-away database, with no settings but its own: where its files may lie, and whether its server is the embedded one."""
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
+        directory = Path(made)
+        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
+        with database(directory) as (dsn, embedded):
+            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
+            settings.cache_clear()
+            yield directory, embedded
 
 
 def machine(connection: psycopg.Connection, embedded: bool, *packages: str) -> str:

@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import psycopg
-from bench_load import GOAL_MB, database, machine
+from bench_load import GOAL_MB, machine, store
 from peak_memory import peak_mb
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.settings import PREFIX, settings
+from btc_assets.settings import settings
 from btc_assets.slices import DAY, SLICE, Window, floor_day, parse_time
 
 GOAL_MS = 3.0  # of Dagster's own time a slice
@@ -260,16 +257,9 @@ def main() -> None:
         stage, start, end = args.stage
         print(json.dumps(STAGES[stage](Window(parse_time(start), parse_time(end)))))
         return
-    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
-        os.environ.pop(name, None)
     out = Console(width=None if sys.stdout.isatty() else 132)
-    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
-        directory = Path(made)
-        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
-        with database(directory) as (dsn, embedded):
-            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
-            settings.cache_clear()
-            grow(args, out, embedded)
+    with store() as (_, embedded):
+        grow(args, out, embedded)
 
 
 def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:

@@ -14,7 +14,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from bench_load import database, machine
+from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
 
@@ -230,16 +229,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="ticks of each kind (default: %(default)s)")
     parser.add_argument("--no-s3", action="store_true", help="measure with a directory alone")
     args = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
-        os.environ.pop(name, None)
     out = Console(width=None if sys.stdout.isatty() else 132)
-    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
-        directory = Path(made)
-        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
-        with database(directory) as (dsn, embedded):
-            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
-            settings.cache_clear()
-            measure(args, out, directory, embedded)
+    with store() as (directory, embedded):
+        measure(args, out, directory, embedded)
 
 
 def measure(args: argparse.Namespace, out: Console, directory: Path, embedded: bool) -> None:

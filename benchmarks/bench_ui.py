@@ -15,7 +15,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from bench_load import database, machine
+from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
 
@@ -275,36 +274,29 @@ def main() -> None:
         stage, assets, slices = args.stage
         fill(int(assets), int(slices)) if stage == "fill" else further()
         return
-    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
-        os.environ.pop(name, None)
     out = Console(width=None if sys.stdout.isatty() else 160)
-    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
-        directory = Path(made)
-        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
-        with database(directory) as (dsn, embedded):
-            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
-            settings.cache_clear()
-            from btc_assets.database import connect
-            from btc_assets.migrations import migrate
-            from btc_assets.ops.dagster_home import prepare_dagster_home
+    with store() as (directory, embedded):
+        from btc_assets.database import connect
+        from btc_assets.migrations import migrate
+        from btc_assets.ops.dagster_home import prepare_dagster_home
 
-            prepare_dagster_home()
-            table = Table(
-                "assets x slices, partitions",
-                "page",
-                "first (s)",
-                "again (s)",
-                "after a slice (s)",
-                "answers (MB)",
-                "goal",
-                "slowest queries (s)",
-            )
-            with connect(autocommit=True) as connection:
-                migrate(connection)
-                out.print(machine(connection, embedded, "dagster-webserver", "playwright"), highlight=False)
-                for assets in args.assets:
-                    measure(out, table, directory, connection, assets, args)
-            out.print(table)
+        prepare_dagster_home()
+        table = Table(
+            "assets x slices, partitions",
+            "page",
+            "first (s)",
+            "again (s)",
+            "after a slice (s)",
+            "answers (MB)",
+            "goal",
+            "slowest queries (s)",
+        )
+        with connect(autocommit=True) as connection:
+            migrate(connection)
+            out.print(machine(connection, embedded, "dagster-webserver", "playwright"), highlight=False)
+            for assets in args.assets:
+                measure(out, table, directory, connection, assets, args)
+        out.print(table)
 
 
 if __name__ == "__main__":
