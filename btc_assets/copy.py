@@ -370,9 +370,6 @@ class _Writing(Iterator[tuple[Replacement, Encoded]]):
                         self.rows += len(written.rows)
                     del written
                 del replacement, encoded  # before the next one is fetched: memory is bounded by what is under way
-        except BaseException:
-            self._failed = True
-            raise
         finally:
             self._begun.set()
 
@@ -396,6 +393,7 @@ class _Writing(Iterator[tuple[Replacement, Encoded]]):
     def cancel(self) -> None:
         """Hand out nothing more, and have the sessions beside roll back what they are at."""
         self._failed = True
+        self._begun.set()  # also where the first writer was interrupted before it began
         for connection in self._beside:
             with suppress(psycopg.Error):
                 connection.cancel_safe()
