@@ -18,21 +18,21 @@ test: $(VENV)/ready-dev  ## The test suite.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 faults: $(VENV)/ready-dev  ## Loaders killed at 60 moments, and every other fault of docs/faults.md. Ten minutes; FAULT_SEED=2 for other moments.
-	FAULT_KILLS=$${FAULT_KILLS:-60} $(BIN)/python -m pytest btc_assets_tests/test_faults.py -s $(ARGS)
+	FAULT_KILLS=$${FAULT_KILLS:-60} $(BIN)/python -m pytest btc_assets_tests/end_to_end/test_faults.py -s $(ARGS)
 
 drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads, with the archive_timeout of a real one. Three minutes.
-	DRILL_ARCHIVE_TIMEOUT=60 $(BIN)/python -m pytest btc_assets_tests/ops/test_restore_drill.py -k host_is_gone -s
+	DRILL_ARCHIVE_TIMEOUT=60 $(BIN)/python -m pytest btc_assets_tests/backup/test_restore_drill.py -k host_is_gone -s
 
 soak: $(VENV)/ready-dev  ## Random landings, faults, kills, sensors and policies for MINUTES=10, checked all the while. SEED=1 repeats a run.
-	SOAK_MINUTES=$(or $(MINUTES),10) SOAK_SEED=$(or $(SEED),1) $(BIN)/python -m pytest btc_assets_tests/test_soak.py -k long -s $(ARGS)
+	SOAK_MINUTES=$(or $(MINUTES),10) SOAK_SEED=$(or $(SEED),1) $(BIN)/python -m pytest btc_assets_tests/end_to_end/test_soak.py -k long -s $(ARGS)
 
 workers: $(VENV)/ready-dev  ## A backfill of ten days over three workers that are killed again and again; needs redis-server. A few minutes.
 	WORKERS_DAYS=$${WORKERS_DAYS:-10} WORKERS_KILLS=$${WORKERS_KILLS:-9} WORKERS_TICKS=$${WORKERS_TICKS:-100000} \
-		$(BIN)/python -m pytest btc_assets_tests/test_workers.py -s $(ARGS)
+		$(BIN)/python -m pytest btc_assets_tests/end_to_end/test_workers.py -s $(ARGS)
 
 test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
-	$(BIN)/python -m pytest btc_assets_tests/test_ui.py $(ARGS)
+	$(BIN)/python -m pytest btc_assets_tests/end_to_end/test_ui.py $(ARGS)
 
 bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
@@ -111,7 +111,7 @@ $(VENV)-accuracy/bin/python: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-accuracy
 	$(VENV)-accuracy/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[torch,accuracy]'
 
-WASM := btc_assets_tests/wasm
+WASM := btc_assets_tests/support/wasm
 
 # TimescaleDB in WebAssembly, for the tests of that engine; without Node they are skipped, and say so.
 $(VENV)/ready-dev: $(VENV)/ready-torch $(WASM)/package-lock.json

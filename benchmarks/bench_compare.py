@@ -30,7 +30,7 @@ from compare_ways import COLUMNS, PACKAGES, TOOLS
 from psycopg import sql
 from rich.console import Console
 
-from btc_assets.settings import Settings
+from btc_assets.domain.settings import Settings
 
 WAYS = Path(__file__).with_name("compare_ways.py")
 SMALL = ("project", "polars", "dlt_append", "dlt_merge", "pandas", "dlt_rows")

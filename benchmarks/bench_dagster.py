@@ -21,8 +21,8 @@ from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.settings import PREFIX, settings
-from btc_assets.slices import KEY_FORMAT, SLICE, Window, parse_time
+from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, parse_time
 
 GOAL_MS = 3.0  # a slice, the whole job
 TICKS_ALONE = "market_data/btc_ticks"
@@ -52,7 +52,7 @@ class Bodies:
         """Time every op of a job, and the IO manager, in which ticks, features and embeddings are made and written."""
         from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 
-        from btc_assets.io_manager import CopyIOManager
+        from btc_assets.orchestration.io_manager import CopyIOManager
 
         for node in job.nodes:
             definition = node.definition
@@ -72,7 +72,7 @@ def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> fl
     Raises:
         SystemExit: the run failed.
     """
-    from btc_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+    from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 
     started = time.perf_counter()
     result = job.execute_in_process(
@@ -104,9 +104,9 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     """Run the ticks alone and the whole job in turns, and print what a slice costs."""
-    from btc_assets.database import connect
-    from btc_assets.migrations import migrate
-    from btc_assets.ops.dagster_home import prepare_dagster_home
+    from btc_assets.orchestration.home import prepare_dagster_home
+    from btc_assets.store.database import connect
+    from btc_assets.store.migrations import migrate
 
     prepare_dagster_home()
     import dagster as dg

@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.signals.bars import CHANNELS, STEPS
-from btc_assets.signals.encoders import KINDS, embed
-from btc_assets.signals.features import FEATURES
-from btc_assets.signals.training import fit
+from btc_assets.signals.encoders.encoder import KINDS, embed
+from btc_assets.signals.encoders.training import fit
+from btc_assets.signals.features.bars import CHANNELS, STEPS
+from btc_assets.signals.features.formulas import FEATURES
 
 SETS = (
     "ACSF1", "ArrowHead", "BasicMotions", "GunPoint", "ItalyPowerDemand", "JapaneseVowels", "OSULeaf", "PickupGestureWiimoteZ", "UnitTest",

@@ -13,10 +13,10 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.landing.generate import generate_day
-from btc_assets.signals.bars import bars
-from btc_assets.signals.features import features
-from btc_assets.signals.tick_arrays import TickArrays
+from btc_assets.signals.features.bars import bars
+from btc_assets.signals.features.formulas import features
+from btc_assets.signals.features.tick_arrays import TickArrays
+from btc_assets.simulation.generate import generate_day
 
 GOAL_SECONDS = 3.0  # features and bars of three million ticks
 

@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from btc_assets.settings import PREFIX, settings
-from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
+from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 START_SECONDS = 180  # until the sensor has ticked for the first time
 PARTS = ("last batch lands", "grace", "quiet time, tick", "queue", "run starts", "register, load", "candles")
@@ -72,7 +72,7 @@ class Played:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "btc_assets.cli", *arguments]
+    return [sys.executable, "-m", "btc_assets.cli.main", *arguments]
 
 
 @contextmanager
@@ -303,10 +303,10 @@ def main() -> None:
 
 def run(directory: Path, args: argparse.Namespace, out: Console) -> bool:
     """One play; returns whether what came out is right."""
-    from btc_assets.database import connect
-    from btc_assets.embedded import stop
     from btc_assets.market_data import candles
-    from btc_assets.migrations import migrate
+    from btc_assets.store.database import connect
+    from btc_assets.store.embedded import stop
+    from btc_assets.store.migrations import migrate
 
     log, slices = directory / "dev.log", directory / "slices.jsonl"
     try:

@@ -35,20 +35,20 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
-from btc_assets.embedded import embedded_dsn, stop
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.settings import PREFIX, Settings, settings
+from btc_assets.domain.slices import DAY, Window
+from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
 from btc_assets.landing.decode import decode
-from btc_assets.landing.feeds import Feed
-from btc_assets.landing.generate import generate_day
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
-from btc_assets.landing.replay import Landed, encode_batch, land
 from btc_assets.landing.spool import Spool
 from btc_assets.market_data.loading import TickLoad
-from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA
-from btc_assets.migrations import migrate
-from btc_assets.settings import PREFIX, Settings, settings
-from btc_assets.slices import DAY, Window
+from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.replay import Landed, encode_batch, land
+from btc_assets.store.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
+from btc_assets.store.embedded import embedded_dsn, stop
+from btc_assets.store.migrations import migrate
 
 FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
 DAY_START = datetime(2024, 1, 1, tzinfo=UTC)

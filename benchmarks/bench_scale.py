@@ -27,8 +27,8 @@ from peak_memory import peak_mb
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.settings import settings
-from btc_assets.slices import DAY, SLICE, Window, floor_day, parse_time
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, parse_time
 
 GOAL_MS = 3.0  # of Dagster's own time a slice
 FLAT = 1.25  # a cost a day that grew by more does not count as flat
@@ -68,9 +68,9 @@ def load(window: Window) -> dict[str, Any]:
     import dagster as dg
     from bench_dagster import Bodies
 
-    from btc_assets import progress
     from btc_assets.definitions import defs
-    from btc_assets.ops.ingest import ingest
+    from btc_assets.domain import progress
+    from btc_assets.orchestration.ingest import ingest
 
     job, bodies = defs.resolve_job_def("ingest"), Bodies()
     bodies.wrap(job)
@@ -100,7 +100,6 @@ def load(window: Window) -> dict[str, Any]:
 
 def care(window: Window) -> dict[str, Any]:
     """What is done to a store that is loaded, over all of `window` or its last day; seconds each, and peak memory."""
-    from btc_assets.database import connect
     from btc_assets.market_data import candles
     from btc_assets.market_data.continuity import read_gaps, read_repeats
     from btc_assets.market_data.loading import table_differences
@@ -108,7 +107,8 @@ def care(window: Window) -> dict[str, Any]:
     from btc_assets.ops.policies import declared
     from btc_assets.ops.reconcile import reconcile
     from btc_assets.ops.status import read_status
-    from btc_assets.resources import Landing
+    from btc_assets.orchestration.resources import Landing
+    from btc_assets.store.database import connect
 
     intervals, feeds = candles.enabled(settings()), settings().landing_feeds
     newest = Window(window.end - DAY, window.end)
@@ -145,9 +145,9 @@ def care(window: Window) -> dict[str, Any]:
 
 def drop(window: Window) -> dict[str, Any]:
     """Retention: drop the ticks of all days of `window` but the last; seconds."""
-    from btc_assets.database import connect
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import TICKS, Drop
+    from btc_assets.store.database import connect
 
     policy = Drop(TICKS, after=datetime.now(UTC) - (window.end - DAY))
     with connect(autocommit=True) as connection:
@@ -264,12 +264,12 @@ def main() -> None:
 
 def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     """Land all days, and load and measure them size by size."""
-    from btc_assets.database import connect
-    from btc_assets.landing.generate import generate_days
-    from btc_assets.landing.replay import Landed, land
-    from btc_assets.migrations import migrate
-    from btc_assets.ops.dagster_home import prepare_dagster_home
-    from btc_assets.resources import Landing
+    from btc_assets.orchestration.home import prepare_dagster_home
+    from btc_assets.orchestration.resources import Landing
+    from btc_assets.simulation.generate import generate_days
+    from btc_assets.simulation.replay import Landed, land
+    from btc_assets.store.database import connect
+    from btc_assets.store.migrations import migrate
 
     sizes = sorted(args.days)
     prepare_dagster_home()

@@ -27,27 +27,28 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from btc_assets.copy import ArrowReplacements, Target, replace_all
-from btc_assets.landing.generate import generate_market
+from btc_assets.domain.slices import DAY, SLICE, SLICE_US, Window
 from btc_assets.landing.objects import LandingZone
-from btc_assets.migrations import migrate
-from btc_assets.signals import embeddings, indexes, models, slice_features
-from btc_assets.signals.models import Model
-from btc_assets.signals.search import similar
-from btc_assets.signals.tick_arrays import TickArrays
-from btc_assets.slices import DAY, SLICE, SLICE_US, Window
-from btc_assets_tests.signals.vectors import market_like, registered_model, write_vectors
+from btc_assets.signals.encoders import models
+from btc_assets.signals.encoders.models import Model
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.features.tick_arrays import TickArrays
+from btc_assets.signals.search import embeddings, indexes, similar
+from btc_assets.simulation.generate import generate_market
+from btc_assets.store.copy import ArrowReplacements, Target, replace_all
+from btc_assets.store.migrations import migrate
+from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
 
 START = datetime(2023, 1, 1, tzinfo=UTC)
 
 
 def embedded_market(connection: psycopg.Connection, dsn: str, directory: Path, days: int, console: Console) -> Model:
     """A store of a generated market, and the default encoder whose vectors of it are stored."""
-    from btc_assets.signals.optional import require_torch
+    from btc_assets.signals.encoders.optional import require_torch
 
     require_torch()
     from btc_assets.signals import workflows
-    from btc_assets.signals.artefacts import load
+    from btc_assets.signals.encoders.artefacts import load
 
     target = Target.of(connection, slice_features.TABLE)
     started, ticks = time.perf_counter(), 0

@@ -27,9 +27,9 @@ from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
 
+from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.slices import SLICE, floor_slice
 from btc_assets.landing.arrivals import next_close
-from btc_assets.settings import PREFIX, settings
-from btc_assets.slices import SLICE, floor_slice
 
 GOAL_SECONDS = 2.0
 LOOKBACK = timedelta(hours=2)
@@ -106,7 +106,7 @@ def wait_for(endpoint: str) -> None:
 
 def land(zone: Any, objects_a_day: int, until: datetime) -> int:
     """Land the last two hours' objects of a day with that many; returns their number."""
-    from btc_assets.landing.feeds import folder_path
+    from btc_assets.domain.feeds import folder_path
 
     count = int(objects_a_day * (LOOKBACK / timedelta(days=1)))
     prefix = settings().landing_feeds[0].prefix
@@ -132,7 +132,7 @@ class Ticks:
     def __init__(self, now: datetime) -> None:
         import dagster as dg
 
-        from btc_assets import automation
+        from btc_assets.orchestration import automation
 
         self._dg, self._now, self.asked = dg, now, 0
         automation.present = lambda: self._now
@@ -148,7 +148,7 @@ class Ticks:
 
     def evaluate(self, sensor: Any) -> None:
         """One tick; `asked` is then how many runs it asked for."""
-        from btc_assets.resources import Landing, Store
+        from btc_assets.orchestration.resources import Landing, Store
 
         context = self._dg.build_sensor_context(
             instance=self._instance, sensor_name=sensor.name, resources={"store": Store(), "landing": Landing()}
@@ -161,7 +161,7 @@ def measure_landing(out: Console, connection: psycopg.Connection, place: str, ar
     """Ticks of the landing sensor over a growing registry."""
     from btc_assets.landing.arrivals import look, waiting
     from btc_assets.landing.sensors import landing_sensor
-    from btc_assets.resources import Landing
+    from btc_assets.orchestration.resources import Landing
 
     config, zone = settings(), Landing().zone()
     now = floor_slice(datetime.now(UTC)) + SLICE + timedelta(minutes=3)
@@ -236,8 +236,8 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, out: Console, directory: Path, embedded: bool) -> None:
     """All tables, over one database."""
-    from btc_assets.database import connect
-    from btc_assets.migrations import migrate
+    from btc_assets.store.database import connect
+    from btc_assets.store.migrations import migrate
 
     with connect(autocommit=True) as connection:
         migrate(connection)

@@ -31,16 +31,16 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.copy import ArrowReplacements, replace_all
-from btc_assets.database import identifier, server_errors
-from btc_assets.engines import engine, read_facts
-from btc_assets.errors import UserError
-from btc_assets.landing.generate import generate_day
-from btc_assets.landing.replay import Landed, read_trades
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import Settings
+from btc_assets.domain.slices import DAY, Window, floor_day
+from btc_assets.domain.ticks import PRICE, TABLE, TICK_SCHEMA
 from btc_assets.market_data import candles
-from btc_assets.market_data.ticks import PRICE, TABLE, TICK_SCHEMA
-from btc_assets.settings import Settings
-from btc_assets.slices import DAY, Window, floor_day
+from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.replay import Landed, read_trades
+from btc_assets.store.copy import ArrowReplacements, replace_all
+from btc_assets.store.database import identifier, server_errors
+from btc_assets.store.engines import engine, read_facts
 
 GOAL_LOAD = 0.9  # of the server's own COPY
 GOAL_SIZE = 8.0  # times smaller

@@ -29,8 +29,8 @@ from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.settings import PREFIX, settings
-from btc_assets.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
+from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 GOAL_SECONDS = 2.0
 START_SECONDS = 120
@@ -65,13 +65,13 @@ def fill(assets: int, slices: int) -> None:
     """Make the event log of some assets with that many slices each, the newest ones yesterday's."""
     from bench_dagster import run
 
-    from btc_assets.ops.dagster_home import prepare_dagster_home
+    from btc_assets.orchestration.home import prepare_dagster_home
 
     prepare_dagster_home()
     import dagster as dg
 
-    from btc_assets.database import connect
     from btc_assets.definitions import defs
+    from btc_assets.store.database import connect
 
     job = defs.resolve_job_def("ingest")
     keys = sorted(job.asset_layer.executable_asset_keys, key=lambda key: key.to_user_string() != ASSET)[:assets]
@@ -276,9 +276,9 @@ def main() -> None:
         return
     out = Console(width=None if sys.stdout.isatty() else 160)
     with store() as (directory, embedded):
-        from btc_assets.database import connect
-        from btc_assets.migrations import migrate
-        from btc_assets.ops.dagster_home import prepare_dagster_home
+        from btc_assets.orchestration.home import prepare_dagster_home
+        from btc_assets.store.database import connect
+        from btc_assets.store.migrations import migrate
 
         prepare_dagster_home()
         table = Table(

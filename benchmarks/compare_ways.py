@@ -36,13 +36,13 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
     import psycopg
     from bench_load import FEED, MARGIN, WINDOW
 
-    from btc_assets.copy import Target, replace_all
+    from btc_assets.domain.settings import Settings
+    from btc_assets.domain.slices import SLICE, Window
     from btc_assets.landing.objects import LandingZone
     from btc_assets.landing.registry import register_window
     from btc_assets.landing.spool import Spool
     from btc_assets.market_data.loading import TickLoad
-    from btc_assets.settings import Settings
-    from btc_assets.slices import SLICE, Window
+    from btc_assets.store.copy import Target, replace_all
 
     def connect() -> psycopg.Connection:
         return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")
@@ -68,9 +68,9 @@ def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
     import pyarrow.parquet as pq
     from bench_load import FEED, WINDOW
 
-    from btc_assets.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
+    from btc_assets.domain.settings import Settings
     from btc_assets.landing.decode import decode
-    from btc_assets.settings import Settings
+    from btc_assets.store.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
 
     def connect() -> psycopg.Connection:
         return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from btc_assets.io_manager import CopyIOManager
-from btc_assets.jobs import jobs
 from btc_assets.landing.assets import landing_assets
 from btc_assets.landing.checks import landing_checks
 from btc_assets.landing.sensors import landing_sensors
@@ -15,7 +13,9 @@ from btc_assets.market_data.sensors import market_data_sensors
 from btc_assets.ops.assets import ops_assets
 from btc_assets.ops.checks import ops_checks
 from btc_assets.ops.schedules import schedules
-from btc_assets.resources import EventsQueue, Landing, Store
+from btc_assets.orchestration.io_manager import CopyIOManager
+from btc_assets.orchestration.jobs import jobs
+from btc_assets.orchestration.resources import EventsQueue, Landing, Store
 from btc_assets.signals.assets import signals_assets
 from btc_assets.signals.checks import signals_checks
 from btc_assets.signals.sensors import signals_sensors

@@ -1,1 +1,1 @@
-"""Room `ingestion`: how far each source has been ingested."""
+"""Room `ingestion`: how far each source is ingested, which slices are due, and the runs to request. Knows no objects and no ticks."""

@@ -13,9 +13,9 @@ from datetime import datetime
 
 import psycopg
 
-from btc_assets.database import server_errors
+from btc_assets.domain.slices import Window
 from btc_assets.ingestion.requests import DueSlice
-from btc_assets.slices import Window
+from btc_assets.store.database import server_errors
 
 # Slices without an entry in the registry hold nothing and held nothing.
 _MARK = """

@@ -9,7 +9,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from btc_assets.database import identifier, server_errors
+from btc_assets.store.database import identifier, server_errors
 
 
 def advance(cursor: psycopg.Cursor, table: str, symbols: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from btc_assets.slices import DAY, SLICE, Window
+from btc_assets.domain.slices import DAY, SLICE, Window
 
 # A slice that is still due after so long is asked for once more; from then on once a day.
 RETRY_AFTER = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), DAY)

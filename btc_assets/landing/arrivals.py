@@ -15,12 +15,12 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from btc_assets.database import server_errors
+from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
 from btc_assets.ingestion.offsets import listed, position
 from btc_assets.ingestion.requests import DueSlice
-from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandedObject, LandingZone
-from btc_assets.slices import SLICE, ceil_slice, floor_slice
+from btc_assets.store.database import server_errors
 
 LIST_SECONDS = 20.0  # a tick of Dagster's has 60
 RELIST = timedelta(seconds=30)  # listings cost money; a slice that closes is listed for at once

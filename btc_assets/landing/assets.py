@@ -4,14 +4,14 @@ import time
 
 import dagster as dg
 
-from btc_assets import progress
-from btc_assets.failures import RETRIES, plain_failures
+from btc_assets.domain import progress
+from btc_assets.domain.settings import settings
 from btc_assets.landing.registry import register_window
-from btc_assets.metadata import add_once, add_slice_rows, column_schema
-from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
-from btc_assets.resources import Landing, Store
-from btc_assets.settings import settings
-from btc_assets.tables import count_rows, read_columns
+from btc_assets.orchestration.failures import RETRIES, plain_failures
+from btc_assets.orchestration.metadata import add_once, add_slice_rows, column_schema
+from btc_assets.orchestration.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
+from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.store.tables import count_rows, read_columns
 
 _TABLE = "landing.raw_blobs_5m"
 

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from btc_assets.checks import check_result, check_window
-from btc_assets.database import server_errors
-from btc_assets.failures import plain_failures
 from btc_assets.landing.assets import landing_assets
-from btc_assets.resources import Store
+from btc_assets.orchestration.checks import check_result, check_window
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.resources import Store
+from btc_assets.store.database import server_errors
 
 
 def _no_rejected_object(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:

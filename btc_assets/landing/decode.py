@@ -18,10 +18,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_assets.landing.feeds import Feed
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.slices import SLICE_US
+from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
 from btc_assets.landing.formats import NULLS, UNPARSED, ObjectRejected, shown, storable
-from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
-from btc_assets.slices import SLICE_US
 
 # How producers spell the nine fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
 # goes before a later one: `id` beside `trade_id` is somebody's own number.

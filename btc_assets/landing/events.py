@@ -17,9 +17,9 @@ from urllib.parse import unquote_plus
 import orjson
 import psycopg
 
-from btc_assets.errors import TransientError, UserError
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import Feed, folder_time, prefixes
 from btc_assets.landing.arrivals import notice
-from btc_assets.landing.feeds import Feed, folder_time, prefixes
 from btc_assets.landing.objects import LandingZone
 
 RECEIVE_SECONDS = 20.0  # a tick of Dagster's has 60

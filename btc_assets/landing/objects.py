@@ -22,9 +22,9 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 
-from btc_assets.errors import TransientError, UserError
-from btc_assets.landing.feeds import folder_path, folder_time
-from btc_assets.slices import DAY, Window, floor_day, floor_slice
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import folder_path, folder_time
+from btc_assets.domain.slices import DAY, Window, floor_day, floor_slice
 
 SPOOL_BYTES = 8 << 20  # an object above this is read in pieces of this size, to a temporary file: memory does not grow with it
 READ_ATTEMPTS = 3

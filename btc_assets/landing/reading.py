@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.slices import Window, microseconds
+from btc_assets.domain.ticks import TICK_SCHEMA, int64
 from btc_assets.landing.decode import Decoded, decode
-from btc_assets.landing.feeds import Feed
 from btc_assets.landing.formats import ObjectRejected, read_object
 from btc_assets.landing.objects import LandedObject, LandingZone, ObjectCorrupt
-from btc_assets.market_data.ticks import TICK_SCHEMA, int64
-from btc_assets.slices import Window, microseconds
 
 _GROUP_OBJECTS = 256
 _GROUP_BYTES = 3 << 20  # compressed; decoded it is ten times that, and three groups are under way

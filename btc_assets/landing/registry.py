@@ -17,13 +17,13 @@ import numpy as np
 import orjson
 import psycopg
 
-from btc_assets.database import server_errors
-from btc_assets.errors import TransientError, UserError
-from btc_assets.landing.feeds import Feed, prefixes
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.slices import EPOCH, Window
 from btc_assets.landing.objects import LandedObject, LandingZone, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
 from btc_assets.landing.spool import Spool
-from btc_assets.slices import EPOCH, Window
+from btc_assets.store.database import server_errors
 
 log = logging.getLogger(__name__)
 

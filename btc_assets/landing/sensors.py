@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from btc_assets import automation
-from btc_assets.failures import plain_failures
-from btc_assets.jobs import ingest, ingest_history
+from btc_assets.domain.settings import settings
 from btc_assets.landing.arrivals import look, next_close, waiting
 from btc_assets.landing.events import receive
-from btc_assets.partitions import history
-from btc_assets.resources import EventsQueue, Landing, Store
-from btc_assets.settings import settings
+from btc_assets.orchestration import automation
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.jobs import ingest, ingest_history
+from btc_assets.orchestration.partitions import history
+from btc_assets.orchestration.resources import EventsQueue, Landing, Store
 
 _INTERVAL_SECONDS = 10
 

@@ -1,1 +1,1 @@
-"""Room `market_data`: ticks and the candles made of them."""
+"""Room `market_data`: loading ticks, and the candles made of them. Reads objects only through `landing`."""

@@ -6,19 +6,20 @@ from datetime import timedelta
 import dagster as dg
 import psycopg
 
-from btc_assets import progress
-from btc_assets.failures import RETRIES, plain_failures
+from btc_assets.domain import progress
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import Window
+from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.pictures import draw_candles
-from btc_assets.market_data.ticks import TABLE
-from btc_assets.metadata import add_once, add_slice_rows, column_schema, pictures
-from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
-from btc_assets.resources import Landing, Store
-from btc_assets.settings import settings
-from btc_assets.signals import embeddings, slice_features
-from btc_assets.slices import Window
-from btc_assets.tables import count_rows, read_columns
+from btc_assets.orchestration.failures import RETRIES, plain_failures
+from btc_assets.orchestration.metadata import add_once, add_slice_rows, column_schema, pictures
+from btc_assets.orchestration.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
+from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.search import embeddings
+from btc_assets.store.tables import count_rows, read_columns
 
 # A slice is five minutes, and complete some minutes after its end: the third one that is missing is no coincidence.
 _FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=15), fail_window=timedelta(minutes=30))

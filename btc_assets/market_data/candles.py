@@ -11,11 +11,11 @@ from typing import Any
 
 import psycopg
 
-from btc_assets.database import server_errors
-from btc_assets.errors import TransientError, UserError
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.settings import Settings
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.due import settling
-from btc_assets.settings import Settings
-from btc_assets.slices import SLICE, Window
+from btc_assets.store.database import server_errors
 
 # Each is made of the one before it, so they are refreshed in this order.
 INTERVALS = {

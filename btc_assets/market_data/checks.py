@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from btc_assets.checks import check_result, check_window
-from btc_assets.database import server_errors
-from btc_assets.failures import plain_failures
+from btc_assets.domain.settings import settings
 from btc_assets.market_data import candles
 from btc_assets.market_data.assets import tick_assets
 from btc_assets.market_data.continuity import read_gaps, read_repeats
 from btc_assets.market_data.loading import table_differences
-from btc_assets.partitions import history
-from btc_assets.resources import Store
-from btc_assets.settings import settings
+from btc_assets.orchestration.checks import check_result, check_window
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.partitions import history
+from btc_assets.orchestration.resources import Store
+from btc_assets.store.database import server_errors
 
 
 def _trade_ids_contiguous(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:

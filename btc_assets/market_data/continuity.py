@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import psycopg
 
-from btc_assets.database import server_errors
-from btc_assets.slices import Window
+from btc_assets.domain.slices import Window
+from btc_assets.store.database import server_errors
 
 
 @dataclass(frozen=True)

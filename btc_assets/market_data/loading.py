@@ -16,20 +16,20 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from btc_assets.copy import Replacement, Replacements, Stale, cut
-from btc_assets.database import server_errors
-from btc_assets.errors import TransientError, UserError
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.slices import SLICE, Window, microseconds, moment
+from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.ingestion.due import mark
 from btc_assets.ingestion.offsets import advance
-from btc_assets.landing.feeds import Feed
 from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
 from btc_assets.landing.registry import mark_gone, register_group
 from btc_assets.landing.spool import Spool
 from btc_assets.market_data.continuity import read_gaps
 from btc_assets.market_data.pictures import VolumeStrips
-from btc_assets.market_data.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
-from btc_assets.slices import SLICE, Window, microseconds, moment
+from btc_assets.store.copy import Replacement, Replacements, Stale, cut
+from btc_assets.store.database import server_errors
 
 _SOURCES = """
 SELECT bucket_5m, asset, uri, etag, size_bytes, row_count, last_modified

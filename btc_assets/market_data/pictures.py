@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window, microseconds
+from btc_assets.domain.ticks import int64
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
-from btc_assets.market_data.ticks import int64
-from btc_assets.slices import DAY, EPOCH, SLICE, Window, microseconds
 
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 960, 12, 78, 22  # pixels; the right margin holds the labels
 _UP, _DOWN, _VOLUME, _AMISS, _TEXT = "#26a269", "#d73027", "#5b8def", "#e5484d", "#808b98"

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from btc_assets.automation import follow
-from btc_assets.jobs import rebuild_candles, rebuild_candles_history
+from btc_assets.domain.settings import settings
 from btc_assets.market_data import candles
-from btc_assets.partitions import history
-from btc_assets.resources import Store
-from btc_assets.settings import settings
+from btc_assets.orchestration.automation import follow
+from btc_assets.orchestration.jobs import rebuild_candles, rebuild_candles_history
+from btc_assets.orchestration.partitions import history
+from btc_assets.orchestration.resources import Store
 
 _ASSETS = [candles.asset_key(interval) for interval in candles.enabled(settings())]
 

@@ -4,18 +4,18 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from btc_assets.checks import bullets
-from btc_assets.failures import plain_failures
-from btc_assets.metadata import column_schema
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import Window
 from btc_assets.ops import retention_jobs as jobs
-from btc_assets.ops.dagster_storage import forget_events
-from btc_assets.ops.handover import show_whole_days
 from btc_assets.ops.policies import declared
 from btc_assets.ops.reconcile import reconcile
-from btc_assets.resources import Landing, Store
-from btc_assets.settings import settings
-from btc_assets.slices import Window
-from btc_assets.tables import read_columns
+from btc_assets.orchestration.checks import bullets
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.handover import show_whole_days
+from btc_assets.orchestration.metadata import column_schema
+from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.orchestration.storage import forget_events
+from btc_assets.store.tables import read_columns
 
 
 class PolicyConfig(dg.Config):

@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from btc_assets.checks import problems_result
-from btc_assets.failures import plain_failures
+from btc_assets.backup.backups import backup_status
+from btc_assets.domain.settings import settings
 from btc_assets.ops import retention_jobs as jobs
-from btc_assets.ops.backups import backup_status
 from btc_assets.ops.policies import declared
 from btc_assets.ops.reconcile import last_reconciliations
-from btc_assets.resources import Store
-from btc_assets.settings import settings
+from btc_assets.orchestration.checks import problems_result
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.resources import Store
 
 _ASSET = dg.AssetKey(["ops", "retention_jobs"])
 

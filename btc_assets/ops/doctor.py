@@ -15,16 +15,16 @@ from typing import Literal
 
 import psycopg
 
-from btc_assets.database import connect, server_errors
-from btc_assets.engines import ServerFacts, read_facts
-from btc_assets.errors import UserError
-from btc_assets.migrations import migration_status
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import Settings
+from btc_assets.domain.slices import Window, ceil_slice, floor_slice
 from btc_assets.ops import retention_jobs, roles
 from btc_assets.ops.policies import declared
-from btc_assets.settings import Settings
-from btc_assets.signals import models
-from btc_assets.signals.optional import require_torch
-from btc_assets.slices import Window, ceil_slice, floor_slice
+from btc_assets.signals.encoders import models
+from btc_assets.signals.encoders.optional import require_torch
+from btc_assets.store.database import connect, server_errors
+from btc_assets.store.engines import ServerFacts, read_facts
+from btc_assets.store.migrations import migration_status
 
 State = Literal["ok", "warning", "problem"]
 
@@ -161,8 +161,8 @@ def _encoders(connection: psycopg.Connection) -> Iterator[Finding]:
         yield Finding("encoders", "ok", "no model is active, so slices have features and no embeddings; btc-assets train makes one.")
         return
     require_torch()
-    from btc_assets.resources import Landing
-    from btc_assets.signals.artefacts import load
+    from btc_assets.orchestration.resources import Landing
+    from btc_assets.signals.encoders.artefacts import load
 
     for model in kept_up:
         load(model.model_id, Landing().models())
@@ -188,8 +188,8 @@ def _server_clock(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _landing(settings: Settings) -> Iterator[Finding]:
-    from btc_assets.landing.feeds import prefixes
-    from btc_assets.resources import Landing
+    from btc_assets.domain.feeds import prefixes
+    from btc_assets.orchestration.resources import Landing
 
     zone = Landing().zone()
     now = datetime.now(UTC)
@@ -202,7 +202,7 @@ def _landing(settings: Settings) -> Iterator[Finding]:
 
 
 def _dagster() -> Iterator[Finding]:
-    from btc_assets.ops.dagster_home import prepare_dagster_home
+    from btc_assets.orchestration.home import prepare_dagster_home
 
     home = prepare_dagster_home()
     import dagster as dg

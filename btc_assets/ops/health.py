@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from btc_assets.database import server_errors
+from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.slices import SLICE
+from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion.due import MAKEABLE
 from btc_assets.ingestion.offsets import position
 from btc_assets.landing.arrivals import Waiting, waiting
-from btc_assets.landing.feeds import Feed, prefixes
-from btc_assets.market_data.ticks import TABLE
-from btc_assets.slices import SLICE
+from btc_assets.store.database import server_errors
 
 _SENSOR_RESTS = timedelta(minutes=2)  # it lists every 30 s
 _MADE_OF_TICKS = {"market_data": "candles", "signals": "features or embeddings"}  # room, and what it makes

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from btc_assets.errors import UserError
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import Settings
 from btc_assets.market_data.candles import enabled
-from btc_assets.settings import Settings
 
 TICKS = "market_data.btc_ticks"
 DAY = timedelta(days=1)

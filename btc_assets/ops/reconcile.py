@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.types.json import Jsonb
 
-from btc_assets.database import server_errors
+from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
 from btc_assets.ingestion.due import MAKEABLE
 from btc_assets.landing.arrivals import UNSETTLED, notice
-from btc_assets.landing.feeds import Feed, prefixes
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import known, mark_gone, missing
 from btc_assets.market_data.loading import table_differences
-from btc_assets.slices import DAY, EPOCH, SLICE, Window
+from btc_assets.store.database import server_errors
 
 STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
 _SHOWN = 20  # sentences of each kind

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.types.json import Jsonb
 
-from btc_assets.database import server_errors
-from btc_assets.errors import UserError
+from btc_assets.domain.errors import UserError
 from btc_assets.ops.policies import Compress, Keep, Policy
+from btc_assets.store.database import server_errors
 
 _DECLARE = """
 INSERT INTO ops.retention_jobs (job_name, hypertable, policy) VALUES (%s, %s, %s)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import sql
 
-from btc_assets.database import identifier, server_errors
-from btc_assets.errors import UserError
+from btc_assets.domain.errors import UserError
+from btc_assets.store.database import identifier, server_errors
 
 ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")
 

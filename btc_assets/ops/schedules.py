@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from btc_assets.jobs import care_for_indexes, maintain, reconcile, watch_backups
-from btc_assets.settings import settings
+from btc_assets.domain.settings import settings
+from btc_assets.orchestration.jobs import care_for_indexes, maintain, reconcile, watch_backups
 
 _HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True, "ask_again": False}}}}
 _HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True, "ask_again": False}}}}

@@ -1,1 +1,1 @@
-"""Signals: features and embeddings of slices, and the search for similar ones."""
+"""Room `signals`: features and embeddings of slices, and the search for similar ones."""

@@ -5,19 +5,21 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets import progress
-from btc_assets.database import dsn
-from btc_assets.failures import RETRIES, plain_failures
+from btc_assets.domain import progress
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import parse_time
 from btc_assets.ingestion import due
-from btc_assets.landing.replay import feed_named
-from btc_assets.metadata import column_schema, pictures
-from btc_assets.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, run_window
-from btc_assets.resources import Landing, Store
-from btc_assets.settings import settings
-from btc_assets.signals import embeddings, indexes, models, slice_features
-from btc_assets.signals.optional import require_torch
-from btc_assets.slices import parse_time
-from btc_assets.tables import read_columns
+from btc_assets.orchestration.failures import RETRIES, plain_failures
+from btc_assets.orchestration.metadata import column_schema, pictures
+from btc_assets.orchestration.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, run_window
+from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.signals.encoders import models
+from btc_assets.signals.encoders.optional import require_torch
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.search import embeddings, indexes
+from btc_assets.simulation.replay import feed_named
+from btc_assets.store.database import dsn
+from btc_assets.store.tables import read_columns
 
 # Modules that need PyTorch are imported where they are used: without it, or without a model, everything else goes on.
 
@@ -44,7 +46,7 @@ def _embeddings(context: dg.AssetExecutionContext, store: Store, landing: Landin
             context.log.info("No model is kept up: train one (btc-assets train) and activate it (btc-assets models activate).")
             return []
         require_torch()
-        from btc_assets.signals.artefacts import load
+        from btc_assets.signals.encoders.artefacts import load
 
         return [
             embeddings.Embeddings(

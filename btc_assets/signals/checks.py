@@ -3,11 +3,13 @@
 import dagster as dg
 import psycopg
 
-from btc_assets.checks import check_result, check_window, problems_result
-from btc_assets.failures import plain_failures
-from btc_assets.partitions import history
-from btc_assets.resources import Store
-from btc_assets.signals import embeddings, indexes, models, slice_features
+from btc_assets.orchestration.checks import check_result, check_window, problems_result
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.partitions import history
+from btc_assets.orchestration.resources import Store
+from btc_assets.signals.encoders import models
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.search import embeddings, indexes
 
 
 def _features_equal_ticks(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:

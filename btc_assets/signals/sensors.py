@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from btc_assets.automation import follow
-from btc_assets.jobs import rebuild_signals, rebuild_signals_history
-from btc_assets.partitions import history
-from btc_assets.resources import Store
-from btc_assets.signals import embeddings, slice_features
+from btc_assets.orchestration.automation import follow
+from btc_assets.orchestration.jobs import rebuild_signals, rebuild_signals_history
+from btc_assets.orchestration.partitions import history
+from btc_assets.orchestration.resources import Store
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.search import embeddings
 
 
 @dg.sensor(

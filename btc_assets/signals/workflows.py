@@ -13,25 +13,28 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from btc_assets.database import server_errors
-from btc_assets.errors import UserError
-from btc_assets.landing.generate import generate_market
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.progress import Listener
+from btc_assets.domain.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
 from btc_assets.landing.objects import LandingZone
-from btc_assets.progress import Listener
-from btc_assets.signals import embeddings, indexes, models, schema, slice_features
-from btc_assets.signals.artefacts import load, save
-from btc_assets.signals.bars import bars
-from btc_assets.signals.embeddings import FEWEST_TICKS
-from btc_assets.signals.encoders import Encoder, embed
-from btc_assets.signals.evaluation import Dataset, evaluate
-from btc_assets.signals.evaluation_report import Evaluation
-from btc_assets.signals.features import FEATURES, features
-from btc_assets.signals.models import Model
-from btc_assets.signals.robustness import retrieval
-from btc_assets.signals.slice_features import StoredSlices
-from btc_assets.signals.tick_arrays import TickArrays
-from btc_assets.signals.training import fit
-from btc_assets.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
+from btc_assets.signals.encoders import models
+from btc_assets.signals.encoders.artefacts import load, save
+from btc_assets.signals.encoders.encoder import Encoder, embed
+from btc_assets.signals.encoders.models import Model
+from btc_assets.signals.encoders.training import fit
+from btc_assets.signals.evaluation.evaluate import Dataset, evaluate
+from btc_assets.signals.evaluation.report import Evaluation
+from btc_assets.signals.evaluation.robustness import retrieval
+from btc_assets.signals.features import schema
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.features.bars import bars
+from btc_assets.signals.features.formulas import FEATURES, features
+from btc_assets.signals.features.table import StoredSlices
+from btc_assets.signals.features.tick_arrays import TickArrays
+from btc_assets.signals.search import embeddings, indexes
+from btc_assets.signals.search.embeddings import FEWEST_TICKS
+from btc_assets.simulation.generate import generate_market
+from btc_assets.store.database import server_errors
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from btc_assets.copy import Target, replace_all
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
+from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion import due
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import TickLoad
-from btc_assets.market_data.ticks import TABLE
-from btc_assets.slices import DAY, SLICE, Window, floor_day
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets.store.copy import Target, replace_all
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 CANDLES = [candles.asset_key(interval) for interval in candles.INTERVALS]
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.ingestion.requests import RETRY_AFTER, DueSlice, Request, plan
-from btc_assets.slices import DAY, SLICE, Window, floor_day
-from btc_assets_tests.trades import NOON
+from btc_assets_tests.support.trades import NOON
 
 MIDNIGHT = floor_day(NOON)
 SOON = NOON + timedelta(minutes=1)  # less than any time in RETRY_AFTER since `due` says that slices are due

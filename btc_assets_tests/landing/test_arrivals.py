@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.offsets import listed, position, rewind
 from btc_assets.landing import arrivals
 from btc_assets.landing.arrivals import Arrivals, look, notice, waiting
-from btc_assets.landing.feeds import Feed
-from btc_assets.landing.replay import encode_batch
-from btc_assets.slices import SLICE, Window
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import NOON, every
+from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import NOON, every
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 GRACE = 90 * SECOND

@@ -14,14 +14,13 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.slices import EPOCH, SLICE, floor_slice
+from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME
 from btc_assets.landing.decode import decode
-from btc_assets.landing.feeds import Feed
 from btc_assets.landing.formats import ObjectRejected
-from btc_assets.market_data.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME
-from btc_assets.slices import EPOCH, SLICE, floor_slice
-from btc_assets_tests import trades
-from btc_assets_tests.conftest import FEED, real_data
-from btc_assets_tests.landing.producers import (
+from btc_assets_tests.support import trades
+from btc_assets_tests.support.producers import (
     DECIMALS,
     FLAGS,
     IDS,
@@ -35,6 +34,7 @@ from btc_assets_tests.landing.producers import (
     without,
     zipped,
 )
+from btc_assets_tests.support.stores import FEED, real_data
 
 MS = timedelta(milliseconds=1)
 NOON = trades.NOON

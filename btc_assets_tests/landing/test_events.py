@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.errors import TransientError, UserError
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.settings import settings
 from btc_assets.landing.arrivals import waiting
 from btc_assets.landing.events import Malformed, Received, created_objects, receive
-from btc_assets.landing.feeds import Feed
 from btc_assets.landing.registry import register_window
-from btc_assets.landing.replay import encode_batch
 from btc_assets.landing.sensors import landing_events
-from btc_assets.resources import EventsQueue, Landing, Store
-from btc_assets.settings import settings
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.s3_events import RECEIVES, EventsUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets.orchestration.resources import EventsQueue, Landing, Store
+from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.s3_events import RECEIVES, EventsUnderTest
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 MINUTE = "2024/01/10/12/00"
 NO_GRACE = timedelta(0)

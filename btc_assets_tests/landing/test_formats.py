@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from btc_assets.landing import formats
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import UNPARSED, ObjectRejected, read_object
-from btc_assets_tests.conftest import FEED
-from btc_assets_tests.landing.producers import PRODUCERS, json_lines, parquet, read, table, zipped
-from btc_assets_tests.trades import every
+from btc_assets_tests.support.producers import PRODUCERS, json_lines, parquet, read, table, zipped
+from btc_assets_tests.support.stores import FEED
+from btc_assets_tests.support.trades import every
 
 TICKS = every(1, 40)
 HEADER = b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n"

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from btc_assets.errors import UserError
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import SLICE, Window, parse_time
 from btc_assets.landing import objects
 from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectCorrupt, ObjectGone
-from btc_assets.slices import SLICE, Window, parse_time
-from btc_assets_tests.fault_proxy import FaultProxy
-from btc_assets_tests.s3 import Bucket
+from btc_assets_tests.support.fault_proxy import FaultProxy
+from btc_assets_tests.support.s3 import Bucket
 
 PREFIX = "Binance/BTCUSDT"
 DAY = datetime(2024, 1, 10, tzinfo=UTC)

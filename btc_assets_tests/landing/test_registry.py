@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from btc_assets.domain.feeds import Feed
 from btc_assets.landing import registry
-from btc_assets.landing.feeds import Feed
-from btc_assets.landing.replay import encode_batch
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every, table, trade
+from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 FIVE = timedelta(minutes=5)
 

@@ -13,23 +13,23 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from btc_assets import automation
-from btc_assets.errors import UserError
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.feeds import folder_path
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
 from btc_assets.landing.arrivals import Waiting, notice, waiting
-from btc_assets.landing.feeds import folder_path
 from btc_assets.landing.objects import LandedObject, LandingZone
-from btc_assets.landing.replay import encode_batches
 from btc_assets.landing.sensors import landing_sensor
 from btc_assets.ops.reconcile import reconcile
-from btc_assets.settings import settings
-from btc_assets.slices import DAY, SLICE, Window, floor_slice
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.daemon import Daemon
-from btc_assets_tests.trades import every
-from btc_assets_tests.zones import StoreOnS3
+from btc_assets.orchestration import automation
+from btc_assets.simulation.replay import encode_batches
+from btc_assets_tests.support.daemon import Daemon
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import every
+from btc_assets_tests.support.zones import StoreOnS3
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 

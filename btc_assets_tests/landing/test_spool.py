@@ -9,8 +9,8 @@ from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.market_data.loading import TickLoad
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, every
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, every
 
 A, B, C = ("a", "1"), ("b", "1"), ("c", "1")
 
@@ -57,8 +57,8 @@ def test_a_load_after_registering_in_the_same_process_reads_no_object_again(stor
     read = LandingZone.read
     reads: list[str] = []
     monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj.uri) or read(self, obj))
-    from btc_assets.copy import Target, replace_all
-    from btc_assets.market_data.ticks import TABLE
+    from btc_assets.domain.ticks import TABLE
+    from btc_assets.store.copy import Target, replace_all
 
     load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=10_000, spool=spool)
     with store.connect() as connection:

@@ -9,16 +9,16 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from btc_assets.errors import UserError
-from btc_assets.landing.generate import generate_day
-from btc_assets.landing.replay import Landed, read_trades
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import Settings
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.settings import Settings
-from btc_assets.slices import DAY, SLICE, Window, floor_day
-from btc_assets_tests.conftest import FEED, real_data
-from btc_assets_tests.databases import read_candles, write_candles, write_ticks
-from btc_assets_tests.trades import HOUR, NOON, every, table, trade
+from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.replay import Landed, read_trades
+from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
+from btc_assets_tests.support.stores import FEED, real_data
+from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 # What a candle is, from ticks alone.
 DEFINITION = """

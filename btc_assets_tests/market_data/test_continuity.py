@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.landing.replay import encode_batch
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.market_data.continuity import Gap, Repeat, read_gaps, read_repeats
-from btc_assets.slices import SLICE, Window
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every, table, trade
+from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 FIVE = timedelta(minutes=5)
 

@@ -11,15 +11,15 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from btc_assets.copy import Replacement, Target, lock_slices, replace_all
-from btc_assets.errors import TransientError, UserError
-from btc_assets.landing.replay import encode_batch
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.slices import SLICE, Window
+from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import loading
 from btc_assets.market_data.loading import TickLoad
-from btc_assets.market_data.ticks import TABLE
-from btc_assets.slices import SLICE, Window
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every, table, trade
+from btc_assets.simulation.replay import encode_batch
+from btc_assets.store.copy import Replacement, Target, lock_slices, replace_all
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 FIVE = timedelta(minutes=5)
 IDS = "SELECT trade_id FROM market_data.btc_ticks ORDER BY trade_id"
@@ -347,7 +347,7 @@ def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
 
 
 def test_objects_read_under_other_settings_are_refused_and_not_loaded_wrongly(store: StoreUnderTest) -> None:
-    from btc_assets.landing.feeds import Feed
+    from btc_assets.domain.feeds import Feed
 
     uris = store.land(every(1, 10))
     store.register(HOUR)

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pytest
 
+from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
 from btc_assets.market_data.pictures import VolumeStrips, draw_candles, step_for
-from btc_assets.slices import DAY, SLICE, Window
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 SVG = "{http://www.w3.org/2000/svg}"
 UP, DOWN, VOLUME, AMISS = "#26a269", "#d73027", "#5b8def", "#e5484d"

@@ -8,18 +8,18 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from btc_assets import automation
-from btc_assets.copy import Target, replace_all
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
+from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.sensors import candles_follow_ticks
-from btc_assets.market_data.ticks import TABLE
-from btc_assets.settings import settings
-from btc_assets.slices import DAY, SLICE, Window, floor_day
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.daemon import Daemon
-from btc_assets_tests.databases import read_candles
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets.orchestration import automation
+from btc_assets.store.copy import Target, replace_all
+from btc_assets_tests.support.daemon import Daemon
+from btc_assets_tests.support.databases import read_candles
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 MINUTE = timedelta(minutes=1)
 CANDLES = [candles.asset_key(interval) for interval in candles.INTERVALS]

@@ -10,15 +10,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from btc_assets.cli import main
+from btc_assets.cli.main import main
+from btc_assets.domain.settings import settings
 from btc_assets.ops import doctor
 from btc_assets.ops.doctor import Finding, examine
-from btc_assets.settings import settings
-from btc_assets.signals import models
-from btc_assets_tests.conftest import StoreUnderTest
-from btc_assets_tests.s3 import Bucket
-from btc_assets_tests.signals.vectors import registered_model
-from btc_assets_tests.trades import every
+from btc_assets.signals.encoders import models
+from btc_assets_tests.support.s3 import Bucket
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import every
+from btc_assets_tests.support.vectors import registered_model
 
 
 def findings() -> dict[str, Finding]:

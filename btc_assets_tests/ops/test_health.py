@@ -8,14 +8,14 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from btc_assets.cli import main
+from btc_assets.cli.main import main
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.offsets import listed
 from btc_assets.landing.arrivals import look
-from btc_assets.ops.dagster_home import prepare_dagster_home
 from btc_assets.ops.health import Health, age, read_health
-from btc_assets.slices import SLICE, Window
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 GRACE = timedelta(seconds=90)
 CLOSED = NOON + SLICE + GRACE  # when the slice of noon is loaded

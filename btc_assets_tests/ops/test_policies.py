@@ -10,18 +10,18 @@ import psycopg
 import pytest
 
 from btc_assets.definitions import defs
-from btc_assets.engines import engine
-from btc_assets.errors import UserError
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import Settings
+from btc_assets.domain.settings import settings as current_settings
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, floor_slice
 from btc_assets.market_data import candles
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared
 from btc_assets.ops.reconcile import reconcile
-from btc_assets.settings import Settings
-from btc_assets.settings import settings as current_settings
-from btc_assets.slices import DAY, SLICE, Window, floor_day, floor_slice
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.databases import read_candles, write_candles, write_ticks
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets.store.engines import engine
+from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 DECLARED = declared(Settings())
 # The clocks of policies are real ones.
@@ -318,7 +318,7 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
 
 
 def test_what_retention_dropped_fails_no_check(store: StoreUnderTest) -> None:
-    from btc_assets_tests.test_definitions import failed_checks, run
+    from btc_assets_tests.end_to_end.test_definitions import failed_checks, run
 
     store.land(every(1, 600))
     assert failed_checks(run(HOUR)) == {}

@@ -9,16 +9,16 @@ import dagster as dg
 import pytest
 
 from btc_assets.definitions import defs
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.landing.arrivals import notice, waiting
-from btc_assets.landing.feeds import Feed
-from btc_assets.landing.replay import encode_batch
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import table_differences
 from btc_assets.ops.reconcile import Differences, last_reconciliations, reconcile
 from btc_assets.ops.schedules import schedules
-from btc_assets.slices import DAY, SLICE, Window, floor_day
-from btc_assets_tests.conftest import FEED, StoreUnderTest
-from btc_assets_tests.trades import HOUR, NOON, every
+from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 TWO_DAYS = Window(NOON - DAY, NOON + DAY)  # clipped, like the hourly comparison
 LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)

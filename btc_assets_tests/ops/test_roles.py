@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from btc_assets.cli import main
+from btc_assets.cli.main import main
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ops.doctor import examine
 from btc_assets.ops.roles import ROOMS, grant, missing_rights
-from btc_assets.settings import settings
-from btc_assets.slices import SLICE, Window
-from btc_assets_tests.conftest import StoreUnderTest
-from btc_assets_tests.databases import write_ticks
-from btc_assets_tests.signals.vectors import registered_model
-from btc_assets_tests.test_compressed import compress
-from btc_assets_tests.trades import NOON, every
+from btc_assets_tests.store.test_compressed import compress
+from btc_assets_tests.support.databases import write_ticks
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import NOON, every
+from btc_assets_tests.support.vectors import registered_model
 
 LOADER, READER = "loader_of_roles", "reader_of_roles"
 

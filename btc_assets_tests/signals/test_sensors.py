@@ -7,14 +7,15 @@ from datetime import timedelta
 
 import pytest
 
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion import due
-from btc_assets.signals import embeddings, slice_features
+from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.search import embeddings
 from btc_assets.signals.sensors import signals_follow_ticks
-from btc_assets.slices import SLICE, Window
-from btc_assets_tests.conftest import StoreUnderTest
-from btc_assets_tests.daemon import Daemon
-from btc_assets_tests.databases import write_ticks
-from btc_assets_tests.trades import NOON, every
+from btc_assets_tests.support.daemon import Daemon
+from btc_assets_tests.support.databases import write_ticks
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import NOON, every
 
 WINDOW = Window(NOON, NOON + 2 * SLICE)
 

@@ -9,18 +9,19 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from btc_assets.cli import main
-from btc_assets.copy import Target, replace_all
+from btc_assets.cli.main import main
 from btc_assets.definitions import defs
-from btc_assets.errors import UserError
-from btc_assets.landing.generate import generate_market
-from btc_assets.landing.replay import Landed, read_trades
-from btc_assets.signals import slice_features, workflows
-from btc_assets.signals.evaluation_report import Evaluation
-from btc_assets.slices import DAY, SLICE, Window
-from btc_assets_tests.conftest import FEED, StoreUnderTest, real_data
-from btc_assets_tests.daemon import QUIETLY
-from btc_assets_tests.databases import write_ticks
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import DAY, SLICE, Window
+from btc_assets.signals import workflows
+from btc_assets.signals.evaluation.report import Evaluation
+from btc_assets.signals.features import table as slice_features
+from btc_assets.simulation.generate import generate_market
+from btc_assets.simulation.replay import Landed, read_trades
+from btc_assets.store.copy import Target, replace_all
+from btc_assets_tests.support.daemon import QUIETLY
+from btc_assets_tests.support.databases import write_ticks
+from btc_assets_tests.support.stores import FEED, StoreUnderTest, real_data
 
 START = datetime(2024, 1, 10, tzinfo=UTC)
 

@@ -1,0 +1,193 @@
+"""Proving that the store can be restored, and showing what a restore would bring back: `btc-assets ops restore-drill`.
+
+The restored copy is held against two witnesses: its own registry, which says how many rows each slice was loaded with, and the
+live store, whose slices must be the same where nothing was loaded or dropped since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import LiteralString, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from btc_assets.backup.digests import checksum, digest, read_columns
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
+from btc_assets.domain.ticks import TABLE
+from btc_assets.market_data.loading import table_differences
+from btc_assets.ops.roles import ROOMS
+from btc_assets.store.database import server_errors
+
+LOADED_SINCE = "loaded since"
+DROPPED = "dropped by its policy since"
+DAMAGED = "changed, but neither loaded nor dropped by its policy since"
+
+_SLICES: LiteralString = """
+SELECT bucket_5m, symbol, coalesce(ticks, 0), coalesce(quantity, 0), coalesce(checksum, '0'), loaded_at
+FROM (
+    SELECT bucket_5m, symbol, count(*) AS ticks, sum(quantity) AS quantity, {checksum} AS checksum
+    FROM market_data.btc_ticks WHERE bucket_5m >= {start} AND bucket_5m < {end} GROUP BY bucket_5m, symbol
+) AS stored
+FULL JOIN (
+    SELECT bucket_5m, asset AS symbol, loaded_at FROM landing.slices WHERE bucket_5m >= {start} AND bucket_5m < {end}
+) AS registered USING (bucket_5m, symbol)
+"""
+
+_EDGES: LiteralString = """
+SELECT least(min(registered), min(stored)), greatest(max(registered), max(stored)) FROM (
+    SELECT min(bucket_5m), max(bucket_5m) FROM landing.raw_blobs_5m UNION ALL SELECT min(bucket_5m), max(bucket_5m) FROM market_data.btc_ticks
+) AS edges(registered, stored)
+"""
+
+# Candles of TimescaleDB are views on what it keeps elsewhere.
+_TABLES: LiteralString = """
+SELECT format('%%s.%%s', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = ANY (%s)
+  AND (relkind IN ('r', 'p') AND NOT relispartition OR relkind = 'v' AND relname ~ '^candle_partials_') ORDER BY 1
+"""
+
+
+class _Slice(NamedTuple):
+    rows: int
+    quantity: Decimal
+    checksum: str
+    loaded_at: datetime | None  # None: the registry does not say
+
+    @property
+    def content(self) -> tuple[int, Decimal, str]:
+        return self.rows, self.quantity, self.checksum
+
+
+_NOTHING = _Slice(0, Decimal(0), "0", None)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A slice of ticks that is another in the restored copy than it is now.
+
+    Attributes:
+        bucket_5m, symbol: which.
+        then, now: its rows in the copy and in the live store.
+        why: `LOADED_SINCE`, `DROPPED` or `DAMAGED`.
+    """
+
+    bucket_5m: datetime
+    symbol: str
+    then: int
+    now: int
+    why: str
+
+
+@dataclass(frozen=True)
+class TableDifference:
+    """Rows of a table, then and now, and whether they are the same."""
+
+    table: str
+    then: int
+    now: int
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the restored copy holds, beside what the live store holds now.
+
+    Attributes:
+        slices, rows: of ticks in the copy.
+        contradictions: slices of the copy that its own registry says otherwise of, a sentence each.
+        differences: slices that are others now, by symbol and time.
+        tables: every other table.
+    """
+
+    slices: int
+    rows: int
+    contradictions: list[str]
+    differences: list[Difference]
+    tables: list[TableDifference]
+
+    @property
+    def damaged(self) -> list[Difference]:
+        """Slices that differ for no reason that the store knows of."""
+        return [difference for difference in self.differences if difference.why == DAMAGED]
+
+
+def compare(
+    copy: psycopg.Connection, live: psycopg.Connection, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Comparison:
+    """Hold the copy against its own registry and against the live store, day by day.
+
+    Args:
+        copy, live: in autocommit and UTC.
+        progress: told how many days are compared, and of how many.
+    """
+    slices = rows = 0
+    contradictions: list[str] = []
+    differences: list[Difference] = []
+    with server_errors():
+        for connection in (copy, live):
+            connection.execute("SET datestyle = 'ISO'")
+        horizon = live.execute("SELECT nullif(ops.drop_horizon(%s), '-infinity')", (TABLE,)).fetchone()
+        days = _days(copy, live)
+        for done, day in enumerate(days):
+            progress(done, len(days))
+            then, now = _read_slices(copy, day), _read_slices(live, day)
+            slices += sum(each.rows > 0 for each in then.values())
+            rows += sum(each.rows for each in then.values())
+            contradictions += [sentence for _, sentence in table_differences(copy, day, unloaded=False)]
+            differences += _differences(then, now, horizon[0] if horizon else None)
+        progress(len(days), len(days))
+        tables = [_compare_table(copy, live, name) for name in _tables(copy, live)]
+    return Comparison(slices, rows, contradictions, sorted(differences, key=lambda each: (each.symbol, each.bucket_5m)), tables)
+
+
+def _days(*connections: psycopg.Connection) -> list[Window]:
+    """The days from the first slice of either store to the last."""
+    edges = [edge for connection in connections for edge in connection.execute(_EDGES).fetchone() or () if edge is not None]
+    return list(Window(floor_day(min(edges)), floor_day(max(edges)) + DAY).days()) if edges else []
+
+
+def _read_slices(connection: psycopg.Connection, day: Window) -> dict[tuple[datetime, str], _Slice]:
+    statement = sql.SQL(_SLICES).format(
+        checksum=checksum(read_columns(connection, TABLE)), start=sql.Literal(day.start), end=sql.Literal(day.end)
+    )
+    return {(bucket, symbol): _Slice(*rest) for bucket, symbol, *rest in connection.execute(statement)}
+
+
+def _differences(
+    then: dict[tuple[datetime, str], _Slice], now: dict[tuple[datetime, str], _Slice], horizon: datetime | None
+) -> Iterator[Difference]:
+    for key in then.keys() | now.keys():
+        before, after = then.get(key, _NOTHING), now.get(key, _NOTHING)
+        if before.content == after.content:
+            continue
+        if before.loaded_at != after.loaded_at:
+            why = LOADED_SINCE
+        elif not after.rows and horizon is not None and key[0] < horizon:
+            why = DROPPED
+        else:
+            why = DAMAGED
+        yield Difference(*key, before.rows, after.rows, why)
+
+
+def _tables(*connections: psycopg.Connection) -> list[str]:
+    names = [{name for (name,) in connection.execute(_TABLES, (list(ROOMS),))} for connection in connections]
+    return sorted(set.intersection(*names) - {TABLE})
+
+
+def _compare_table(copy: psycopg.Connection, live: psycopg.Connection, table: str) -> TableDifference:
+    then, now = (digest(connection, table, read_columns(connection, table), sql.SQL("true")) for connection in (copy, live))
+    return TableDifference(table, then[0], now[0], then == now)
+
+
+def ranges(differences: list[Difference]) -> Iterator[tuple[Window, str, str, int, int]]:
+    """Contiguous slices that differ for the same reason: window, symbol, reason, rows then and rows now."""
+    numbered = enumerate(differences)
+    for (symbol, why, _), group in groupby(numbered, lambda one: (one[1].symbol, one[1].why, one[1].bucket_5m - one[0] * SLICE)):
+        of = [difference for _, difference in group]
+        window = Window(of[0].bucket_5m, of[-1].bucket_5m + SLICE)
+        yield window, symbol, why, sum(each.then for each in of), sum(each.now for each in of)

@@ -1,0 +1,3 @@
+from btc_assets.cli.main import main
+
+main()

@@ -1,0 +1,185 @@
+"""Settings from environment variables with the prefix `BTC_ASSETS_`, validated at start."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from dotenv import load_dotenv
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.feeds import Feed, parse_feeds
+from btc_assets.domain.slices import floor_day, floor_slice, parse_time
+
+PREFIX = "BTC_ASSETS_"
+DEMO_ENV = "demo.env"  # in `home`; what `btc-assets demo` leaves for `make dev`
+_NOT_SETTINGS = {"BTC_ASSETS_TEST_DSN"}  # read by the test suite alone
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two installations. Each field is documented in the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, frozen=True, validate_default=True)
+
+    home: Path = Path(".btc_assets")
+    dsn: SecretStr | None = None
+    owner_dsn: SecretStr | None = None
+    dagster_dsn: SecretStr | None = None
+    dagster_events_days: int | None = Field(90, ge=1)
+    compute_logs_url: str | None = Field(None, pattern=r"^s3://[^/]+")
+    database: str = Field("btc_assets", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    landing_url: str | None = None
+    landing_feeds: Annotated[tuple[Feed, ...], NoDecode] = "Binance/BTCUSDT"  # type: ignore[assignment]  # parsed below
+    landing_margin_minutes: int = Field(5, ge=1, le=1440)
+    landing_lookback_minutes: int = Field(120, ge=5, le=7 * 1440)
+    landing_grace_seconds: int = Field(90, ge=0, le=3600)
+    landing_events_queue: str | None = Field(None, pattern=r"^https?://")
+    landing_etag: str = Field("md5", pattern="^(md5|opaque)$")
+    s3_endpoint: str | None = None
+    s3_region: str | None = None
+    partitions_start: datetime | None = None
+    history_start: datetime = "2017-08-17"  # type: ignore[assignment]  # parsed below
+    sensor_slices_per_run: int = Field(288, ge=1, le=8640)
+    sensor_runs_in_flight: int = Field(2, ge=1)
+    backfill_slices_per_run: int | None = Field(None, ge=1)
+    workers_broker: SecretStr | None = None
+    fetch_concurrency: int = Field(16, ge=1, le=256)
+    commit_rows: int = Field(32_768, ge=1)
+    writers: int = Field(2, ge=1, le=32)
+    candles_100ms: bool = False
+    ticks_drop_after_days: int | None = Field(90, ge=1)
+    models_url: str | None = None
+    backup_stanza: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    pgbackrest: str = "pgbackrest"
+
+    @field_validator("landing_feeds", mode="before")
+    @classmethod
+    def _feeds(cls, text: object) -> object:
+        return parse_feeds(text) if isinstance(text, str) else text
+
+    @field_validator("partitions_start", mode="before")
+    @classmethod
+    def _start(cls, text: object) -> object:
+        try:
+            time = parse_time(text) if isinstance(text, str) else text
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if isinstance(time, datetime) and floor_slice(time) != time:
+            raise ValueError("it must be the start of a 5-minute slice, such as 2024-01-01 or 2024-01-01T00:05Z")
+        return time
+
+    @field_validator("history_start", mode="before")
+    @classmethod
+    def _history(cls, text: object) -> object:
+        time = cls._start(text)
+        if isinstance(time, datetime) and floor_day(time) != time:
+            raise ValueError("it must be a day, such as 2017-08-17")
+        return time
+
+    @field_validator("ticks_drop_after_days", "dagster_events_days", mode="before")
+    @classmethod
+    def _days_or_never(cls, days: object) -> object:
+        return None if days == "never" else days
+
+    @field_validator("dsn", "owner_dsn", "dagster_dsn")
+    @classmethod
+    def _dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is not None and urlsplit(dsn.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError("it must look like postgresql://user@host:5432/database")
+        return dsn
+
+    @field_validator("workers_broker")
+    @classmethod
+    def _broker(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss"):
+            raise ValueError("it must look like redis://host:6379/0, or rediss:// for TLS")
+        return url
+
+    @field_validator("landing_url", "models_url")
+    @classmethod
+    def _object_store(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("s3", "file", "memory"):
+            raise ValueError("it must be s3://bucket/prefix or file:///directory")
+        return url
+
+    @field_validator("home")
+    @classmethod
+    def _home(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @property
+    def landing(self) -> str:
+        """URL of the landing zone; a directory in `home` unless it is set."""
+        return self.landing_url or (self.home / "landing").as_uri()
+
+    @property
+    def landing_margin(self) -> timedelta:
+        return timedelta(minutes=self.landing_margin_minutes)
+
+    @property
+    def landing_lookback(self) -> timedelta:
+        return timedelta(minutes=self.landing_lookback_minutes)
+
+    @property
+    def landing_grace(self) -> timedelta:
+        return timedelta(seconds=self.landing_grace_seconds)
+
+    @property
+    def first_slice(self) -> datetime:
+        """Where the 5-minute partitions start.
+
+        By default the first day of the month ten months ago: at most 337 days, which keeps an asset under the
+        100,000 partitions that Dagster recommends, and moves only once a month.
+        """
+        if self.partitions_start:
+            return self.partitions_start
+        today = floor_day(datetime.now(UTC))
+        months = today.year * 12 + today.month - 1 - 10
+        return today.replace(year=months // 12, month=months % 12 + 1, day=1)
+
+
+def load_settings() -> Settings:
+    """Read the environment, then `.env`, or where there is none, what the last demo left in `home`.
+
+    What the file holds goes into this process's environment, so that `AWS_*` variables in it reach the S3 clients
+    and child processes see the same store.
+
+    Raises:
+        UserError: one sentence naming each variable whose value is wrong or that does not exist.
+    """
+    home = Path(os.environ.get(PREFIX + "HOME") or Settings.model_fields["home"].default)
+    env_file = Path(".env") if Path(".env").exists() else home / DEMO_ENV
+    load_dotenv(env_file, override=False)
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | _NOT_SETTINGS
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            raise UserError(_unknown(name, known))
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise UserError(" ".join(map(_sentence, error.errors(include_input=False)))) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    variable = PREFIX + str(error["loc"][0]).upper()
+    return f"{variable} is wrong: {error['msg'].removeprefix('Value error, ').rstrip('.')}."
+
+
+def _unknown(variable: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known], n=1)
+    hint = f"did you mean {PREFIX}{close[0]}?" if close else "see the table of settings in the README."
+    return f"{variable} is not a setting: {hint}"
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

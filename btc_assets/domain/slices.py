@@ -1,0 +1,115 @@
+"""Slices: 5-minute, half-open, UTC-aligned windows of event time, and ranges of them.
+
+Everything thinks in time windows; nothing enumerates partition keys, because a store that starts in 2017 has close
+to a million of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from btc_assets.domain.errors import UserError
+
+SLICE = timedelta(minutes=5)
+SLICE_US = 300_000_000
+DAY = timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+KEY_FORMAT = "%Y-%m-%dT%H:%MZ"
+
+
+def floor_slice(time: datetime) -> datetime:
+    """The start of the slice that `time` (timezone-aware) falls in."""
+    return time - (time - EPOCH) % SLICE
+
+
+def ceil_slice(time: datetime) -> datetime:
+    """The first slice start at or after `time`."""
+    return -(-(time - EPOCH) // SLICE) * SLICE + EPOCH
+
+
+def floor_day(time: datetime) -> datetime:
+    """Midnight UTC of the day that `time` falls in."""
+    return time - (time - EPOCH) % DAY
+
+
+def slice_number(time: datetime) -> int:
+    """Slices since 1970: a 32-bit number that names a slice in advisory locks."""
+    return (time - EPOCH) // SLICE
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970, as Arrow and NumPy hold times."""
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The time, in UTC, that is so many microseconds after 1970."""
+    return EPOCH + timedelta(microseconds=int(microseconds))
+
+
+def parse_time(text: str) -> datetime:
+    """Read `2020-02-22`, `2020-02-22T13:35Z` or any other ISO-8601 time; without an offset it is UTC.
+
+    Raises:
+        UserError: the text is no ISO-8601 date or time.
+    """
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UserError(f"{text!r} is not a date or time: write it as 2020-02-22 or 2020-02-22T13:35Z.") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """The slices from `start` up to, not including, `end`; both are slice starts in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for edge in (self.start, self.end):
+            if edge.tzinfo is None or floor_slice(edge) != edge:
+                raise UserError(f"{edge} is not the start of a 5-minute slice in UTC: use a minute divisible by five.")
+        if self.end <= self.start:
+            raise UserError(f"The range from {self.start} to {self.end} is empty: its end must lie after its start.")
+
+    @classmethod
+    def covering(cls, start: datetime, end: datetime) -> Window:
+        """The smallest window that holds every moment of `[start, end)`."""
+        return cls(floor_slice(start), ceil_slice(end))
+
+    @classmethod
+    def of_slice(cls, bucket: datetime) -> Window:
+        return cls(bucket, bucket + SLICE)
+
+    def __len__(self) -> int:
+        return (self.end - self.start) // SLICE
+
+    def __contains__(self, time: datetime) -> bool:
+        return self.start <= time < self.end
+
+    def __str__(self) -> str:
+        return f"{self.start.strftime(KEY_FORMAT)} to {self.end.strftime(KEY_FORMAT)}"
+
+    def slices(self) -> Iterator[datetime]:
+        """Start of each slice, ascending."""
+        return (self.start + i * SLICE for i in range(len(self)))
+
+    def widened(self, margin: timedelta) -> Window:
+        """The window with `margin` added on both sides, rounded outwards to whole slices."""
+        return Window.covering(self.start - margin, self.end + margin)
+
+    def widened_to(self, step: timedelta) -> Window:
+        """The window rounded outwards to multiples of `step` since 1970."""
+        return Window(self.start - (self.start - EPOCH) % step, self.end + (EPOCH - self.end) % step)
+
+    def days(self) -> Iterator[Window]:
+        """The window cut at each midnight UTC."""
+        start = self.start
+        while start < self.end:
+            end = min(floor_day(start) + DAY, self.end)
+            yield Window(start, end)
+            start = end

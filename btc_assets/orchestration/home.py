@@ -1,0 +1,21 @@
+"""DAGSTER_HOME: the instance that the CLI, `make dev` and the workers share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from btc_assets.domain.settings import settings
+
+DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
+
+
+def prepare_dagster_home() -> Path:
+    """Make DAGSTER_HOME (default: `dagster` in `BTC_ASSETS_HOME`) with a dagster.yaml, set the variable and return it."""
+    home = Path(os.environ.get("DAGSTER_HOME") or settings().home / "dagster")
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "dagster.yaml"
+    if not file.exists():
+        file.write_bytes(DAGSTER_YAML.read_bytes())
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home

@@ -1,0 +1,37 @@
+"""Who carries Dagster's runs: processes of this machine, or workers on several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagster import DefaultRunLauncher
+from dagster._core.launcher import RunLauncher
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import settings
+
+
+class StoreRunLauncher(RunLauncher, ConfigurableClass):
+    """Celery's workers where `BTC_ASSETS_WORKERS_BROKER` names their broker, else processes of the code location.
+
+    `dagster.yaml` names this class, as it does those of the storage: no address and no password is written to a file, or sent to a worker.
+    """
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]  # it chooses a launcher, so it makes none of its own class
+        cls, inst_data: ConfigurableClassData | None, config_value: object
+    ) -> RunLauncher:
+        if settings().workers_broker is None:
+            return DefaultRunLauncher(inst_data=inst_data)
+        try:
+            from btc_assets.orchestration.workers import WorkersRunLauncher
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"BTC_ASSETS_WORKERS_BROKER is set, and {error.name} is not installed: pip install 'btc-assets[workers]', or unset it."
+            ) from None
+        return WorkersRunLauncher(inst_data=inst_data)

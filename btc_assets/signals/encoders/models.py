@@ -1,0 +1,118 @@
+"""The registry of encoders, `signals.models`: what was trained, what is kept up, and which one answers searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from btc_assets.domain.errors import UserError
+from btc_assets.store.database import server_errors
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of `signals.models`; see the comments of its columns."""
+
+    model_id: str
+    kind: str
+    symbol: str
+    dim: int
+    feature_schema: str
+    trained_from: datetime
+    trained_to: datetime
+    metrics: dict[str, Any]
+    uri: str
+    kept_up: bool = False
+    active: bool = False
+    created_at: datetime | None = None
+
+    @property
+    def table(self) -> str:
+        """The partition of `signals.btc_embeddings` that holds its vectors."""
+        return f"signals.embeddings_{self.model_id.replace('-', '_')}"
+
+
+def register(connection: psycopg.Connection, model: Model) -> None:
+    """Enter a trained encoder; a second time changes nothing, for its id stands for all of it.
+
+    Raises:
+        UserError: it is registered for another symbol.
+    """
+    with server_errors(), connection.transaction():
+        connection.execute(
+            "INSERT INTO signals.models (model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (
+                model.model_id, model.kind, model.symbol, model.dim, model.feature_schema, model.trained_from, model.trained_to,
+                Jsonb(model.metrics), model.uri,
+            ),
+        )  # fmt: skip
+    registered = read(connection, model.model_id)
+    if registered.symbol != model.symbol:
+        raise UserError(f"The model {model.model_id} is registered for {registered.symbol}: train another one for {model.symbol}.")
+
+
+_COLUMNS = "model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri, kept_up, active, created_at"
+
+
+def read_all(connection: psycopg.Connection) -> list[Model]:
+    """Every model, the newest first."""
+    with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Model)) as cursor:
+        return cursor.execute(f"SELECT {_COLUMNS} FROM signals.models ORDER BY created_at DESC, model_id").fetchall()  # noqa: S608  # our own columns
+
+
+def read(connection: psycopg.Connection, model_id: str) -> Model:
+    """A model by its id.
+
+    Raises:
+        UserError: there is none.
+    """
+    for model in read_all(connection):
+        if model.model_id == model_id:
+            return model
+    raise UserError(f"There is no model {model_id}: btc-assets models lists them.")
+
+
+def kept_up(connection: psycopg.Connection) -> list[Model]:
+    """The models that new slices are embedded with."""
+    return [model for model in read_all(connection) if model.kept_up]
+
+
+def keep_up(connection: psycopg.Connection, model: Model, kept: bool) -> None:
+    """Whether new slices are embedded with a model as well, from now on; those of the active one always are."""
+    with server_errors(), connection.transaction():
+        connection.execute("UPDATE signals.models SET kept_up = active OR %s WHERE model_id = %s", (kept, model.model_id))
+
+
+def point_to(connection: psycopg.Connection, model: Model) -> str | None:
+    """Have a model answer the searches of its symbol, and leave the one that did until now behind; one transaction.
+
+    Returns:
+        The id of that one, if it is another.
+    """
+    with server_errors(), connection.transaction():
+        connection.execute("LOCK TABLE signals.models IN SHARE ROW EXCLUSIVE MODE")  # two at once would both be active
+        before = connection.execute(
+            "UPDATE signals.models SET active = false, kept_up = false WHERE symbol = %s AND active AND model_id <> %s RETURNING model_id",
+            (model.symbol, model.model_id),
+        ).fetchone()
+        connection.execute("UPDATE signals.models SET active = true, kept_up = true WHERE model_id = %s", (model.model_id,))
+    return before[0] if before else None
+
+
+def remove(connection: psycopg.Connection, model: Model) -> None:
+    """Forget a model and drop its vectors; what it was trained to stays in its artefact.
+
+    Raises:
+        UserError: it is the active one.
+    """
+    with server_errors(), connection.transaction():
+        connection.execute("DELETE FROM signals.models WHERE model_id = %s AND NOT active", (model.model_id,))
+        if connection.execute("SELECT FROM signals.models WHERE model_id = %s", (model.model_id,)).rowcount:
+            raise UserError(f"The model {model.model_id} answers the searches of {model.symbol}: activate another one first.")
+        connection.execute("SELECT signals.drop_embeddings_table(%s)", (model.model_id,))

@@ -1,0 +1,22 @@
+"""PyTorch, which only some installations have."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from btc_assets.domain.errors import UserError
+
+
+def require_torch() -> None:
+    """Call it before importing a module that needs PyTorch.
+
+    Raises:
+        UserError: PyTorch, or the format of its artefacts, is not installed.
+    """
+    missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"Encoders need {' and '.join(missing)}, which this Python lacks: pip install 'btc-assets[torch]'.")
+    # Before its threads start. They would spin while they wait for each other, and beside a busy PostgreSQL on the same two
+    # cores that makes everything twenty times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

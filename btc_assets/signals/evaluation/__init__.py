@@ -1,0 +1,1 @@
+"""Whether similar slices foretell anything: forecasts, baselines, metrics and leakage alarms. Changes nothing in the store."""

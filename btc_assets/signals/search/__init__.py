@@ -1,0 +1,1 @@
+"""The vectors of stored slices: embedding them, indexing them, and finding similar ones. Trains nothing."""

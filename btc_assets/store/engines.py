@@ -1,0 +1,134 @@
+"""Which engine a database runs on, found out from its server: `timescale` or `postgres`, or one sentence why neither.
+
+The name is that of the folder under `sql/` whose files fit. A database stays what its first migration made it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+
+from btc_assets.domain.errors import UserError
+from btc_assets.store.database import where
+
+Engine = Literal["postgres", "timescale"]
+
+OLDEST_POSTGRES = 15
+OLDEST_TIMESCALE = (2, 19)
+OLDEST_VECTOR = (0, 8)
+FIRST_TIMESCALE_WITHOUT_POSTGRES_15 = (2, 29)
+
+_FACTS = """
+SELECT
+    current_setting('server_version_num')::int / 10000,
+    (SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'),
+    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
+    EXISTS (SELECT 1 FROM pg_settings WHERE name = 'timescaledb.disable_load'),
+    current_setting('timescaledb.license', true),
+    (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'),
+    (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+    -- A hypertable looks like a plain table.
+    (SELECT CASE relkind WHEN 'p' THEN 'postgres' ELSE 'timescale' END FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE nspname = 'market_data' AND relname = 'btc_ticks')
+"""
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server and one of its databases say of themselves.
+
+    Attributes:
+        place: host, port and database, for messages.
+        postgres: major version.
+        timescale_available: version that the server could install, None where it has no such package.
+        timescale_installed: version of the extension in this database.
+        timescale_loaded: whether the server preloads it.
+        license: `timescale` (Community) or `apache`; known only in a database that has the extension.
+        vector_available: version of pgvector that the server could install.
+        vector_installed: version of pgvector in this database.
+        ticks: engine that the tables of this database were made for.
+    """
+
+    place: str
+    postgres: int
+    timescale_available: str | None = None
+    timescale_installed: str | None = None
+    timescale_loaded: bool = False
+    license: str | None = None
+    vector_available: str | None = None
+    vector_installed: str | None = None
+    ticks: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine to use.
+
+        Raises:
+            UserError: the server has TimescaleDB, but not as it is needed, or PostgreSQL is too old.
+        """
+        if self.postgres < OLDEST_POSTGRES:
+            raise UserError(f"The server at {self.place} is PostgreSQL {self.postgres}: move to {OLDEST_POSTGRES} or later.")
+        version = self.timescale_installed or self.timescale_available
+        if self.ticks == "postgres" or version is None:
+            return "postgres"
+        self._require_timescale(version)
+        return "timescale"
+
+    def _require_timescale(self, version: str) -> None:
+        if not self.timescale_loaded:
+            raise UserError(
+                f"The server at {self.place} has TimescaleDB but does not load it: add timescaledb to shared_preload_libraries in "
+                "postgresql.conf and restart it (or remove the package, to run on plain PostgreSQL)."
+            )
+        number = _numbers(version)
+        if self.postgres == 15 and number >= FIRST_TIMESCALE_WITHOUT_POSTGRES_15:
+            raise UserError(
+                f"TimescaleDB {version} at {self.place} does not support PostgreSQL 15 any more: install TimescaleDB 2.28, "
+                "or move to PostgreSQL 16, 17 or 18."
+            )
+        if number < OLDEST_TIMESCALE:
+            newer = self.timescale_available and _numbers(self.timescale_available) >= OLDEST_TIMESCALE
+            remedy = "run ALTER EXTENSION timescaledb UPDATE in a new session" if newer else "install a newer one there"
+            raise UserError(f"TimescaleDB {version} at {self.place} is older than {OLDEST_TIMESCALE[0]}.{OLDEST_TIMESCALE[1]}: {remedy}.")
+        if self.license not in (None, "timescale"):
+            raise UserError(
+                f"TimescaleDB at {self.place} is the Apache edition, which has no continuous aggregates, compression or policies: install "
+                "the Community edition (package timescaledb-2-postgresql-…, and timescaledb.license = 'timescale' in postgresql.conf)."
+            )
+
+    def require_vector(self) -> None:
+        """Raises UserError where the server has no pgvector, or one without iterative index scans."""
+        if not (self.vector_available or self.vector_installed):
+            raise UserError(
+                f"The server at {self.place} has no pgvector: install it there (Debian and Ubuntu: "
+                f"apt-get install postgresql-{self.postgres}-pgvector) and run btc-assets db migrate again."
+            )
+        version = self.vector_installed or self.vector_available
+        assert version is not None
+        if _numbers(version) < OLDEST_VECTOR:
+            newer = self.vector_available and _numbers(self.vector_available) >= OLDEST_VECTOR
+            remedy = "run ALTER EXTENSION vector UPDATE there" if newer else "install a newer one there"
+            raise UserError(f"pgvector {version} at {self.place} is older than {OLDEST_VECTOR[0]}.{OLDEST_VECTOR[1]}: {remedy}.")
+
+
+def read_facts(connection: psycopg.Connection) -> ServerFacts:
+    """Ask the server; changes nothing."""
+    row = connection.execute(_FACTS).fetchone()
+    assert row is not None
+    return ServerFacts(where(connection.info.dsn), *row)
+
+
+def engine(connection: psycopg.Connection) -> Engine:
+    """The engine of the database that `connection` is to.
+
+    Raises:
+        UserError: as `ServerFacts.engine`.
+    """
+    return read_facts(connection).engine
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`2.28.3` and `2.30.0-dev` as numbers to compare."""
+    return tuple(int(part) for part in version.split("-")[0].split(".")[:2])

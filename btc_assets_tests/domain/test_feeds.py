@@ -1,0 +1,98 @@
+"""One prefix and one symbol of the exchange are one label, and an object's folders are the collector's clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from btc_assets.domain.feeds import Feed, folder_path, folder_time, parse_feeds, prefixes
+
+NAME = st.text("aZ09_-.", min_size=1, max_size=6)
+PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "feed"),
+    [
+        ("Binance/BTCUSDT", Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")),
+        ("/Binance/BTCUSDT/", Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")),
+        ("spot=BTCUSDT", Feed("spot", "BTCUSDT", "BTCUSDT")),
+        (" um/btc = BTCUSDT : BTCUSDT-PERP ", Feed("um/btc", "BTCUSDT", "BTCUSDT-PERP")),
+        ("um/BTCUSDT=:BTCUSDT-PERP", Feed("um/BTCUSDT", "BTCUSDT", "BTCUSDT-PERP")),
+    ],
+)
+def test_a_feed_is_a_prefix_a_symbol_and_a_label_of_which_the_last_two_may_be_left_out(text: str, feed: Feed) -> None:
+    assert parse_feeds(text) == (feed,)
+
+
+def test_two_markets_of_one_symbol_are_told_apart_by_their_labels() -> None:
+    spot, perpetual = parse_feeds("spot=BTCUSDT, um=BTCUSDT:BTCUSDT-PERP,")
+    assert (spot.symbol, perpetual.symbol) == ("BTCUSDT", "BTCUSDT")
+    assert (spot.label, perpetual.label) == ("BTCUSDT", "BTCUSDT-PERP")
+
+
+def test_several_symbols_may_share_a_prefix() -> None:
+    feeds = parse_feeds("all=BTCUSDT,all=ETHUSDT,other=XRPUSDT")
+    assert prefixes(feeds) == ("all", "other")
+
+
+@given(PREFIX, NAME, NAME)
+def test_a_feed_is_written_as_it_is_read(prefix: str, symbol: str, label: str) -> None:
+    feed = Feed(prefix, symbol, label)
+    assert parse_feeds(str(feed)) == (feed,)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "it must name at least one feed, such as Binance/BTCUSDT=BTCUSDT"),
+        (" , ", "it must name at least one feed, such as Binance/BTCUSDT=BTCUSDT"),
+        ("=BTCUSDT", "'=BTCUSDT' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
+        ("a//b", "'a//b' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
+        ("a b", "'a b' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
+        ("a=b:c:d", "'a=b:c:d' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
+        (
+            "spot=BTCUSDT,um=BTCUSDT",
+            "two feeds have one label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL",
+        ),
+        ("spot=BTCUSDT:A,spot=BTCUSDT:B", "one prefix and symbol has two labels: keep one of them"),
+        ("a=B,a/b=C", "one prefix lies inside another, so its objects would be read twice: keep them apart"),
+    ],
+)
+def test_feeds_that_cannot_be_kept_apart_are_refused(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_feeds(text)
+    assert str(caught.value) == sentence
+
+
+def test_a_prefix_that_only_starts_like_another_is_not_inside_it() -> None:
+    assert len(parse_feeds("Binance/BTC,Binance/BTCUSDT")) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "time"),
+    [
+        ("Binance/BTCUSDT/2024/01/10/12/05/batch-0f.parquet", datetime(2024, 1, 10, 12, 5, tzinfo=UTC)),
+        ("Binance/BTCUSDT/2024/01/10/12/hour.csv.gz", datetime(2024, 1, 10, 12, tzinfo=UTC)),
+        ("Binance/BTCUSDT/2024/01/10/day.zip", datetime(2024, 1, 10, tzinfo=UTC)),
+        ("Binance/BTCUSDT/2024/13/10/12/05/batch-0f.parquet", None),
+        ("Binance/BTCUSDT/2024/02/30/12/05/batch-0f.parquet", None),
+        ("Binance/BTCUSDT/2024/01/10/12/60/batch-0f.parquet", None),
+        ("Binance/BTCUSDT/2024/01/batch-0f.parquet", None),
+        ("Binance/BTCUSDT/2024/01/10/12/05/", None),
+        ("Binance/BTCUSDT/2024/01/10/12/05/deeper/batch-0f.parquet", None),
+        ("Binance/BTCUSDT/readme.txt", None),
+        ("Binance/BTCUSDT2024/01/10/12/05/batch-0f.parquet", None),
+        ("Other/BTCUSDT/2024/01/10/12/05/batch-0f.parquet", None),
+    ],
+)
+def test_the_folders_of_an_object_are_a_time_to_the_minute_hour_or_day(path: str, time: datetime | None) -> None:
+    assert folder_time("Binance/BTCUSDT", path) == time
+
+
+@given(PREFIX, st.datetimes(datetime(2009, 1, 3), datetime(2100, 1, 1), timezones=st.just(UTC)))
+def test_a_folder_is_found_again_by_its_time(prefix: str, opened: datetime) -> None:
+    assert folder_time(prefix, f"{folder_path(prefix, opened)}/batch.parquet") == opened.replace(second=0, microsecond=0)

@@ -1,0 +1,83 @@
+"""Settings: a wrong value ends in one sentence that names the variable."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.feeds import Feed
+from btc_assets.domain.settings import Settings, load_settings
+from btc_assets.domain.slices import SLICE
+from btc_assets_tests.support.paths import PROJECT
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BTC_ASSETS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("BTC_ASSETS_PARTITIONS_START")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("FETCH_CONCURRENCY", "many", "BTC_ASSETS_FETCH_CONCURRENCY is wrong: Input should be a valid integer, unable to parse string as an integer."),
+        ("DSN", "mysql://db", "BTC_ASSETS_DSN is wrong: it must look like postgresql://user@host:5432/database."),
+        ("LANDING_URL", "/data", "BTC_ASSETS_LANDING_URL is wrong: it must be s3://bucket/prefix or file:///directory."),
+        ("WORKERS_BROKER", "amqp://mq", "BTC_ASSETS_WORKERS_BROKER is wrong: it must look like redis://host:6379/0, or rediss:// for TLS."),
+        ("LANDING_FEEDS", "", None),
+        ("LANDING_FEEDS", "a=b:c:d", "BTC_ASSETS_LANDING_FEEDS is wrong: 'a=b:c:d' must look like Binance/BTCUSDT=BTCUSDT:LABEL."),
+        ("PARTITIONS_START", "soon", "BTC_ASSETS_PARTITIONS_START is wrong: 'soon' is not a date or time: write it as 2020-02-22 or 2020-02-22T13:35Z."),
+        ("PARTITIONS_START", "2024-01-01T00:03Z", "BTC_ASSETS_PARTITIONS_START is wrong: it must be the start of a 5-minute slice, such as 2024-01-01 or 2024-01-01T00:05Z."),
+        ("LANDNG_URL", "s3://b", "BTC_ASSETS_LANDNG_URL is not a setting: did you mean BTC_ASSETS_LANDING_URL?"),
+        ("QQ", "1", "BTC_ASSETS_QQ is not a setting: see the table of settings in the README."),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_sentence_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str | None
+) -> None:
+    monkeypatch.setenv(f"BTC_ASSETS_{variable}", value)
+    if sentence is None:  # an empty variable is an unset one
+        assert load_settings().landing_feeds == (Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT"),)
+        return
+    with pytest.raises(UserError) as raised:
+        load_settings()
+    assert str(raised.value) == sentence
+
+
+def test_a_password_is_in_no_message_and_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@db/btc")
+    assert "s3cret" not in repr(load_settings())
+    monkeypatch.setenv("BTC_ASSETS_DSN", "loader:s3cret@db/btc")
+    with pytest.raises(UserError) as raised:
+        load_settings()
+    assert "s3cret" not in str(raised.value)
+
+
+def test_the_environment_goes_before_the_env_file_and_that_before_the_last_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "demo.env").write_text("BTC_ASSETS_DATABASE=demo\n")
+    monkeypatch.setenv("BTC_ASSETS_DATABASE", "")
+    monkeypatch.delenv("BTC_ASSETS_DATABASE")
+    with monkeypatch.context() as inner:
+        inner.setenv("BTC_ASSETS_DATABASE", "own")
+        assert load_settings().database == "own"
+    assert load_settings().database == "demo"
+    monkeypatch.delenv("BTC_ASSETS_DATABASE")
+    (tmp_path / ".env").write_text("BTC_ASSETS_FETCH_CONCURRENCY=3\n")
+    loaded = load_settings()
+    assert (loaded.database, loaded.fetch_concurrency) == ("btc_assets", 3)
+    monkeypatch.delenv("BTC_ASSETS_FETCH_CONCURRENCY")
+
+
+def test_partitions_start_by_default_where_an_asset_has_fewer_than_100_000() -> None:
+    first = load_settings().first_slice
+    assert first.day == 1
+    assert timedelta(days=270) < datetime.now(UTC) - first < 100_000 * SLICE
+
+
+def test_every_setting_is_in_the_table_of_the_readme() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    missing = [name for name in Settings.model_fields if f"`BTC_ASSETS_{name.upper()}`" not in readme]
+    assert missing == []

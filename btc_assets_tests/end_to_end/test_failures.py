@@ -1,0 +1,275 @@
+"""Failures: what may pass is tried again, what cannot is not, and each is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+import yaml
+from dagster._core.instance.config import PoolGranularity
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from psycopg import sql
+
+from btc_assets.definitions import defs
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import KEY_FORMAT, SLICE
+from btc_assets.landing.objects import LandingZone
+from btc_assets.orchestration.failures import RETRIES, impatient, plain_failures
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.store.database import connect
+from btc_assets_tests.support.fault_proxy import FaultProxy
+from btc_assets_tests.support.s3 import Bucket
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, every
+
+RETRY, FAILED = dg.DagsterEventType.STEP_UP_FOR_RETRY, dg.DagsterEventType.STEP_FAILURE
+
+
+class Meanwhile:
+    """What happens while Dagster waits before it tries a step again; nobody waits for real."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waits = 0
+        self._then: Callable[[], object] = lambda: None
+        monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda policy, attempt: self._wait())
+
+    def _wait(self) -> int:
+        self.waits += 1
+        self._then()
+        return 0
+
+    def __call__(self, then: Callable[[], object]) -> None:
+        self._then = then
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    return Meanwhile(monkeypatch)
+
+
+def ingest(**resources: object) -> dg.ExecuteInProcessResult:
+    """The job `ingest` over an hour, as a worker runs it."""
+    definitions = dg.Definitions(
+        assets=defs.assets,
+        asset_checks=defs.asset_checks,
+        jobs=defs.jobs,
+        executor=defs.executor,
+        resources={**defs.resources, **resources},
+    )
+    tags = {RANGE_START_TAG: HOUR.start.strftime(KEY_FORMAT), RANGE_END_TAG: (HOUR.end - SLICE).strftime(KEY_FORMAT)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return definitions.resolve_job_def("ingest").execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+
+
+def sentences(result: dg.ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[str]:
+    """What a person reads at the steps that are tried again, or that failed."""
+    read = []
+    for event in result.all_node_events:
+        if event.event_type == kind:
+            data = event.step_retry_data if kind == RETRY else event.step_failure_data
+            error = data.error
+            read.append(data.user_failure_data.description if kind == FAILED and data.user_failure_data else (error.cause or error).message)
+    return [text.strip() for text in read]
+
+
+@contextmanager
+def closed(store: StoreUnderTest, server_dsn: str) -> Iterator[Callable[[], None]]:
+    """The store's database takes no connections, until what this gives is called."""
+    name = psycopg.conninfo.conninfo_to_dict(store.dsn)["dbname"]
+
+    def allow(whether: bool) -> None:
+        with psycopg.connect(server_dsn, autocommit=True) as connection:
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(sql.Identifier(str(name)), sql.Literal(whether)))
+
+    allow(False)
+    try:
+        yield lambda: allow(True)
+    finally:
+        allow(True)
+
+
+def ticks(store: StoreUnderTest) -> int:
+    return store.rows("SELECT count(*) FROM market_data.btc_ticks")[0][0]
+
+
+def test_a_server_that_comes_back_while_the_step_waits_is_no_failure(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
+    store.land(every(10, 360), seconds=60)
+    with closed(store, server_dsn) as open_again:
+        meanwhile(open_again)
+        result = ingest()
+    assert result.success and ticks(store) == 360
+    (sentence,) = sentences(result, RETRY)
+    assert "cannot be reached: start it, or correct BTC_ASSETS_DSN." in sentence
+
+
+def test_a_server_that_stays_away_is_one_failure_after_five_attempts(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
+    with closed(store, server_dsn):
+        result = ingest()
+    assert not result.success
+    (sentence,) = sentences(result, FAILED)
+    assert sentence.endswith("cannot be reached: start it, or correct BTC_ASSETS_DSN.")
+    assert len(sentences(result, RETRY)) == RETRIES.max_retries == 4
+
+
+@pytest.mark.parametrize(
+    ("event", "table"),
+    [("INSERT", "landing.raw_blobs_5m"), ("INSERT", "market_data.btc_ticks"), ("DELETE", "ingestion.due_slices")],
+    ids=["registering", "loading", "making candles"],
+)
+def test_a_connection_that_is_lost_in_the_middle_is_made_again_and_the_result_is_exact(
+    store: StoreUnderTest, meanwhile: Meanwhile, event: str, table: str
+) -> None:
+    store.land(every(10, 360), seconds=60)
+    store.connection.execute(
+        f"""
+        CREATE FUNCTION break_down() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+        CREATE TRIGGER in_the_middle AFTER {event} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION break_down();
+        """
+    )
+    meanwhile(lambda: store.connection.execute(f"DROP TRIGGER in_the_middle ON {table}"))
+    result = ingest()
+    assert result.success and ticks(store) == 360
+    (sentence,) = sentences(result, RETRY)
+    assert "The database server ended the connection (terminating connection due to administrator command)" in sentence
+    assert [evaluation.check_name for evaluation in result.get_asset_check_evaluations() if not evaluation.passed] == []
+
+
+class LandingBehind(Landing):
+    """A landing zone on S3 that is asked once, not six times, so that the step feels what fails."""
+
+    endpoint: str
+    url: str
+
+    def zone(self) -> LandingZone:
+        return LandingZone(self.url, endpoint=self.endpoint, retries=0)
+
+
+@pytest.fixture
+def behind_proxy(store: StoreUnderTest, s3: Bucket) -> Iterator[tuple[FaultProxy, LandingBehind]]:
+    """Ticks on S3, behind a proxy that fails on demand."""
+    store.land(every(10, 360), seconds=600)
+    for obj in store.zone().list_all(FEED.prefix):
+        s3.zone().put(store.zone().path(obj.uri), (store.landing / store.zone().path(obj.uri)).read_bytes())
+    with FaultProxy(s3.server.endpoint) as proxy:
+        yield proxy, LandingBehind(endpoint=proxy.endpoint, url=s3.url)
+
+
+def test_s3_that_is_too_busy_for_a_while_is_no_failure(
+    store: StoreUnderTest, behind_proxy: tuple[FaultProxy, LandingBehind], meanwhile: Meanwhile
+) -> None:
+    proxy, landing = behind_proxy
+    proxy.fail("503")
+    meanwhile(proxy.heal)
+    result = ingest(landing=landing)
+    assert result.success and ticks(store) == 360
+    (sentence,) = sentences(result, RETRY)
+    assert f"Listing {landing.url}/{FEED.prefix}" in sentence and "Please reduce your request rate" in sentence
+
+
+def test_a_bucket_that_does_not_exist_is_said_at_once(
+    store: StoreUnderTest, behind_proxy: tuple[FaultProxy, LandingBehind], meanwhile: Meanwhile
+) -> None:
+    proxy, landing = behind_proxy
+    proxy.fail("404")
+    (sentence,) = sentences(ingest(landing=landing), FAILED)
+    assert "NoSuchBucket" in sentence and meanwhile.waits == 0
+
+
+def test_wrong_credentials_of_s3_are_said_at_once(
+    store: StoreUnderTest, behind_proxy: tuple[FaultProxy, LandingBehind], meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    (sentence,) = sentences(ingest(landing=behind_proxy[1]), FAILED)
+    assert "AWS credentials" in sentence and meanwhile.waits == 0
+
+
+def test_what_a_person_must_mend_is_tried_exactly_once(store: StoreUnderTest, meanwhile: Meanwhile) -> None:
+    store.landing.rmdir()
+    result = ingest()
+    (sentence,) = sentences(result, FAILED)
+    assert sentence.startswith(f"The landing zone {store.landing} is not a directory")
+    assert (meanwhile.waits, sentences(result, RETRY)) == (0, [])
+    assert sum(event.is_step_start for event in result.all_node_events) == 1
+
+
+def test_in_front_of_a_terminal_nothing_is_waited_for(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
+    with closed(store, server_dsn), impatient():
+        result = ingest()
+    (sentence,) = sentences(result, FAILED)
+    assert "cannot be reached" in sentence and meanwhile.waits == 0
+
+
+def test_a_lost_connection_that_nobody_thought_of_is_one_sentence_and_may_pass(store: StoreUnderTest) -> None:
+    with pytest.raises(dg.Failure) as failure, plain_failures(), Store().connect() as connection:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert str(failure.value.description).startswith("The database server ended the connection (")
+    assert failure.value.allow_retries and isinstance(failure.value.__cause__, TransientError)
+
+
+def test_a_failure_that_is_none_of_ours_passes_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), plain_failures():
+        1 / 0  # noqa: B018
+
+
+def test_a_refusal_by_the_server_does_not_pass_by_itself(store: StoreUnderTest) -> None:
+    store.connection.execute("CREATE ROLE reader_without_login NOLOGIN")
+    try:
+        for user in ("nobody_of_that_name", "reader_without_login"):
+            with pytest.raises(UserError, match="refused the user or password") as refusal:
+                connect(psycopg.conninfo.make_conninfo(store.dsn, user=user))
+            assert not isinstance(refusal.value, TransientError)
+    finally:
+        store.connection.execute("DROP ROLE reader_without_login")
+
+
+def test_a_missing_right_does_not_pass_by_itself(store: StoreUnderTest) -> None:
+    store.connection.execute("CREATE ROLE reader_of_little LOGIN")
+    try:
+        with (
+            pytest.raises(dg.Failure) as failure,
+            plain_failures(),
+            connect(psycopg.conninfo.make_conninfo(store.dsn, user="reader_of_little")) as connection,
+        ):
+            connection.execute("SELECT * FROM landing.raw_blobs_5m")
+        assert "The database user lacks a right" in str(failure.value.description) and not failure.value.allow_retries
+    finally:
+        store.connection.execute("DROP ROLE reader_of_little")
+
+
+def test_workers_that_die_are_replaced_twice_and_steps_that_fail_are_not_run_again_as_runs(store: StoreUnderTest) -> None:
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        assert instance.run_retries_enabled and instance.run_retries_max_retries == 2
+        assert instance.run_retries_retry_on_asset_or_op_failure is False
+        assert instance.run_monitoring_enabled
+
+
+def test_the_instance_that_we_write_starts_runs_at_once_and_few_at_a_time(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home()
+    assert home == Path(store.home.parent / "dagster")
+    with dg.DagsterInstance.get() as instance:
+        coordinator = instance.run_coordinator
+        assert isinstance(coordinator, QueuedRunCoordinator) and coordinator.dequeue_interval_seconds == 1
+        limits = instance.get_concurrency_config()
+        assert limits.run_queue_config is not None and limits.run_queue_config.max_concurrent_runs == 4
+        assert (limits.pool_config.default_pool_limit, limits.pool_config.pool_granularity) == (2, PoolGranularity.RUN)
+        assert instance.get_runs() == []
+    assert store.rows("SELECT count(*) FROM dagster.runs") == [(0,)]  # its tables are in the store, beside the rooms
+
+
+def test_a_configuration_that_somebody_changed_is_kept(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home()
+    changed = yaml.safe_load((home / "dagster.yaml").read_text()) | {"concurrency": {"runs": {"max_concurrent_runs": 9}}}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(changed))
+    settings.cache_clear()
+    prepare_dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 9

@@ -1,0 +1,475 @@
+"""Soak: whatever lands, fails, is killed or runs at once, in any order, the table is what the registry says, and heals.
+
+A short form runs with the suite. `make soak` goes on for as long as it is told, with a new seed each round; a failure prints
+the seed and the shortest sequence that was found to break the promise.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import wraps
+from itertools import count
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import settings as store_settings
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, floor_slice
+from btc_assets.landing.sensors import landing_sensor
+from btc_assets.market_data import candles
+from btc_assets.market_data.sensors import candles_follow_ticks
+from btc_assets.ops import retention_jobs
+from btc_assets.ops.policies import Keep, declared
+from btc_assets.ops.reconcile import reconcile
+from btc_assets.signals.sensors import signals_follow_ticks
+from btc_assets.simulation.replay import encode_batch
+from btc_assets.store import copy
+from btc_assets_tests.support.daemon import Daemon
+from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
+from btc_assets_tests.support.s3 import Bucket, S3Server
+from btc_assets_tests.support.stores import FEED, temporary_copy
+from btc_assets_tests.support.trades import table, trade
+from btc_assets_tests.support.zones import StoreOnS3
+
+T = TypeVar("T")
+Rows = dict[int, Decimal]  # price by trade id
+Version = tuple[str, str]  # URI and ETag
+
+PER_SLICE = 12  # ids
+OLD, RECENT = range(2), range(2, 6)  # slices of ten days ago, which retention may drop, and of the last hour
+DROP_AFTER_DAYS = 8
+HOURS_LATER = timedelta(hours=3)
+
+places = st.sampled_from([*OLD, *RECENT, *RECENT])
+names = st.sampled_from(["a", "b", "c", "d"])
+trade_ids = st.one_of(
+    st.lists(places.flatmap(lambda place: st.integers(place * PER_SLICE, place * PER_SLICE + PER_SLICE - 1)), min_size=1, max_size=12),
+    places.flatmap(lambda place: st.lists(st.integers(place * PER_SLICE, place * PER_SLICE + PER_SLICE + 1), min_size=1, max_size=12)),
+).map(lambda ids: sorted({min(i, PER_SLICE * (RECENT[-1] + 1) - 1) for i in ids}))
+objects = st.dictionaries(st.tuples(names, places), st.tuples(st.integers(0, 1), trade_ids), min_size=1, max_size=6)
+faults: st.SearchStrategy[tuple[Fault, int] | None] = st.one_of(
+    st.none(), st.tuples(st.sampled_from(["503", "500", "reset", "cut", "flip"]), st.integers(1, 9))
+)
+stretches = st.tuples(places, st.integers(1, 4))
+moments = st.floats(0, 0.5)  # seconds after which something is killed; a load takes about half of it
+
+forkserver = multiprocessing.get_context("forkserver")
+forkserver.set_forkserver_preload([__name__])
+
+
+def ingest_in_a_process(store: StoreOnS3, window: Window, started: Event) -> None:
+    started.set()
+    store.ingest(window)
+
+
+def told(method: Callable[..., None]) -> Callable[..., None]:
+    """The first thing that goes wrong is printed at once: what depends on a moment may not go wrong again when it is repeated."""
+
+    @wraps(method)
+    def inner(self: Soak, **drawn: object) -> None:
+        self.trail.append(f"{method.__name__}({', '.join(f'{name}={value!r}' for name, value in drawn.items())})")
+        try:
+            method(self, **drawn)
+        except Exception:
+            if not type(self).failed:
+                type(self).failed = True
+                print("\nWent wrong after:", *(did for did in self.trail if "every_promise" not in did), traceback.format_exc(), sep="\n")
+            raise
+
+    return inner
+
+
+def step(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
+    return lambda method: rule(**strategies)(told(method))
+
+
+class Soak(RuleBasedStateMachine):
+    """The steps, and what must be true after each of them.
+
+    The model knows what every version of every object held. Which versions a slice is made of, the registry says; the rows
+    of the slice must be exactly theirs, always. When all is quiet, the registry must say what the landing zone holds.
+    """
+
+    server: str
+    template: str
+    s3: S3Server
+    home: Path
+    steps: Counter[str]
+    failed = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trail: list[str] = []
+        self.open = ExitStack()
+        patch = self.open.enter_context(pytest.MonkeyPatch.context())
+        dsn = self.open.enter_context(temporary_copy(self.server, self.template))
+        self.proxy = self.open.enter_context(FaultProxy(self.s3.endpoint))
+        bucket = Bucket(replace(self.s3, process=None), f"tests/{uuid.uuid4().hex}")
+        for name, value in {
+            "DSN": dsn,
+            "LANDING_URL": bucket.url,
+            "S3_ENDPOINT": self.proxy.endpoint,
+            "TICKS_DROP_AFTER_DAYS": str(DROP_AFTER_DAYS),
+        }.items():
+            patch.setenv(f"BTC_ASSETS_{name}", value)
+        store_settings.cache_clear()
+        self.open.callback(store_settings.cache_clear)
+        connection = self.open.enter_context(psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC"))
+        followers = tuple(map(candles.asset_key, candles.INTERVALS))
+        self.store = StoreOnS3(dsn, self.home, self.home, connection, bucket, followers=followers)
+        self.behind = replace(self.store, bucket=replace(bucket, server=replace(bucket.server, endpoint=self.proxy.endpoint)))
+        self.daemons = [Daemon(sensor, patch) for sensor in (landing_sensor, candles_follow_ticks, signals_follow_ticks)]
+        for daemon in self.daemons:
+            self.open.callback(daemon.close)
+        recent = floor_slice(datetime.now(UTC)) - timedelta(minutes=50)
+        old = floor_day(recent) - 10 * DAY + timedelta(hours=12)
+        self.slices = [old + i * SLICE for i in OLD] + [recent + i * SLICE for i in range(len(RECENT))]
+        self.versions: dict[Version, dict[datetime, Rows]] = {}
+        self.objects: dict[str, Version] = {}
+        self.deleted = False
+        self.dropped: set[datetime] = set()
+
+    def teardown(self) -> None:
+        self.open.close()
+
+    # ---- what lands
+
+    @initialize(objects=objects)
+    def begin_with_some_objects(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
+        self.land(objects=objects)
+
+    @step(objects=objects)
+    def land(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
+        """Land objects or overwrite some: in their folder, late in another one, with corrected prices, with repeats of others' trades."""
+        for (name, place), (edition, ids) in objects.items():
+            self.steps["objects landed"] += 1
+            rows = table([self.trade(i, edition) for i in ids])
+            held: dict[datetime, Rows] = {}
+            for row in rows.to_pylist():
+                held.setdefault(row["bucket_5m"], {})[row["trade_id"]] = row["price"]
+            self.put(name, place, encode_batch(rows, FEED)[1], held)
+
+    @step(name=names, place=places)
+    def land_what_cannot_be_read(self, name: str, place: int) -> None:
+        self.put(name, place, b"PAR1 and nothing more", {})
+
+    @precondition(lambda self: self.objects)
+    @step(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        uri = data.draw(st.sampled_from(sorted(self.objects)), label="uri")
+        self.store.delete(uri)
+        del self.objects[uri]
+        self.deleted = True
+
+    # ---- what is done, and undone
+
+    @step(stretch=stretches, force=st.booleans(), fault=faults)
+    def load(self, stretch: tuple[int, int], force: bool, fault: tuple[Fault, int] | None) -> None:
+        window = self.window(stretch)
+        self.under(fault, lambda: self.behind.register(window))
+        self.under(fault, lambda: self.behind.load(window, force=force, commit_rows=10))
+
+    @step(stretch=stretches, moment=moments)
+    def kill_a_loader(self, stretch: tuple[int, int], moment: float) -> None:
+        self.steps["loaders killed"] += 1
+        started = forkserver.Event()
+        process = forkserver.Process(target=ingest_in_a_process, args=(replace(self.store, connection=None), self.window(stretch), started))
+        process.start()
+        assert started.wait(60)
+        time.sleep(moment)
+        process.kill()
+        process.join()
+        self.wait_for_backends()
+
+    @step(stretch=stretches, moment=moments)
+    def end_the_backends_of_a_loader(self, stretch: tuple[int, int], moment: float) -> None:
+        self.steps["backends ended"] += 1
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self.store.ingest, self.window(stretch))
+            time.sleep(moment / 2)
+            self.store.connection.execute(f"SELECT pg_terminate_backend(pid) FROM ({_BACKENDS}) AS others")
+            try:
+                work.result()
+            except psycopg.OperationalError:  # of a connection that the test itself was about to close
+                pass
+            except UserError as error:
+                assert "terminat" in str(error) or "connection" in str(error) or self.deleted, error
+
+    @step(one=stretches, other=stretches)
+    def load_twice_at_once(self, one: tuple[int, int], other: tuple[int, int]) -> None:
+        self.steps["loaded at once"] += 1
+        with ThreadPoolExecutor(2) as pool:
+            work = [pool.submit(self.store.ingest, self.window(stretch)) for stretch in (one, other)]
+        for done in work:
+            self.under(None, done.result)
+
+    @step(fault=faults)
+    def tick_and_run(self, fault: tuple[Fault, int] | None) -> None:
+        """The sensors look, and Dagster runs what they ask for."""
+        for daemon in self.daemons:
+            daemon.now = max(daemon.now + timedelta(seconds=31), datetime.now(UTC) + timedelta(minutes=2))
+            asked = self.under(fault, daemon.tick)
+            self.steps["runs"] += len(asked or [])
+            if asked:
+                self.arm(fault)
+                done = daemon.attempt()
+                self.arm(None)
+                assert done == len(asked) or fault or self.deleted, asked
+
+    @step()
+    def lose_the_storage_of_dagster(self) -> None:
+        for daemon in self.daemons:
+            daemon.forget()
+
+    @step()
+    def run_the_policies(self) -> None:
+        self.steps["policies run"] += 1
+        policies = declared(store_settings())
+        with self.store.connect() as connection:
+            retention_jobs.apply(connection, policies)
+            states = {status.job_name: status.state for status in retention_jobs.read(connection, policies)}
+            assert "drifted" not in states.values(), states
+            for policy in policies:
+                if not isinstance(policy, Keep) and states[policy.job_name] == "applied":
+                    retention_jobs.run(connection, policy.job_name)
+        rows = self.rows()
+        self.dropped |= {self.slices[place] for place in OLD if not rows.get(self.slices[place])}
+
+    @step(fault=faults)
+    def reconcile(self, fault: tuple[Fault, int] | None) -> None:
+        self.under(fault, self.compare_everything)
+
+    @step()
+    def come_to_rest(self) -> None:
+        """Nothing fails any more: a few rounds later everything is as it should be."""
+        self.steps["came to rest"] += 1
+        for _ in range(6):
+            healed = self.compare_everything()
+            asked = [daemon.tick_after(timedelta(seconds=31)) for daemon in self.daemons]
+            self.steps["runs"] += sum(map(len, asked))
+            for daemon in self.daemons:
+                daemon.attempt()
+            if not healed and not any(asked):
+                break
+        else:
+            raise AssertionError(f"it does not come to rest, {healed} things were mended and this was asked for: {asked}")
+        loaded, here = self.loaded(), set(self.objects.values())
+        for bucket in self.slices:
+            current = {version for version in here if bucket in self.versions[version]}
+            lost = {uri for uri, _ in loaded.get(bucket, set())} - set(self.objects)
+            assert lost or loaded.get(bucket, set()) == current, (bucket, loaded.get(bucket), current)
+        registered = self.store.rows(
+            "SELECT DISTINCT uri, etag, status FROM landing.raw_blobs_5m WHERE status NOT IN ('superseded', 'gone')"
+        )
+        assert {(uri, etag): status for uri, etag, status in registered} == {
+            version: "registered" if self.versions[version] else "rejected" for version in here
+        }
+        due = {bucket for (bucket,) in self.store.rows("SELECT bucket_5m FROM ingestion.due_slices")}
+        assert due <= self.dropped
+
+    # ---- what must be true after every step
+
+    @invariant()
+    @told
+    def every_promise_holds(self) -> None:
+        self.each_slice_has_exactly_the_rows_of_the_versions_that_it_was_loaded_from()
+        self.the_offset_is_the_newest_trade()
+        self.candles_that_are_not_due_hold_their_ticks_also_after_those_were_dropped()
+
+    def each_slice_has_exactly_the_rows_of_the_versions_that_it_was_loaded_from(self) -> None:
+        loaded, rows = self.loaded(), self.rows()
+        assert not set(rows) - set(self.slices)
+        for bucket in self.slices:
+            expected = self.merged(bucket, loaded.get(bucket, set()))
+            if rows.get(bucket):
+                self.dropped.discard(bucket)
+            elif bucket in self.dropped:
+                continue
+            assert rows.get(bucket, {}) == expected, bucket
+
+    def the_offset_is_the_newest_trade(self) -> None:
+        rows = self.rows()
+        if rows:
+            assert self.store.rows("SELECT last_sequence FROM ingestion.stream_offsets WHERE source LIKE 'market_data.btc_ticks/%'") == [
+                (max(rows[max(rows)]),)
+            ]
+
+    def candles_that_are_not_due_hold_their_ticks_also_after_those_were_dropped(self) -> None:
+        due = {bucket for (bucket,) in self.store.rows("SELECT bucket_5m FROM ingestion.due_slices WHERE asset LIKE 'market_data/%'")}
+        made = {
+            bucket: (trades, value)
+            for bucket, trades, value in self.store.rows(
+                "SELECT tick_bucket, sum(trade_count)::int, sum(quote_volume) FROM market_data.candle_partials_5m GROUP BY tick_bucket"
+            )
+        }
+        loaded = self.loaded()
+        for bucket in set(self.slices) - due:
+            expected = self.merged(bucket, loaded.get(bucket, set()))
+            value = sum(expected.values()) / 4  # a quarter of a coin each
+            assert made.get(bucket, (0, 0)) == (len(expected), value), bucket
+        if not due:
+            for interval in candles.INTERVALS:
+                for start in (self.slices[OLD[0]], self.slices[RECENT[0]]):
+                    assert candles.read_differences(self.store.connection, interval, Window(start, start + 4 * SLICE)) == [], (
+                        self.registry()
+                    )
+
+    # ---- the model
+
+    def trade(self, trade_id: int, edition: int) -> dict[str, object]:
+        """A trade is its id; another edition has another price."""
+        place, k = divmod(trade_id, PER_SLICE)
+        at = self.slices[place] + k * timedelta(seconds=25)
+        return trade(trade_id, at, price=f"{100 + trade_id}.{edition}", maker=trade_id % 2 == 0)
+
+    def put(self, name: str, place: int, data: bytes, held: dict[datetime, Rows]) -> None:
+        uri = self.store.put(f"{self.slices[place]:%Y/%m/%d/%H/%M}/{name}.parquet", data)
+        obj = self.store.zone().head(uri, FEED.prefix)
+        assert obj is not None
+        self.objects[uri] = (uri, obj.etag)
+        self.versions[uri, obj.etag] = held
+
+    def merged(self, bucket: datetime, versions: set[Version]) -> Rows:
+        """The trades of a slice in some versions of objects; where two hold the same one, the earlier URI's counts."""
+        return {i: price for version in sorted(versions, reverse=True) for i, price in self.versions[version].get(bucket, {}).items()}
+
+    # ---- the store
+
+    def window(self, stretch: tuple[int, int]) -> Window:
+        start = self.slices[stretch[0]]
+        return Window(start, start + stretch[1] * SLICE)
+
+    def rows(self) -> dict[datetime, Rows]:
+        found: dict[datetime, Rows] = {}
+        for bucket, trade_id, price in self.store.rows("SELECT bucket_5m, trade_id, price FROM market_data.btc_ticks"):
+            assert found.setdefault(bucket, {}).setdefault(trade_id, price) is price  # not there before
+        return found
+
+    def loaded(self) -> dict[datetime, set[Version]]:
+        """What the registry says each slice was loaded from."""
+        found: dict[datetime, set[Version]] = {}
+        for bucket, uri, etag in self.store.rows(
+            "SELECT bucket_5m, uri, etag FROM landing.raw_blobs_5m WHERE loaded_at IS NOT NULL AND row_count > 0"
+        ):
+            found.setdefault(bucket, set()).add((uri, etag))
+        return found
+
+    def registry(self) -> str:
+        """For whoever reads a failure."""
+        return "\n".join(map(str, self.store.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, noticed_at")))
+
+    def compare_everything(self) -> int:
+        with self.store.connect() as connection:
+            now = datetime.now(UTC) + HOURS_LATER  # so that whatever waits, waits for too long
+            return reconcile(connection, self.behind.zone(), (FEED,), None, now, heal=True, settled=timedelta()).healed
+
+    def arm(self, fault: tuple[Fault, int] | None) -> None:
+        self.steps["faults"] += bool(fault)
+        if fault and fault[0] == "flip":  # twice at most: an object that never matches is rejected, and rightly
+            self.proxy.fail("flip", times=min(fault[1], 2), of=OBJECTS)
+        elif fault:
+            self.proxy.fail(fault[0], times=fault[1])
+        else:
+            self.proxy.heal()
+
+    def under(self, fault: tuple[Fault, int] | None, work: Callable[[], T]) -> T | None:
+        """Do something while S3 fails a few times; what comes of it is either done or one sentence."""
+        self.arm(fault)
+        try:
+            return work()
+        except (UserError, dg.Failure) as error:  # Dagster's is of a sensor
+            assert fault or (self.deleted and "is gone" in str(error)), error
+            assert len(str(error).splitlines()) == 1, error
+            return None
+        finally:
+            self.arm(None)
+
+    def wait_for_backends(self) -> None:
+        """A backend whose client was killed ends or undoes what it did, and notices when it reads or writes next."""
+        until = time.monotonic() + 30
+        while self.store.rows(_BACKENDS):
+            assert time.monotonic() < until, "a backend does not notice that its client is gone"
+            time.sleep(0.01)
+
+
+_BACKENDS = """
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+@pytest.fixture
+def machine(server_dsn: str, template: str, s3_server: S3Server, s3: Bucket, tmp_path: Path) -> type[Soak]:
+    """The steps, bound to the servers of this test."""
+    bound = {"server": server_dsn, "template": template, "s3": s3_server, "home": tmp_path, "steps": Counter()}
+    return type("BoundSoak", (Soak,), bound)
+
+
+def play(machine: type[Soak], *, rounds: int, steps: int, phases: Collection[Phase] = tuple(Phase), reproducible: bool = False) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=rounds,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            derandomize=reproducible,
+            suppress_health_check=list(HealthCheck),
+            phases=phases,
+            print_blob=False,
+        ),
+    )
+
+
+def test_a_short_soak(machine: type[Soak]) -> None:
+    play(machine, rounds=3, steps=12, reproducible=True)
+
+
+def test_the_soak_is_not_blind(machine: type[Soak], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds a loader that does not load one of the ids."""
+    original = copy.replace
+
+    def loses_a_row(connection: psycopg.Connection, target: copy.Target, replacement: copy.Replacement, encoded: copy.Encoded) -> list[str]:
+        chunks = original(connection, target, replacement, encoded)
+        connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 12 = 7")
+        return chunks
+
+    monkeypatch.setattr(copy, "replace", loses_a_row)
+    with pytest.raises(AssertionError):
+        play(machine, rounds=10, steps=12, phases=[Phase.generate], reproducible=True)
+
+
+@pytest.mark.skipif("SOAK_MINUTES" not in os.environ, reason="make soak")
+def test_a_long_soak(machine: type[Soak]) -> None:
+    started = time.monotonic()
+    for number in count(int(os.environ.get("SOAK_SEED", "1"))):
+        try:
+            play(seed(number)(machine), rounds=5, steps=50)
+        except BaseException:
+            print(f"seed {number}: a promise was broken; make soak SEED={number} repeats it")
+            raise
+        minutes = (time.monotonic() - started) / 60
+        print(
+            f"seed {number}: no promise broken in {minutes:.1f} minutes; " + ", ".join(f"{machine.steps[s]:,} {s}" for s in machine.steps)
+        )
+        if minutes >= float(os.environ["SOAK_MINUTES"]):
+            return

@@ -1,0 +1,157 @@
+"""The web UI as a person uses it: a real Chromium on a real webserver and daemon, from the asset graph to the pictures.
+
+`make test-browser` installs what it needs. The screenshots lie in `.btc_assets/screenshots`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
+from btc_assets.simulation.generate import generate_day
+from btc_assets_tests.support.paths import PROJECT
+from btc_assets_tests.support.stores import StoreUnderTest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright: make test-browser installs it")
+expect, Page = playwright.expect, playwright.Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif("CI" in os.environ, reason="the browser test is for a person's machine, not for continuous integration"),
+    pytest.mark.skipif(CHROMIUM is None, reason="the browser test needs chromium on the PATH"),
+]
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+SCREENSHOTS = PROJECT / ".btc_assets" / "screenshots"
+PATIENCE_MS = 120_000  # for what starts a process; everything else is there at once or soon
+
+# Yesterday: the partitions start there, so that the UI has two days of them to draw and not ten months.
+YESTERDAY = floor_day(datetime.now(UTC)) - DAY
+TWO_HOURS = Window(YESTERDAY + timedelta(hours=8), YESTERDAY + timedelta(hours=10))
+SLICES = f"[{TWO_HOURS.start:{KEY_FORMAT}}...{TWO_HOURS.end - SLICE:{KEY_FORMAT}}]"
+
+
+@pytest.fixture
+def ui(store: StoreUnderTest) -> Iterator[str]:
+    """Address of `btc-assets dev` on a store with two hours of trades landed and nothing registered."""
+    store.land(*(hour for number, hour in enumerate(generate_day(YESTERDAY, 240_000)) if number in (8, 9)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", store.home.parent / "dev.log"
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "BTC_ASSETS_PARTITIONS_START": f"{YESTERDAY:{KEY_FORMAT}}"}
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "btc_assets.cli.main", "dev", "--port", str(port)]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_for(f"{address}/server_info", process, log)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: webserver, daemon and code server end in their own time
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(PATIENCE_MS // 500):
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"nothing listens at {address}: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 950}, timezone_id="UTC")
+        page.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
+        yield page
+        browser.close()
+
+
+_shots = count(1)
+
+
+def screenshot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(500)  # what fades in has done so
+    page.screenshot(path=SCREENSHOTS / f"{next(_shots)} {name}.png")
+
+
+def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_columns_and_pictures(
+    store: StoreUnderTest, ui: str, page: Page
+) -> None:
+    page.goto(f"{ui}/asset-groups")
+    graph = page.locator("svg").filter(has_text="market_data")
+    expect(graph.get_by_text("landing", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    screenshot(page, "asset graph, rooms")
+    graph.get_by_text("market_data", exact=True).click()
+    expect(page.get_by_text("candles_1m", exact=True).first).to_be_visible()
+    screenshot(page, "asset graph, market_data")
+
+    search = page.locator(".CodeMirror").first
+    search.click()
+    page.keyboard.type('key:"landing/raw_blobs_5m"+')  # and all that is made of it
+    page.keyboard.press("Escape")  # the suggestions
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Materialize all").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Launch runs to materialize 10 assets")).to_be_visible()
+    dialog.get_by_placeholder("No matching partitions").fill(SLICES)
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_text("24 partitions", exact=True)).to_be_visible()
+    screenshot(page, "backfill of 24 slices")
+    dialog.get_by_role("button", name="Launch backfill").click()
+
+    page.get_by_text("View", exact=True).click()  # in the message that it is created
+    expect(page.get_by_text("100% completed", exact=True)).to_have_count(10, timeout=PATIENCE_MS)
+    screenshot(page, "backfill is done")
+    assert store.rows("SELECT count(*), count(DISTINCT bucket_5m) FROM market_data.btc_ticks") == [(20_000, 24)]
+    assert store.rows("SELECT count(*) FROM dagster.runs") == [(1,)]  # one run for all assets and all slices
+
+    asset_page(page, ui, "btc_ticks", rows="20,000", column="The exchange's number of the trade, strictly +1 within a symbol")
+    picture(page, "volume and gaps of BTCUSDT", "btc_ticks, volume")
+    asset_page(page, ui, "candles_1m", rows="120", column="Price of the trade with the lowest id")
+    picture(page, "candlesticks of BTCUSDT", "candles_1m, candlesticks")
+    page.goto(f"{ui}/assets/market_data/btc_ticks?view=partitions")
+    expect(page.get_by_text("Materialized (24)")).to_be_visible()
+    screenshot(page, "btc_ticks, partitions")
+
+
+def asset_page(page: Page, ui: str, table: str, *, rows: str, column: str) -> None:
+    """Open the page of an asset, and find what a reader of its table wants to know."""
+    page.goto(f"{ui}/assets/market_data/{table}")
+    expect(page.get_by_text(rows, exact=True).first).to_be_visible()
+    expect(page.get_by_text(column).first).to_be_visible()
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=PATIENCE_MS)  # freshness; the daemon looks twice a minute
+    screenshot(page, f"{table}, overview")
+
+
+def picture(page: Page, name: str, shot: str) -> None:
+    """Open a picture in the metadata of the page, and see that the browser has drawn it."""
+    page.get_by_role("row").filter(has_text=name).get_by_text("[Show Markdown]").click()
+    image = page.get_by_role("dialog").get_by_role("img", name=name)
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.complete && image.naturalWidth") == 960
+    screenshot(page, shot)

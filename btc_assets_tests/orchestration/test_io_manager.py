@@ -1,0 +1,211 @@
+"""CopyIOManager: Arrow of any kind into any table with slices, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.orchestration.io_manager import CopyIOManager, read_slices
+from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG, backfill_policy, five_minutes
+from btc_assets.orchestration.resources import Store
+from btc_assets.store.copy import ArrowReplacements, Target, replace_all
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
+
+WIDE = pa.schema(
+    [
+        ("bucket_5m", pa.timestamp("ms", "UTC")),
+        ("name", pa.large_string()),
+        ("count", pa.int32()),
+        ("ratio", pa.float32()),
+        ("amount", pa.decimal128(20, 4)),
+        ("vector", pa.list_(pa.float32(), 3)),
+        ("labels", pa.string()),
+        ("flag", pa.bool_()),
+    ]
+)
+
+
+@pytest.fixture
+def wide(store: StoreUnderTest) -> StoreUnderTest:
+    """A store with a table of every type that the store writes, a vector among them."""
+    store.connection.execute(
+        "CREATE TABLE signals.wide (bucket_5m timestamptz NOT NULL, name text, count bigint, ratio double precision, amount numeric(20, 4), "
+        "vector vector(3), labels jsonb, flag boolean, filled_in integer DEFAULT 7)"
+    )
+    return store
+
+
+def row(bucket: datetime, number: int) -> dict[str, object]:
+    return {
+        "bucket_5m": bucket, "name": f"n{number}", "count": number, "ratio": number / 4, "amount": Decimal(number) / 8,
+        "vector": None if number % 5 == 0 else [number, 0.5, -1.25], "labels": f'{{"n": {number}}}', "flag": number % 2 == 0,
+    }  # fmt: skip
+
+
+def rows(count: int, *, start: datetime = NOON, per_slice: int = 3) -> pa.Table:
+    return pa.Table.from_pylist([row(start + i // per_slice * SLICE, i) for i in range(count)], schema=WIDE)
+
+
+def materialize(data: object, window: Window, *downstream: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+    @dg.asset(key=["signals", "wide"], partitions_def=five_minutes, backfill_policy=backfill_policy, io_manager_key="copy")
+    def wide_asset() -> dg.Output[object]:
+        return dg.Output(data)
+
+    tags = {RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)}
+    manager = CopyIOManager(store=Store())
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize([wide_asset, *downstream], resources={"copy": manager}, tags=tags, instance=instance, raise_on_error=False)
+
+
+def reader_of(table: pa.Table) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(table.schema, iter(table.to_batches(max_chunksize=4)))
+
+
+def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    yield from table.to_batches(max_chunksize=5)
+
+
+@pytest.mark.parametrize("kind", [pa.Table.combine_chunks, reader_of, batches_of], ids=["table", "reader", "stream of batches"])
+def test_arrow_of_any_kind_is_written(wide: StoreUnderTest, kind: object) -> None:
+    data = rows(36)
+    assert materialize(kind(data), HOUR).success  # type: ignore[operator]
+    written = wide.rows(
+        "SELECT bucket_5m, name, count, ratio, amount, vector::text, labels, flag, filled_in FROM signals.wide ORDER BY count"
+    )
+    assert len(written) == 36
+    assert written[7] == (NOON + 2 * SLICE, "n7", 7, 1.75, Decimal("0.8750"), "[7,0.5,-1.25]", {"n": 7}, False, 7)
+    assert written[5][5] is None
+
+
+def test_a_table_may_be_in_any_order(wide: StoreUnderTest) -> None:
+    data = rows(36)
+    assert materialize(data.take(list(reversed(range(36)))), HOUR).success
+    assert wide.rows("SELECT count(DISTINCT bucket_5m), count(*) FROM signals.wide") == [(12, 36)]
+
+
+def test_a_second_write_replaces_the_range_and_nothing_outside_it(wide: StoreUnderTest) -> None:
+    materialize(rows(36), HOUR)
+    inner = Window(NOON + SLICE, NOON + 3 * SLICE)
+    materialize(rows(2, start=NOON + SLICE), inner)
+    assert wide.rows("SELECT bucket_5m, count(*) FROM signals.wide WHERE bucket_5m < %s GROUP BY 1 ORDER BY 1", NOON + 4 * SLICE) == [
+        (NOON, 3),
+        (NOON + SLICE, 2),
+        (NOON + 3 * SLICE, 3),
+    ]
+
+
+def test_the_same_window_is_loaded_back_as_arrow(wide: StoreUnderTest) -> None:
+    seen: list[pa.Table] = []
+
+    @dg.asset(
+        partitions_def=five_minutes,
+        backfill_policy=backfill_policy,
+        io_manager_key="copy",
+        ins={"wide": dg.AssetIn(key=["signals", "wide"])},
+        key=["signals", "wide_copy"],
+        metadata={"table": "signals.wide"},
+    )
+    def copy(wide: pa.Table) -> pa.Table:
+        seen.append(wide)
+        return wide.drop_columns(["filled_in"])
+
+    assert materialize(rows(36), HOUR, copy).success
+    assert len(seen[0]) == 36
+    assert seen[0].schema.field("amount").type == pa.decimal128(20, 4)
+    assert seen[0].sort_by("count")["vector"][7].as_py() == [7, 0.5, -1.25]
+    assert wide.rows("SELECT count(*), sum(amount) FROM signals.wide") == [(36, sum(Decimal(i) / 8 for i in range(36)))]
+
+
+def test_ticks_read_back_equal_what_was_loaded(store: StoreUnderTest) -> None:
+    ticks = every(0.5, 2000)
+    store.land(ticks)
+    store.ingest(HOUR)
+    with store.connect() as connection:
+        back = read_slices(Target.of(connection, "market_data.btc_ticks"), HOUR).read_all()
+    assert back.sort_by("trade_id").cast(ticks.schema).equals(ticks)
+
+
+def test_materialisation_metadata_is_what_the_ui_understands(wide: StoreUnderTest) -> None:
+    result = materialize(rows(36), HOUR)
+    event = result.asset_materializations_for_node("signals__wide")[-1]
+    assert event.metadata["dagster/row_count"].value == 36
+    assert event.metadata["dagster/table_name"].value == "signals.wide"
+    assert [column.name for column in event.metadata["dagster/column_schema"].value.columns][:2] == ["bucket_5m", "name"]
+    assert "password" not in str(event.metadata) and event.metadata["dagster/uri"].value.endswith("#signals.wide")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (rows(3, start=HOUR.end), "outside the range 2024-01-10T12:00Z to 2024-01-10T13:00Z that is being written."),
+        (
+            reader_of(rows(36).take(list(reversed(range(36))))),
+            "The stream of batches is not in order of bucket_5m: sort it, or give it as one table.",
+        ),
+        (
+            rows(3).append_column("mood", pa.array(["a", "b", "c"])),
+            "The Arrow data does not fit the table: signals.wide has no column mood.",
+        ),
+        (rows(3).drop_columns(["bucket_5m"]), "The Arrow data has no column bucket_5m, which says what slice a row belongs to."),
+        (rows(3).set_column(2, "count", pa.array(["x", "y", "z"])), "Column count (string) does not convert to bigint"),
+        (
+            {"a": 1},
+            "CopyIOManager writes Arrow tables, readers or streams of record batches, not dict: convert it with pyarrow.Table first.",
+        ),
+    ],
+    ids=["outside the range", "out of order", "unknown column", "no slice column", "wrong type", "no Arrow"],
+)
+def test_data_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_written(
+    wide: StoreUnderTest, data: object, sentence: str
+) -> None:
+    result = materialize(data, HOUR)
+    assert not result.success
+    assert sentence in result.failure_data_for_node("signals__wide").user_failure_data.description
+    assert wide.rows("SELECT count(*) FROM signals.wide") == [(0,)]
+
+
+def test_commits_hold_whole_slices_and_a_failing_stream_keeps_what_was_committed(wide: StoreUnderTest) -> None:
+    def breaks() -> Iterator[pa.RecordBatch]:
+        yield from rows(20).to_batches(max_chunksize=2)
+        raise RuntimeError("the producer broke")
+
+    with wide.connect() as connection, pytest.raises(RuntimeError):
+        replace_all(connection, Target.of(connection, "signals.wide"), ArrowReplacements(breaks(), HOUR, "bucket_5m", commit_rows=6))
+    counts = wide.rows("SELECT bucket_5m, count(*) FROM signals.wide GROUP BY 1 ORDER BY 1")
+    assert counts and all(count == 3 for _, count in counts)
+
+
+def test_a_range_longer_than_a_day_without_rows_is_emptied(wide: StoreUnderTest) -> None:
+    long = Window(NOON, NOON + timedelta(days=3))
+    wide.connection.execute(
+        "INSERT INTO signals.wide (bucket_5m) SELECT generate_series(%s, %s, interval '1 hour')", (NOON, NOON + timedelta(days=3))
+    )
+    assert materialize(rows(0), long).success
+    assert wide.rows("SELECT count(*) FROM signals.wide") == [(1,)]
+
+
+def test_a_table_that_does_not_exist_is_named(store: StoreUnderTest) -> None:
+    with (
+        store.connect() as connection,
+        pytest.raises(UserError, match=r"^The table signals\.nothing does not exist: run btc-assets db migrate\.$"),
+    ):
+        Target.of(connection, "signals.nothing")
+
+
+def test_an_asset_without_partitions_is_refused(store: StoreUnderTest) -> None:
+    @dg.asset(io_manager_key="copy", key=["signals", "wide"])
+    def unpartitioned() -> pa.Table:
+        return rows(1)
+
+    result = dg.materialize([unpartitioned], resources={"copy": CopyIOManager(store=Store())}, raise_on_error=False)
+    assert result.failure_data_for_node("signals__wide").user_failure_data.description == (
+        "signals/wide has no partitions, but CopyIOManager replaces slices: give the asset the five_minutes partitions."
+    )

@@ -1,0 +1,136 @@
+"""Migrations: applied once, in order, under a lock, and never changed afterwards."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from btc_assets.domain.errors import UserError
+from btc_assets.store.database import SQL_DIR
+from btc_assets.store.migrations import migrate, migration_status, read_migrations
+
+
+@pytest.fixture
+def sql_dir(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SQL_DIR, tmp_path / "sql"))
+
+
+def test_the_second_run_applies_nothing(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        assert len(migrate(connection)) == len(migration_status(connection))
+        assert migrate(connection) == []
+        assert all(state.applied_at and not state.problem for state in migration_status(connection))
+
+
+def test_status_before_the_first_run_shows_everything_as_not_applied(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        assert {state.applied_at for state in migration_status(connection)} == {None}
+
+
+def test_an_edited_migration_is_refused(empty_database: str, sql_dir: Path) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection, sql_dir)
+        edited = sql_dir / "common" / "0002_landing.sql"
+        edited.write_text(edited.read_text() + "\n-- one more thought\n")
+        with pytest.raises(UserError) as raised:
+            migrate(connection, sql_dir)
+    assert str(raised.value) == (
+        "Migration 0002_landing cannot stand: its file was edited after it was applied; restore the file as it was applied and put the "
+        "change into a new one."
+    )
+
+
+def test_a_missing_migration_is_refused(empty_database: str, sql_dir: Path) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection, sql_dir)
+        newest = max(path.name for path in sql_dir.rglob("*.sql"))
+        for file in sql_dir.rglob(newest):  # of both engines
+            file.unlink()
+        with pytest.raises(
+            UserError, match=f"^Migration {newest.removesuffix('.sql')} cannot stand: its file is missing; restore the file"
+        ):
+            migrate(connection, sql_dir)
+
+
+def test_a_hole_in_the_numbers_or_a_number_used_twice_is_refused(sql_dir: Path) -> None:
+    (sql_dir / "common" / "0002_again.sql").write_text("SELECT 1")
+    with pytest.raises(UserError, match="have the same number"):
+        read_migrations("postgres", sql_dir)
+    (sql_dir / "common" / "0002_again.sql").unlink()
+    (sql_dir / "common" / "0002_landing.sql").unlink()
+    with pytest.raises(UserError, match=r"^Migration 0002 is missing in .*: restore it from version control\.$"):
+        read_migrations("postgres", sql_dir)
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str, sql_dir: Path) -> None:
+    number = len(read_migrations("postgres", sql_dir)) + 1
+    (sql_dir / "common" / f"{number:04d}_broken.sql").write_text("CREATE TABLE ops.half (a int); SELECT 1 / 0;")
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            migrate(connection, sql_dir)
+        assert connection.execute("SELECT to_regclass('ops.half'), to_regclass('ops.migrations')").fetchone() == (None, None)
+
+
+def test_two_at_once_apply_each_migration_once(empty_database: str) -> None:
+    applied: list[list[str]] = []
+
+    def run() -> None:
+        with psycopg.connect(empty_database, autocommit=True) as connection:
+            applied.append(migrate(connection))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(len, applied))[:3] == [0, 0, 0]
+    assert sum(map(len, applied)) == len(read_migrations("postgres"))
+
+
+def test_every_table_view_and_column_explains_itself(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        silent = connection.execute(
+            """
+            SELECT c.oid::regclass::text, a.attname
+            FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE n.nspname IN ('landing', 'market_data', 'ingestion', 'ops', 'signals') AND c.relkind IN ('r', 'p', 'v')
+              AND NOT c.relispartition AND (obj_description(c.oid) IS NULL OR col_description(c.oid, a.attnum) IS NULL)
+            """
+        ).fetchall()
+    assert silent == []
+
+
+def test_a_server_without_pgvector_is_refused(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        # The catalogue as a server without the package shows it: a view of the same name comes first on the search path.
+        connection.execute("CREATE SCHEMA bare")
+        connection.execute(
+            "CREATE VIEW bare.pg_available_extensions AS SELECT * FROM pg_catalog.pg_available_extensions WHERE name <> 'vector'"
+        )
+        connection.execute("SET search_path = bare, pg_catalog, public")
+        with pytest.raises(UserError) as raised:
+            migrate(connection)
+        major = connection.info.server_version // 10000
+        assert connection.execute("SELECT to_regclass('ops.migrations')").fetchone() == (None,)
+    assert str(raised.value).endswith(
+        f"has no pgvector: install it there (Debian and Ubuntu: apt-get install postgresql-{major}-pgvector) and run btc-assets db migrate again."
+    )
+
+
+def test_a_user_without_the_right_is_told_which(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        role = f"reader_{connection.info.dbname[-6:]}"
+        connection.execute(f"CREATE ROLE {role}")
+        try:
+            connection.execute(f"SET ROLE {role}")
+            with pytest.raises(
+                UserError,
+                match=r"^The database user lacks a right \(permission denied for database .*\): have the owner run btc-assets db grant, or name the owner in BTC_ASSETS_OWNER_DSN\.$",
+            ):
+                migrate(connection)
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute(f"DROP ROLE {role}")

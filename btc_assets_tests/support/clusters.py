@@ -1,0 +1,212 @@
+"""A PostgreSQL cluster of the tests' own, which pgBackRest backs up to a real S3 server over verified TLS.
+
+PostgreSQL and pgBackRest are the system's packages, in the settings of a host of ours but for faster archiving. Servers run as
+the user postgres, because PostgreSQL refuses root. Debian 12 has no pgvector, so the store in it ends before `signals`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from btc_assets.domain.settings import Settings
+from btc_assets.store import migrations
+from btc_assets_tests.support.s3 import S3Server, running_s3
+
+ARCHIVE_TIMEOUT = int(os.environ.get("DRILL_ARCHIVE_TIMEOUT", "2"))  # seconds; 60 on a host of ours
+
+# Python may lie in the home of root: whoever runs it as another user needs the right to reach it.
+_AS_POSTGRES = [
+    "setpriv",
+    "--reuid=postgres",
+    "--regid=postgres",
+    "--init-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+]
+_USER = "postgres" if os.geteuid() == 0 else None
+
+_PGBACKREST = """
+[global]
+repo1-type=s3
+repo1-path=/btc
+repo1-s3-bucket={s3.bucket}
+repo1-s3-endpoint=localhost
+repo1-storage-host=localhost
+repo1-storage-port={s3.tls_port}
+repo1-storage-ca-file={directory}/ca.pem
+repo1-s3-region=us-east-1
+repo1-s3-uri-style=path
+repo1-s3-key={s3.key}
+repo1-s3-key-secret={s3.secret}
+repo1-bundle=y
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=a passphrase of the tests
+repo1-retention-full=2
+compress-type=zst
+process-max=2
+start-fast=y
+archive-async=y
+# Its processes exclude each other: the first push after a recovery may find the last get still at work, and wait this long.
+archive-timeout=5
+archive-push-queue-max={queue_max}
+spool-path={directory}/spool
+log-path={directory}/log
+lock-path={directory}/lock
+
+[btc]
+pg1-path={directory}/data
+pg1-socket-path={directory}
+"""
+
+_POSTGRES = """
+listen_addresses = ''
+unix_socket_directories = '{directory}'
+archive_mode = on
+archive_timeout = {timeout}
+archive_command = 'pgbackrest --config={directory}/pgbackrest.conf --stanza=btc archive-push %p'
+wal_compression = on
+track_commit_timestamp = on
+timezone = 'UTC'
+shared_buffers = 32MB
+"""
+
+
+class Cluster:
+    """A cluster in a directory, with a stanza `btc` in the bucket of an S3 server."""
+
+    def __init__(self, directory: Path, programs: Path, s3: S3Server) -> None:
+        self.directory, self.data, self.s3 = directory, directory / "data", s3
+        self._programs = programs
+        self.dsn = f"postgresql://postgres@/postgres?host={directory}"
+        assert s3.certificate is not None and s3.process is not None
+        self._s3_process = s3.process
+        shutil.copy(s3.certificate, directory / "ca.pem")
+        self.configure()
+        self.run(programs / "initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(_POSTGRES.format(directory=directory, timeout=ARCHIVE_TIMEOUT))
+
+    def configure(self, queue_max: str = "4GiB") -> None:
+        """Write pgBackRest's configuration."""
+        text = _PGBACKREST.format(directory=self.directory, s3=self.s3, queue_max=queue_max)
+        (self.directory / "pgbackrest.conf").write_text(text)
+
+    def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program as the user of the cluster."""
+        return subprocess.run(
+            command,
+            user=_USER,
+            group=_USER,
+            extra_groups=[] if _USER else None,
+            cwd=self.directory,
+            check=check,
+            capture_output=True,
+            text=True,
+        )
+
+    def pgbackrest(self, *command: str) -> None:
+        self.run("pgbackrest", f"--config={self.directory}/pgbackrest.conf", "--stanza=btc", *command)
+
+    def settings(self) -> Settings:
+        """Those of a process that may call pgBackRest as the user of the cluster, as on the host by sudo."""
+        program = [*(_AS_POSTGRES if _USER else []), "pgbackrest", f"--config={self.directory}/pgbackrest.conf"]
+        return Settings(dsn=self.dsn, backup_stanza="btc", pgbackrest=" ".join(program))
+
+    def start(self) -> None:
+        log = self.directory / "postgres.log"
+        try:
+            self.run(self._programs / "pg_ctl", "-D", self.data, "-l", log, "-w", "start")
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"the cluster does not start: {error.stdout}{log.read_text()[-3000:]}") from error
+
+    def stop(self) -> None:
+        self.run(self._programs / "pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop", check=False)
+
+    def lose(self) -> None:
+        """The host is gone: every process killed at once, and nothing left but what is in S3."""
+        import psutil
+
+        server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        for process in [server, *server.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for name in ("data", "spool", "lock"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        for path in self.directory.glob(".s.PGSQL.*"):
+            path.unlink()
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.dsn, autocommit=True, options="-c timezone=UTC")
+
+    @contextmanager
+    def s3_hangs(self) -> Iterator[None]:
+        """S3 takes connections, but no longer answers."""
+        self._s3_process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._s3_process.send_signal(signal.SIGCONT)
+
+    def command(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start `btc-assets` as the user of the cluster."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("BTC_ASSETS_")} | {
+            "BTC_ASSETS_DSN": self.dsn, "BTC_ASSETS_BACKUP_STANZA": "btc",
+            "BTC_ASSETS_PGBACKREST": f"pgbackrest --config={self.directory}/pgbackrest.conf",
+            "TMPDIR": str(self.directory / "tmp"), "COLUMNS": "200",
+        }  # fmt: skip
+        return subprocess.Popen(
+            [*(_AS_POSTGRES if _USER else []), sys.executable, "-m", "btc_assets.cli.main", *arguments],
+            env=environment, cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it does not come about"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster with an empty store, backed up once."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    missing = [name for name in ("pgbackrest", "openssl", "setpriv") if shutil.which(name) is None] + ([] if versions else ["postgresql"])
+    if missing:
+        message = f"backups need Debian's packages pgbackrest, postgresql, openssl and util-linux; absent: {', '.join(missing)}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    # Not below pytest's own directory, which its user alone can enter.
+    with tempfile.TemporaryDirectory(prefix="btc-cluster-") as name, tempfile.TemporaryDirectory(prefix="btc-s3-") as s3_directory:
+        directory = Path(name)
+        for part in ("spool", "log", "lock", "tmp"):
+            (directory / part).mkdir()
+        if _USER:
+            for path in (directory, *directory.iterdir()):
+                shutil.chown(path, _USER, _USER)
+        with running_s3(Path(s3_directory), "backups", tls=True) as s3:
+            made = Cluster(directory, versions[-1].parent, s3)
+            made.start()
+            try:
+                made.pgbackrest("stanza-create")
+                with made.connect() as connection:
+                    connection.execute(migrations._BOOTSTRAP)
+                    for migration in migrations.read_migrations("postgres")[:13]:
+                        connection.execute(migration.text.replace("CREATE EXTENSION IF NOT EXISTS vector;", ""))
+                made.pgbackrest("backup", "--type=full")
+                yield made
+            finally:
+                made.stop()

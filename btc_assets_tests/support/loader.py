@@ -1,0 +1,140 @@
+"""A loader that can be killed: registers and loads a range and makes its candles, in a process of its own.
+
+`python -m btc_assets_tests.support.loader START END` says `ready` and waits for a line, so that whoever started it decides when it
+begins; then it says each phase as it begins, and `done`. The store is the one of the settings, as for the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import settings
+from btc_assets.domain.slices import Window, parse_time
+from btc_assets.domain.ticks import TABLE
+from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.registry import register_window
+from btc_assets.market_data import candles
+from btc_assets.market_data.loading import TickLoad
+from btc_assets.orchestration.resources import Landing
+from btc_assets.store.copy import Target, replace_all
+from btc_assets.store.database import connect
+from btc_assets_tests.support.paths import PROJECT
+
+NAME = "fault-loader"  # of its sessions on the server
+PHASES = ("registering", "loading", "refreshing", "done")
+
+
+def load_range(
+    window: Window, *, zone: LandingZone | None = None, reread: bool = False, say: Callable[[str], object] = lambda phase: None
+) -> None:
+    """What a run of the job `ingest` does about a range of slices.
+
+    Args:
+        window: the slices.
+        zone: the landing zone; that of the settings unless given.
+        reread: read objects again that are registered or rejected.
+        say: told each of `PHASES` as it begins.
+
+    Raises:
+        UserError: the landing zone or the server fails.
+    """
+    zone, feeds = zone or Landing().zone(), settings().landing_feeds
+    say("registering")
+    with connect(autocommit=True, name=NAME) as connection:
+        register_window(connection, zone, feeds, window, margin=settings().landing_margin, reread=reread)
+        say("loading")
+        followers = [candles.asset_key(interval) for interval in candles.INTERVALS]
+        beside = partial(connect, name=NAME)
+        load = TickLoad(beside, zone, feeds, window, commit_rows=settings().commit_rows, followers=followers)
+        replace_all(connection, Target.of(connection, TABLE), load, writers=settings().writers, connect=beside)
+        say("refreshing")
+        for interval in candles.INTERVALS:
+            candles.refresh(connection, interval, window)
+    say("done")
+
+
+class Loader:
+    """That process. A context manager: leaving it ends the process if it still runs.
+
+    Attributes:
+        phase: the last one of those that it is known to have begun.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.phase = "starting"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "btc_assets_tests.support.loader", window.start.isoformat(), window.end.isoformat()],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        )  # fmt: skip
+
+    def wait_until(self, phase: str) -> None:
+        """Wait until it says that a phase begins."""
+        assert self._process.stdout is not None
+        while self.phase != phase:
+            if not (line := self._process.stdout.readline()):
+                raise RuntimeError(f"the loader ends while {self.phase}: {self._process.communicate()[1]}")
+            self.phase = line.strip()
+
+    def go(self) -> None:
+        """Let it begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; returns its exit status, and what it wrote to stderr."""
+        said, complaint = self._process.communicate(timeout=120)
+        self.phase = (said.splitlines() or [self.phase])[-1]
+        return self._process.returncode, complaint
+
+    def __enter__(self) -> Self:
+        self.wait_until("ready")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def wait_for_its_sessions_to_end(connection: psycopg.Connection, seconds: float = 30) -> None:
+    """A server notices only after a while that a client was killed, and may commit meanwhile what it was told to."""
+    until = time.monotonic() + seconds
+    while connection.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = %s", (NAME,)).fetchone():
+        assert time.monotonic() < until, "a session of a loader that was killed goes on"
+        time.sleep(0.005)
+
+
+def main(arguments: list[str]) -> int:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    window = Window(*map(parse_time, arguments))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        load_range(window, say=lambda phase: print(phase, flush=True))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

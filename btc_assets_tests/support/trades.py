@@ -1,0 +1,40 @@
+"""Trades for tests, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pyarrow as pa
+
+from btc_assets.domain.slices import Window, floor_slice
+from btc_assets.domain.ticks import TICK_SCHEMA
+
+NOON = datetime(2024, 1, 10, 12, tzinfo=UTC)
+HOUR = Window(NOON, NOON + timedelta(hours=1))
+
+
+def trade(trade_id: int, at: datetime, *, price: str = "42000.5", quantity: str = "0.25", made: datetime | None = None, symbol: str = "BTCUSDT",
+          maker: bool = False, buyer: int | None = None, seller: int | None = None) -> dict[str, object]:  # fmt: skip
+    """One trade in the store's own columns; `made` (trade time) defaults to `at` (event time)."""
+    return {
+        "bucket_5m": floor_slice(at), "event_time": at, "trade_time": made or at, "symbol": symbol, "trade_id": trade_id,
+        "price": Decimal(price), "quantity": Decimal(quantity), "buyer_order_id": buyer, "seller_order_id": seller,
+        "is_market_maker": maker,
+    }  # fmt: skip
+
+
+def table(trades: Sequence[dict[str, object]]) -> pa.Table:
+    """Trades as canonical Arrow."""
+    return pa.Table.from_pylist(list(trades), schema=TICK_SCHEMA)
+
+
+def every(seconds: float, count: int, *, start: datetime = NOON, first_id: int = 1) -> pa.Table:
+    """`count` trades, one each `seconds`, with contiguous ids and prices that move."""
+    return table(
+        [
+            trade(first_id + i, start + i * timedelta(seconds=seconds), price=f"{42000 + (i * 7) % 50}.{i % 100:02d}", maker=i % 3 == 0)
+            for i in range(count)
+        ]
+    )

@@ -1,0 +1,310 @@
+"""The truth about a store: what a test landed, and whether the store holds, and says, exactly that.
+
+The one check of the fault suite. It keeps every version of every object that a test landed, and works out in plain Python, with
+no code of the project, what the tables must hold. It looks at the store in one snapshot, so also while others write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+import psycopg
+import pyarrow as pa
+
+from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+
+Version = tuple[str, str]  # URI and ETag
+WIDTHS = {"1s": 1, "30s": 30, "1m": 60, "5m": 300, "1h": 3600, "1d": 86400}  # seconds
+
+
+class Tick(NamedTuple):
+    """A row of btc_ticks."""
+
+    bucket_5m: datetime
+    event_time: datetime
+    trade_time: datetime
+    symbol: str
+    trade_id: int
+    price: Decimal
+    quantity: Decimal
+    buyer_order_id: int | None
+    seller_order_id: int | None
+    is_market_maker: bool
+
+
+Content = dict[datetime, dict[int, Tick]]  # of each slice, by trade id
+
+
+def floor(time: datetime, seconds: int) -> datetime:
+    return datetime.fromtimestamp(int(time.timestamp()) // seconds * seconds, UTC)
+
+
+@dataclass
+class Landings:
+    """What a test landed in the bucket of a store.
+
+    Attributes:
+        versions: the trades of every version of every object that ever was there; none of one that nobody can read.
+        current: the ETag that each object has now.
+        unreadable: those of `versions` that are no trades.
+        before: what the table held when it was last found to be exact.
+    """
+
+    store: StoreUnderTest
+    versions: dict[Version, list[Tick]] = field(default_factory=dict)
+    current: dict[str, str] = field(default_factory=dict)
+    unreadable: set[Version] = field(default_factory=set)
+    before: Content = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._zone = self.store.zone()  # once, because that takes as long as ten objects
+
+    def put(self, ticks: pa.Table, name: str = "batch", *, folder: datetime | None = None) -> str:
+        """Land trades as one object, in the folder of the first of them unless told otherwise; returns its URI."""
+        rows = [Tick(**row) for row in ticks.to_pylist()]
+        return self.put_bytes(encode_batch(ticks, FEED)[1], name, folder or rows[0].event_time, rows)
+
+    def put_bytes(self, data: bytes, name: str, folder: datetime, rows: list[Tick] | None = None) -> str:
+        """Land an object, with the trades that a reader should find in it; None where it must be refused."""
+        uri = self._zone.put(f"{FEED.prefix}/{folder:%Y/%m/%d/%H/%M}/{name}.parquet", data)
+        version = uri, hashlib.md5(data, usedforsecurity=False).hexdigest()
+        self.versions[version] = rows or []
+        self.current[uri] = version[1]
+        self.unreadable.discard(version)
+        if rows is None:
+            self.refused(uri)
+        return uri
+
+    def refused(self, uri: str) -> None:
+        """Nobody can read the object that is there."""
+        self.unreadable.add((uri, self.current[uri]))
+
+    def now(self) -> Content:
+        """What the table must hold of the objects that are there."""
+        return self.content(self.current.items())
+
+    def content(self, versions: Iterable[Version]) -> Content:
+        """The de-duplicated trades of some objects by slice: of a trade in several, the one in the first by URI counts."""
+        made: Content = {}
+        for version in sorted(set(versions) - self.unreadable):
+            for row in self.versions[version]:
+                made.setdefault(row.bucket_5m, {}).setdefault(row.trade_id, row)
+        return made
+
+
+def check(landed: Landings) -> None:
+    """The store is up to date and exact: promise 1, offsets, registry and candles."""
+    found = violations(landed)
+    assert not found, "\n".join(found)
+    landed.before = landed.now()
+
+
+def check_on_the_way(landed: Landings) -> None:
+    """Something ended, or is, in the middle of a load: what the store holds is whole, and what it says is so."""
+    found = violations(landed, on_the_way=True)
+    assert not found, "\n".join(found)
+
+
+def loaded_partly(landed: Landings) -> bool:
+    """Whether the table is neither what it was nor what it will be, but some slices of each."""
+    with landed.store.connect() as connection:
+        return _Seen(connection).table not in (landed.before, landed.now())
+
+
+def violations(landed: Landings, *, on_the_way: bool = False) -> list[str]:
+    """What is wrong with a store, a sentence each.
+
+    On the way, each slice may still be what it was when the store was last found exact, and the registry may not know yet what
+    landed; but the table must be what the registry calls loaded, and candles that are not those of the ticks must be due.
+    """
+    with landed.store.connect() as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        with connection.transaction():
+            return violations_in(connection, landed, on_the_way=on_the_way)
+
+
+def violations_in(connection: psycopg.Connection, landed: Landings, *, on_the_way: bool = False) -> list[str]:
+    """What is wrong with a store as a transaction sees it."""
+    seen = _Seen(connection)
+    found = [*_registry(landed, seen), *_ticks(landed, seen), *_offsets(seen), *_candles(connection, seen)]
+    return found + (_between(landed, seen) if on_the_way else _up_to_date(landed, seen))
+
+
+class _Seen:
+    """A store as one snapshot shows it."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.table: Content = {}
+        self.rows = 0
+        for row in connection.execute("SELECT * FROM market_data.btc_ticks"):
+            tick = Tick(*row)
+            self.table.setdefault(tick.bucket_5m, {})[tick.trade_id] = tick
+            self.rows += 1
+        registry = connection.execute(
+            "SELECT bucket_5m, uri, trim(both '\"' from etag), status, row_count, loaded_at IS NOT NULL, loaded_rows "
+            "FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag"
+        )
+        self.entries = [_Entry(bucket, (uri, etag), *rest) for bucket, uri, etag, *rest in registry]
+        self.offsets = connection.execute(
+            "SELECT last_sequence, last_ts FROM ingestion.stream_offsets WHERE source = 'market_data.btc_ticks/BTCUSDT'"
+        ).fetchall()
+        self.due: set[tuple[str, datetime]] = set(
+            connection.execute("SELECT asset, bucket_5m FROM ingestion.due_slices WHERE asset LIKE 'market_data/candles%'").fetchall()
+        )
+
+
+class _Entry(NamedTuple):
+    """A row of the registry."""
+
+    bucket: datetime
+    version: Version
+    status: str
+    rows: int
+    loaded: bool
+    loaded_rows: int | None
+
+    def __str__(self) -> str:
+        return f"registry: {self.version[0]} {self.version[1]} in {self.bucket:%H:%M} ({self.status})"
+
+
+def _registry(landed: Landings, seen: _Seen) -> list[str]:
+    """What the registry says of an object is so, in all slices of it or in none; at most one version of an object counts."""
+    found = []
+    counted: dict[Version, dict[datetime, int]] = {}
+    for entry in seen.entries:
+        if entry.version not in landed.versions:
+            found.append(f"{entry}: never landed")
+        elif entry.status == "registered":
+            counted.setdefault(entry.version, {})[entry.bucket] = entry.rows
+        elif entry.status == "gone" and entry.version[0] in landed.current:
+            found.append(f"{entry}: it is there")
+        elif entry.status == "rejected" and entry.version not in landed.unreadable:
+            found.append(f"{entry}: it can be read")
+        if entry.loaded != (entry.loaded_rows is not None):
+            found.append(f"{entry}: loaded is {entry.loaded}, with {entry.loaded_rows} rows")
+    for version, slices in counted.items():
+        held: dict[datetime, int] = {}
+        for row in landed.versions[version]:
+            held[row.bucket_5m] = held.get(row.bucket_5m, 0) + 1
+        if slices != held:
+            found.append(f"registry: {version} has {slices}, not {held}")
+    uris = [uri for uri, _ in counted]
+    return found + [f"registry: {uri} counts in several versions" for uri in {uri for uri in uris if uris.count(uri) > 1}]
+
+
+def _ticks(landed: Landings, seen: _Seen) -> list[str]:
+    """Each slice of the table is exactly the de-duplicated content of the versions that the registry calls loaded there."""
+    found = []
+    loaded: dict[datetime, list[_Entry]] = {}
+    for entry in seen.entries:
+        if entry.loaded and entry.version in landed.versions:
+            loaded.setdefault(entry.bucket, []).append(entry)
+    for bucket in sorted(loaded.keys() | seen.table.keys()):
+        entries = loaded.get(bucket, [])
+        claimed = landed.content(entry.version for entry in entries).get(bucket, {})
+        held = seen.table.get(bucket, {})
+        if held != claimed:
+            found.append(f"slice {bucket:%H:%M}: {_difference(held, claimed)} from what the registry calls loaded")
+        first: dict[int, Version] = {}
+        for entry in sorted(entries, key=lambda entry: entry.version):
+            for row in landed.versions[entry.version]:
+                if row.bucket_5m == bucket:
+                    first.setdefault(row.trade_id, entry.version)
+        kept = list(first.values())
+        found += [f"{entry}: {entry.loaded_rows} rows loaded" for entry in entries if entry.loaded_rows != kept.count(entry.version)]
+    if seen.rows != sum(map(len, seen.table.values())):
+        found.append("a trade stands in one slice twice")
+    return found
+
+
+def _offsets(seen: _Seen) -> list[str]:
+    """The offset is the newest trade of the table."""
+    if not seen.table:
+        return [f"offset {seen.offsets} without a row"] if seen.offsets and seen.offsets != [(None, None)] else []
+    newest = max(seen.table[max(seen.table)].values(), key=lambda row: row.trade_id)
+    return [f"offset {seen.offsets}, newest trade {newest}"] if seen.offsets != [(newest.trade_id, newest.event_time)] else []
+
+
+def _candles(connection: psycopg.Connection, seen: _Seen) -> list[str]:
+    """The candles are those of the table's ticks, but for those that are due."""
+    found = []
+    ticks = sorted((row for rows in seen.table.values() for row in rows.values()), key=lambda row: row.trade_id)
+    for interval, width in WIDTHS.items():
+        due = {bucket for asset, bucket in seen.due if asset == f"market_data/candles_{interval}"}
+        if due and width > WIDTHS["5m"]:
+            continue
+        waiting = due | {bucket - timedelta(minutes=5) for bucket in due}  # a trade may be reported a slice later than it was made
+        made = {
+            row[0]: row[1:]
+            for row in connection.execute(
+                "SELECT bucket, open, high, low, close, volume, quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, "
+                f"first_trade_id, last_trade_id FROM market_data.candles_{interval}"
+            )
+            if floor(row[0], 300) not in waiting
+        }
+        expected = {bucket: candle for bucket, candle in _made_of(ticks, width).items() if floor(bucket, 300) not in waiting}
+        found += [
+            f"candle {interval} {bucket:%H:%M:%S}: {made.get(bucket)}, not {expected.get(bucket)}"
+            for bucket in sorted(made.keys() | expected.keys())
+            if made.get(bucket) != expected.get(bucket)
+        ]
+    return found
+
+
+def _made_of(ticks: Collection[Tick], width: int) -> dict[datetime, tuple[object, ...]]:
+    """Candles of `width` seconds, from ticks in order of their id."""
+    trades: dict[datetime, list[Tick]] = {}
+    for tick in ticks:
+        trades.setdefault(floor(tick.trade_time, width), []).append(tick)
+    return {bucket: _candle(members) for bucket, members in trades.items()}
+
+
+def _candle(trades: list[Tick]) -> tuple[object, ...]:
+    prices = [trade.price for trade in trades]
+    bought = [trade for trade in trades if not trade.is_market_maker]
+    return (
+        prices[0], max(prices), min(prices), prices[-1],
+        sum(trade.quantity for trade in trades), sum(trade.price * trade.quantity for trade in trades), len(trades),
+        sum(trade.quantity for trade in bought), sum(trade.price * trade.quantity for trade in bought),
+        trades[0].trade_id, trades[-1].trade_id,
+    )  # fmt: skip
+
+
+def _between(landed: Landings, seen: _Seen) -> list[str]:
+    """Each slice is wholly what it was or wholly what it will be."""
+    will_be = landed.now()
+    return [
+        f"slice {bucket:%H:%M} is neither old nor new: {_difference(seen.table.get(bucket, {}), will_be.get(bucket, {}))} from the new"
+        for bucket in sorted(seen.table.keys() | landed.before.keys() | will_be.keys())
+        if seen.table.get(bucket, {}) not in (landed.before.get(bucket, {}), will_be.get(bucket, {}))
+    ]
+
+
+def _up_to_date(landed: Landings, seen: _Seen) -> list[str]:
+    """What the registry counts is what is there, all of it is loaded, and nothing waits."""
+    will_be = landed.now()
+    found = [
+        f"slice {bucket:%H:%M}: {_difference(seen.table.get(bucket, {}), will_be.get(bucket, {}))} from the objects that are there"
+        for bucket in sorted(seen.table.keys() | will_be.keys())
+        if seen.table.get(bucket, {}) != will_be.get(bucket, {})
+    ]
+    there = set(landed.current.items())
+    for status, expected in (("registered", there - landed.unreadable), ("rejected", there & landed.unreadable), ("noticed", set())):
+        known = {entry.version for entry in seen.entries if entry.status == status}
+        found += [f"registry: {version} is not {status}" for version in sorted(expected - known)]
+        found += [f"registry: {version} is {status}" for version in sorted(known - expected)]
+    found += [f"{entry}: loaded is {entry.loaded}" for entry in seen.entries if entry.loaded != (entry.status == "registered")]
+    return found + [f"{asset} {bucket:%H:%M} is due" for asset, bucket in sorted(seen.due)]
+
+
+def _difference(held: dict[int, Tick], expected: dict[int, Tick]) -> str:
+    return (
+        f"{len(held.keys() - expected.keys())} rows more, {len(expected.keys() - held.keys())} fewer and "
+        f"{sum(held[key] != expected[key] for key in held.keys() & expected.keys())} others"
+    )

@@ -1,0 +1,42 @@
+"""A store whose landing zone is a directory, and the same one on a real S3 server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import obstore
+import pytest
+
+from btc_assets.domain.settings import settings
+from btc_assets.landing.objects import LandingZone
+from btc_assets_tests.support.s3 import Bucket
+from btc_assets_tests.support.stores import StoreUnderTest
+
+
+@dataclass
+class StoreOnS3(StoreUnderTest):
+    """The same, with the landing zone in a bucket."""
+
+    bucket: Bucket
+
+    def zone(self) -> LandingZone:
+        return self.bucket.zone()
+
+    def delete(self, *uris: str) -> None:
+        zone = self.zone()
+        obstore.delete(zone.store, [zone.path(uri) for uri in uris])
+
+
+@pytest.fixture
+def on_s3(store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> StoreOnS3:
+    """A store with an empty landing zone on the S3 server; the process's settings point at it."""
+    monkeypatch.setenv("BTC_ASSETS_LANDING_URL", s3.url)
+    monkeypatch.setenv("BTC_ASSETS_S3_ENDPOINT", s3.server.endpoint)
+    settings.cache_clear()
+    return StoreOnS3(store.dsn, store.home, store.landing, store.connection, s3)
+
+
+@pytest.fixture(params=["directory", "s3"])
+def anywhere(request: pytest.FixtureRequest) -> StoreUnderTest:
+    """A store with an empty landing zone: once in a directory, once on S3."""
+    return request.getfixturevalue("store" if request.param == "directory" else "on_s3")
