@@ -25,40 +25,138 @@ _NOT_SETTINGS = {"BTC_ASSETS_TEST_DSN"}  # read by the test suite alone
 
 
 class Settings(BaseSettings):
-    """Everything that differs between two installations. Each field is documented in the README's table."""
+    """Everything that differs between two installations.
+
+    `docs/settings.md` is generated from these fields: `description` says what a setting means, `examples` what else or
+    in which form it may be given. A path like docs/workers.md in a description becomes a link.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, frozen=True, validate_default=True)
 
-    home: Path = Path(".btc_assets")
-    dsn: SecretStr | None = None
-    owner_dsn: SecretStr | None = None
-    dagster_dsn: SecretStr | None = None
-    dagster_events_days: int | None = Field(90, ge=1)
-    compute_logs_url: str | None = Field(None, pattern=r"^s3://[^/]+")
-    database: str = Field("btc_assets", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
-    landing_url: str | None = None
-    landing_feeds: Annotated[tuple[Feed, ...], NoDecode] = "Binance/BTCUSDT"  # type: ignore[assignment]  # parsed below
-    landing_margin_minutes: int = Field(5, ge=1, le=1440)
-    landing_lookback_minutes: int = Field(120, ge=5, le=7 * 1440)
-    landing_grace_seconds: int = Field(90, ge=0, le=3600)
-    landing_events_queue: str | None = Field(None, pattern=r"^https?://")
-    landing_etag: str = Field("md5", pattern="^(md5|opaque)$")
-    s3_endpoint: str | None = None
-    s3_region: str | None = None
-    partitions_start: datetime | None = None
-    history_start: datetime = "2017-08-17"  # type: ignore[assignment]  # parsed below
-    sensor_slices_per_run: int = Field(288, ge=1, le=8640)
-    sensor_runs_in_flight: int = Field(2, ge=1)
-    backfill_slices_per_run: int | None = Field(None, ge=1)
-    workers_broker: SecretStr | None = None
-    fetch_concurrency: int = Field(16, ge=1, le=256)
-    commit_rows: int = Field(32_768, ge=1)
-    writers: int = Field(2, ge=1, le=32)
-    candles_100ms: bool = False
-    ticks_drop_after_days: int | None = Field(90, ge=1)
-    models_url: str | None = None
-    backup_stanza: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    pgbackrest: str = "pgbackrest"
+    home: Path = Field(
+        Path(".btc_assets"),
+        description="Directory of the embedded server, the default landing zone and Dagster's home. Keep the path short.",
+    )
+    dsn: SecretStr | None = Field(
+        None,
+        examples=["postgresql://user@host:5432/database"],
+        description="The store's PostgreSQL. If it is not set, the embedded server in `BTC_ASSETS_HOME` is used.",
+    )
+    owner_dsn: SecretStr | None = Field(
+        None,
+        examples=["postgresql://owner@host:5432/database"],
+        description="The same database as the role that owns the tables: migrations, policies, candles and indexes (docs/production.md#roles)."
+        " If it is not set, `BTC_ASSETS_DSN` is used.",
+    )
+    dagster_dsn: SecretStr | None = Field(
+        None,
+        examples=["postgresql://user@host:5432/dagster"],
+        description="Where Dagster keeps its own tables (schema `dagster`). If it is not set, they are in the store's database.",
+    )
+    dagster_events_days: int | None = Field(
+        90,
+        ge=1,
+        examples=["never"],
+        description="Events of Dagster's runs that are older than this many days are deleted; events of assets are kept. `never` keeps all.",
+    )
+    compute_logs_url: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+",
+        examples=["s3://bucket/prefix"],
+        description="Where the output of steps is stored. If it is not set, in Dagster's home.",
+    )
+    database: str = Field(
+        "btc_assets",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        examples=["a name of lower-case letters, digits and `_`"],
+        description="Name of the database on the embedded server.",
+    )
+    landing_url: str | None = Field(
+        None,
+        examples=["s3://bucket/prefix", "file:///directory"],
+        description="The landing zone. If it is not set, the directory `landing` in `BTC_ASSETS_HOME` is used.",
+    )
+    landing_feeds: Annotated[tuple[Feed, ...], NoDecode] = Field(
+        parse_feeds("Binance/BTCUSDT"),
+        examples=["prefix=SYMBOL:LABEL, ..."],
+        description="What lands where, and what the store calls it: comma-separated feeds, each with its prefix in the landing zone, the"
+        " symbol in its trades, and the label in the tables. Symbol and label default to the last part of the prefix.",
+    )
+    landing_margin_minutes: int = Field(
+        5, ge=1, le=1440, description="How far the folder of an object may lie from the event times in the object."
+    )
+    landing_lookback_minutes: int = Field(
+        120, ge=5, le=7 * 1440, description="How far before the newest folder the sensor still looks for objects."
+    )
+    landing_grace_seconds: int = Field(
+        90, ge=0, le=3600, description="How long after its end a slice stays open for objects. Then it is closed and loaded."
+    )
+    landing_events_queue: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        examples=["https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"],
+        description="An SQS queue that S3 sends its events to. It wakes the sensor up earlier and is never needed (docs/automation.md#s3-events).",
+    )
+    landing_etag: str = Field(
+        "md5",
+        pattern="^(md5|opaque)$",
+        examples=["md5", "opaque"],
+        description="What the ETags of the landing zone are. Set `opaque` for a bucket with SSE-KMS, whose ETags are not MD5 sums.",
+    )
+    s3_endpoint: str | None = Field(
+        None, examples=["https://host:port"], description="An S3-compatible server. If it is not set, AWS is used."
+    )
+    s3_region: str | None = Field(
+        None, examples=["eu-central-1"], description="Region of the bucket. If it is not set, the region of the AWS configuration is used."
+    )
+    partitions_start: datetime | None = Field(
+        None,
+        examples=["2024-01-01", "2024-01-01T00:05Z"],
+        description="Start of the 5-minute partitions. If it is not set, the start of the month ten months ago. Dagster recommends fewer than"
+        " 100,000 partitions (347 days); with one month, asset pages load in less than 2 s (docs/benchmarks.md).",
+    )
+    history_start: datetime = Field(
+        datetime(2017, 8, 17, tzinfo=UTC),
+        examples=["2017-08-17"],
+        description="First day that the store holds. Daily partitions run from here to the 5-minute partitions, and `reconcile_weekly` loads"
+        " everything in the landing zone from here on.",
+    )
+    sensor_slices_per_run: int = Field(288, ge=1, le=8640, description="Most slices in one run that a sensor requests.")
+    sensor_runs_in_flight: int = Field(2, ge=1, description="Most runs of one sensor at the same time.")
+    backfill_slices_per_run: int | None = Field(
+        None,
+        ge=1,
+        description="Slices in one run of a backfill. If it is not set, one run loads the whole range (2,016 slices a run with `btc-assets dev`).",
+    )
+    workers_broker: SecretStr | None = Field(
+        None,
+        examples=["redis://host:6379/0", "rediss://host:6379/0"],
+        description="A Redis server. If it is set, Celery workers execute the runs, on as many machines as you like (docs/workers.md).",
+    )
+    fetch_concurrency: int = Field(16, ge=1, le=256, description="Objects read at the same time.")
+    commit_rows: int = Field(
+        32_768, ge=1, description="About how many rows are prepared and committed together. Memory grows with this number."
+    )
+    writers: int = Field(2, ge=1, le=32, description="Commits that a run writes at the same time, each in a session of its own.")
+    candles_100ms: bool = Field(False, description="Also keep candles of 100 ms.")
+    ticks_drop_after_days: int | None = Field(
+        90,
+        ge=1,
+        examples=["never"],
+        description="Ticks older than this many days are dropped once their candles and features exist. `never` keeps them.",
+    )
+    models_url: str | None = Field(
+        None,
+        examples=["s3://bucket/prefix", "file:///directory"],
+        description="Where encoders are stored, below `models/`. If it is not set, in the landing zone.",
+    )
+    backup_stanza: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        examples=["a stanza name"],
+        description="pgBackRest's stanza of the server. If it is set, the check `restorable` runs (docs/backups.md).",
+    )
+    pgbackrest: str = Field("pgbackrest", examples=["sudo -n -u postgres pgbackrest"], description="Command that runs pgBackRest.")
 
     @field_validator("landing_feeds", mode="before")
     @classmethod
@@ -175,7 +273,7 @@ def _sentence(error: ErrorDetails) -> str:
 
 def _unknown(variable: str, known: set[str]) -> str:
     close = difflib.get_close_matches(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known], n=1)
-    hint = f"did you mean {PREFIX}{close[0]}?" if close else "see the table of settings in the README."
+    hint = f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md."
     return f"{variable} is not a setting: {hint}"
 
 
