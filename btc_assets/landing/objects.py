@@ -24,6 +24,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import folder_path, folder_time
+from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import DAY, Window, floor_day, floor_slice
 
 SPOOL_BYTES = 8 << 20  # an object above this is read in pieces of this size, to a temporary file: memory does not grow with it
@@ -43,6 +44,11 @@ class LandedObject:
     size: int
     last_modified: datetime
     prefix: str = ""
+
+    @property
+    def version(self) -> ObjectVersion:
+        """The URI and ETag, which together identify the content."""
+        return ObjectVersion(self.uri, self.etag)
 
     @cached_property
     def folder_time(self) -> datetime | None:

@@ -278,8 +278,7 @@ def register_group(
     for (uri,) in contested:
         _keep_current(connection, zone, uri, feeds[0].prefix)
     if spool is not None:
-        keys = [(fetched.obj.uri, fetched.obj.etag) for fetched in group]
-        spool.put(keys, [(piece.decoded.ticks, piece.tick_object) for piece in pieces])
+        spool.put([fetched.obj.version for fetched in group], [(piece.decoded.ticks, piece.tick_object) for piece in pieces])
     return result
 
 

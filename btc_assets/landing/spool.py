@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-LIMIT_BYTES = 512 << 20  # about 6 million ticks; on a disk, not in memory
+from btc_assets.domain.objects import ObjectVersion
 
-Key = tuple[str, str]  # URI and ETag
+LIMIT_BYTES = 512 << 20  # about 6 million ticks; on a disk, not in memory
 
 
 class Spool:
@@ -26,12 +26,12 @@ class Spool:
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
-        self._entries: dict[Key, list[tuple[int, int, int]]] = {}  # file, first row, rows
+        self._entries: dict[ObjectVersion, list[tuple[int, int, int]]] = {}  # file, first row, rows
         self._files: dict[int, pa.MemoryMappedFile] = {}
         self._waiting: Counter[int] = Counter()  # entries of each file that were not taken yet
         self._lock = threading.Lock()
 
-    def put(self, keys: Sequence[Key], pieces: Sequence[tuple[pa.Table, np.ndarray]]) -> None:
+    def put(self, keys: Sequence[ObjectVersion], pieces: Sequence[tuple[pa.Table, np.ndarray]]) -> None:
         """Keep the ticks of several objects, or where they do not fit, of none of them.
 
         Args:
@@ -53,7 +53,7 @@ class Spool:
                         self._entries.setdefault(key, []).append((number, first, end - first))
                         self._waiting[number] += 1
 
-    def take(self, keys: Sequence[Key]) -> Iterator[tuple[Key, pa.Table]]:
+    def take(self, keys: Sequence[ObjectVersion]) -> Iterator[tuple[ObjectVersion, pa.Table]]:
         """Hand over, and forget, what is kept of these objects; a key may come several times or not at all."""
         opened: dict[int, pa.Table] = {}
         with self._lock:
@@ -64,7 +64,7 @@ class Spool:
                     yield key, opened[number].slice(first, rows)
                 self._forget(key)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: ObjectVersion) -> None:
         for number, _, _ in self._entries.pop(key, ()):
             self._waiting[number] -= 1
             if not self._waiting[number]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feed
+from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import SLICE, Window, microseconds, moment
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.ingestion.due import mark
@@ -195,7 +196,7 @@ class TickLoad(Replacements):
         self.refused: dict[datetime, str] = {}
         self.result = LoadResult()
         self._strips = VolumeStrips(window, [feed.label for feed in feeds])
-        self._large: dict[tuple[str, str], SlicedObject] = {}
+        self._large: dict[ObjectVersion, SlicedObject] = {}
 
     def __enter__(self) -> TickLoad:
         self.connection = self.connect()
@@ -255,15 +256,15 @@ class TickLoad(Replacements):
         else:
             register_group(self.connection, self.zone, [fetch(self.zone, obj)], [feed for feed in self.feeds if feed.prefix == prefix])
 
-    def read(self, window: Window, sources: Sequence[Source]) -> tuple[pa.Table, np.ndarray, dict[tuple[str, str], int]]:
+    def read(self, window: Window, sources: Sequence[Source]) -> tuple[pa.Table, np.ndarray, dict[ObjectVersion, int]]:
         """The rows of `sources`, each with the position of its object among them; objects are in order of their URI.
 
         Raises:
             ObjectGone, ObjectChanged: an object is not there any more as it was registered.
             UserError: what is in an object differs from what was registered.
         """
-        position = {key: i for i, key in enumerate(sorted({(source.uri, source.etag) for source in sources}))}
-        objects = {(source.uri, source.etag): self._object(source) for source in sources}
+        position = {key: i for i, key in enumerate(sorted({ObjectVersion(source.uri, source.etag) for source in sources}))}
+        objects = {ObjectVersion(source.uri, source.etag): self._object(source) for source in sources}
         tables: list[pa.Table] = []
         owners: list[np.ndarray] = []
         spooled = set()
@@ -292,27 +293,27 @@ class TickLoad(Replacements):
         self._compare(rows, owner, sources, position)
         return rows.combine_chunks(), owner, position
 
-    def _read_small(self, objects: Sequence[LandedObject], position: dict[tuple[str, str], int]) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    def _read_small(self, objects: Sequence[LandedObject], position: dict[ObjectVersion, int]) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Fetch and decode objects in groups; rows come with the position of their object."""
         for prefix_objects, feeds in of_prefix(objects, self.feeds).values():
             for group in fetch_groups(self.zone, prefix_objects):
                 for fetched in group:
                     if fetched.error is not None:
                         raise fetched.error
-                of_group = np.array([position[fetched.obj.uri, fetched.obj.etag] for fetched in group])
+                of_group = np.array([position[fetched.obj.version] for fetched in group])
                 for piece in decode_group(group, feeds):
                     yield piece.decoded.ticks, of_group[piece.tick_object]
                 for fetched in group:
                     if fetched.rejected is not None:
                         raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
 
-    def _compare(self, rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> None:
+    def _compare(self, rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[ObjectVersion, int]) -> None:
         counted = tick_slices(rows, owner)
         found = {
             (bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
         }
         for source in sources:
-            count = found.pop((source.bucket_5m, source.asset, position[source.uri, source.etag]), 0)
+            count = found.pop((source.bucket_5m, source.asset, position[ObjectVersion(source.uri, source.etag)]), 0)
             if count != source.row_count:
                 raise UserError(
                     f"{source.uri} holds {count} ticks of {source.asset} in slice {source.bucket_5m:%Y-%m-%dT%H:%MZ}, but "
@@ -326,7 +327,7 @@ class TickLoad(Replacements):
             )
 
     def _large_object(self, obj: LandedObject) -> SlicedObject:
-        key = obj.uri, obj.etag
+        key = obj.version
         if key not in self._large:
             with server_errors(), self.connection.transaction():
                 expected = self.connection.execute(
@@ -429,8 +430,8 @@ def _without(window: Window, buckets: Iterable[datetime]) -> Iterator[Window]:
         yield Window(start, window.end)
 
 
-def _loaded_rows(rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[tuple[str, str], int]) -> list[int]:
+def _loaded_rows(rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[ObjectVersion, int]) -> list[int]:
     """For each source, how many of its rows are kept."""
     counted = tick_slices(rows, owner)
     kept = {(bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)}
-    return [kept.get((source.bucket_5m, source.asset, position[source.uri, source.etag]), 0) for source in sources]
+    return [kept.get((source.bucket_5m, source.asset, position[ObjectVersion(source.uri, source.etag)]), 0) for source in sources]

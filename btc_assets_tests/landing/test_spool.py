@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from btc_assets.domain.objects import ObjectVersion
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
@@ -12,11 +13,11 @@ from btc_assets.market_data.loading import TickLoad
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 
-A, B, C = ("a", "1"), ("b", "1"), ("c", "1")
+A, B, C = (ObjectVersion(uri, "1") for uri in "abc")
 
 
-def kept(spool: Spool, *keys: tuple[str, str]) -> dict[tuple[str, str], list[int]]:
-    found: dict[tuple[str, str], list[int]] = {}
+def kept(spool: Spool, *keys: ObjectVersion) -> dict[ObjectVersion, list[int]]:
+    found: dict[ObjectVersion, list[int]] = {}
     for key, ticks in spool.take(keys):
         found.setdefault(key, []).extend(ticks["trade_id"].to_pylist())
     return found
