@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui lint check-terraform lock clean
+.PHONY: demo similar dev test faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -69,6 +69,9 @@ bench-accuracy: $(VENV)-accuracy/bin/python  ## Encoders on nine labelled data s
 
 bench-search: $(VENV)/ready-dev  ## Finding similar slices: recall and queries a second.
 	$(BIN)/python benchmarks/bench_search.py $(ARGS)
+
+docs: $(VENV)/ready-dev  ## docs/settings.md and docs/commands.md, generated from the code.
+	$(BIN)/python docs/generate.py
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -68,8 +68,7 @@ class Settings(BaseSettings):
     database: str = Field(
         "btc_assets",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        examples=["a name of lower-case letters, digits and `_`"],
-        description="Name of the database on the embedded server.",
+        description="Name of the database on the embedded server: lower-case letters, digits and `_`.",
     )
     landing_url: str | None = Field(
         None,
@@ -107,7 +106,7 @@ class Settings(BaseSettings):
         None, examples=["https://host:port"], description="An S3-compatible server. If it is not set, AWS is used."
     )
     s3_region: str | None = Field(
-        None, examples=["eu-central-1"], description="Region of the bucket. If it is not set, the region of the AWS configuration is used."
+        None, description="Region of the bucket, such as `eu-central-1`. If it is not set, the region of the AWS configuration is used."
     )
     partitions_start: datetime | None = Field(
         None,
@@ -153,10 +152,9 @@ class Settings(BaseSettings):
     backup_stanza: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
-        examples=["a stanza name"],
-        description="pgBackRest's stanza of the server. If it is set, the check `restorable` runs (docs/backups.md).",
+        description="pgBackRest's stanza of the server, such as `btc`. If it is set, the check `restorable` runs (docs/backups.md).",
     )
-    pgbackrest: str = Field("pgbackrest", examples=["sudo -n -u postgres pgbackrest"], description="Command that runs pgBackRest.")
+    pgbackrest: str = Field("pgbackrest", description="Command that runs pgBackRest, such as `sudo -n -u postgres pgbackrest`.")
 
     @field_validator("landing_feeds", mode="before")
     @classmethod
