@@ -88,7 +88,7 @@ def copy_database(
     """
     with server_errors():
         _require_two_databases(source, target)
-        if any(state.applied_at is None or state.problem for state in migration_status(source)):
+        if any(state.pending or state.problem for state in migration_status(source)):
             raise UserError(f"The database at {where(source.info.dsn)} is not up to date: run btc-assets db migrate there first.")
         migrate(target)
         for connection in (source, target):

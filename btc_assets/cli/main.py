@@ -60,7 +60,7 @@ def db() -> None:
 
 @db.command(epilog=example("BTC_ASSETS_OWNER_DSN=postgresql://owner@db:5432/btc btc-assets db migrate"))
 def migrate() -> None:
-    """Apply the SQL migrations that are not applied yet."""
+    """Apply the SQL files that are new, and those of views and functions that changed."""
     from btc_assets.store.database import connect, where
     from btc_assets.store.migrations import migrate as apply
 
@@ -103,7 +103,7 @@ def _create_optional_candles(connection: psycopg.Connection) -> None:
 
 @db.command("status", epilog=example("btc-assets db status"))
 def db_status() -> None:
-    """Show every migration and whether it is applied."""
+    """Show every SQL file of the database, and whether it is applied."""
     from btc_assets.store.database import connect, where
     from btc_assets.store.engines import engine
     from btc_assets.store.migrations import migration_status
@@ -114,7 +114,8 @@ def db_status() -> None:
         out.print(f"{where(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}", highlight=False)
     table = Table("migration", "applied", "problem")
     for state in states:
-        table.add_row(state.name, f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet", state.problem)
+        applied = f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet"
+        table.add_row(state.name, f"{applied}, to be applied again" if state.applied_at and state.pending else applied, state.problem)
     out.print(table)
     if any(state.problem for state in states):
         sys.exit(1)

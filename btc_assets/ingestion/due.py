@@ -37,21 +37,14 @@ DELETE FROM ingestion.due_slices AS due USING unnest(%s::timestamptz[], %s::time
 WHERE asset = %s AND (due.bucket_5m, due.changed_at) = (made.bucket_5m, made.changed_at)
 """
 
-# Candles whose ticks retention dropped cannot be made again, and need not: they were compared before. What landed so late that
-# it is older than retention allows has ticks, until it drops them, and what is made of features can always be made.
-MAKEABLE = """(
-    bucket_5m >= (SELECT ops.drop_horizon('market_data.btc_ticks')) OR starts_with(asset, 'signals/')
-    OR market_data.dropped_ticks(bucket_5m, bucket_5m + interval '5 minutes') IS NULL
-)"""
-
 _DUE = """
 SELECT bucket_5m, min(due_since), md5(string_agg(asset || changed_at || due_since, ' ' ORDER BY asset))
 FROM (
-    SELECT * FROM ingestion.due_slices WHERE asset = ANY(%s) AND {makeable}
+    SELECT * FROM ingestion.makeable_slices WHERE asset = ANY(%s)
     ORDER BY bucket_5m DESC LIMIT %s
 ) AS newest
 GROUP BY bucket_5m ORDER BY bucket_5m
-""".replace("{makeable}", MAKEABLE)
+"""
 _MOST = 100_000  # rows that one look takes in; the rest waits for these
 
 Due = tuple[datetime, datetime]  # a slice, and when it changed

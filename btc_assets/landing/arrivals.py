@@ -40,22 +40,19 @@ ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
 WHERE raw_blobs_5m.status IN ('superseded', 'gone', 'rejected')
 """
 
-# Rows of the registry that are work to be done, in the words of the index raw_blobs_5m_unsettled, which finds them.
-UNSETTLED = "(status = 'noticed' OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL)))"
-
 # What was noticed is read also where an object is gone: it may be that object, restored under another ETag, or hold trades
 # of other slices.
 _WAITING = """
 SELECT bucket_5m, min(noticed_at), max(noticed_at), max(least(last_modified, noticed_at)),
        md5(string_agg(uri || etag || status || noticed_at, ' ' ORDER BY uri, etag, asset))
 FROM landing.raw_blobs_5m AS unsettled
-WHERE {unsettled}
+WHERE landing.is_unsettled(status, loaded_at)
     AND (status = 'noticed' OR NOT EXISTS (
         SELECT 1 FROM landing.raw_blobs_5m AS lost
         WHERE lost.bucket_5m = unsettled.bucket_5m AND lost.status = 'gone' AND lost.loaded_at IS NOT NULL
     ))
 GROUP BY bucket_5m ORDER BY bucket_5m DESC LIMIT %s
-""".replace("{unsettled}", UNSETTLED)
+"""
 _MOST = 20_000  # slices that one look takes in; the rest waits for these
 
 

@@ -107,7 +107,7 @@ def _vector(facts: ServerFacts) -> Iterator[Finding]:
 def _migrations(connection: psycopg.Connection) -> Iterator[Finding]:
     states = migration_status(connection)
     broken = [state for state in states if state.problem]
-    pending = [state for state in states if state.applied_at is None]
+    pending = [state for state in states if state.pending]
     if broken:
         yield Finding("migrations", "problem", f"{broken[0].name}: {broken[0].problem}; restore the file as it was applied.")
     elif pending:

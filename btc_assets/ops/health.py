@@ -11,7 +11,6 @@ import psycopg
 from btc_assets.domain.feeds import Feed, prefixes
 from btc_assets.domain.slices import SLICE
 from btc_assets.domain.ticks import TABLE
-from btc_assets.ingestion.due import MAKEABLE
 from btc_assets.ingestion.offsets import position
 from btc_assets.landing.arrivals import Waiting, waiting
 from btc_assets.store.database import server_errors
@@ -21,8 +20,8 @@ _MADE_OF_TICKS = {"market_data": "candles", "signals": "features or embeddings"}
 _RUN_TAKES = timedelta(minutes=5)  # asked for, queued, started, loaded: seconds for a slice, a minute for a day
 
 _BEHIND = """
-SELECT split_part(asset, '/', 1), count(DISTINCT bucket_5m), min(due_since) FROM ingestion.due_slices WHERE {makeable} GROUP BY 1
-""".replace("{makeable}", MAKEABLE)
+SELECT split_part(asset, '/', 1), count(DISTINCT bucket_5m), min(due_since) FROM ingestion.makeable_slices GROUP BY 1
+"""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from psycopg.types.json import Jsonb
 
 from btc_assets.domain.feeds import Feed, prefixes
 from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
-from btc_assets.ingestion.due import MAKEABLE
-from btc_assets.landing.arrivals import UNSETTLED, notice
+from btc_assets.landing.arrivals import notice
 from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import known, mark_gone, missing
 from btc_assets.market_data.loading import table_differences
@@ -33,22 +32,19 @@ SELECT bucket_5m, asset, state, objects + noticed_objects FROM landing.slices AS
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s
     AND state IN ('pending', 'stale', 'source gone')
     AND (SELECT max(blob.noticed_at) < %(before)s FROM landing.raw_blobs_5m AS blob
-         WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND (status = 'noticed'
-             OR (status IN ('registered', 'superseded') AND (status = 'registered') <> (loaded_at IS NOT NULL))))
+         WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND landing.is_unsettled(blob.status, blob.loaded_at))
 ORDER BY bucket_5m, asset
 """
 
 _BEHIND = """
-SELECT asset, count(*), min(bucket_5m), max(bucket_5m) FROM ingestion.due_slices
-WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s AND {makeable}
+SELECT asset, count(*), min(bucket_5m), max(bucket_5m) FROM ingestion.makeable_slices
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
 GROUP BY asset ORDER BY min(due_since)
-""".replace("{makeable}", MAKEABLE)
+"""
 
 _ASK_AGAIN = """
-UPDATE landing.raw_blobs_5m SET noticed_at = now()
-WHERE bucket_5m = ANY(%s)
-    AND {unsettled}
-""".replace("{unsettled}", UNSETTLED)
+UPDATE landing.raw_blobs_5m SET noticed_at = now() WHERE bucket_5m = ANY(%s) AND landing.is_unsettled(status, loaded_at)
+"""
 
 # The registry's word for a slice that differs from the table is withdrawn, so that it is loaded again; but not where
 # it cannot be, because an object is gone.

@@ -17,7 +17,7 @@ ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")
 WRITTEN_ROOMS = ("landing", "signals", "ingestion")
 WRITTEN_TABLES = ("market_data.btc_ticks", "ops.reconciliations")
 
-# They act as their owner, see sql/common/0016_definer_functions.sql.
+# They run with the rights of their owner, see sql/common/repeatable/ops.make_security_definer.sql.
 _LOADER_FUNCTIONS = """
 SELECT format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid))
 FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace

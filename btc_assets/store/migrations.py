@@ -1,13 +1,13 @@
-"""Numbered SQL files, applied once and in order.
+"""Bring a database up to date with the files below `sql/`.
 
-A version is one number; its file lies in `sql/common` or, where the engines differ, in `sql/postgres` and
-`sql/timescale` both. Applied files are recorded with their checksum and must never change afterwards.
+Numbered migrations run once, in order. They create tables, indexes and rows, and must never change after they were applied.
+Repeatable files hold the current definition of each view, function and procedure. They run after the numbered ones, whenever
+their text differs from what was applied last.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,123 +17,164 @@ import psycopg
 from btc_assets.domain.errors import UserError
 from btc_assets.store.database import SQL_DIR, server_errors
 from btc_assets.store.engines import engine, read_facts
+from btc_assets.store.sql_files import Migration, SqlFile, read_migrations, read_repeatables
 
-_FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 _BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS ops;
+
 CREATE TABLE IF NOT EXISTS ops.migrations (
     version    integer     PRIMARY KEY,
     name       text        NOT NULL,
     checksum   text        NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE ops.migrations IS 'SQL files that have been applied; kept by btc-assets db migrate';
+COMMENT ON TABLE ops.migrations IS 'Numbered SQL files that were applied; kept by btc-assets db migrate';
 COMMENT ON COLUMN ops.migrations.version IS 'Number of the file';
 COMMENT ON COLUMN ops.migrations.name IS 'Name of the file';
-COMMENT ON COLUMN ops.migrations.checksum IS 'SHA-256 of its text; a file must not change once it is applied';
+COMMENT ON COLUMN ops.migrations.checksum IS 'SHA-256 of its text; a file must not change after it was applied';
 COMMENT ON COLUMN ops.migrations.applied_at IS 'When it was applied';
+
+CREATE TABLE IF NOT EXISTS ops.repeatable_migrations (
+    name       text        PRIMARY KEY,
+    checksum   text        NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE ops.repeatable_migrations IS 'Repeatable SQL files as they were applied last; kept by btc-assets db migrate';
+COMMENT ON COLUMN ops.repeatable_migrations.name IS 'View, function or procedure that the file defines';
+COMMENT ON COLUMN ops.repeatable_migrations.checksum IS 'SHA-256 of its text; when the text changes, the file is applied again';
+COMMENT ON COLUMN ops.repeatable_migrations.applied_at IS 'When it was last applied';
 """
 
-
-@dataclass(frozen=True)
-class Migration:
-    """One SQL file."""
-
-    version: int
-    name: str
-    text: str
-
-    @property
-    def checksum(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+_RECORD_NUMBERED = "INSERT INTO ops.migrations (version, name, checksum) VALUES (%s, %s, %s)"
+_RECORD_REPEATABLE = """
+INSERT INTO ops.repeatable_migrations (name, checksum) VALUES (%s, %s)
+ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at
+"""
+_FORGET_OTHERS = "DELETE FROM ops.repeatable_migrations WHERE name <> ALL (%s)"
 
 
 @dataclass(frozen=True)
 class MigrationState:
-    """A migration as `btc-assets db status` shows it; `problem` is empty where file and record agree."""
+    """A file as `btc-assets db status` shows it.
 
-    version: int
+    Attributes:
+        name: of the file, without `.sql`.
+        applied_at: when it was last applied; None if it never was.
+        pending: whether `migrate` will apply it.
+        problem: what is wrong with it; empty if file and record agree.
+    """
+
     name: str
     applied_at: datetime | None
-    problem: str
+    pending: bool
+    problem: str = ""
 
 
-def read_migrations(engine_name: str, directory: Path = SQL_DIR) -> list[Migration]:
-    """The files for one engine, by number.
-
-    Raises:
-        UserError: two files have one number, a number is left out, or a file has no number.
-    """
-    found: dict[int, Migration] = {}
-    for path in sorted([*(directory / "common").glob("*.sql"), *(directory / engine_name).glob("*.sql")]):
-        match = _FILE_NAME.match(path.name)
-        if match is None:
-            raise UserError(f"{path} is no migration: name it like 0007_what_it_does.sql.")
-        version = int(match[1])
-        if version in found:
-            raise UserError(f"{path} and {found[version].name} have the same number: give one of them the next free one.")
-        found[version] = Migration(version, path.stem, path.read_text())
-    for expected, version in enumerate(sorted(found), start=1):
-        if version != expected:
-            raise UserError(f"Migration {expected:04d} is missing in {directory}: restore it from version control.")
-    return [found[version] for version in sorted(found)]
+@dataclass(frozen=True)
+class _Record:
+    name: str
+    checksum: str
+    applied_at: datetime
 
 
 def migration_status(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[MigrationState]:
-    """Every migration, applied or not, and what is wrong with it."""
-    files = {m.version: m for m in read_migrations(engine(connection), directory)}
-    applied = _applied(connection)
-    states = []
-    for version in sorted(files.keys() | applied.keys()):
-        file, record = files.get(version), applied.get(version)
-        problem = ""
-        if record and not file:
-            problem = "its file is missing"
-        elif record and file and record[1] != file.checksum:
-            problem = "its file was edited after it was applied"
-        states.append(MigrationState(version, file.name if file else record[0], record[2] if record else None, problem))  # type: ignore[index]
-    return states
+    """The state of every file: the numbered ones by number, then the repeatable ones in the order in which they are applied.
+
+    Raises:
+        UserError: the files are not in order, or the server is not one that the store runs on.
+    """
+    return [state for _, state in _status(connection, directory)]
 
 
 def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[str]:
-    """Apply what is not applied yet, all in one transaction under a lock, and return the names of those files.
+    """Apply the pending files, all in one transaction under a lock.
+
+    Returns:
+        The names of the files that were applied, in order.
 
     Raises:
-        UserError: a past migration was edited or is missing, the server lacks what the store needs, or a right is missing.
+        UserError: a numbered file was edited or is missing, the server lacks what the store needs, or a right is missing.
     """
     with server_errors(), connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('ops.migrations'))")
         connection.execute(_BOOTSTRAP)
-        for state in migration_status(connection, directory):
-            if state.problem:
-                raise UserError(
-                    f"Migration {state.name} cannot stand: {state.problem}; restore the file as it was applied and put the change "
-                    "into a new one."
-                )
-        applied = _applied(connection)
-        pending = [m for m in read_migrations(engine(connection), directory) if m.version not in applied]
+        files = _status(connection, directory)
+        _require_unchanged(state for _, state in files)
+        pending = [file for file, state in files if file and state.pending]
         if pending:
             _prepare(connection)
-        for migration in pending:
-            connection.execute(migration.text)  # not a literal: it is a file of ours
-            connection.execute(
-                "INSERT INTO ops.migrations (version, name, checksum) VALUES (%s, %s, %s)",
-                (migration.version, migration.name, migration.checksum),
+        for file in pending:
+            _apply(connection, file)
+        connection.execute(_FORGET_OTHERS, ([file.name for file, _ in files if file],))
+    return [file.name for file in pending]
+
+
+def _status(connection: psycopg.Connection, directory: Path) -> list[tuple[SqlFile | None, MigrationState]]:
+    engine_name = engine(connection)
+    numbered = list(_numbered_status(read_migrations(engine_name, directory), _numbered_records(connection)))
+    # A numbered migration may have dropped what a repeatable file defines, for example a view on a column that changes its type.
+    all_pending = any(state.pending for _, state in numbered)
+    records = _repeatable_records(connection)
+    repeatable: list[tuple[SqlFile | None, MigrationState]] = []
+    for file in read_repeatables(engine_name, directory):
+        record = records.get(file.name)
+        pending = all_pending or record is None or record.checksum != file.checksum
+        repeatable.append((file, MigrationState(file.name, record.applied_at if record else None, pending)))
+    return [*numbered, *repeatable]
+
+
+def _numbered_status(migrations: list[Migration], records: Mapping[int, _Record]) -> Iterator[tuple[SqlFile | None, MigrationState]]:
+    files = {migration.version: migration for migration in migrations}
+    for version in sorted(files.keys() | records.keys()):
+        file, record = files.get(version), records.get(version)
+        if record is None:
+            yield file, MigrationState(files[version].name, None, pending=True)
+        elif file is None:
+            yield file, MigrationState(record.name, record.applied_at, pending=False, problem="its file is missing")
+        else:
+            edited = record.checksum != file.checksum
+            problem = "its file was edited after it was applied" if edited else ""
+            yield file, MigrationState(file.name, record.applied_at, pending=False, problem=problem)
+
+
+def _numbered_records(connection: psycopg.Connection) -> dict[int, _Record]:
+    if not _exists(connection, "ops.migrations"):
+        return {}
+    rows = connection.execute("SELECT version, name, checksum, applied_at FROM ops.migrations").fetchall()
+    return {version: _Record(name, checksum, applied_at) for version, name, checksum, applied_at in rows}
+
+
+def _repeatable_records(connection: psycopg.Connection) -> dict[str, _Record]:
+    if not _exists(connection, "ops.repeatable_migrations"):  # an older release set the database up
+        return {}
+    rows = connection.execute("SELECT name, checksum, applied_at FROM ops.repeatable_migrations").fetchall()
+    return {row[0]: _Record(*row) for row in rows}
+
+
+def _exists(connection: psycopg.Connection, table: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,)
+
+
+def _require_unchanged(states: Iterator[MigrationState]) -> None:
+    for state in states:
+        if state.problem:
+            raise UserError(
+                f"Migration {state.name}: {state.problem}; restore the file as it was applied and put the change into a new one."
             )
-    return [migration.name for migration in pending]
 
 
 def _prepare(connection: psycopg.Connection) -> None:
-    """Make sure that the server has what the files take for granted."""
+    """Make sure that the server has what the files rely on."""
     facts = read_facts(connection)
     facts.require_vector()
     if facts.engine == "timescale":
         connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-        engine(connection)  # once more: only now does the server say which edition it is
+        engine(connection)  # checks the edition, which the server reports only once the extension exists
 
 
-def _applied(connection: psycopg.Connection) -> dict[int, tuple[str, str, datetime]]:
-    if connection.execute("SELECT to_regclass('ops.migrations')").fetchone() == (None,):
-        return {}
-    rows = connection.execute("SELECT version, name, checksum, applied_at FROM ops.migrations").fetchall()
-    return {version: (name, checksum, at) for version, name, checksum, at in rows}
+def _apply(connection: psycopg.Connection, file: SqlFile) -> None:
+    connection.execute(file.text)  # not a literal: a file of this project
+    if isinstance(file, Migration):
+        connection.execute(_RECORD_NUMBERED, (file.version, file.name, file.checksum))
+    else:
+        connection.execute(_RECORD_REPEATABLE, (file.name, file.checksum))

@@ -1,4 +1,4 @@
-"""Migrations: applied once, in order, under a lock, and never changed afterwards."""
+"""Migrations: numbered files run once, in order, and never change; a repeatable file runs again when its text changes."""
 
 import shutil
 import threading
@@ -9,7 +9,8 @@ import pytest
 
 from btc_assets.domain.errors import UserError
 from btc_assets.store.database import SQL_DIR
-from btc_assets.store.migrations import migrate, migration_status, read_migrations
+from btc_assets.store.migrations import migrate, migration_status
+from btc_assets.store.sql_files import read_migrations, read_repeatables
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def test_the_second_run_applies_nothing(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         assert len(migrate(connection)) == len(migration_status(connection))
         assert migrate(connection) == []
-        assert all(state.applied_at and not state.problem for state in migration_status(connection))
+        assert all(state.applied_at and not state.pending and not state.problem for state in migration_status(connection))
 
 
 def test_status_before_the_first_run_shows_everything_as_not_applied(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
-        assert {state.applied_at for state in migration_status(connection)} == {None}
+        assert {(state.applied_at, state.pending) for state in migration_status(connection)} == {(None, True)}
 
 
 def test_an_edited_migration_is_refused(empty_database: str, sql_dir: Path) -> None:
@@ -37,31 +38,19 @@ def test_an_edited_migration_is_refused(empty_database: str, sql_dir: Path) -> N
         with pytest.raises(UserError) as raised:
             migrate(connection, sql_dir)
     assert str(raised.value) == (
-        "Migration 0002_landing cannot stand: its file was edited after it was applied; restore the file as it was applied and put the "
-        "change into a new one."
+        "Migration 0002_landing: its file was edited after it was applied; restore the file as it was applied and put the change into a "
+        "new one."
     )
 
 
 def test_a_missing_migration_is_refused(empty_database: str, sql_dir: Path) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         migrate(connection, sql_dir)
-        newest = max(path.name for path in sql_dir.rglob("*.sql"))
+        newest = max(path.name for path in sql_dir.glob("*/*.sql"))
         for file in sql_dir.rglob(newest):  # of both engines
             file.unlink()
-        with pytest.raises(
-            UserError, match=f"^Migration {newest.removesuffix('.sql')} cannot stand: its file is missing; restore the file"
-        ):
+        with pytest.raises(UserError, match=f"^Migration {newest.removesuffix('.sql')}: its file is missing; restore the file"):
             migrate(connection, sql_dir)
-
-
-def test_a_hole_in_the_numbers_or_a_number_used_twice_is_refused(sql_dir: Path) -> None:
-    (sql_dir / "common" / "0002_again.sql").write_text("SELECT 1")
-    with pytest.raises(UserError, match="have the same number"):
-        read_migrations("postgres", sql_dir)
-    (sql_dir / "common" / "0002_again.sql").unlink()
-    (sql_dir / "common" / "0002_landing.sql").unlink()
-    with pytest.raises(UserError, match=r"^Migration 0002 is missing in .*: restore it from version control\.$"):
-        read_migrations("postgres", sql_dir)
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str, sql_dir: Path) -> None:
@@ -86,7 +75,55 @@ def test_two_at_once_apply_each_migration_once(empty_database: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(map(len, applied))[:3] == [0, 0, 0]
-    assert sum(map(len, applied)) == len(read_migrations("postgres"))
+    assert sum(map(len, applied)) == len(read_migrations("postgres")) + len(read_repeatables("postgres"))
+
+
+def test_an_edited_repeatable_file_alone_is_applied_again(empty_database: str, sql_dir: Path) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection, sql_dir)
+        edited = sql_dir / "common" / "repeatable" / "ops.drop_horizon.sql"
+        edited.write_text(edited.read_text() + "COMMENT ON FUNCTION ops.drop_horizon IS 'In other words';\n")
+        (pending,) = [state for state in migration_status(connection, sql_dir) if state.pending]
+        assert (pending.name, pending.applied_at is None, pending.problem) == ("ops.drop_horizon", False, "")
+        assert migrate(connection, sql_dir) == ["ops.drop_horizon"]
+        assert connection.execute("SELECT obj_description('ops.drop_horizon'::regproc)").fetchone() == ("In other words",)
+        assert migrate(connection, sql_dir) == []
+
+
+def test_after_a_numbered_migration_every_repeatable_file_is_applied_again(empty_database: str, sql_dir: Path) -> None:
+    """So a numbered file may drop a view to change a column below it, and need not create the view again."""
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection, sql_dir)
+        name = f"{len(read_migrations('postgres', sql_dir)) + 1:04d}_wider"
+        (sql_dir / "common" / f"{name}.sql").write_text(
+            "DROP VIEW landing.slices; ALTER TABLE landing.raw_blobs_5m ALTER loaded_rows TYPE numeric;"
+        )
+        repeatables = [file.name for file in read_repeatables("postgres", sql_dir)]
+        assert [state.name for state in migration_status(connection, sql_dir) if state.pending] == [name, *repeatables]
+        assert migrate(connection, sql_dir) == [name, *repeatables]
+        assert connection.execute("SELECT count(*) FROM landing.slices").fetchone() == (0,)
+
+
+def test_a_repeatable_file_that_is_removed_is_forgotten(empty_database: str, sql_dir: Path) -> None:
+    """An older release that still has the file applies it again, and the newer one after it."""
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection)
+        (sql_dir / "common" / "repeatable" / "signals.drop_embeddings_table.sql").unlink()
+        assert migrate(connection, sql_dir) == []
+        assert migrate(connection) == ["signals.drop_embeddings_table"]
+
+
+def test_a_repeatable_file_that_fails_leaves_everything_as_it_was(empty_database: str, sql_dir: Path) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection, sql_dir)
+        for name, text in {"ops.drop_horizon": "SELECT 1", "signals.fill_labels": "SELECT 1 / 0"}.items():
+            (sql_dir / "common" / "repeatable" / f"{name}.sql").write_text(text)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            migrate(connection, sql_dir)
+        assert [state.name for state in migration_status(connection, sql_dir) if state.pending] == [
+            "ops.drop_horizon",
+            "signals.fill_labels",
+        ]
 
 
 def test_every_table_view_and_column_explains_itself(database: str) -> None:

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from btc_assets.domain.settings import Settings
-from btc_assets.store import migrations
+from btc_assets.store import migrations, sql_files
 from btc_assets_tests.support.s3 import S3Server, running_s3
 
 ARCHIVE_TIMEOUT = int(os.environ.get("DRILL_ARCHIVE_TIMEOUT", "2"))  # seconds; 60 on a host of ours
@@ -204,7 +204,7 @@ def cluster() -> Iterator[Cluster]:
                 made.pgbackrest("stanza-create")
                 with made.connect() as connection:
                     connection.execute(migrations._BOOTSTRAP)
-                    for migration in migrations.read_migrations("postgres")[:13]:
+                    for migration in sql_files.read_migrations("postgres")[:13]:
                         connection.execute(migration.text.replace("CREATE EXTENSION IF NOT EXISTS vector;", ""))
                 made.pgbackrest("backup", "--type=full")
                 yield made
