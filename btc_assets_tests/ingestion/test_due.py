@@ -198,6 +198,15 @@ def test_what_landed_too_late_for_retention_is_due_for_as_long_as_its_ticks_are_
     assert due_slices(store, "signals/btc_embeddings") == [NOON]  # made of features, which are kept
 
 
+def test_the_drop_horizon_is_looked_up_once_for_a_query(store: StoreUnderTest) -> None:
+    """An InitPlan runs once, however many slices are due; a function in the condition would run for each."""
+    rows = store.rows("EXPLAIN (VERBOSE, COSTS OFF) SELECT * FROM ingestion.makeable_slices WHERE asset = 'market_data/candles_1m'")
+    plan = [line.strip() for (line,) in rows]
+    (init_plan,) = [number for number, line in enumerate(plan) if line.startswith("InitPlan")]
+    (lookup,) = [number for number, line in enumerate(plan) if "drop_horizon(" in line]
+    assert lookup > init_plan
+
+
 def test_three_days_of_slices_are_marked_and_settled_at_once(store: StoreUnderTest) -> None:
     window = Window(floor_day(NOON), floor_day(NOON) + 3 * DAY)
     registered(store, window)

@@ -352,3 +352,30 @@ def test_a_rejected_object_is_noticed_again_once_it_is_uploaded_again_also_with_
     assert look_at(on_s3, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=1, noticed=1)
     assert on_s3.register(Window.of_slice(NOON)).rejected == 1
     assert look_at(on_s3, NOON + HOUR + 3 * MINUTE) == Arrivals(listed=1, noticed=0)
+
+
+def test_what_is_unsettled_is_found_by_its_index(store: StoreUnderTest) -> None:
+    """The planner sees through landing.is_unsettled, so that the few rows that are work are found among all that are settled."""
+    store.connection.execute(
+        "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified, loaded_at) "
+        "SELECT %s + i * interval '5 minutes', 'BTCUSDT', 'file:///' || i, 'etag', 1, 1, 'registered', now(), "
+        "CASE WHEN i > 10 THEN now() END FROM generate_series(1, 10000) AS i",
+        (NOON,),
+    )
+    store.connection.execute("ANALYZE landing.raw_blobs_5m")
+    plan = "\n".join(
+        line for (line,) in store.rows("EXPLAIN SELECT bucket_5m FROM landing.raw_blobs_5m WHERE landing.is_unsettled(status, loaded_at)")
+    )
+    assert "raw_blobs_5m_unsettled" in plan and "Seq Scan" not in plan and "is_unsettled(" not in plan
+    assert len(waiting(store.connection, NOON + timedelta(days=36_500), grace=GRACE).due) == 10
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_version_is_unsettled_while_zone_and_table_disagree(store: StoreUnderTest, loaded: bool) -> None:
+    statuses = ["noticed", "registered", "rejected", "superseded", "gone"]
+    unsettled = [
+        status
+        for status in statuses
+        if store.rows("SELECT landing.is_unsettled(%s, CASE WHEN %s THEN now() END)", status, loaded) == [(True,)]
+    ]
+    assert unsettled == (["noticed", "superseded"] if loaded else ["noticed", "registered"])
