@@ -40,9 +40,9 @@ from btc_assets.domain.settings import PREFIX, Settings, settings
 from btc_assets.domain.slices import DAY, Window
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
 from btc_assets.landing.decode import decode
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.simulation.generate import generate_day
 from btc_assets.simulation.replay import Landed, encode_batch, land

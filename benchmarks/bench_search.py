@@ -28,7 +28,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from btc_assets.domain.slices import DAY, SLICE, SLICE_US, Window
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features import table as slice_features

@@ -38,9 +38,9 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
 
     from btc_assets.domain.settings import Settings
     from btc_assets.domain.slices import SLICE, Window
-    from btc_assets.landing.objects import LandingZone
     from btc_assets.landing.registry import register_window
     from btc_assets.landing.spool import Spool
+    from btc_assets.landing.zone import LandingZone
     from btc_assets.market_data.loading import TickLoad
     from btc_assets.store.copy import Target, replace_all
 

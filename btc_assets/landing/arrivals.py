@@ -19,7 +19,8 @@ from btc_assets.domain.feeds import Feed, prefixes
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
 from btc_assets.ingestion.offsets import listed, position
 from btc_assets.ingestion.requests import DueSlice
-from btc_assets.landing.objects import LandedObject, LandingZone
+from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.zone import LandingZone
 from btc_assets.store.database import server_errors
 
 LIST_SECONDS = 20.0  # a tick of Dagster's has 60

@@ -1,12 +1,11 @@
-"""S3 events: messages that say that an object was created, and what to make of them.
+"""S3 events: reading the queue of messages that say that an object was created.
 
-They are a wake-up and no more. A message names an object; what the object is now is asked of the landing zone, so messages
-that come twice, late or in the wrong order change nothing.
+Messages only wake the store up. A message names an object; what the object is now, the landing zone is asked. Messages that
+come twice, late or in the wrong order therefore change nothing.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,23 +16,35 @@ from urllib.parse import unquote_plus
 import orjson
 import psycopg
 
-from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feed, folder_time, prefixes
 from btc_assets.landing.arrivals import notice
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.zone import LandingZone
+from btc_assets.landing.zone_errors import ErrorTranslator
 
-RECEIVE_SECONDS = 20.0  # a tick of Dagster's has 60
-INVISIBLE_SECONDS = 120  # how long a message that is worked on is hidden from others
-_REFUSED = re.compile("Denied|NonExistentQueue|QueueDoesNotExist|InvalidClientTokenId|SignatureDoesNotMatch")  # does not pass by itself
+RECEIVE_SECONDS = 20.0  # Dagster gives the tick of a sensor 60
+VISIBILITY_SECONDS = 120  # how long a message that is being processed is hidden from other readers
+_BATCH = 100  # messages; looking objects up one by one would be slow
+
+_ERRORS = ErrorTranslator(
+    advice="check BTC_ASSETS_LANDING_EVENTS_QUEUE and the permission to receive and delete its messages.", outcome="cannot be read"
+)
 
 
 class Malformed(ValueError):
-    """A message that is no S3 event; the text says why."""
+    """The message is no S3 event; the text says why."""
 
 
 @dataclass
 class Received:
-    """What reading the queue did; messages `left` stay in it, and go to its dead-letter queue in time."""
+    """What reading the queue did.
+
+    Attributes:
+        messages: read.
+        noticed: objects that the registry did not know.
+        foreign: objects of other buckets and prefixes.
+        left: messages that nobody can read, with the reason; they stay, and the queue moves them to its dead-letter queue.
+    """
 
     messages: int = 0
     noticed: int = 0
@@ -53,9 +64,9 @@ def created_objects(body: str) -> list[tuple[str, str]]:
     Raises:
         Malformed: it is something else.
     """
-    message = _json(body)
+    message = _parse_json(body)
     if message.get("Type") == "Notification" and isinstance(message.get("Message"), str):
-        message = _json(message["Message"])
+        message = _parse_json(message["Message"])
     if message.get("Event") == "s3:TestEvent":
         return []
     try:
@@ -68,14 +79,14 @@ def created_objects(body: str) -> list[tuple[str, str]]:
                 for record in message["Records"]
                 if record["eventName"].removeprefix("s3:").startswith("ObjectCreated:")
             ]
-    except (KeyError, TypeError, AttributeError) as missing:
-        raise Malformed(f"no S3 event ({type(missing).__name__}: {missing})") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Malformed(f"no S3 event ({type(error).__name__}: {error})") from None
     if not all(isinstance(name, str) and name and "\0" not in name for names in objects for name in names):
         raise Malformed("no S3 event (bucket and key must be names)")
     return objects
 
 
-def _json(text: str) -> dict[str, Any]:
+def _parse_json(text: str) -> dict[str, Any]:
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -94,9 +105,10 @@ def receive(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Received:
-    """Notice what the messages of a queue tell of, and delete them once that is committed.
+    """Notice the objects that the messages of a queue name, and delete the messages once that is committed.
 
-    Messages of other buckets, prefixes and kinds are deleted as well: the queue is ours. Those that nobody can read stay.
+    Messages about other buckets, prefixes and kinds of events are deleted as well, because the queue is ours. Messages that
+    cannot be parsed stay in the queue.
 
     Args:
         connection: to the store; in autocommit.
@@ -104,42 +116,41 @@ def receive(
         feeds: what lands there.
         queue: boto3's SQS client.
         url: of the queue.
-        clock: to tell when to stop, in seconds.
+        clock: seconds, to stop in time.
 
     Raises:
-        UserError: the queue, the landing zone or the server fails; what was not deleted comes again.
+        UserError: the queue, the landing zone or the server fails; messages that were not deleted come again.
     """
-    total, until = Received(), clock() + RECEIVE_SECONDS
-    for messages in _messages(queue, url):
+    total, deadline = Received(), clock() + RECEIVE_SECONDS
+    for messages in _batches(queue, url):
         total.messages += len(messages)
-        keys: dict[tuple[str, str], None] = {}
-        done = []
+        names: dict[tuple[str, str], None] = {}
+        parsed = []
         for message in messages:
             try:
-                keys |= dict.fromkeys(created_objects(message["Body"]))
-                done.append(message)
+                names |= dict.fromkeys(created_objects(message["Body"]))
+                parsed.append(message)
             except Malformed as reason:
                 total.left.append(f"{message['MessageId']}: {reason}")
-        ours = [(prefix, uri) for bucket, key in keys if (uri := zone.uri(bucket, key)) and (prefix := _prefix(zone, feeds, uri))]
-        total.foreign += len(keys) - len(ours)
-        with ThreadPoolExecutor(zone.concurrency) as pool:
-            objects = [obj for obj in pool.map(lambda one: zone.head(one[1], one[0]), ours) if obj is not None]
+        ours = [(uri, prefix) for bucket, key in names if (uri := zone.uri(bucket, key)) and (prefix := _prefix(zone, feeds, uri))]
+        total.foreign += len(names) - len(ours)
+        objects = _existing(zone, ours)
         for prefix in {obj.prefix for obj in objects}:
             own = [feed for feed in feeds if feed.prefix == prefix]
             total.noticed += notice(connection, own, [obj for obj in objects if obj.prefix == prefix])
-        _delete(queue, url, done)
-        if clock() > until:
+        _delete(queue, url, parsed)
+        if clock() > deadline:
             break
     return total
 
 
-def _messages(queue: Any, url: str) -> Iterator[list[dict[str, Any]]]:
-    """What is in the queue, a hundred at a time: looking up objects one by one would be slow."""
+def _batches(queue: Any, url: str) -> Iterator[list[dict[str, Any]]]:
+    """The messages in the queue until it is empty, up to a hundred at a time."""
     while True:
         batch: list[dict[str, Any]] = []
-        while len(batch) < 100:
-            with _queue_errors(url):
-                answer = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=INVISIBLE_SECONDS)
+        while len(batch) < _BATCH:
+            with _ERRORS.during(f"The queue {url}"):
+                answer = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=VISIBILITY_SECONDS)
             if not answer.get("Messages"):
                 break
             batch += answer["Messages"]
@@ -151,30 +162,17 @@ def _messages(queue: Any, url: str) -> Iterator[list[dict[str, Any]]]:
 def _delete(queue: Any, url: str, messages: Sequence[dict[str, Any]]) -> None:
     for start in range(0, len(messages), 10):
         entries = [{"Id": str(i), "ReceiptHandle": message["ReceiptHandle"]} for i, message in enumerate(messages[start : start + 10])]
-        with _queue_errors(url):  # one that fails comes again, which does no harm
+        with _ERRORS.during(f"The queue {url}"):  # a message whose deletion fails comes again, which does no harm
             queue.delete_message_batch(QueueUrl=url, Entries=entries)
 
 
+def _existing(zone: LandingZone, names: Sequence[tuple[str, str]]) -> list[LandedObject]:
+    """The objects of these URIs and prefixes that still exist, as they are now."""
+    with ThreadPoolExecutor(zone.concurrency) as pool:
+        return [obj for obj in pool.map(lambda name: zone.head(*name), names) if obj is not None]
+
+
 def _prefix(zone: LandingZone, feeds: Sequence[Feed], uri: str) -> str | None:
-    """The prefix of a feed that an object landed below; None where a listing would pass it over as well."""
+    """The prefix of the feed that an object landed under; None if a listing would skip the object as well."""
     path = zone.path(uri)
     return next((prefix for prefix in prefixes(tuple(feeds)) if path.startswith(f"{prefix}/") and folder_time(prefix, path)), None)
-
-
-class _queue_errors:
-    """Turns what SQS refuses into one sentence."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        if isinstance(error, BotoCoreError | ClientError):
-            kind = UserError if isinstance(error, ClientError) and _REFUSED.search(str(error)) else TransientError
-            raise kind(
-                f"The queue {self._url} cannot be read ({str(error).rstrip('.')}): check BTC_ASSETS_LANDING_EVENTS_QUEUE and the right "
-                "to receive and delete its messages."
-            ) from error

@@ -21,7 +21,8 @@ from btc_assets.domain.slices import Window, microseconds
 from btc_assets.domain.ticks import TICK_SCHEMA, int64
 from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.formats import ObjectRejected, read_object
-from btc_assets.landing.objects import LandedObject, LandingZone, ObjectCorrupt
+from btc_assets.landing.objects import LandedObject, ObjectCorrupt
+from btc_assets.landing.zone import LandingZone
 
 _GROUP_OBJECTS = 256
 _GROUP_BYTES = 3 << 20  # compressed; decoded it is ten times that, and three groups are under way

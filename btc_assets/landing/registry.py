@@ -20,9 +20,10 @@ import psycopg
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feed, prefixes
 from btc_assets.domain.slices import EPOCH, Window
-from btc_assets.landing.objects import LandedObject, LandingZone, ObjectChanged, ObjectGone
+from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
 from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
 from btc_assets.store.database import server_errors
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,11 @@ from btc_assets.domain.slices import SLICE, Window, microseconds, moment
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.ingestion.due import mark
 from btc_assets.ingestion.offsets import advance
-from btc_assets.landing.objects import SPOOL_BYTES, LandedObject, LandingZone, ObjectChanged, ObjectGone
+from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
 from btc_assets.landing.registry import mark_gone, register_group
 from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.continuity import read_gaps
 from btc_assets.market_data.pictures import VolumeStrips
 from btc_assets.store.copy import Replacement, Replacements, Stale, cut
@@ -272,12 +273,12 @@ class TickLoad(Replacements):
             spooled.add(key)
             tables.append(ticks)
             owners.append(np.full(len(ticks), position[key]))
-        small = [objects[key] for key in position if key not in spooled and objects[key].size <= SPOOL_BYTES]
+        small = [objects[key] for key in position if key not in spooled and not objects[key].is_large]
         for ticks, owner in self._read_small(small, position):
             tables.append(ticks)
             owners.append(owner)
         for key in position:
-            if objects[key].size > SPOOL_BYTES and key not in spooled:
+            if objects[key].is_large and key not in spooled:
                 ticks = self._large_object(objects[key]).take(window)
                 tables.append(ticks)
                 owners.append(np.full(len(ticks), position[key]))

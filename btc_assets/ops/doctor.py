@@ -197,7 +197,7 @@ def _landing(settings: Settings) -> Iterator[Finding]:
     for prefix in prefixes(settings.landing_feeds):
         found = len(zone.list_window(prefix, window))
         yield Finding("landing zone", "ok", f"{zone.url}/{prefix}: {found:,} object(s) in the last hour.")
-    if theirs := zone.clock():
+    if theirs := zone.server_time():
         yield _skew("landing zone clock", theirs, datetime.now(UTC))
 
 

@@ -17,8 +17,8 @@ from psycopg.types.json import Jsonb
 from btc_assets.domain.feeds import Feed, prefixes
 from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
 from btc_assets.landing.arrivals import notice
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import known, mark_gone, missing
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import table_differences
 from btc_assets.store.database import server_errors
 

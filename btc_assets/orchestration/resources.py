@@ -6,8 +6,8 @@ import dagster as dg
 import psycopg
 
 from btc_assets.domain.settings import settings
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
 from btc_assets.store.database import connect
 
 _spool = Spool()

@@ -16,7 +16,7 @@ import pyarrow as pa
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener
 from btc_assets.domain.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.artefacts import load, save
 from btc_assets.signals.encoders.encoder import Encoder, embed

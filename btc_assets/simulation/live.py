@@ -29,7 +29,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import EPOCH, SLICE, floor_slice
 from btc_assets.domain.ticks import TICK_SCHEMA, int64
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.live_plan import LATE, US, Plan, moment
 from btc_assets.simulation.replay import BATCH_ROWS, BATCH_SECONDS, Landed, encode_batches
 

@@ -18,8 +18,9 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import EPOCH, SLICE, SLICE_US, Window
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, TIME, int64
 from btc_assets.ingestion.offsets import rewind
-from btc_assets.landing.objects import LandedObject, LandingZone, ObjectChanged, ObjectGone
+from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import decode_group, fetch_groups
+from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.generate import generate_day
 from btc_assets.simulation.replay import Landed, read_trades
 from btc_assets.store.database import server_errors

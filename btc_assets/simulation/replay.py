@@ -21,7 +21,7 @@ from btc_assets.domain.slices import EPOCH
 from btc_assets.domain.ticks import int64
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import ObjectRejected, read_object
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 
 BATCH_ROWS = 5_000
 BATCH_SECONDS = 15.0

@@ -18,7 +18,7 @@ from btc_assets.definitions import defs
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import KEY_FORMAT, SLICE
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.orchestration.failures import RETRIES, impatient, plain_failures
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG

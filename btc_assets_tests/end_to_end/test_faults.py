@@ -28,10 +28,9 @@ import pytest
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import SLICE, Window, floor_slice
-from btc_assets.landing import objects
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing import objects, s3, verified_read
 from btc_assets.landing.sensors import landing_sensor
-from btc_assets.market_data import loading
+from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.simulation.replay import encode_batch
 from btc_assets.store.migrations import migrate
@@ -382,7 +381,7 @@ def test_a_full_disk_is_one_sentence_and_the_server_goes_on_and_with_room_again_
 @pytest.fixture
 def proxy(landed: Landings, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     assert isinstance(landed.store, StoreOnS3)
-    monkeypatch.setattr(objects, "_REQUEST_SECONDS", 1)  # as long as a server may be silent
+    monkeypatch.setattr(s3, "REQUEST_SECONDS", 1)  # as long as a server may be silent
     with FaultProxy(landed.store.bucket.server.endpoint) as proxy:
         yield proxy
 
@@ -476,8 +475,8 @@ def test_an_object_that_is_overwritten_before_it_is_read_is_loaded_as_it_is_then
 def test_a_large_object_that_is_overwritten_while_it_is_read_is_loaded_as_it_is_then(
     landed: Landings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (objects, loading):
-        monkeypatch.setattr(module, "SPOOL_BYTES", 10_000)  # it is read in pieces of this size, each a request
+    monkeypatch.setattr(objects, "LARGE_BYTES", 10_000)
+    monkeypatch.setattr(verified_read, "PIECE_BYTES", 10_000)  # each piece is a request
     uri = landed.put(trades(range(_TRADES), version=2), "dump")
     pieces: list[str] = []
 

@@ -254,7 +254,7 @@ def test_a_queue_that_cannot_be_read_is_one_sentence(
         tick()
     assert str(failure.value.description).startswith(f"The queue {url} cannot be read (")
     assert str(failure.value.description).endswith(
-        "): check BTC_ASSETS_LANDING_EVENTS_QUEUE and the right to receive and delete its messages."
+        "): check BTC_ASSETS_LANDING_EVENTS_QUEUE and the permission to receive and delete its messages."
     )
     # A server that does not answer may do so soon; a queue that does not exist will not.
     cause = failure.value.__cause__

@@ -126,7 +126,7 @@ def test_extra_columns_are_reported(store: StoreUnderTest) -> None:
 
 
 def test_a_large_object_is_registered_under_all_of_its_slices(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("btc_assets.landing.objects.SPOOL_BYTES", 1000)
+    monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 1000)
     store.land(every(10, 360), seconds=7200)
     store.register(HOUR)
     assert store.rows("SELECT count(*), sum(row_count) FROM landing.raw_blobs_5m") == [(12, 360)]

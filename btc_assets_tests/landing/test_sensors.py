@@ -21,8 +21,9 @@ from btc_assets.ingestion.offsets import rewind
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
 from btc_assets.landing.arrivals import Waiting, notice, waiting
-from btc_assets.landing.objects import LandedObject, LandingZone
+from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.sensors import landing_sensor
+from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.orchestration import automation
 from btc_assets.simulation.replay import encode_batches

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from btc_assets.domain.objects import ObjectVersion
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every

@@ -327,8 +327,7 @@ def test_loading_old_slices_does_not_move_the_offset_back(store: StoreUnderTest)
 def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
     store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, shuffled: bool
 ) -> None:
-    monkeypatch.setattr("btc_assets.landing.objects.SPOOL_BYTES", 1000)
-    monkeypatch.setattr(loading, "SPOOL_BYTES", 1000)
+    monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 1000)
     monkeypatch.setattr("btc_assets.landing.formats.BATCH_ROWS", 100)
     monkeypatch.setattr("btc_assets.landing.reading._SPOOL_ROWS", 500)
     ticks = every(1, 3600)

@@ -26,7 +26,7 @@ from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
 from btc_assets.domain.ticks import int64
 from btc_assets.ingestion.offsets import rewind
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.live import Playing, SliceLog, WallClock, play
 from btc_assets.simulation.live_plan import Newest, Plan, newest_tick, plan, prepare, record, survey
 from btc_assets.simulation.replay import Landed, encode_batch

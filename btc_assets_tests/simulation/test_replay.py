@@ -25,7 +25,7 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.ticks import TICK_SCHEMA
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import ObjectRejected, read_object
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.replay import Landed, _batches, encode_batch, feed_named, land, read_trades
 from btc_assets_tests.support.stores import FEED, real_data
 from btc_assets_tests.support.trades import NOON, every, table, trade

@@ -21,8 +21,8 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import Window, parse_time
 from btc_assets.domain.ticks import TABLE
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import register_window
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.orchestration.resources import Landing

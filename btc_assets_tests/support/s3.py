@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 
 _START_SECONDS = 60
 

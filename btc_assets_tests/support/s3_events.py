@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.s3 import Bucket, S3Server, _free_ports
 from btc_assets_tests.support.stores import FEED
 

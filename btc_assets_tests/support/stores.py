@@ -24,8 +24,8 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import Window
 from btc_assets.domain.ticks import TABLE
-from btc_assets.landing.objects import LandingZone
 from btc_assets.landing.registry import Registration, register_window
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import LoadResult, TickLoad
 from btc_assets.simulation.replay import Landed, land

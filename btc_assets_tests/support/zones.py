@@ -8,7 +8,7 @@ import obstore
 import pytest
 
 from btc_assets.domain.settings import settings
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
 

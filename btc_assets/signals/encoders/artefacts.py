@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from btc_assets.domain.errors import UserError
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders.encoder import KINDS, Encoder, build
 from btc_assets.signals.features import schema
 

@@ -9,7 +9,7 @@ import obstore
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.landing.objects import LandingZone
+from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders.artefacts import load, model_id, save
 from btc_assets.signals.encoders.encoder import KINDS, Encoder, embed
 from btc_assets.signals.encoders.training import fit
