@@ -35,9 +35,10 @@ Each setting is an environment variable or a line of `.env` in the working direc
 _COMMANDS_INTRODUCTION = """\
 # Commands
 
-The virtual environment of `make demo` has these commands in `.venv/bin`. Each of them explains itself with `--help`. A command that
-fails prints one sentence that says what to do, and exits with a status other than 0. Times are UTC, such as `2020-02-22` or
-`2020-02-22T13:35Z`; a range includes `--from` and excludes `--to`.
+The virtual environment of `make demo` has these commands in `.venv/bin`. Each of them explains itself with `--help`.
+
+* A command that fails prints one sentence that says what to do, and exits with a status other than 0.
+* Times are UTC, such as `2020-02-22` or `2020-02-22T13:35Z`. A range includes `--from` and excludes `--to`.
 """
 
 
