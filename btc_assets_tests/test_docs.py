@@ -16,6 +16,7 @@ PAGES = sorted(
     [
         *PROJECT.glob("*.md"),
         *PROJECT.glob("docs/*.md"),
+        *PROJECT.glob("sql/*.md"),
         *PROJECT.glob("terraform/*.md"),
         *PROJECT.glob("terraform/bootstrap/*.md"),
     ]
