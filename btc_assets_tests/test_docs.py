@@ -66,14 +66,15 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
-def test_a_name_that_links_to_a_file_of_code_is_in_that_file(page: Path) -> None:
+def test_a_name_that_links_to_a_file_of_code_is_defined_in_that_file(page: Path) -> None:
     missing = []
     for text, target in _LINK.findall(_prose(page)):
-        code = re.fullmatch(r"`([\w.]+?)(\(\))?`", text)
+        code = re.fullmatch(r"`([\w.]+)`", text)
         path = page.parent / target.partition("#")[0]
         if code and path.suffix in (".py", ".sql") and path.name != code[1]:
-            name = code[1].rpartition(".")[2]
-            if not (path.is_file() and re.search(rf"\b{name}\b", path.read_text())):
+            name = code[1] if path.suffix == ".sql" else code[1].rpartition(".")[2]
+            defined = rf"(?:\b{re.escape(name)}\b)" if path.suffix == ".sql" else rf"^\s*(?:(?:def|class) {name}\b|{name}(?:: [^=]+)? = )"
+            if not (path.is_file() and re.search(defined, path.read_text(), re.MULTILINE)):
                 missing.append(f"{code[1]} in {target}")
     assert missing == []
 
