@@ -72,7 +72,7 @@ class Played:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "btc_assets.cli.main", *arguments]
+    return [sys.executable, "-m", "btc_assets.cli", *arguments]
 
 
 @contextmanager

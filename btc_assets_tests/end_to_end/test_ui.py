@@ -55,7 +55,7 @@ def ui(store: StoreUnderTest) -> Iterator[str]:
     address, log = f"http://127.0.0.1:{port}", store.home.parent / "dev.log"
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "BTC_ASSETS_PARTITIONS_START": f"{YESTERDAY:{KEY_FORMAT}}"}
     with log.open("w") as output:
-        command = [sys.executable, "-m", "btc_assets.cli.main", "dev", "--port", str(port)]
+        command = [sys.executable, "-m", "btc_assets.cli", "dev", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         wait_for(f"{address}/server_info", process, log)

@@ -167,7 +167,7 @@ class Cluster:
             "TMPDIR": str(self.directory / "tmp"), "COLUMNS": "200",
         }  # fmt: skip
         return subprocess.Popen(
-            [*(_AS_POSTGRES if _USER else []), sys.executable, "-m", "btc_assets.cli.main", *arguments],
+            [*(_AS_POSTGRES if _USER else []), sys.executable, "-m", "btc_assets.cli", *arguments],
             env=environment, cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 

@@ -113,7 +113,7 @@ class Fleet:
         self.daemon = self._start([program("dagster-daemon"), "run", "-m", "btc_assets.definitions"], "daemon")
 
     def start_worker(self, name: str) -> None:
-        self.workers[name] = self._start([sys.executable, "-m", "btc_assets.cli.main", "worker", "--name", name], name)
+        self.workers[name] = self._start([sys.executable, "-m", "btc_assets.cli", "worker", "--name", name], name)
 
     def _start(self, command: list[str], name: str) -> Process:
         process = Process(command, self._directory / f"{name}.log")
