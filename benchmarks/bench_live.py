@@ -253,7 +253,9 @@ def show(outcome: Outcome, connection: psycopg.Connection, args: argparse.Namesp
     from btc_assets.market_data import candles
 
     window = Window(outcome.played[0].bucket, outcome.played[-1].bucket + SLICE)
-    differences = [text for interval in candles.enabled(settings()) for text in candles.read_differences(connection, interval, window)]
+    differences = [
+        text for interval in candles.enabled_intervals(settings()) for text in candles.read_candle_differences(connection, interval, window)
+    ]
     problems = [*outcome.problems(), *map(str, differences)]
     ticks = sum(slice.ticks for slice in outcome.played)
     out.print(
@@ -317,7 +319,7 @@ def run(directory: Path, args: argparse.Namespace, out: Console) -> bool:
                 wait_for_sensor(connection, log)
                 play(directory, args, slices, out, status)
                 played = [Played.of(line) for line in slices.read_text().splitlines()]
-                outcome = wait_until_loaded(connection, played, list(candles.enabled(settings()))[-1], args.patience, status)
+                outcome = wait_until_loaded(connection, played, list(candles.enabled_intervals(settings()))[-1], args.patience, status)
             status.stop()
             return show(outcome, connection, args, out)
     finally:

@@ -46,9 +46,12 @@ from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.simulation.generate import generate_day
 from btc_assets.simulation.replay import Landed, encode_batch, land
-from btc_assets.store.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
+from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.embedded import embedded_dsn, stop
+from btc_assets.store.encode import ENCODE_ROWS
 from btc_assets.store.migrations import migrate
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 
 FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
 DAY_START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -100,17 +100,18 @@ def load(window: Window) -> dict[str, Any]:
 
 def care(window: Window) -> dict[str, Any]:
     """What is done to a store that is loaded, over all of `window` or its last day; seconds each, and peak memory."""
+    from btc_assets.orchestration.resources import Landing
+
     from btc_assets.market_data import candles
     from btc_assets.market_data.continuity import read_gaps, read_repeats
-    from btc_assets.market_data.loading import table_differences
+    from btc_assets.market_data.registry_equality import table_differences
     from btc_assets.ops import retention_jobs
-    from btc_assets.ops.policies import declared
+    from btc_assets.ops.policies import declared_policies
     from btc_assets.ops.reconcile import reconcile
     from btc_assets.ops.status import read_status
-    from btc_assets.orchestration.resources import Landing
     from btc_assets.store.database import connect
 
-    intervals, feeds = candles.enabled(settings()), settings().landing_feeds
+    intervals, feeds = candles.enabled_intervals(settings()), settings().landing_feeds
     newest = Window(window.end - DAY, window.end)
     with connect(autocommit=True) as connection:
 
@@ -124,21 +125,21 @@ def care(window: Window) -> dict[str, Any]:
                 *read_gaps(connection, of),
                 *read_repeats(connection, of),
                 *table_differences(connection, of),
-                *(sentence for interval in intervals for sentence in candles.read_differences(connection, interval, of)),
+                *(sentence for interval in intervals for sentence in candles.read_candle_differences(connection, interval, of)),
             ]
             if problems:
                 raise SystemExit(f"checks: {problems}")
 
         work: dict[str, Callable[[], object]] = {
-            "candles of one day again": lambda: [candles.refresh(connection, interval, newest) for interval in intervals],
+            "candles of one day again": lambda: [candles.refresh_candles(connection, interval, newest) for interval in intervals],
             "checks of one day": lambda: checks(newest),
             "checks of everything": lambda: checks(window),
             "reconcile one day": lambda: nothing_differs(newest),
             "reconcile everything": lambda: nothing_differs(None),
             "status of everything": lambda: read_status(connection, window),
-            "policies, nothing to do": lambda: retention_jobs.run_due(connection),
+            "policies, nothing to do": lambda: retention_jobs.run_due_policies(connection),
         }
-        retention_jobs.apply(connection, declared(settings()))
+        retention_jobs.apply_policies(connection, declared_policies(settings()))
         seconds = {name: _seconds(each) for name, each in work.items()}
     return {"seconds": seconds, "peak_mb": peak_mb()}
 
@@ -151,8 +152,8 @@ def drop(window: Window) -> dict[str, Any]:
 
     policy = Drop(TICKS, after=datetime.now(UTC) - (window.end - DAY))
     with connect(autocommit=True) as connection:
-        retention_jobs.apply(connection, [policy])
-        seconds = _seconds(lambda: retention_jobs.run(connection, policy.job_name))
+        retention_jobs.apply_policies(connection, [policy])
+        seconds = _seconds(lambda: retention_jobs.run_policy(connection, policy.job_name))
         (left,) = connection.execute("SELECT count(DISTINCT bucket_5m) FROM market_data.btc_ticks").fetchone() or (0,)
     return {"seconds": seconds, "slices_left": left}
 
@@ -264,8 +265,9 @@ def main() -> None:
 
 def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     """Land all days, and load and measure them size by size."""
-    from btc_assets.orchestration.home import prepare_dagster_home
     from btc_assets.orchestration.resources import Landing
+
+    from btc_assets.orchestration.home import prepare_dagster_home
     from btc_assets.simulation.generate import generate_days
     from btc_assets.simulation.replay import Landed, land
     from btc_assets.store.database import connect

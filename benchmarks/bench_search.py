@@ -35,8 +35,10 @@ from btc_assets.signals.features import table as slice_features
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.signals.search import embeddings, indexes, similar
 from btc_assets.simulation.generate import generate_market
-from btc_assets.store.copy import ArrowReplacements, Target, replace_all
+from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.migrations import migrate
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
 
 START = datetime(2023, 1, 1, tzinfo=UTC)
@@ -55,7 +57,7 @@ def embedded_market(connection: psycopg.Connection, dsn: str, directory: Path, d
     for number, (trades, _) in enumerate(generate_market(START, days)):
         day = Window(START + number * DAY, START + (number + 1) * DAY)
         starts = np.array([int(slice.timestamp()) * 1_000_000 for slice in day.slices()])
-        rows = slice_features.as_table(TickArrays.of(trades, starts), "BTCUSDT")
+        rows = slice_features.features_as_table(TickArrays.of(trades, starts), "BTCUSDT")
         replace_all(connection, target, ArrowReplacements(pa.Table.from_batches(rows.to_batches()), day, "bucket_5m", 65_536))
         ticks += len(trades)
     console.print(f"{288 * days:,} slices of {ticks:,} ticks made and stored in {time.perf_counter() - started:.0f} s")
@@ -66,7 +68,9 @@ def embedded_market(connection: psycopg.Connection, dsn: str, directory: Path, d
     console.print(f"trained on {model.metrics['slices']:,} slices in {time.perf_counter() - started:.0f} s")
     encoder = load(model.model_id, zone)
     started = time.perf_counter()
-    written = embeddings.backfill(connection, lambda: psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC"), dsn, model, encoder)
+    written = embeddings.backfill_embeddings(
+        connection, lambda: psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC"), dsn, model, encoder
+    )
     seconds = time.perf_counter() - started
     console.print(f"embedded {written:,} stored slices in {seconds:.0f} s: a million in {1e6 * seconds / written / 60:.1f} min")
     return model
@@ -103,7 +107,7 @@ def main() -> None:
         else:
             model = registered_model(connection, dim=arguments.dim)
             write_vectors(connection, model, market_like(arguments.rows, arguments.dim), START)
-        models.point_to(connection, model)
+        models.activate_model(connection, model)
         show(connection, model, arguments.ways.split(","), arguments.queries, console)
 
 
@@ -117,12 +121,12 @@ def show(connection: psycopg.Connection, model: Model, ways: list[str], queries:
     last = START + (rows - 1) * SLICE
     for way in ways:
         method, element = way.split()
-        plan = indexes.plan(model, rows, method=method, element=element)
+        plan = indexes.plan_index(model, rows, method=method, element=element)
         if plan is None:
             console.print(f"no index below {indexes.FEWEST_ROWS:,} vectors")
             break
         started = time.perf_counter()
-        built = indexes.build(connection, model, plan)
+        built = indexes.build_index(connection, model, plan)
         seconds = time.perf_counter() - started
         recall = indexes.measure_recall(connection, model, queries=1000)
         size = connection.execute("SELECT pg_relation_size(format('signals.%%I', %s::text))", (built.index_name,)).fetchone()

@@ -30,6 +30,7 @@ from rich.table import Table
 from btc_assets.domain.settings import PREFIX, settings
 from btc_assets.domain.slices import SLICE, floor_slice
 from btc_assets.landing.arrivals import next_close
+from btc_assets.market_data.keys import candles_key
 
 GOAL_SECONDS = 2.0
 LOOKBACK = timedelta(hours=2)
@@ -159,9 +160,10 @@ class Ticks:
 
 def measure_landing(out: Console, connection: psycopg.Connection, place: str, args: argparse.Namespace) -> None:
     """Ticks of the landing sensor over a growing registry."""
+    from btc_assets.orchestration.resources import Landing
+
     from btc_assets.landing.arrivals import look, waiting
     from btc_assets.landing.sensors import landing_sensor
-    from btc_assets.orchestration.resources import Landing
 
     config, zone = settings(), Landing().zone()
     now = floor_slice(datetime.now(UTC)) + SLICE + timedelta(minutes=3)
@@ -205,7 +207,7 @@ def measure_candles(out: Console, connection: psycopg.Connection, args: argparse
     from btc_assets.market_data import candles
     from btc_assets.market_data.sensors import candles_follow_ticks
 
-    assets = [candles.asset_key(interval) for interval in candles.enabled(settings())]
+    assets = [candles_key(interval) for interval in candles.enabled_intervals(settings())]
     ticks = Ticks(datetime.now(UTC))
     table = Table("candles_follow_ticks", "due (s)", "whole sensor (s)", "runs asked for", "goal")
     before = floor_slice(datetime.now(UTC))
@@ -214,7 +216,7 @@ def measure_candles(out: Console, connection: psycopg.Connection, args: argparse
         connection.execute(_DUE, {"before": before, "slices": rows // len(assets), "assets": assets})
         connection.execute("VACUUM ANALYZE ingestion.due_slices")
         with out.status(f"{rows:,} rows due"):
-            read = median(lambda _: due.read(connection, assets), args.repeat)
+            read = median(lambda _: due.read_due_slices(connection, assets), args.repeat)
             whole = median(lambda n: (ticks.later(n), ticks.evaluate(candles_follow_ticks)), args.repeat)
         goal = f"<= {GOAL_SECONDS:.0f}: {'met' if whole <= GOAL_SECONDS else 'MISSED'}"
         table.add_row(f"{rows:,} rows due", f"{read:.3f}", f"{whole:.3f}", str(ticks.asked), goal)

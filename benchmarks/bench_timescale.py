@@ -38,9 +38,11 @@ from btc_assets.domain.ticks import PRICE, TABLE, TICK_SCHEMA
 from btc_assets.market_data import candles
 from btc_assets.simulation.generate import generate_day
 from btc_assets.simulation.replay import Landed, read_trades
-from btc_assets.store.copy import ArrowReplacements, replace_all
-from btc_assets.store.database import identifier, server_errors
+from btc_assets.store.cut import ArrowReplacements
+from btc_assets.store.database import identifier
 from btc_assets.store.engines import engine, read_facts
+from btc_assets.store.errors import server_errors
+from btc_assets.store.replace import replace_all
 
 GOAL_LOAD = 0.9  # of the server's own COPY
 GOAL_SIZE = 8.0  # times smaller
@@ -84,7 +86,7 @@ class TimescaleBench(Bench):
         seconds = {}
         for interval in candles.INTERVALS:
             with _timed() as level:
-                candles.refresh(self.connection, interval, window)
+                candles.refresh_candles(self.connection, interval, window)
             seconds[interval] = level["all"]
         return seconds
 

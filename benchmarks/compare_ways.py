@@ -35,6 +35,7 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
     """What a run of `btc_ticks` does: register what landed, then replace the slices for which that is something new."""
     import psycopg
     from bench_load import FEED, MARGIN, WINDOW
+    from btc_assets.store.copy import Target, replace_all
 
     from btc_assets.domain.settings import Settings
     from btc_assets.domain.slices import SLICE, Window
@@ -42,7 +43,6 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
     from btc_assets.landing.spool import Spool
     from btc_assets.landing.zone import LandingZone
     from btc_assets.market_data.loading import TickLoad
-    from btc_assets.store.copy import Target, replace_all
 
     def connect() -> psycopg.Connection:
         return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")
@@ -67,10 +67,10 @@ def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from bench_load import FEED, WINDOW
+    from btc_assets.store.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
 
     from btc_assets.domain.settings import Settings
     from btc_assets.landing.decode import decode
-    from btc_assets.store.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
 
     def connect() -> psycopg.Connection:
         return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")

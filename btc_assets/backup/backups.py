@@ -15,10 +15,10 @@ from typing import Any, LiteralString
 import psutil
 import psycopg
 
+from btc_assets.domain.durations import age
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
-from btc_assets.ops.health import age
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 WAL_AGE_LIMIT = timedelta(minutes=5)  # a WAL file is closed after a minute (archive_timeout) and archived within seconds
 WAL_WAITING_LIMIT = 64  # files of 16 MB

@@ -20,8 +20,9 @@ from btc_assets.domain.slices import DAY, Window
 from btc_assets.domain.ticks import TABLE as TICKS
 from btc_assets.market_data import candles
 from btc_assets.store.compressed import lift_decompression_limit
-from btc_assets.store.copy import lock_slices, lock_table
-from btc_assets.store.database import identifier, server_errors, where
+from btc_assets.store.database import identifier, location
+from btc_assets.store.errors import server_errors
+from btc_assets.store.locks import lock_slices, lock_table
 from btc_assets.store.migrations import migrate, migration_status
 
 _SLICED: LiteralString = """
@@ -89,7 +90,7 @@ def copy_database(
     with server_errors():
         _require_two_databases(source, target)
         if any(state.pending or state.problem for state in migration_status(source)):
-            raise UserError(f"The database at {where(source.info.dsn)} is not up to date: run btc-assets db migrate there first.")
+            raise UserError(f"The database at {location(source.info.dsn)} is not up to date: run btc-assets db migrate there first.")
         migrate(target)
         for connection in (source, target):
             connection.execute("SET datestyle = 'ISO'")
@@ -108,7 +109,7 @@ def _require_two_databases(source: psycopg.Connection, target: psycopg.Connectio
         "SELECT (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     if source.execute(same).fetchone() == target.execute(same).fetchone():
-        raise UserError(f"{where(target.info.dsn)} is the database that is to be copied: name another one with --to.")
+        raise UserError(f"{location(target.info.dsn)} is the database that is to be copied: name another one with --to.")
 
 
 def _tables(source: psycopg.Connection) -> Iterator[_Table]:
@@ -139,7 +140,7 @@ def _days(source: psycopg.Connection, target: psycopg.Connection, table: _Table)
         extra = {day for day in extra if not _dropped(source, day)}
     if extra:
         raise UserError(
-            f"{where(target.info.dsn)} holds rows of {table.name} on {min(extra):%Y-%m-%d} that the source does not have: copy into a new "
+            f"{location(target.info.dsn)} holds rows of {table.name} on {min(extra):%Y-%m-%d} that the source does not have: copy into a new "
             "database, or empty that one."
         )
     return days
@@ -156,7 +157,7 @@ def _copy_part(source: psycopg.Connection, target: psycopg.Connection, table: _T
             # From the ticks, or from the level below; of what was dropped, only the lowest levels have to be copied. Made they
             # are all the same: then TimescaleDB takes the day for done, and leaves it alone when somebody refreshes everything.
             target.execute("CALL market_data.make_candle_partials(%s, %s, %s)", (table.level, day, day + DAY))
-            if candles.below(table.level) is None and _dropped(target, day):
+            if candles.interval_below(table.level) is None and _dropped(target, day):
                 _write(source, target, table, day)
         found = _digest(target, table, day)
         if found != wanted:
@@ -179,7 +180,7 @@ def _write(source: psycopg.Connection, target: psycopg.Connection, table: _Table
     """Replace the part on the target, streaming it from the source."""
     with target.transaction(), target.cursor() as cursor:
         if day is not None:
-            lock_table(cursor, table.name, alone=True)
+            lock_table(cursor, table.name, exclusive=True)
             lock_slices(cursor, table.name, Window(day, day + DAY))
             lift_decompression_limit(cursor)
         if table.name == TICKS and day is not None:

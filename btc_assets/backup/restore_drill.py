@@ -19,9 +19,9 @@ from psycopg import sql
 from btc_assets.backup.digests import checksum, digest, read_columns
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE
-from btc_assets.market_data.loading import table_differences
-from btc_assets.ops.roles import ROOMS
-from btc_assets.store.database import server_errors
+from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.store.errors import server_errors
+from btc_assets.store.tables import ROOMS
 
 LOADED_SINCE = "loaded since"
 DROPPED = "dropped by its policy since"

@@ -26,7 +26,8 @@ from psycopg.conninfo import make_conninfo
 from btc_assets.backup.backups import Backup, error_line, pgbackrest, read_repository
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
-from btc_assets.store.database import connect, server_errors
+from btc_assets.store.database import connect
+from btc_assets.store.errors import server_errors
 
 _ROOM = 2 << 30  # bytes: WAL while it is replayed, what recovery adds, and some to spare
 _ARCHIVED_SECONDS = 90  # archive-push gives up on a file after a minute
@@ -121,7 +122,7 @@ def restored_copy(live: psycopg.Connection, settings: Settings, target: datetime
         restored = time.monotonic()
         dsn = cleanup.enter_context(_running(live, settings, cluster, place, data))
         recovered = time.monotonic()
-        with connect(dsn, autocommit=True) as connection:
+        with connect(dsn) as connection:
             row = connection.execute("SELECT system_identifier, pg_last_xact_replay_timestamp() FROM pg_control_system()").fetchone()
         assert row is not None
         if row[0] != cluster.system_identifier:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from btc_assets.cli.terminal import bar, example, from_to, out, save_picture
+from btc_assets.cli.app import App, example, out, pass_app, progress_bar, range_options, save_picture
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener
 from btc_assets.domain.slices import SLICE, Window, floor_slice, parse_time
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("btc-assets train --from 2024-01-01 --to 2024-02-01 --activate"))
-@from_to
+@range_options
 @click.option("--kind", type=click.Choice(["rocket-pca", "tcn"]), default="rocket-pca", show_default=True, help="Kind of encoder.")
 @click.option("--symbol", help="Label of the feed; needed where there are several.")
 @click.option("--dim", type=click.IntRange(2, 2000), default=256, show_default=True, help="Dimension of the vectors.")
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="How often a tcn sees each slice.")
 @click.option("--device", help="cpu or cuda; by default what is there.")
 @click.option("--activate", "then_activate", is_flag=True, help="Then embed all stored slices with it, and have it answer searches.")
+@pass_app
 def train(
+    app: App,
     start: str | None, end: str | None, kind: str, symbol: str | None, dim: int, seed: int, epochs: int | None, device: str | None,
     then_activate: bool,
 ) -> None:  # fmt: skip
@@ -39,47 +41,51 @@ def train(
     from btc_assets.signals.encoders.optional import require_torch
 
     require_torch()
-    from btc_assets.domain.settings import settings
-    from btc_assets.orchestration.resources import Landing
+    from btc_assets.signals.workflows import TrainingPlan
     from btc_assets.signals.workflows import train as train_model
-    from btc_assets.simulation.replay import feed_named
-    from btc_assets.store.database import connect, dsn
 
-    label = feed_named(settings().landing_feeds, symbol).label
-    with connect(autocommit=True) as connection:
-        with bar("training", None) as advance:
-            model = train_model(
-                connection, dsn(), Landing().models(), settings().home / "training", kind=kind, symbol=label,
-                start=parse_time(start) if start else None, end=parse_time(end) if end else None,
-                dim=dim, seed=seed, epochs=epochs, device=device, progress=advance,
-            )  # fmt: skip
-        out.print(
-            f"Trained {model.model_id} on {model.metrics['slices']:,} slices of {label}, {model.trained_from:%Y-%m-%d %H:%M} to "
-            f"{model.trained_to:%Y-%m-%d %H:%M}, in {model.metrics['training_seconds']:.0f} s.",
-            highlight=False,
-            soft_wrap=True,
-        )
+    label = app.settings.landing_feeds.by_label(symbol).label
+    plan = TrainingPlan(
+        symbol=label,
+        kind=kind,
+        start=parse_time(start) if start else None,
+        end=parse_time(end) if end else None,
+        dim=dim,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+    )
+    with progress_bar("training") as advance:
+        model = train_model(app.store, app.landing.models(), app.settings.home / "training", plan, progress=advance)
+    out.print(
+        f"Trained {model.model_id} on {model.metrics['slices']:,} slices of {label}, {model.trained_from:%Y-%m-%d %H:%M} to "
+        f"{model.trained_to:%Y-%m-%d %H:%M}, in {model.metrics['training_seconds']:.0f} s.",
+        highlight=False,
+        soft_wrap=True,
+    )
     if then_activate:
-        _activate(model.model_id, None, None)
+        _activate(app, model.model_id, None, None)
     else:
         out.print(f"Next: btc-assets models activate {model.model_id}", highlight=False)
 
 
 @click.group(invoke_without_command=True, epilog=example("btc-assets models"))
 @click.pass_context
-def models(context: click.Context) -> None:
+@pass_app
+def models(app: App, context: click.Context) -> None:
     """List the trained encoders; activate or remove one."""
     if context.invoked_subcommand is None:
-        _list_models()
+        _list_models(app)
 
 
-def _list_models() -> None:
-    from btc_assets.signals.encoders.models import read_all
+def _list_models(app: App) -> None:
+    from btc_assets.signals.encoders.models import read_models
     from btc_assets.signals.search import indexes
-    from btc_assets.store.database import connect
 
-    with connect(autocommit=True) as connection:
-        rows = [(model, indexes.read(connection, model), indexes.count_vectors(connection, model)) for model in read_all(connection)]
+    with app.store.connect() as connection:
+        rows = [
+            (model, indexes.read_index(connection, model), indexes.count_vectors(connection, model)) for model in read_models(connection)
+        ]
     if not rows:
         out.print("There are no models yet: train one (btc-assets train).", highlight=False)
         return
@@ -98,38 +104,36 @@ def _list_models() -> None:
 @click.argument("model_id")
 @click.option("--method", type=click.Choice(["ivfflat", "hnsw"]), help="Kind of index; by default what it has, or ivfflat.")
 @click.option("--element", type=click.Choice(["vector", "halfvec"]), help="What the index holds; halfvec is half as large.")
-def activate(model_id: str, method: str | None, element: str | None) -> None:
+@pass_app
+def activate(app: App, model_id: str, method: str | None, element: str | None) -> None:
     """Embed all stored slices with MODEL_ID, build its index, measure it, and then have it answer searches."""
     from btc_assets.signals.encoders.optional import require_torch
 
     require_torch()
-    _activate(model_id, method, element)
+    _activate(app, model_id, method, element)
 
 
-def _activate(model_id: str, method: str | None, element: str | None) -> None:
-    from btc_assets.orchestration.resources import Landing
+def _activate(app: App, model_id: str, method: str | None, element: str | None) -> None:
     from btc_assets.signals import workflows
-    from btc_assets.signals.encoders.models import read
-    from btc_assets.store.database import connect, dsn
+    from btc_assets.signals.encoders.models import read_model
 
-    with connect(owner=True, autocommit=True) as connection, bar("activating", None) as advance:
-        done = workflows.activate(
-            connection, lambda: connect(autocommit=True), dsn(), Landing().models(), read(connection, model_id),
-            method=method, element=element, progress=advance,
-        )  # fmt: skip
+    with app.store.connect() as connection:
+        model = read_model(connection, model_id)
+    with progress_bar("activating") as advance:
+        done = workflows.activate(app.store, app.landing.models(), model, method=method, element=element, progress=advance)
     out.print(f"{done}.", highlight=False, soft_wrap=True)
 
 
 @models.command(epilog=example("btc-assets models remove tcn-0123456789abcdef"))
 @click.argument("model_id")
-def remove(model_id: str) -> None:
+@pass_app
+def remove(app: App, model_id: str) -> None:
     """Forget MODEL_ID and drop its vectors; its artefact stays."""
     from btc_assets.signals.encoders import models as registry
-    from btc_assets.store.database import connect
 
-    with connect(owner=True, autocommit=True) as connection:
-        model = registry.read(connection, model_id)
-        registry.remove(connection, model)
+    with app.store.connect(owner=True) as connection:
+        model = registry.read_model(connection, model_id)
+        registry.remove_model(connection, model)
     out.print(f"Removed {model_id} and its vectors; its artefact is still at {model.uri}.", highlight=False, soft_wrap=True)
 
 
@@ -137,7 +141,7 @@ def remove(model_id: str) -> None:
 @click.argument("time", required=False)
 @click.option("-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many slices to find.")
 @click.option("--before-only", is_flag=True, help="Leave out what came after it.")
-@from_to
+@range_options
 @click.option(
     "--apart",
     type=click.IntRange(0, 100_000),
@@ -149,19 +153,20 @@ def remove(model_id: str) -> None:
 @click.option("--model", "model_id", help="Another model than the active one.")
 @click.option("--exact", is_flag=True, help="Compare all vectors, also where there is an index.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save their candles, side by side, as a picture (PNG).")
+@pass_app
 def similar(
+    app: App,
     time: str | None, k: int, before_only: bool, start: str | None, end: str | None, apart: int, symbol: str | None, model_id: str | None, exact: bool,
     plot: Path | None,
 ) -> None:  # fmt: skip
     """Find the slices that look most like the one of TIME, the newest unless it is given, and tell what came after them."""
     from btc_assets.signals.search.plot import read_pictures
-    from btc_assets.signals.search.similar import active_model, newest
+    from btc_assets.signals.search.similar import read_active_model, read_newest_slice
     from btc_assets.signals.search.similar import similar as search
-    from btc_assets.store.database import connect
 
     within = _within(start, end)
-    with connect(autocommit=True) as connection:
-        moment = parse_time(time) if time else newest(connection, model_id or active_model(connection, symbol))
+    with app.store.connect() as connection:
+        moment = parse_time(time) if time else read_newest_slice(connection, model_id or read_active_model(connection, symbol))
         found = search(
             connection, moment, k, before_only=before_only, within=within, apart=timedelta(minutes=apart), symbol=symbol, model_id=model_id,
             exact=exact,
@@ -204,7 +209,7 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
 
 
 @click.command(epilog=example("btc-assets evaluate --from 2024-01-01 --to 2024-03-01 --plot evaluation.png"))
-@from_to
+@range_options
 @click.option("--symbol", help="Label of the feed; needed where there are several.")
 @click.option(
     "--model",
@@ -221,7 +226,9 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
+@pass_app
 def evaluate(
+    app: App,
     start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None
 ) -> None:  # fmt: skip
     """Compare what similar slices foretell of the next one with simpler forecasts, without looking ahead."""
@@ -232,11 +239,11 @@ def evaluate(
 
     from btc_assets.signals import workflows
 
-    with bar("evaluating", None) as advance:
+    with progress_bar("evaluating") as advance:
         if generated:
             result = workflows.evaluate_generated(days=generated, kind=kind, seed=seed, progress=advance)
         else:
-            result = _evaluate_stored(start, end, symbol, model_ids, kind, seed, advance)
+            result = _evaluate_stored(app, start, end, symbol, model_ids, kind, seed, advance)
     out.print(Markdown(result.to_markdown()) if out.is_terminal else result.to_markdown(), highlight=False, soft_wrap=True)
     if plot:
         save_picture(plot, result.plot())
@@ -244,20 +251,15 @@ def evaluate(
 
 
 def _evaluate_stored(
-    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, seed: int, advance: Listener
+    app: App, start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, seed: int, advance: Listener
 ) -> Evaluation:
-    from btc_assets.domain.settings import settings
-    from btc_assets.orchestration.resources import Landing
     from btc_assets.signals import workflows
-    from btc_assets.signals.encoders.models import read
-    from btc_assets.simulation.replay import feed_named
-    from btc_assets.store.database import connect, dsn
+    from btc_assets.signals.encoders.models import read_model
 
-    label = feed_named(settings().landing_feeds, symbol).label
-    with connect(autocommit=True) as connection:
+    label = app.settings.landing_feeds.by_label(symbol).label
+    with app.store.connect() as connection:
         window = workflows.newest_window(connection, label, parse_time(start) if start else None, parse_time(end) if end else None)
-        trained = [read(connection, model_id) for model_id in model_ids]
-        return workflows.evaluate_stored(dsn(), Landing().models(), label, window, trained=trained, kind=kind, seed=seed, progress=advance)
-
-
-commands = [train, models, similar, evaluate]
+        trained = [read_model(connection, model_id) for model_id in model_ids]
+        return workflows.evaluate_stored(
+            app.store, app.landing.models(), label, window, trained=trained, kind=kind, seed=seed, progress=advance
+        )

@@ -7,8 +7,12 @@ a label of our own: one prefix and one exchange symbol make one label.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import overload
+
+from btc_assets.domain.errors import UserError
 
 # The folders below the prefix are the collector's wall clock, to the minute, when the object was opened.
 _FOLDER = re.compile(r"^(\d{4})/(\d{2})/(\d{2})(?:/(\d{2})(?:/(\d{2}))?)?/[^/]+$")
@@ -32,36 +36,96 @@ class Feed:
         return f"{self.prefix}={self.symbol}:{self.label}"
 
 
-def parse_feeds(text: str) -> tuple[Feed, ...]:
-    """Read `prefix`, `prefix=SYMBOL` or `prefix=SYMBOL:LABEL`, separated by commas.
+class Feeds(Sequence[Feed]):
+    """The feeds of a store, which answer by prefix, label or path. Each label belongs to one feed.
 
     Raises:
-        ValueError: an entry has no such form, or two entries claim one label.
+        ValueError: there is no feed, two feeds share a label or a prefix and symbol, or one prefix lies inside another.
     """
-    feeds = []
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        prefix, _, names = entry.partition("=")
-        prefix = prefix.strip("/ ")
-        symbol, _, label = names.partition(":")
-        symbol = symbol.strip() or prefix.rsplit("/", 1)[-1]
-        label = label.strip() or symbol
-        if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", prefix) or not re.fullmatch(r"[\w.\-]+", symbol + label):
-            raise ValueError(f"{entry!r} must look like Binance/BTCUSDT=BTCUSDT:LABEL")
-        feeds.append(Feed(prefix, symbol, label))
-    if not feeds:
-        raise ValueError("it must name at least one feed, such as Binance/BTCUSDT=BTCUSDT")
-    if len({feed.label for feed in feeds}) < len(feeds):
-        raise ValueError("two feeds have one label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL")
-    if len({(feed.prefix, feed.symbol) for feed in feeds}) < len(feeds):
-        raise ValueError("one prefix and symbol has two labels: keep one of them")
-    if any(a != b and b.startswith(f"{a}/") for a in prefixes(tuple(feeds)) for b in prefixes(tuple(feeds))):
-        raise ValueError("one prefix lies inside another, so its objects would be read twice: keep them apart")
-    return tuple(feeds)
+
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._feeds = tuple(feeds)
+        self.prefixes = tuple(dict.fromkeys(feed.prefix for feed in self._feeds))
+        self.labels = tuple(feed.label for feed in self._feeds)
+        if not self._feeds:
+            raise ValueError("it must name at least one feed, such as Binance/BTCUSDT=BTCUSDT")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("two feeds have one label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL")
+        if len({(feed.prefix, feed.symbol) for feed in self._feeds}) < len(self._feeds):
+            raise ValueError("one prefix and symbol has two labels: keep one of them")
+        if any(other.startswith(f"{prefix}/") for prefix in self.prefixes for other in self.prefixes):
+            raise ValueError("one prefix lies inside another, so its objects would be read twice: keep them apart")
+
+    @classmethod
+    def parse(cls, text: str) -> Feeds:
+        """Read `prefix`, `prefix=SYMBOL` or `prefix=SYMBOL:LABEL`, separated by commas.
+
+        Raises:
+            ValueError: an entry has another form, or the feeds contradict each other.
+        """
+        return cls(_parse_feed(entry) for part in text.split(",") if (entry := part.strip()))
+
+    def by_prefix(self, prefix: str) -> Feeds:
+        """The feeds that land under `prefix`, one of `prefixes`."""
+        return Feeds(feed for feed in self._feeds if feed.prefix == prefix)
+
+    def by_label(self, label: str | None) -> Feed:
+        """The feed with that label; without a label, the only feed.
+
+        Raises:
+            UserError: no feed has that label, or there are several feeds and no label.
+        """
+        if label is None and len(self._feeds) == 1:
+            return self._feeds[0]
+        for feed in self._feeds:
+            if feed.label == label:
+                return feed
+        raise UserError(f"Name one of the feeds in BTC_ASSETS_LANDING_FEEDS ({', '.join(self.labels)}) with --symbol.")
+
+    def by_path(self, path: str) -> Feeds | None:
+        """The feeds whose prefix holds the object at `path`, given below the landing zone's URL; None outside all of them."""
+        prefix = next((prefix for prefix in self.prefixes if path.startswith(f"{prefix}/")), None)
+        return None if prefix is None else self.by_prefix(prefix)
+
+    def groups(self) -> Iterator[tuple[str, Feeds]]:
+        """Each prefix with its feeds, in order."""
+        return ((prefix, self.by_prefix(prefix)) for prefix in self.prefixes)
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self._feeds)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Feed, ...]: ...
+    def __getitem__(self, index: int | slice) -> Feed | tuple[Feed, ...]:
+        return self._feeds[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Feeds) and self._feeds == other._feeds
+
+    def __hash__(self) -> int:
+        return hash(self._feeds)
+
+    def __repr__(self) -> str:
+        return f"Feeds({self})"
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self._feeds))
 
 
-def prefixes(feeds: tuple[Feed, ...]) -> tuple[str, ...]:
-    """The distinct prefixes of `feeds`, in order."""
-    return tuple(dict.fromkeys(feed.prefix for feed in feeds))
+def _parse_feed(entry: str) -> Feed:
+    prefix, _, names = entry.partition("=")
+    prefix = prefix.strip("/ ")
+    symbol, _, label = names.partition(":")
+    symbol = symbol.strip() or prefix.rsplit("/", 1)[-1]
+    label = label.strip() or symbol
+    if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", prefix) or not re.fullmatch(r"[\w.\-]+", symbol + label):
+        raise ValueError(f"{entry!r} must look like Binance/BTCUSDT=BTCUSDT:LABEL")
+    return Feed(prefix, symbol, label)
 
 
 def folder_time(prefix: str, path: str) -> datetime | None:

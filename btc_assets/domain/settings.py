@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.feeds import Feed, parse_feeds
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import floor_day, floor_slice, parse_time
 
 PREFIX = "BTC_ASSETS_"
@@ -31,7 +30,9 @@ class Settings(BaseSettings):
     in which form it may be given. A path like docs/workers.md in a description becomes a link.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, frozen=True, validate_default=True, arbitrary_types_allowed=True
+    )
 
     home: Path = Field(
         Path(".btc_assets"),
@@ -75,8 +76,8 @@ class Settings(BaseSettings):
         examples=["s3://bucket/prefix", "file:///directory"],
         description="The landing zone. If it is not set, the directory `landing` in `BTC_ASSETS_HOME` is used.",
     )
-    landing_feeds: Annotated[tuple[Feed, ...], NoDecode] = Field(
-        parse_feeds("Binance/BTCUSDT"),
+    landing_feeds: Annotated[Feeds, NoDecode] = Field(
+        Feeds.parse("Binance/BTCUSDT"),
         examples=["prefix=SYMBOL:LABEL, ..."],
         description="What lands where, and what the store calls it: comma-separated feeds, each with its prefix in the landing zone, the"
         " symbol in its trades, and the label in the tables. Symbol and label default to the last part of the prefix.",
@@ -159,7 +160,7 @@ class Settings(BaseSettings):
     @field_validator("landing_feeds", mode="before")
     @classmethod
     def _feeds(cls, text: object) -> object:
-        return parse_feeds(text) if isinstance(text, str) else text
+        return Feeds.parse(text) if isinstance(text, str) else text
 
     @field_validator("partitions_start", mode="before")
     @classmethod
@@ -273,9 +274,3 @@ def _unknown(variable: str, known: set[str]) -> str:
     close = difflib.get_close_matches(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known], n=1)
     hint = f"did you mean {PREFIX}{close[0]}?" if close else "see docs/settings.md."
     return f"{variable} is not a setting: {hint}"
-
-
-@cache
-def settings() -> Settings:
-    """The settings of this process, read once."""
-    return load_settings()

@@ -15,7 +15,7 @@ import psycopg
 
 from btc_assets.domain.slices import Window
 from btc_assets.ingestion.requests import DueSlice
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 # Slices without an entry in the registry hold nothing and held nothing.
 _MARK = """
@@ -50,12 +50,12 @@ _MOST = 100_000  # rows that one look takes in; the rest waits for these
 Due = tuple[datetime, datetime]  # a slice, and when it changed
 
 
-def mark(cursor: psycopg.Cursor, assets: Sequence[str], window: Window) -> None:
+def mark_due(cursor: psycopg.Cursor, assets: Sequence[str], window: Window) -> None:
     """Note, in the transaction that replaces ticks, that the window's slices of `assets` must be made again."""
     cursor.execute(_MARK, {"assets": list(assets), "start": window.start, "end": window.end})
 
 
-def before_making(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> list[Due]:
+def read_due(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> list[Due]:
     """What of an asset's window is due, to be settled once it is made.
 
     Args:
@@ -76,14 +76,14 @@ def settle(cursor: psycopg.Cursor | psycopg.Connection, asset: str, made: Sequen
 
 @contextmanager
 def settling(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> Iterator[None]:
-    """Around the making of an asset's slices that commits by itself: `before_making`, then `settle`."""
-    due = before_making(connection, asset, window, below=below)
+    """Around the making of an asset's slices that commits by itself: `read_due`, then `settle`."""
+    due = read_due(connection, asset, window, below=below)
     yield
     with server_errors():
         settle(connection, asset, due)
 
 
-def read(connection: psycopg.Connection, assets: Iterable[str]) -> list[DueSlice]:
+def read_due_slices(connection: psycopg.Connection, assets: Iterable[str]) -> list[DueSlice]:
     """The slices that are due for any of `assets`, ascending; the newest, where they are very many."""
     with server_errors():
         return [DueSlice(*row) for row in connection.execute(_DUE, (list(assets), _MOST)).fetchall()]

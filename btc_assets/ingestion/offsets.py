@@ -9,7 +9,8 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from btc_assets.store.database import identifier, server_errors
+from btc_assets.store.database import identifier
+from btc_assets.store.errors import server_errors
 
 
 def advance(cursor: psycopg.Cursor, table: str, symbols: Iterable[str]) -> None:

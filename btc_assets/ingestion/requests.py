@@ -41,7 +41,7 @@ class Request:
     key: str
 
 
-def plan(
+def plan_requests(
     due: Sequence[DueSlice], busy: Sequence[Window], now: datetime, *, slices_per_run: int, step: timedelta = SLICE
 ) -> Iterator[Request]:
     """The runs that make what is due, the newest first.

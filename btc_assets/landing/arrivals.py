@@ -9,19 +9,19 @@ the registry says that the landing zone holds something else for it than the tab
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import psycopg
 
-from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
 from btc_assets.ingestion.offsets import listed, position
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.zone import LandingZone
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 LIST_SECONDS = 20.0  # a tick of Dagster's has 60
 RELIST = timedelta(seconds=30)  # listings cost money; a slice that closes is listed for at once
@@ -84,7 +84,7 @@ class Waiting:
 def look(
     connection: psycopg.Connection,
     zone: LandingZone,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     now: datetime,
     *,
     lookback: timedelta,
@@ -112,19 +112,19 @@ def look(
     """
     until = clock() + LIST_SECONDS
     total: Arrivals | None = None
-    for prefix in prefixes(tuple(feeds)):
+    for prefix, own in feeds.groups():
         before, listed_at = position(connection, prefix)
         if listed_at and listed_at <= now < listed_at + RELIST and closed_before(now, grace) == closed_before(listed_at, grace):
             continue
         total = total or Arrivals()
-        total += _look(connection, zone, [feed for feed in feeds if feed.prefix == prefix], now, before, lookback, lambda: clock() > until)
+        total += _look(connection, zone, own, now, before, lookback, lambda: clock() > until)
     return total
 
 
 def _look(
     connection: psycopg.Connection,
     zone: LandingZone,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     now: datetime,
     before: datetime | None,
     lookback: timedelta,
@@ -144,7 +144,7 @@ def _look(
     return found
 
 
-def notice(connection: psycopg.Connection, feeds: Sequence[Feed], objects: Iterable[LandedObject]) -> int:
+def notice(connection: psycopg.Connection, feeds: Feeds, objects: Iterable[LandedObject]) -> int:
     """Write objects that the registry does not know, or rejected before they were written last, into it, as work to be done.
 
     Args:

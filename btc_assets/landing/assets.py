@@ -4,82 +4,94 @@ import time
 
 import dagster as dg
 
-from btc_assets.domain import progress
-from btc_assets.domain.settings import settings
+from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.registry import register_window
-from btc_assets.orchestration.failures import RETRIES, plain_failures
+from btc_assets.landing.resources import Landing
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.jobs import asset_key
 from btc_assets.orchestration.metadata import add_once, add_slice_rows, column_schema
-from btc_assets.orchestration.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
-from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.orchestration.partitions import last_partition
+from btc_assets.store.database import Store
 from btc_assets.store.tables import count_rows, read_columns
 
 _TABLE = "landing.raw_blobs_5m"
 
 
 class RegisterConfig(dg.Config):
-    """Launchpad options of the registry."""
+    """Launchpad options of the registry.
+
+    `reread`: read objects again that are registered already, as after a change of the feeds.
+    """
 
     reread: bool = False
 
 
-def _register(context: dg.AssetExecutionContext, config: RegisterConfig, store: Store, landing: Landing) -> dg.MaterializeResult[None]:
-    started = time.perf_counter()
-    window = run_window(context)
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        zone = landing.zone()
-        result = register_window(
-            connection,
-            zone,
-            settings().landing_feeds,
-            window,
-            margin=settings().landing_margin,
-            reread=config.reread,
-            spool=landing.spool,
-            progress=lambda done, total: progress.report("objects", done, total),
-        )
-        rows = count_rows(connection, _TABLE, window)
-        add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
-        add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
-    for rejection in result.rejections:
-        context.log.warning(f"rejected {rejection}")
-    for refusal in result.refused:
-        context.log.warning(refusal)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": sum(rows.values()),
-            "objects_listed": result.listed,
-            "objects_read": result.read,
-            "objects_registered": result.registered,
-            "objects_rejected": result.rejected,
-            "objects_gone": result.gone,
-            "rejected_rows": result.rejected_rows,
-            "bytes_read": result.bytes,
-            "dagster/uri": zone.url,
-            "seconds": round(time.perf_counter() - started, 3),
-            **({"rejections": dg.MetadataValue.md("\n".join(f"* {text}" for text in result.rejections))} if result.rejections else {}),
-        }
-    )
+def landing_assets(deployment: Deployment) -> list[dg.AssetsDefinition]:
+    """The assets of this room."""
+    partitions = deployment.partitions
+    assets = [_registry_asset(deployment, REGISTRY, partitions.slices, "landing", "slice")]
+    if partitions.history:
+        assets.append(_registry_asset(deployment, REGISTRY_HISTORY, partitions.history, "history", "slice of a day"))
+    return assets
 
 
-def _registry_asset(name: str, partitions: dg.TimeWindowPartitionsDefinition, group: str, of: str) -> dg.AssetsDefinition:
-    return dg.asset(
-        name=name,
-        key_prefix="landing",
+def _registry_asset(
+    deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition, group: str, unit: str
+) -> dg.AssetsDefinition:
+    settings = deployment.settings
+
+    @dg.asset(
+        key=asset_key(key),
         group_name=group,
-        partitions_def=partitions,
-        backfill_policy=backfill_policy,
-        retry_policy=RETRIES,
-        pool=DATABASE_POOL,
         kinds={"s3", "postgres"},
         owners=["team:data-engineering"],
         description=(
-            f"Which objects of the landing zone cover each {of}. Lists the folders of its slices, reads every object once, verifies "
-            "it and registers it under each slice that it covers; what cannot be read is marked rejected, with the reason."
+            f"Which objects of the landing zone cover each {unit}. Lists the folders of its slices, reads every object once, verifies "
+            "it and registers it under each slice that it covers; an unreadable object is marked rejected, with the reason."
         ),
         metadata={"dagster/table_name": _TABLE},
-    )(_register)
+        **deployment.writes_slices(partitions),
+    )
+    def registry(
+        context: dg.AssetExecutionContext, config: RegisterConfig, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
+    ) -> dg.MaterializeResult[None]:
+        started = time.perf_counter()
+        window = deployment.partitions.run_window(context)
+        with plain_failures(), store.connect() as connection:
+            zone = landing.zone()
+            result = register_window(
+                connection,
+                zone,
+                settings.landing_feeds,
+                window,
+                margin=settings.landing_margin,
+                reread=config.reread,
+                spool=landing.spool,
+                progress=lambda done, total: deployment.report_progress("objects", done, total),
+            )
+            rows = count_rows(connection, _TABLE, window)
+            add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
+            add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
+        for rejection in result.rejections:
+            context.log.warning(f"rejected {rejection}")
+        for refusal in result.refused:
+            context.log.warning(refusal)
+        rejections = dg.MetadataValue.md("\n".join(f"* {text}" for text in result.rejections))
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(rows.values()),
+                "objects_listed": result.listed,
+                "objects_read": result.read,
+                "objects_registered": result.registered,
+                "objects_rejected": result.rejected,
+                "objects_gone": result.gone,
+                "rejected_rows": result.rejected_rows,
+                "bytes_read": result.bytes,
+                "dagster/uri": zone.url,
+                "seconds": round(time.perf_counter() - started, 3),
+                **({"rejections": rejections} if result.rejections else {}),
+            }
+        )
 
-
-raw_blobs_5m = _registry_asset("raw_blobs_5m", five_minutes, "landing", "slice")
-landing_assets = [raw_blobs_5m, *([_registry_asset("raw_blobs_history", history, "history", "slice of a day")] if history else [])]
+    return registry

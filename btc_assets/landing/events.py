@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 import orjson
 import psycopg
 
-from btc_assets.domain.feeds import Feed, folder_time, prefixes
+from btc_assets.domain.feeds import Feeds, folder_time
 from btc_assets.landing.arrivals import notice
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.zone import LandingZone
@@ -99,7 +99,7 @@ def _parse_json(text: str) -> dict[str, Any]:
 def receive(
     connection: psycopg.Connection,
     zone: LandingZone,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     queue: Any,
     url: str,
     *,
@@ -136,7 +136,7 @@ def receive(
         total.foreign += len(names) - len(ours)
         objects = _existing(zone, ours)
         for prefix in {obj.prefix for obj in objects}:
-            own = [feed for feed in feeds if feed.prefix == prefix]
+            own = feeds.by_prefix(prefix)
             total.noticed += notice(connection, own, [obj for obj in objects if obj.prefix == prefix])
         _delete(queue, url, parsed)
         if clock() > deadline:
@@ -172,7 +172,7 @@ def _existing(zone: LandingZone, names: Sequence[tuple[str, str]]) -> list[Lande
         return [obj for obj in pool.map(lambda name: zone.head(*name), names) if obj is not None]
 
 
-def _prefix(zone: LandingZone, feeds: Sequence[Feed], uri: str) -> str | None:
+def _prefix(zone: LandingZone, feeds: Feeds, uri: str) -> str | None:
     """The prefix of the feed that an object landed under; None if a listing would skip the object as well."""
     path = zone.path(uri)
-    return next((prefix for prefix in prefixes(tuple(feeds)) if path.startswith(f"{prefix}/") and folder_time(prefix, path)), None)
+    return next((prefix for prefix in feeds.prefixes if path.startswith(f"{prefix}/") and folder_time(prefix, path)), None)

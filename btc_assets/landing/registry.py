@@ -18,13 +18,13 @@ import orjson
 import psycopg
 
 from btc_assets.domain.errors import TransientError, UserError
-from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import EPOCH, Window
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Registration:
 def register_window(
     connection: psycopg.Connection,
     zone: LandingZone,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     window: Window,
     *,
     margin: timedelta,
@@ -134,8 +134,7 @@ def register_window(
     """
     total, tried = Registration(), set[str]()
     for day in window.widened(margin).days():
-        for prefix in prefixes(tuple(feeds)):
-            own = [feed for feed in feeds if feed.prefix == prefix]
+        for prefix, own in feeds.groups():
             listed = zone.list_window(prefix, day)
             done = total.listed
             total.listed += len(listed)
@@ -151,11 +150,11 @@ def register_window(
                 total += register_group(connection, zone, group, own, reread=reread, spool=spool)
                 done += len(group)
                 progress(done, total.listed)
-    for prefix in prefixes(tuple(feeds)):
+    for prefix, own in feeds.groups():
         apart = _noticed(connection, zone, window, prefix, tried)
         total.listed += len(apart)
         for group in fetch_groups(zone, apart):
-            total += register_group(connection, zone, group, [feed for feed in feeds if feed.prefix == prefix], spool=spool)
+            total += register_group(connection, zone, group, own, spool=spool)
     if total.refused and not total.read:
         raise UserError(total.refused[0])
     return total
@@ -224,7 +223,7 @@ def register_group(
     connection: psycopg.Connection,
     zone: LandingZone,
     group: list[Fetched],
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     *,
     reread: bool = False,
     spool: Spool | None = None,
@@ -328,7 +327,7 @@ class _Content:
     extra_columns: set[str] = field(default_factory=set)
 
 
-def _contents(group: Sequence[Fetched], feeds: Sequence[Feed], kept: list[Piece] | None) -> list[_Content]:
+def _contents(group: Sequence[Fetched], feeds: Feeds, kept: list[Piece] | None) -> list[_Content]:
     """The content of each object of a group; the pieces of small objects are added to `kept`."""
     contents = [_Content() for _ in group]
     for piece in decode_group(group, feeds):

@@ -8,20 +8,61 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from btc_assets.domain.settings import settings
 from btc_assets.landing.arrivals import look, next_close, waiting
 from btc_assets.landing.events import receive
+from btc_assets.landing.resources import EventsQueue, Landing
 from btc_assets.orchestration import automation
+from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.jobs import ingest, ingest_history
-from btc_assets.orchestration.partitions import history
-from btc_assets.orchestration.resources import EventsQueue, Landing, Store
+from btc_assets.orchestration.jobs import SlicedJobs
+from btc_assets.store.database import Store
 
 _INTERVAL_SECONDS = 10
 
 
-def _at_close(grace: timedelta) -> datetime:
-    """The present; a tick that begins shortly before a slice closes waits for that, rather than leave it to the next tick."""
+def landing_sensors(deployment: Deployment, ingest: SlicedJobs) -> list[dg.SensorDefinition]:
+    """The sensors of this room; `ingest` loads what they notice."""
+    return [_landing_sensor(deployment, ingest), _landing_events(deployment)]
+
+
+def _landing_sensor(deployment: Deployment, ingest: SlicedJobs) -> dg.SensorDefinition:
+    settings = deployment.settings
+
+    @dg.sensor(
+        jobs=[*ingest],
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Lists what may be new in the landing zone (every 30 s, and when a slice closes), writes it into the registry, and requests "
+            "runs of `ingest` for closed slices whose objects differ from what is loaded. Contiguous slices share a run."
+        ),
+    )
+    def landing_sensor(
+        context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        grace = settings.landing_grace
+        now = _wait_for_close(grace)
+        with plain_failures(), store.connect() as connection:
+            arrivals = look(connection, landing.zone(), settings.landing_feeds, now, lookback=settings.landing_lookback, grace=grace)
+            # Before reading what is due: a run that ends in between is not requested again.
+            runs = automation.Automation(context, deployment)
+            found = waiting(connection, now, grace=grace)
+        requests = [*runs.requests(found.due, ingest)]
+        yield from requests
+        if arrivals and arrivals.noticed:
+            context.log.info(f"Listed {arrivals.listed:,} objects, {arrivals.noticed:,} of them new.")
+        if not requests:
+            listed = f"{arrivals.noticed:,} of {arrivals.listed:,} listed objects are new" if arrivals else "Not listed again yet"
+            yield dg.SkipReason(
+                f"{listed}; slices with something to load: {found.open} not closed yet, {found.restless} still receiving objects, "
+                f"{len(found.due)} due (in progress, or requested before)."
+            )
+
+    return landing_sensor
+
+
+def _wait_for_close(grace: timedelta) -> datetime:
+    """The present; a tick shortly before a slice closes waits for that, instead of leaving it to the next tick."""
     now = automation.present()
     wait = next_close(now, grace) - now
     if wait > timedelta(seconds=_INTERVAL_SECONDS):
@@ -30,55 +71,32 @@ def _at_close(grace: timedelta) -> datetime:
     return now + wait
 
 
-@dg.sensor(
-    jobs=[ingest, ingest_history] if history else [ingest],
-    minimum_interval_seconds=_INTERVAL_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Lists what may be new in the landing zone (every 30 s, and when a slice closes), writes it into the registry, and asks for "
-        "runs of `ingest` for closed slices of which the landing zone holds something else than the table. Contiguous slices share a run."
-    ),
-)
-def landing_sensor(context: dg.SensorEvaluationContext, store: Store, landing: Landing) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    config = settings()
-    now = _at_close(config.landing_grace)
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        arrivals = look(connection, landing.zone(), config.landing_feeds, now, lookback=config.landing_lookback, grace=config.landing_grace)
-        under_way = automation.Automation(context)  # before what is due: of a run that ends in between, nothing is asked for again
-        found = waiting(connection, now, grace=config.landing_grace)
-    requests = [*under_way.requests(found.due, ingest, ingest_history)]
-    yield from requests
-    if arrivals and arrivals.noticed:
-        context.log.info(f"Listed {arrivals.listed:,} objects, {arrivals.noticed:,} of them new.")
-    if not requests:
-        listed = f"{arrivals.noticed:,} of {arrivals.listed:,} listed objects are new" if arrivals else "Not listed again yet"
-        yield dg.SkipReason(
-            f"{listed}; slices with something to load: {found.open} not closed yet, {found.restless} with objects still landing, "
-            f"{len(found.due)} due (under way, or asked for before)."
+def _landing_events(deployment: Deployment) -> dg.SensorDefinition:
+    settings = deployment.settings
+    url = settings.landing_events_queue
+
+    @dg.sensor(
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING if url else dg.DefaultSensorStatus.STOPPED,
+        description=(
+            "Reads S3 events from the queue in BTC_ASSETS_LANDING_EVENTS_QUEUE and writes the objects that they name into the registry, "
+            "whatever their folders are; landing_sensor requests the runs."
+        ),
+    )
+    def landing_events(
+        context: dg.SensorEvaluationContext,
+        store: dg.ResourceParam[Store],
+        landing: dg.ResourceParam[Landing],
+        events_queue: dg.ResourceParam[EventsQueue],
+    ) -> dg.SkipReason:
+        if url is None:
+            return dg.SkipReason("No queue is set: name one in BTC_ASSETS_LANDING_EVENTS_QUEUE.")
+        with plain_failures(), store.connect() as connection:
+            received = receive(connection, landing.zone(), settings.landing_feeds, events_queue.client(), url)
+        for message in received.left:
+            context.log.warning(f"left in the queue: {message}")
+        return dg.SkipReason(
+            f"{received.messages:,} messages: {received.noticed:,} objects noticed, {received.foreign:,} foreign, {len(received.left):,} unreadable."
         )
 
-
-@dg.sensor(
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING if settings().landing_events_queue else dg.DefaultSensorStatus.STOPPED,
-    description=(
-        "Reads S3 events from the queue in BTC_ASSETS_LANDING_EVENTS_QUEUE and writes the objects that they name into the registry, "
-        "wherever their folders lie; landing_sensor asks for the runs."
-    ),
-)
-def landing_events(context: dg.SensorEvaluationContext, store: Store, landing: Landing, events_queue: EventsQueue) -> dg.SkipReason:
-    url = settings().landing_events_queue
-    if url is None:
-        return dg.SkipReason("No queue is set: name one in BTC_ASSETS_LANDING_EVENTS_QUEUE.")
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        received = receive(connection, landing.zone(), settings().landing_feeds, events_queue.client(), url)
-    for message in received.left:
-        context.log.warning(f"left in the queue: {message}")
-    return dg.SkipReason(
-        f"{received.messages:,} messages: {received.noticed:,} objects noticed, {received.foreign:,} foreign, {len(received.left):,} unreadable."
-    )
-
-
-landing_sensors = [landing_sensor, landing_events]
+    return landing_events

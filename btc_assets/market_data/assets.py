@@ -1,108 +1,128 @@
 """Assets `market_data/btc_ticks` and `market_data/candles_*`."""
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 import dagster as dg
 import psycopg
+import pyarrow as pa
 
-from btc_assets.domain import progress
-from btc_assets.domain.settings import settings
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import Window
 from btc_assets.domain.ticks import TABLE
-from btc_assets.market_data import candles
-from btc_assets.market_data.loading import TickLoad
-from btc_assets.market_data.pictures import draw_candles
-from btc_assets.orchestration.failures import RETRIES, plain_failures
-from btc_assets.orchestration.metadata import add_once, add_slice_rows, column_schema, pictures
-from btc_assets.orchestration.partitions import DATABASE_POOL, backfill_policy, five_minutes, history, last_partition, run_window
-from btc_assets.orchestration.resources import Landing, Store
-from btc_assets.signals.features import table as slice_features
-from btc_assets.signals.search import embeddings
+from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
+from btc_assets.landing.resources import Landing
+from btc_assets.market_data.candles import WIDTHS, enabled_intervals, interval_below, read_candles, refresh_candles
+from btc_assets.market_data.continuity import read_gaps
+from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
+from btc_assets.market_data.loading import LoadOptions, TickLoad, count_sources
+from btc_assets.market_data.pictures import VolumeStrips, draw_candles
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.jobs import asset_key
+from btc_assets.orchestration.metadata import Output, Shown, add_once, add_slice_rows, column_schema, pictures
+from btc_assets.orchestration.partitions import last_partition
+from btc_assets.store.database import Store
 from btc_assets.store.tables import count_rows, read_columns
 
-# A slice is five minutes, and complete some minutes after its end: the third one that is missing is no coincidence.
+# A slice takes five minutes and is complete some minutes after its end: when a third one is missing, something is wrong.
 _FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=15), fail_window=timedelta(minutes=30))
+
+_CANDLES_DRAWN = range(2, 401)  # with fewer or more candles in the window, a picture shows nothing
 
 
 class LoadConfig(dg.Config):
     """Launchpad options of the ticks.
 
-    `force`: also replace slices of which an object has disappeared since they were loaded; its rows go.
+    `force`: also replace slices that lost an object which they were loaded from; its rows go.
     """
 
     force: bool = False
 
 
-def _load(context: dg.AssetExecutionContext, config: LoadConfig, store: Store, landing: Landing) -> TickLoad:
-    window = run_window(context)
-    with plain_failures():
-        return TickLoad(
-            store.connect,
-            landing.zone(),
-            settings().landing_feeds,
-            window,
-            commit_rows=settings().commit_rows,
-            followers=[*(candles.asset_key(interval) for interval in candles.enabled(settings())), slice_features.ASSET, embeddings.ASSET],
-            force=config.force,
-            spool=landing.spool,
-            progress=lambda done: progress.report("slices", done, len(window)),
-        )
+def market_data_assets(deployment: Deployment, followers: Sequence[str]) -> list[dg.AssetsDefinition]:
+    """The assets of this room.
+
+    Args:
+        deployment: what they are built from.
+        followers: keys of the assets, of all rooms, that are made of ticks: a load makes their slices due.
+    """
+    partitions = deployment.partitions
+    assets = [
+        _ticks_asset(deployment, TICKS, partitions.slices, followers),
+        *(_candles_asset(deployment, interval) for interval in enabled_intervals(deployment.settings)),
+    ]
+    if partitions.history:
+        assets.append(_ticks_asset(deployment, TICKS_HISTORY, partitions.history, followers))
+        assets.append(_candles_history(deployment, partitions.history))
+    return assets
 
 
 def _ticks_asset(
-    name: str,
-    partitions: dg.TimeWindowPartitionsDefinition,
-    group: str,
-    registry: str,
-    freshness: dg.FreshnessPolicy | None = None,
+    deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition, followers: Sequence[str]
 ) -> dg.AssetsDefinition:
-    return dg.asset(
-        name=name,
-        key_prefix="market_data",
-        group_name=group,
-        deps=[dg.AssetKey(["landing", registry])],
-        partitions_def=partitions,
-        backfill_policy=backfill_policy,
-        retry_policy=RETRIES,
-        pool=DATABASE_POOL,
+    settings, sliced = deployment.settings, key == TICKS
+
+    @dg.asset(
+        key=asset_key(key),
+        group_name="market_data" if sliced else "history",
+        deps=[asset_key(REGISTRY if sliced else REGISTRY_HISTORY)],
         io_manager_key="copy_io_manager",
-        freshness_policy=freshness,
+        freshness_policy=_FRESHNESS if sliced else None,
         kinds={"postgres"},
         owners=["team:data-engineering"],
         description=(
             "Trades as the exchange reported them: exactly the de-duplicated rows of the objects that are registered for each slice."
         ),
         metadata={"dagster/table_name": TABLE, "table": TABLE},
-    )(_load)
+        **deployment.writes_slices(partitions),
+    )
+    def ticks(
+        context: dg.AssetExecutionContext, config: LoadConfig, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
+    ) -> Output:
+        window, feeds = deployment.partitions.run_window(context), settings.landing_feeds
+        strips = VolumeStrips(window, feeds.labels)
+
+        def on_commit(done: int, rows: pa.Table) -> None:
+            strips.add(rows)
+            deployment.report_progress("slices", done, len(window))
+
+        options = LoadOptions(settings.commit_rows, followers, config.force, landing.spool)
+        with plain_failures():
+            load = TickLoad(store, landing.zone(), feeds, window, options, on_commit)
+        return Output(load, lambda connection: _show_load(connection, load, strips))
+
+    return ticks
 
 
-btc_ticks = _ticks_asset("btc_ticks", five_minutes, "market_data", "raw_blobs_5m", _FRESHNESS)
+def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStrips) -> Shown:
+    result = load.result
+    objects, rejected_rows = count_sources(connection, load.window)
+    gaps = read_gaps(connection, load.window)
+    return Shown(
+        metadata={
+            "objects": objects,
+            "rejected_rows": rejected_rows,
+            "slices_with_ticks": len(result.slice_rows),
+            "duplicates_removed": result.duplicates,
+            "conflicting_duplicates": result.conflicting,
+            "first_trade_id": result.first_trade_id,
+            "last_trade_id": result.last_trade_id,
+        },
+        slice_rows=result.slice_rows,
+        pictures={f"volume and gaps of {symbol}": svg for symbol, svg in strips.draw(gaps).items()},
+    )
 
 
-_INTERVALS = candles.enabled(settings())
-_CANDLES_DRAWN = range(2, 401)  # an interval that is finer or coarser shows nothing in a picture of the window
-
-
-def _candle_pictures(connection: psycopg.Connection, interval: str, window: Window) -> dict[str, str]:
-    if (window.end - window.start) // candles.WIDTHS[interval] not in _CANDLES_DRAWN:
-        return {}
-    rows = {feed.label: candles.read(connection, interval, feed.label, window) for feed in settings().landing_feeds}
-    return {f"candlesticks of {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
-
-
-def _candle_asset(interval: str) -> dg.AssetsDefinition:
-    below, table = candles.below(interval), f"market_data.candles_{interval}"
+def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition:
+    below, table = interval_below(interval), f"market_data.candles_{interval}"
+    intervals = enabled_intervals(deployment.settings)
 
     @dg.asset(
-        name=f"candles_{interval}",
-        key_prefix="market_data",
+        key=asset_key(candles_key(interval)),
         group_name="market_data",
-        deps=[dg.AssetKey(["market_data", f"candles_{below}" if below else "btc_ticks"])],
-        partitions_def=five_minutes,
-        backfill_policy=backfill_policy,
-        retry_policy=RETRIES,
-        pool=DATABASE_POOL,
+        deps=[asset_key(candles_key(below) if below else TICKS)],
         kinds={"postgres"},
         freshness_policy=_FRESHNESS,
         owners=["team:research"],
@@ -110,52 +130,49 @@ def _candle_asset(interval: str) -> dg.AssetsDefinition:
             f"Candles of {interval} by trade time, as the exchange defines them, made of {f'candles of {below}' if below else 'ticks'}."
         ),
         metadata={"dagster/table_name": table},
+        **deployment.writes_slices(deployment.partitions.slices),
     )
-    def candle_asset(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
-        window = run_window(context)
+    def candles(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult[None]:
+        window = deployment.partitions.run_window(context)
         started = time.perf_counter()
         with plain_failures(), store.connect(owner=True) as connection:
-            connection.autocommit = True
-            made = candles.refresh(connection, interval, window)
+            made = refresh_candles(connection, interval, window)
             seconds = time.perf_counter() - started
-            progress.report("candles", list(_INTERVALS).index(interval) + 1, len(_INTERVALS))
+            deployment.report_progress("candles", intervals.index(interval) + 1, len(intervals))
             rows = count_rows(connection, table, window, time_column="bucket")
             add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
-            large = column_schema(read_columns(connection, table)) | pictures(_candle_pictures(connection, interval, window))
-            add_once(context, context.asset_key, last_partition(context), large)
+            shown_once = column_schema(read_columns(connection, table)) | pictures(
+                _candle_pictures(connection, interval, window, deployment.settings.landing_feeds)
+            )
+            add_once(context, context.asset_key, last_partition(context), shown_once)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": sum(rows.values()), "partial_candles": made, "seconds": round(seconds, 3)}
         )
 
-    return candle_asset
+    return candles
 
 
-def _all_candles(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
-    window = run_window(context)
-    with plain_failures(), store.connect(owner=True) as connection:
-        connection.autocommit = True
-        made = {interval: candles.refresh(connection, interval, window) for interval in _INTERVALS}
-    return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
+def _candle_pictures(connection: psycopg.Connection, interval: str, window: Window, feeds: Feeds) -> dict[str, str]:
+    if (window.end - window.start) // WIDTHS[interval] not in _CANDLES_DRAWN:
+        return {}
+    rows = {symbol: read_candles(connection, interval, symbol, window) for symbol in feeds.labels}
+    return {f"candlesticks of {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
 
 
-def _candles_history(days: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    return dg.asset(
-        name="candles_history",
-        key_prefix="market_data",
+def _candles_history(deployment: Deployment, days: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=asset_key(CANDLES_HISTORY),
         group_name="history",
-        deps=[dg.AssetKey(["market_data", "btc_ticks_history"])],
-        partitions_def=days,
-        backfill_policy=backfill_policy,
-        retry_policy=RETRIES,
-        pool=DATABASE_POOL,
+        deps=[asset_key(TICKS_HISTORY)],
         kinds={"postgres"},
         owners=["team:research"],
         description="Candles of all intervals, made of ticks.",
-    )(_all_candles)
+        **deployment.writes_slices(days),
+    )
+    def candles_history(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult[None]:
+        window = deployment.partitions.run_window(context)
+        with plain_failures(), store.connect(owner=True) as connection:
+            made = {interval: refresh_candles(connection, interval, window) for interval in enabled_intervals(deployment.settings)}
+        return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
 
-
-candle_assets = [_candle_asset(interval) for interval in _INTERVALS]
-
-# The same tables, for the days before the 5-minute partitions; one asset for the candles of all intervals.
-tick_assets = [btc_ticks, *([_ticks_asset("btc_ticks_history", history, "history", "raw_blobs_history")] if history else [])]
-market_data_assets = [*tick_assets, *candle_assets, *([_candles_history(history)] if history else [])]
+    return candles_history

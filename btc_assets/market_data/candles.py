@@ -15,7 +15,8 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.due import settling
-from btc_assets.store.database import server_errors
+from btc_assets.market_data.keys import candles_key
+from btc_assets.store.errors import server_errors
 
 # Each is made of the one before it, so they are refreshed in this order.
 INTERVALS = {
@@ -39,31 +40,26 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def enabled(settings: Settings) -> tuple[str, ...]:
+def enabled_intervals(settings: Settings) -> tuple[str, ...]:
     """The intervals that a store with these settings keeps, in the order in which they are refreshed."""
     return (*(OPTIONAL_INTERVALS if settings.candles_100ms else ()), *INTERVALS)
 
 
-def below(interval: str) -> str | None:
+def interval_below(interval: str) -> str | None:
     """The interval that `interval` is made of; None where it is made of ticks."""
     names = list(INTERVALS)
     position = names.index(interval) if interval in INTERVALS else 0
     return names[position - 1] if position else None
 
 
-def asset_key(interval: str) -> str:
-    """The asset that the candles of an interval are, as `schema/table`."""
-    return f"market_data/candles_{interval}"
-
-
-def create_optional(connection: psycopg.Connection) -> None:
+def create_optional_candles(connection: psycopg.Connection) -> None:
     """Make what the optional candles are kept in, unless it is there."""
     with server_errors(), connection.transaction():
         for interval, width in OPTIONAL_INTERVALS.items():
             connection.execute("CALL market_data.create_candles(%s, %s)", (interval, width))
 
 
-def refresh(connection: psycopg.Connection, interval: str, window: Window) -> int:
+def refresh_candles(connection: psycopg.Connection, interval: str, window: Window) -> int:
     """Make the candles again that the ticks of `window` add to; commits day by day.
 
     Args:
@@ -84,8 +80,8 @@ def refresh(connection: psycopg.Connection, interval: str, window: Window) -> in
                 f"Candles of {interval} cannot be made again from {window}: {row[0]}. Leave that range out, or load its ticks again first "
                 "(btc-assets load)."
             )
-        lower = below(interval)
-        with settling(connection, asset_key(interval), window, below=asset_key(lower) if lower else None):
+        lower = interval_below(interval)
+        with settling(connection, candles_key(interval), window, below=candles_key(lower) if lower else None):
             return sum(_refresh_day(connection, interval, day) for day in window.days())
 
 
@@ -119,7 +115,7 @@ def outdated(connection: psycopg.Connection, window: Window) -> list[str]:
     return [sentence for (sentence,) in rows if sentence]
 
 
-def read(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[Any, ...]]:
+def read_candles(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[Any, ...]]:
     """The candles of a symbol that start in `window`, as rows of `COLUMNS`, ascending."""
     with server_errors(), connection.transaction():
         return connection.execute(
@@ -129,7 +125,7 @@ def read(connection: psycopg.Connection, interval: str, symbol: str, window: Win
         ).fetchall()
 
 
-def read_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
+def read_candle_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
     """Where the candles of a window do not hold exactly the trades, volume and value of its ticks, a sentence each.
 
     Candles of which ticks are old enough to have been dropped stand for themselves, also where some of them landed again.

@@ -1,77 +1,57 @@
-"""Asset checks of ticks and candles: whole, single, equal to the registry and to each other."""
+"""Asset checks of ticks and candles: complete, unique, equal to the registry and to each other."""
 
 from collections.abc import Sequence
 
 import dagster as dg
+import psycopg
 
-from btc_assets.domain.settings import settings
-from btc_assets.market_data import candles
-from btc_assets.market_data.assets import tick_assets
+from btc_assets.domain.slices import Window
+from btc_assets.market_data.candles import enabled_intervals, read_candle_differences
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.market_data.loading import table_differences
-from btc_assets.orchestration.checks import check_result, check_window
-from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.partitions import history
-from btc_assets.orchestration.resources import Store
-from btc_assets.store.database import server_errors
+from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
+from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.orchestration.checks import Problems, SliceCheck
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.jobs import asset_key
 
 
-def _trade_ids_contiguous(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        window = check_window(context, connection)
-        gaps = read_gaps(connection, window)
-    return check_result(window, gaps, "gaps", trades_missing=sum(gap.missing for gap in gaps))
-
-
-def _no_trade_twice(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        window = check_window(context, connection)
-        repeats = read_repeats(connection, window)
-    return check_result(window, repeats, "repeats")
-
-
-def _registry_equals_table(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        window = check_window(context, connection)
-        differences = [sentence for _, sentence in table_differences(connection, window)]
-    return check_result(window, differences, "differences")
+def _gaps(connection: psycopg.Connection, window: Window) -> Problems:
+    gaps = read_gaps(connection, window)
+    return Problems(gaps, {"trades_missing": sum(gap.missing for gap in gaps)})
 
 
 _TICK_CHECKS = [
-    (_trade_ids_contiguous, "Trade ids are contiguous inside the slices and from one to the next."),
-    (_no_trade_twice, "No trade stands in two slices."),
-    (
-        _registry_equals_table,
+    SliceCheck("trade_ids_contiguous", "Trade ids are contiguous inside the slices and from one to the next.", "gaps", _gaps),
+    SliceCheck(
+        "no_trade_twice",
+        "No trade stands in two slices.",
+        "repeats",
+        lambda connection, window: Problems(read_repeats(connection, window)),
+    ),
+    SliceCheck(
+        "registry_equals_table",
         "The table holds the rows that the registry says were loaded, unless retention dropped them, and every registered object is loaded.",
+        "differences",
+        lambda connection, window: Problems([sentence for _, sentence in table_differences(connection, window)]),
     ),
 ]
 
 
-def _candle_check(asset: str, intervals: Sequence[str]) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        name="volume_equals_ticks",
-        asset=dg.AssetKey(["market_data", asset]),
-        description="The candles of the slices hold exactly the volume and the trades of their ticks.",
+def _volume_check(intervals: Sequence[str]) -> SliceCheck:
+    return SliceCheck(
+        "volume_equals_ticks",
+        "The candles of the slices hold exactly the volume and the trades of their ticks.",
+        "differences",
+        lambda connection, window: Problems(
+            [sentence for interval in intervals for sentence in read_candle_differences(connection, interval, window)]
+        ),
     )
-    def volume_equals_ticks(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
-        with plain_failures(), store.connect() as connection, server_errors():
-            window = check_window(context, connection)
-            differences = [sentence for interval in intervals for sentence in candles.read_differences(connection, interval, window)]
-        return check_result(window, differences, "differences")
-
-    return volume_equals_ticks
 
 
-_INTERVALS = candles.enabled(settings())
-market_data_checks = [
-    *(
-        dg.asset_check(asset=asset.key, name=check.__name__.strip("_"), description=text)(check)
-        for asset in tick_assets
-        for check, text in _TICK_CHECKS
-    ),
-    *(_candle_check(f"candles_{interval}", [interval]) for interval in _INTERVALS),
-    *([_candle_check("candles_history", _INTERVALS)] if history else []),
-]
+def market_data_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
+    """The checks of this room."""
+    intervals = enabled_intervals(deployment.settings)
+    checked = [(TICKS, check) for check in _TICK_CHECKS] + [(candles_key(interval), _volume_check([interval])) for interval in intervals]
+    if deployment.partitions.history:
+        checked += [(TICKS_HISTORY, check) for check in _TICK_CHECKS] + [(CANDLES_HISTORY, _volume_check(intervals))]
+    return [check.on(asset_key(key), deployment) for key, check in checked]

@@ -9,7 +9,7 @@ from itertools import pairwise
 import psycopg
 
 from btc_assets.domain.slices import Window
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,29 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from btc_assets.domain.settings import settings
-from btc_assets.market_data import candles
-from btc_assets.orchestration.automation import follow
-from btc_assets.orchestration.jobs import rebuild_candles, rebuild_candles_history
-from btc_assets.orchestration.partitions import history
-from btc_assets.orchestration.resources import Store
-
-_ASSETS = [candles.asset_key(interval) for interval in candles.enabled(settings())]
+from btc_assets.market_data.jobs import candle_keys
+from btc_assets.orchestration.automation import follow_ticks
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.jobs import SlicedJobs
+from btc_assets.store.database import Store
 
 
-@dg.sensor(
-    jobs=[rebuild_candles, rebuild_candles_history] if history else [rebuild_candles],
-    minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Asks for runs of `rebuild_candles` for slices whose ticks were loaded and whose candles were not made since: after a backfill of "
-        "ticks alone, or a run that failed in between. Each load notes its slices in ingestion.due_slices, so none is overlooked."
-    ),
-)
-def candles_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    return follow(context, store, _ASSETS, rebuild_candles, rebuild_candles_history, "All candles are made.")
+def market_data_sensors(deployment: Deployment, rebuild_candles: SlicedJobs) -> list[dg.SensorDefinition]:
+    """The sensors of this room."""
+    assets = candle_keys(deployment.settings)
 
+    @dg.sensor(
+        jobs=[*rebuild_candles],
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Requests runs of `rebuild_candles` for slices whose ticks were loaded and whose candles were not rebuilt since: after a backfill "
+            "of ticks alone, or a run that failed in between. Each load records its slices in ingestion.due_slices, so none is overlooked."
+        ),
+    )
+    def candles_follow_ticks(
+        context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        return follow_ticks(context, deployment, store, assets, rebuild_candles)
 
-market_data_sensors = [candles_follow_ticks]
+    return [candles_follow_ticks]

@@ -1,59 +1,74 @@
-"""Asset checks of the policies and of the last comparison of everything with everything."""
+"""Asset checks of the policies, of the last reconciliation, and of the backups."""
 
 import dagster as dg
 
 from btc_assets.backup.backups import backup_status
-from btc_assets.domain.settings import settings
-from btc_assets.ops import retention_jobs as jobs
-from btc_assets.ops.policies import declared
-from btc_assets.ops.reconcile import last_reconciliations
-from btc_assets.orchestration.checks import problems_result
+from btc_assets.market_data.keys import TICKS
+from btc_assets.ops import retention_jobs
+from btc_assets.ops.keys import POLICIES, RECONCILIATIONS
+from btc_assets.ops.policies import declared_policies
+from btc_assets.ops.reconcile import read_last_reconciliations
+from btc_assets.orchestration.checks import check_result
+from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.resources import Store
-
-_ASSET = dg.AssetKey(["ops", "retention_jobs"])
-
-
-@dg.asset_check(
-    asset=_ASSET, description="Every declared policy is in force as declared and went well last time, and no other drops anything."
-)
-def policies_in_force(store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect(owner=True) as connection:
-        statuses = jobs.read(connection, declared(settings()))
-    problems = [f"{s.job_name}: {problem}" for s in statuses for problem in (s.drift, s.failure) if problem]
-    return problems_result(problems, "problems", policies=len(statuses))
+from btc_assets.orchestration.jobs import asset_key
+from btc_assets.store.database import Store
 
 
-@dg.asset_check(
-    asset=dg.AssetKey(["ops", "reconciliations"]),
-    description="When they were last compared, landing zone, registry and tables agreed, and no slice was stuck.",
-)
-def nothing_differs(store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        found = last_reconciliations(connection)
-    if not found:
-        return problems_result(["nothing was compared yet: run the job reconcile"], "shown")
-    sentences = list(dict.fromkeys(sentence for one in found for sentence in one.sentences))
-    last = found[-1]
-    return problems_result(sentences, "shown", compared_at=f"{last.at:%Y-%m-%d %H:%M}", healed=last.healed, **last.problems)
+def ops_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
+    """The checks of this room."""
+    settings = deployment.settings
+    backups = [_restorable(deployment)] if settings.backup_stanza else []
+    return [_policies_in_force(deployment), _nothing_differs(), *backups]
 
 
-@dg.asset_check(
-    asset=dg.AssetKey(["market_data", "btc_ticks"]),
-    description="There are recent backups, and all WAL since is archived, so that the store can be restored to any moment.",
-)
-def restorable(store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        found = backup_status(connection, settings())
-    metadata = {
-        "wal_files_waiting": found.wal_waiting,
-        "wal_age_seconds": "unknown" if found.wal_age is None else int(found.wal_age.total_seconds()),
-        "last_backup": found.backups[-1].label if found.backups else "none",
-        "restorable_from": f"{found.restorable_from:%Y-%m-%d %H:%M:%S}" if found.restorable_from else "nothing",
-        "restorable_to": f"{found.restorable_to:%Y-%m-%d %H:%M:%S}" if found.restorable_to else "unknown",
-    }
-    return problems_result(found.problems, "problems", **metadata)
+def _policies_in_force(deployment: Deployment) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(POLICIES),
+        description="Every declared policy is in force as declared and succeeded last time, and no other policy drops anything.",
+    )
+    def policies_in_force(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+        with plain_failures(), store.connect(owner=True) as connection:
+            statuses = retention_jobs.read_statuses(connection, declared_policies(deployment.settings))
+        problems = [f"{status.job_name}: {problem}" for status in statuses for problem in (status.drift, status.failure) if problem]
+        return check_result(problems, "problems", policies=len(statuses))
+
+    return policies_in_force
 
 
-ops_checks = [policies_in_force, nothing_differs, *([restorable] if settings().backup_stanza else [])]
+def _nothing_differs() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(RECONCILIATIONS),
+        description="When they were last compared, landing zone, registry and tables agreed, and no slice was stuck.",
+    )
+    def nothing_differs(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+        with plain_failures(), store.connect() as connection:
+            found = read_last_reconciliations(connection)
+        if not found:
+            return check_result(["nothing was compared yet: run the job reconcile"], "shown")
+        sentences = list(dict.fromkeys(sentence for one in found for sentence in one.sentences))
+        last = found[-1]
+        return check_result(sentences, "shown", compared_at=f"{last.at:%Y-%m-%d %H:%M}", healed=last.healed, **last.problems)
+
+    return nothing_differs
+
+
+def _restorable(deployment: Deployment) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(TICKS),
+        description="There are recent backups, and all WAL since is archived, so that the store can be restored to any moment.",
+    )
+    def restorable(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+        with plain_failures(), store.connect() as connection:
+            found = backup_status(connection, deployment.settings)
+        return check_result(
+            found.problems,
+            "problems",
+            wal_files_waiting=found.wal_waiting,
+            wal_age_seconds="unknown" if found.wal_age is None else int(found.wal_age.total_seconds()),
+            last_backup=found.backups[-1].label if found.backups else "none",
+            restorable_from=f"{found.restorable_from:%Y-%m-%d %H:%M:%S}" if found.restorable_from else "nothing",
+            restorable_to=f"{found.restorable_to:%Y-%m-%d %H:%M:%S}" if found.restorable_to else "unknown",
+        )
+
+    return restorable

@@ -19,11 +19,12 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import Window, ceil_slice, floor_slice
 from btc_assets.ops import retention_jobs, roles
-from btc_assets.ops.policies import declared
+from btc_assets.ops.policies import declared_policies
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.optional import require_torch
-from btc_assets.store.database import connect, server_errors
+from btc_assets.store.database import Store
 from btc_assets.store.engines import ServerFacts, read_facts
+from btc_assets.store.errors import server_errors
 from btc_assets.store.migrations import migration_status
 
 State = Literal["ok", "warning", "problem"]
@@ -44,14 +45,14 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Look at everything; what cannot be looked at because of an earlier problem is left out."""
     try:
-        connection = connect(autocommit=True)
+        connection = Store.of(settings).connect()
     except UserError as error:
         yield Finding("server", "problem", str(error))
     else:
         with connection:
             yield from _database(connection, settings)
     yield from _guarded("landing zone", lambda: _landing(settings))
-    yield from _guarded("Dagster", _dagster)
+    yield from _guarded("Dagster", lambda: _dagster(settings))
     yield from _guarded("disk", lambda: _local_disk(settings))
 
 
@@ -80,7 +81,7 @@ def _database(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
         yield from _guarded("rights", lambda: _rights(connection))
         yield from _guarded("owner", lambda: _owner(connection, settings))
         yield from _guarded("policies", lambda: _policies(connection, settings))
-        yield from _guarded("encoders", lambda: _encoders(connection))
+        yield from _guarded("encoders", lambda: _encoders(connection, settings))
     yield from _server_disk(connection)
     yield from _server_clock(connection)
 
@@ -126,7 +127,7 @@ def _rights(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _owner(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
-    with connect(owner=True, autocommit=True) if settings.owner_dsn else nullcontext(connection) as as_owner:
+    with Store.of(settings).connect(owner=True) if settings.owner_dsn else nullcontext(connection) as as_owner:
         foreign = roles.owned_by_others(as_owner)
         (user,) = as_owner.execute("SELECT current_user").fetchone() or ("",)
     if foreign:
@@ -138,7 +139,7 @@ def _owner(connection: psycopg.Connection, settings: Settings) -> Iterator[Findi
 
 
 def _policies(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
-    statuses = retention_jobs.read(connection, declared(settings))
+    statuses = retention_jobs.read_statuses(connection, declared_policies(settings))
     drifted = [status for status in statuses if status.drift]
     failed = [status for status in statuses if status.failure]
     if drifted:
@@ -155,17 +156,17 @@ def _policies(connection: psycopg.Connection, settings: Settings) -> Iterator[Fi
         yield Finding("policies", "ok", f"all {len(statuses)} in force.")
 
 
-def _encoders(connection: psycopg.Connection) -> Iterator[Finding]:
-    kept_up = models.kept_up(connection)
+def _encoders(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    kept_up = models.read_maintained_models(connection)
     if not kept_up:
         yield Finding("encoders", "ok", "no model is active, so slices have features and no embeddings; btc-assets train makes one.")
         return
     require_torch()
-    from btc_assets.orchestration.resources import Landing
+    from btc_assets.landing.resources import Landing
     from btc_assets.signals.encoders.artefacts import load
 
     for model in kept_up:
-        load(model.model_id, Landing().models())
+        load(model.model_id, Landing(settings).models())
     yield Finding("encoders", "ok", f"{', '.join(model.model_id for model in kept_up)} kept up.")
 
 
@@ -188,23 +189,22 @@ def _server_clock(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _landing(settings: Settings) -> Iterator[Finding]:
-    from btc_assets.domain.feeds import prefixes
-    from btc_assets.orchestration.resources import Landing
+    from btc_assets.landing.resources import Landing
 
-    zone = Landing().zone()
+    zone = Landing(settings).zone()
     now = datetime.now(UTC)
     window = Window(floor_slice(now - timedelta(hours=1)), ceil_slice(now + timedelta(seconds=1)))
-    for prefix in prefixes(settings.landing_feeds):
+    for prefix in settings.landing_feeds.prefixes:
         found = len(zone.list_window(prefix, window))
         yield Finding("landing zone", "ok", f"{zone.url}/{prefix}: {found:,} object(s) in the last hour.")
     if theirs := zone.server_time():
         yield _skew("landing zone clock", theirs, datetime.now(UTC))
 
 
-def _dagster() -> Iterator[Finding]:
+def _dagster(settings: Settings) -> Iterator[Finding]:
     from btc_assets.orchestration.home import prepare_dagster_home
 
-    home = prepare_dagster_home()
+    home = prepare_dagster_home(settings)
     import dagster as dg
 
     try:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
 
-from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE
 from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion.offsets import position
 from btc_assets.landing.arrivals import Waiting, waiting
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 _SENSOR_RESTS = timedelta(minutes=2)  # it lists every 30 s
 _MADE_OF_TICKS = {"market_data": "candles", "signals": "features or embeddings"}  # room, and what it makes
@@ -53,7 +53,7 @@ class Health:
     stuck: bool
 
 
-def read_health(connection: psycopg.Connection, feeds: Sequence[Feed], now: datetime, *, grace: timedelta) -> Health:
+def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, grace: timedelta) -> Health:
     """Look at what landed, what waits and what is loaded.
 
     Args:
@@ -85,8 +85,8 @@ def read_health(connection: psycopg.Connection, feeds: Sequence[Feed], now: date
     return Health(symbols, found, candles_due, signals_due, reasons, bool(overdue or late))
 
 
-def _landing(connection: psycopg.Connection, feeds: Sequence[Feed], now: datetime, grace: timedelta) -> Iterator[str]:
-    for prefix in prefixes(tuple(feeds)):
+def _landing(connection: psycopg.Connection, feeds: Feeds, now: datetime, grace: timedelta) -> Iterator[str]:
+    for prefix in feeds.prefixes:
         newest, listed_at = position(connection, prefix)
         if listed_at is None:
             yield f"The landing sensor has not looked at {prefix} yet: btc-assets dev starts it, btc-assets load does without it."
@@ -98,13 +98,3 @@ def _landing(connection: psycopg.Connection, feeds: Sequence[Feed], now: datetim
 
 def _at(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S}"
-
-
-def age(time: datetime, now: datetime) -> str:
-    """How long ago something was, in the two largest units: `6 min 12 s`, `3 h 5 min`, `2 d 4 h`."""
-    seconds = max(int((now - time).total_seconds()), 0)
-    for large, small, size in (("d", "h", 86_400), ("h", "min", 3600), ("min", "s", 60)):
-        if seconds >= size:
-            rest = seconds % size // {"h": 3600, "min": 60, "s": 1}[small]
-            return f"{seconds // size} {large} {rest} {small}"
-    return f"{seconds} s"

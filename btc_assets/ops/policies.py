@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
-from btc_assets.market_data.candles import enabled
+from btc_assets.market_data.candles import enabled_intervals
 
 TICKS = "market_data.btc_ticks"
 DAY = timedelta(days=1)
@@ -84,14 +84,14 @@ class Keep(Policy):
     every: timedelta | None = None  # type: ignore[assignment]  # nothing is ever to be done
 
 
-def declared(settings: Settings) -> tuple[Policy, ...]:
+def declared_policies(settings: Settings) -> tuple[Policy, ...]:
     """The policies of a store with these settings.
 
     Raises:
         UserError: ticks would be dropped while policies still compress them or make their candles.
     """
     compress = Compress(TICKS, segment_by=("symbol",), order_by=("bucket_5m", "trade_id"))
-    candles = [f"market_data.candle_partials_{interval}" for interval in enabled(settings)]
+    candles = [f"market_data.candle_partials_{interval}" for interval in enabled_intervals(settings)]
     refresh = [Refresh(table) for table in candles]
     drop_after = settings.ticks_drop_after_days
     if drop_after is None:

@@ -7,20 +7,19 @@ the registry as work to be done: the landing sensor asks for the runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from btc_assets.domain.feeds import Feed, prefixes
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
 from btc_assets.landing.arrivals import notice
 from btc_assets.landing.registry import known, mark_gone, missing
 from btc_assets.landing.zone import LandingZone
-from btc_assets.market_data.loading import table_differences
-from btc_assets.store.database import server_errors
+from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.store.errors import server_errors
 
 STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
 _SHOWN = 20  # sentences of each kind
@@ -81,45 +80,52 @@ class Differences:
             self.sentences.append(sentence)
 
 
+@dataclass(frozen=True)
+class ReconcileOptions:
+    """How to reconcile.
+
+    Attributes:
+        since: what is older does not belong in the store.
+        heal: write what is missing, changed or gone into the registry, and have stuck and unequal slices loaded again.
+        ask_again: with `heal`, request stuck slices at once; otherwise the sensors do, at growing intervals.
+        settled: objects that landed less than this ago are left to the sensors.
+    """
+
+    since: datetime = EPOCH
+    heal: bool = False
+    ask_again: bool = True
+    settled: timedelta = timedelta(minutes=10)
+
+
 def reconcile(
     connection: psycopg.Connection,
     zone: LandingZone,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     window: Window | None,
     now: datetime,
-    *,
-    since: datetime = EPOCH,
-    heal: bool = False,
-    ask_again: bool = True,
-    settled: timedelta = timedelta(minutes=10),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    options: ReconcileOptions = ReconcileOptions(),
 ) -> Differences:
     """Compare a range of folders and slices, or everything.
 
     Args:
-        connection: to the store; in autocommit.
+        connection: to the store.
         zone: the landing zone.
         feeds: what lands there.
         window: the range; None for all that is in the landing zone or the registry.
         now: the present, in UTC.
-        since: what is older does not belong into the store.
-        heal: write what is missing, changed or gone into the registry, and have stuck and unequal slices loaded again.
-        ask_again: with `heal`, have stuck slices asked for at once; else the sensors do, ever more rarely.
-        settled: what landed less than this ago is the sensors' business.
-        progress: told how many days are done, and of how many.
+        options: what else to do.
 
     Raises:
         UserError: the landing zone or the server fails.
     """
     found = Differences()
-    for prefix in prefixes(tuple(feeds)):
-        own = [feed for feed in feeds if feed.prefix == prefix]
-        days = [day for day in (window.days() if window else _days(connection, zone, prefix, found)) if day.end > since]
-        for done, day in enumerate(days):
-            progress(done, len(days))
-            _compare_objects(connection, zone, own, day, now - settled, found, heal=heal)
+    for prefix, own in feeds.groups():
+        days = window.days() if window else _days(connection, zone, prefix, found)
+        for day in days:
+            if day.end > options.since:
+                _compare_objects(connection, zone, own, day, now, options, found)
     for day in window.days() if window else _registered_days(connection):
-        _compare_slices(connection, day, now, found, heal=heal, ask_again=ask_again)
+        _compare_slices(connection, day, now, options, found)
     with server_errors():
         connection.execute(
             "INSERT INTO ops.reconciliations (reconciled_at, range_start, range_end, problems, sentences, healed) "
@@ -129,17 +135,16 @@ def reconcile(
     return found
 
 
-def _compare_objects(
+def _compare_objects(  # seven: all of them are what one comparison is about
     connection: psycopg.Connection,
     zone: LandingZone,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     day: Window,
-    before: datetime,
+    now: datetime,
+    options: ReconcileOptions,
     found: Differences,
-    *,
-    heal: bool,
 ) -> None:
-    prefix, strays = feeds[0].prefix, set[str]()
+    prefix, strays, before = feeds.prefixes[0], set[str](), now - options.settled
     landed = zone.list_window(prefix, day, strays)
     versions = known(connection, zone.uri_range(prefix, day), landed)
     registered = {uri for uri, _ in versions}
@@ -155,12 +160,12 @@ def _compare_objects(
     gone = missing(zone, prefix, registered - {obj.uri for obj in landed})
     for uri in gone:
         found.add("extra", f"{uri} is registered and no longer in the landing zone")
-    if heal:
+    if options.heal:
         found.healed += notice(connection, feeds, new) + len(gone)
         mark_gone(connection, gone)
 
 
-def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, found: Differences, *, heal: bool, ask_again: bool) -> None:
+def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, options: ReconcileOptions, found: Differences) -> None:
     limits = {"start": day.start, "end": day.end, "before": now - STUCK_AFTER}
     with server_errors():
         stuck = connection.execute(_STUCK, limits).fetchall()
@@ -181,12 +186,12 @@ def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, 
             f"{asset}: {count} slices from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ} are not made since their ticks changed",
             count,
         )
-    if not heal:
+    if not options.heal:
         return
     with server_errors(), connection.transaction():
         reloaded = connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],)).fetchall()
         found.healed += len({row[0] for row in reloaded})
-        if ask_again:
+        if options.ask_again:
             again = [bucket for bucket, _, state, _ in stuck if state != "source gone"]
             connection.execute(_ASK_AGAIN, (again,))
             connection.execute(_MAKE_AGAIN, limits)
@@ -245,7 +250,7 @@ class Reconciliation:
     healed: int
 
 
-def last_reconciliations(connection: psycopg.Connection) -> list[Reconciliation]:
+def read_last_reconciliations(connection: psycopg.Connection) -> list[Reconciliation]:
     """The newest one, and before it the newest of everything if that found what it could not mend."""
     with server_errors():
         rows = connection.execute(

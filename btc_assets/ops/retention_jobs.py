@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from btc_assets.domain.errors import UserError
 from btc_assets.ops.policies import Compress, Keep, Policy
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 _DECLARE = """
 INSERT INTO ops.retention_jobs (job_name, hypertable, policy) VALUES (%s, %s, %s)
@@ -62,7 +62,7 @@ class JobStatus:
     next_run_at: datetime | None = None
 
 
-def read(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[JobStatus]:
+def read_statuses(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[JobStatus]:
     """Compare what is declared with what the server does; changes nothing."""
     with server_errors(), connection.transaction():
         in_force = _in_force(connection)
@@ -82,7 +82,7 @@ def read(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[Job
     return statuses
 
 
-def apply(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[str]:
+def apply_policies(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[str]:
     """Bring the declared policies into force, and end those that were declared before; what is in force already is not touched.
 
     Returns:
@@ -91,7 +91,7 @@ def apply(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[st
     changes = []
     with server_errors(), connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('ops.retention_jobs'))")
-        before = {status.job_name: status for status in read(connection, policies)}
+        before = {status.job_name: status for status in read_statuses(connection, policies)}
         for policy in policies:
             connection.execute(_DECLARE, (policy.job_name, policy.table, Jsonb(policy.as_json())))
             status = before[policy.job_name]
@@ -107,7 +107,7 @@ def apply(connection: psycopg.Connection, policies: Sequence[Policy]) -> list[st
     return changes
 
 
-def run_due(connection: psycopg.Connection) -> list[str]:
+def run_due_policies(connection: psycopg.Connection) -> list[str]:
     """Run what is due where the server has no scheduler of its own, or its scheduler failed at it; returns the names of what ran.
 
     A policy that fails is recorded with its reason, and the others run all the same.
@@ -116,7 +116,7 @@ def run_due(connection: psycopg.Connection) -> list[str]:
         due = [name for (name,) in connection.execute("SELECT ops.due_policies()").fetchall()]
         for name in due:
             try:
-                run(connection, name)
+                run_policy(connection, name)
             except (psycopg.Error, UserError) as error:
                 if connection.closed:
                     raise
@@ -127,13 +127,13 @@ def run_due(connection: psycopg.Connection) -> list[str]:
     return due
 
 
-def run(connection: psycopg.Connection, job_name: str) -> None:
+def run_policy(connection: psycopg.Connection, job_name: str) -> None:
     """Run one policy now; the connection is in autocommit."""
     with server_errors():
         connection.execute("CALL ops.run_policy(%s)", (job_name,))
 
 
-def record(connection: psycopg.Connection, statuses: Sequence[JobStatus]) -> None:
+def record_statuses(connection: psycopg.Connection, statuses: Sequence[JobStatus]) -> None:
     """Write down in `ops.retention_jobs` how the policies are, for those who look there."""
     with server_errors(), connection.transaction():
         for status in statuses:

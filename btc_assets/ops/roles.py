@@ -8,9 +8,9 @@ import psycopg
 from psycopg import sql
 
 from btc_assets.domain.errors import UserError
-from btc_assets.store.database import identifier, server_errors
-
-ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")
+from btc_assets.store.database import identifier
+from btc_assets.store.errors import server_errors
+from btc_assets.store.tables import ROOMS
 
 # The loader writes every table of these rooms, and of the others those that loading touches. Candles it does not write: they are
 # made of the ticks, by their owner.

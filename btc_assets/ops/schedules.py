@@ -1,54 +1,47 @@
-"""When jobs run by themselves. They only mend and look after what is there, so they start by themselves."""
+"""When jobs run by themselves. They only look after what is there, so they start by themselves."""
 
 import dagster as dg
 
-from btc_assets.domain.settings import settings
-from btc_assets.orchestration.jobs import care_for_indexes, maintain, reconcile, watch_backups
+from btc_assets.orchestration.dagster_private import AssetJob
 
-_HEAL = {"ops": {"ops__reconciliations": {"config": {"hours": 48, "heal": True, "ask_again": False}}}}
-_HEAL_ALL = {"ops": {"ops__reconciliations": {"config": {"hours": 0, "heal": True, "ask_again": False}}}}
 
-maintain_hourly = dg.ScheduleDefinition(
-    name="maintain_hourly",
-    job=maintain,
-    cron_schedule="20 * * * *",  # hourly, like the most frequent policy
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Run the policies that are due. It does nothing that was not applied before.",
-)
+def ops_schedules(
+    reconcile: AssetJob, maintain: AssetJob, maintain_indexes: AssetJob, watch_backups: AssetJob | None
+) -> list[dg.ScheduleDefinition]:
+    """The schedules of the store; without backups to watch, none for them."""
+    schedules = [
+        # Hourly, like the most frequent policy.
+        _schedule("maintain_hourly", maintain, "20 * * * *", "Run the policies that are due. It does nothing that was not applied before."),
+        _schedule("reconcile_hourly", reconcile, "40 * * * *", "Compare the last 48 hours and heal what differs.", _heal(hours=48)),
+        _schedule("reconcile_weekly", reconcile, "10 3 * * 0", "Compare everything and heal what differs.", _heal(hours=0)),
+        _schedule(
+            "care_for_indexes_daily", maintain_indexes, "50 2 * * *", "Measure the indexes on embeddings, and rebuild those that need it."
+        ),
+    ]
+    if watch_backups:
+        schedules.append(
+            _schedule(
+                "watch_backups_often",
+                watch_backups,
+                "*/10 * * * *",
+                "Check whether the store could be restored, if BTC_ASSETS_BACKUP_STANZA is set.",
+            )
+        )
+    return schedules
 
-reconcile_hourly = dg.ScheduleDefinition(
-    name="reconcile_hourly",
-    job=reconcile,
-    cron_schedule="40 * * * *",
-    run_config=_HEAL,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Compare the last 48 hours and mend what differs.",
-)
 
-reconcile_weekly = dg.ScheduleDefinition(
-    name="reconcile_weekly",
-    job=reconcile,
-    cron_schedule="10 3 * * 0",
-    run_config=_HEAL_ALL,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Compare everything and mend what differs.",
-)
+def _heal(*, hours: int) -> dict[str, object]:
+    return {"ops": {"ops__reconciliations": {"config": {"hours": hours, "heal": True, "ask_again": False}}}}
 
-care_for_indexes_daily = dg.ScheduleDefinition(
-    name="care_for_indexes_daily",
-    job=care_for_indexes,
-    cron_schedule="50 2 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Measure the indexes on embeddings, and build those again that need it.",
-)
 
-watch_backups_often = dg.ScheduleDefinition(
-    name="watch_backups_often",
-    job=watch_backups,
-    cron_schedule="*/10 * * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Look whether the store could be restored; where BTC_ASSETS_BACKUP_STANZA is set.",
-)
-
-_of_backups = [watch_backups_often] if settings().backup_stanza else []
-schedules = [maintain_hourly, reconcile_hourly, reconcile_weekly, care_for_indexes_daily, *_of_backups]
+def _schedule(
+    name: str, job: AssetJob, cron_schedule: str, description: str, run_config: dict[str, object] | None = None
+) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=cron_schedule,
+        run_config=run_config,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )

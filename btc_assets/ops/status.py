@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 import psycopg
 
 from btc_assets.domain.slices import DAY, SLICE, Window
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 _DAYS = """
 SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset,

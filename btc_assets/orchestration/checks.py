@@ -1,85 +1,84 @@
-"""What the asset checks of all rooms share: the slices they look at, and a result that costs no enumeration."""
+"""What the asset checks of all rooms share: how one is declared, the slices that it covers, and how a result is shown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 import psycopg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from btc_assets.domain.slices import SLICE, Window, floor_slice
-from btc_assets.orchestration.partitions import run_slices
-
-if TYPE_CHECKING:
-    from dagster._core.execution.context.system import StepExecutionContext
+from btc_assets.orchestration.dagster_private import WindowCheckResult
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.failures import plain_failures
+from btc_assets.orchestration.partitions import Partitions
+from btc_assets.store.database import Store, only_row
 
 _SHOWN = 50
+_LOOKBACK = timedelta(days=7)  # of a check that runs without a range
 
 
-def check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection) -> Window:
-    """The slices that a check looks at: those of its run, or where it runs by itself, the last week that has landed."""
-    if window := run_slices(context.run.tags):
-        return window
-    newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m").fetchone()
-    end = (newest[0] if newest and newest[0] else floor_slice(datetime.now(UTC))) + SLICE
-    return Window(end - timedelta(days=7), end)
+@dataclass(frozen=True)
+class Problems:
+    """What a check found: the problems, each shown as a sentence, and numbers to show beside them. No problem passes."""
+
+    found: Sequence[object]
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
-class WindowCheckResult(dg.AssetCheckResult):
-    """A check result that points at the asset's newest materialisation by asking for it.
+@dataclass(frozen=True)
+class SliceCheck:
+    """A check of the slices of a run.
 
-    Dagster finds that event by way of the data versions of *all* partitions, whose keys it lists first: 10 seconds a
-    check for three years of slices.
+    Attributes:
+        name: of the check.
+        description: what holds if it passes.
+        noun: what a problem is, in the plural; the metadata key of their number.
+        find: looks for problems in a window of slices.
     """
 
-    def to_asset_check_evaluation(self, step_context: "StepExecutionContext") -> dg.AssetCheckEvaluation:
-        key, spec = _check_of(step_context)
-        latest = step_context.instance.fetch_materializations(key, limit=1).records
-        return dg.AssetCheckEvaluation(
-            check_name=spec.name,
-            asset_key=key,
-            passed=self.passed,
-            metadata=self.metadata,
-            severity=self.severity,
-            description=self.description,
-            blocking=spec.blocking,
-            target_materialization_data=(
-                AssetCheckEvaluationTargetMaterializationData(
-                    run_id=latest[0].run_id, storage_id=latest[0].storage_id, timestamp=latest[0].timestamp
-                )
-                if latest
-                else None
-            ),
-        )
+    name: str
+    description: str
+    noun: str
+    find: Callable[[psycopg.Connection, Window], Problems]
+
+    def on(self, asset: dg.AssetKey, deployment: Deployment) -> dg.AssetChecksDefinition:
+        """The check as one of an asset."""
+
+        @dg.asset_check(asset=asset, name=self.name, description=self.description)
+        def check(context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+            with plain_failures(), store.connect() as connection:
+                window = _check_window(context, connection, deployment.partitions)
+                problems = self.find(connection, window)
+            return check_result(problems.found, self.noun, slices=str(window), **problems.numbers)
+
+        return check
 
 
-def _check_of(step_context: "StepExecutionContext") -> tuple[dg.AssetKey, dg.AssetCheckSpec]:
-    (spec,) = step_context.job_def.asset_layer.get_assets_def_for_node(step_context.node_handle).check_specs  # type: ignore[union-attr]
-    return spec.asset_key, spec
+def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection, partitions: Partitions) -> Window:
+    """The slices of the run or, without a range, those of the last days up to the newest registered slice."""
+    if window := partitions.tagged_window(context.run.tags):
+        return window
+    (newest,) = only_row(connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m"))
+    end = (newest or floor_slice(datetime.now(UTC))) + SLICE
+    return Window(end - _LOOKBACK, end)
 
 
-def check_result(window: Window, problems: Sequence[object], name: str, **numbers: int) -> dg.AssetCheckResult:
-    """Passed where there is no problem; else the first of them, each as its sentence.
+def check_result(problems: Sequence[object], noun: str, **metadata: int | str) -> dg.AssetCheckResult:
+    """Passed if there is no problem; the number of problems and the first of them as metadata.
 
     Args:
-        window: the slices that were looked at.
-        problems: what was found.
-        name: what they are, as a metadata key.
-        numbers: further metadata.
+        problems: each is shown as `str(problem)`.
+        noun: what they are, as the metadata key of their number.
+        metadata: shown as well.
     """
-    return problems_result(problems, name, slices=str(window), **numbers)
-
-
-def problems_result(problems: Sequence[object], name: str, **metadata: int | str) -> dg.AssetCheckResult:
-    """The same for what is not a matter of slices."""
     return WindowCheckResult(
-        passed=not problems, metadata={name: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))}
+        passed=not problems, metadata={noun: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))}
     )
 
 
 def bullets(problems: Sequence[object]) -> str:
-    """The first of them as a list in Markdown."""
+    """The first problems as a list in Markdown."""
     listed = [f"* {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         listed.append(f"* and {len(problems) - _SHOWN} more")

@@ -1,4 +1,4 @@
-"""How failures look in Dagster: as their one sentence, and tried again where they may pass."""
+"""How failures look in Dagster: as one sentence, and retried only if they may pass by themselves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,33 +6,20 @@ from contextlib import contextmanager
 import dagster as dg
 
 from btc_assets.domain.errors import TransientError, UserError
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
-# Five attempts within about a minute and a half; what takes longer is asked for again by the sensors, ever more rarely.
+# Five attempts within about a minute and a half; after that the sensors ask again, at growing intervals.
 RETRIES = dg.RetryPolicy(max_retries=4, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-
-_patient = True
 
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Show in Dagster the one sentence of a `UserError`, and of what the server says, wherever it says it.
+    """Show the one sentence of a `UserError`, or of an error of the server, as the failure in Dagster.
 
-    It is tried again only where it may pass: what a person must mend does not.
+    The asset's retry policy applies to a `TransientError` only: what a person must correct fails at once.
     """
     try:
         with server_errors():
             yield
     except UserError as error:
-        raise dg.Failure(description=str(error), allow_retries=_patient and isinstance(error, TransientError)) from error
-
-
-@contextmanager
-def impatient() -> Iterator[None]:
-    """For who waits in front of a terminal: what fails is said at once."""
-    global _patient
-    before, _patient = _patient, False
-    try:
-        yield
-    finally:
-        _patient = before
+        raise dg.Failure(description=str(error), allow_retries=isinstance(error, TransientError)) from error

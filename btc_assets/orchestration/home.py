@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import Settings
 
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 
 
-def prepare_dagster_home() -> Path:
+def prepare_dagster_home(settings: Settings) -> Path:
     """Make DAGSTER_HOME (default: `dagster` in `BTC_ASSETS_HOME`) with a dagster.yaml, set the variable and return it."""
-    home = Path(os.environ.get("DAGSTER_HOME") or settings().home / "dagster")
+    home = Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")
     home.mkdir(parents=True, exist_ok=True)
     file = home / "dagster.yaml"
     if not file.exists():

@@ -1,18 +1,28 @@
-"""Running the main job in this process, for those who want no UI."""
+"""Running the main job in this process, without the UI."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dagster as dg
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
-from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.dagster_private import run_job
+from btc_assets.orchestration.jobs import asset_key
+from btc_assets.orchestration.partitions import Partitions, partition_tags
 
-if TYPE_CHECKING:
-    import dagster as dg
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """Options of the two assets that load objects: see `RegisterConfig` and `LoadConfig`."""
+
+    force: bool = False
+    reread: bool = False
 
 
 @dataclass
@@ -20,11 +30,10 @@ class IngestReport:
     """What a run of the main job did."""
 
     window: Window
-    seconds: float
+    seconds: float = 0.0
     objects: int = 0
     slices: int = 0
     ticks: int = 0
-    candles: int = 0
     checks: int = 0
     failed_checks: dict[str, str] = field(default_factory=dict)
 
@@ -33,90 +42,86 @@ class IngestReport:
         return not self.failed_checks
 
 
-def ingest(window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:
-    """Run the job `ingest` over a range of slices, recorded in Dagster's instance like any other run.
+@dataclass(frozen=True)
+class LoadingAssets:
+    """The keys of the two assets of a job that take options."""
+
+    registry: str
+    ticks: str
+
+
+def ingest(
+    definitions: dg.Definitions, loading: Mapping[str, LoadingAssets], partitions: Partitions, window: Window, options: IngestOptions
+) -> IngestReport:
+    """Run the job `ingest` over a range of slices, recorded in the instance of DAGSTER_HOME like any other run.
 
     What lies before the first slice is loaded by `ingest_history`, in whole days.
 
-    Raises:
-        UserError: the run failed; the sentence is the failed step's.
-    """
-    from btc_assets.domain.settings import settings
+    Args:
+        definitions: with both jobs.
+        loading: the assets that take options, by the name of the job.
+        partitions: where slices and history meet.
+        window: the slices.
+        options: of this run.
 
-    first, oldest = settings().first_slice, settings().history_start
-    if window.start < min(first, oldest):
+    Raises:
+        UserError: the range starts before the history, or the run failed; the sentence is the failed step's.
+    """
+    first = partitions.first_slice
+    if window.start < min(first, partitions.history_start):
         raise UserError(
             f"The range starts at {window.start:{KEY_FORMAT}}, before the history of this store: set "
             f"BTC_ASSETS_HISTORY_START={window.start:%Y-%m-%d} or earlier."
         )
-    prepare_dagster_home()
-    from btc_assets.market_data import candles
-    from btc_assets.orchestration.partitions import partition_tags
-    from btc_assets.store.database import connect
-    from btc_assets.store.tables import count_rows
-
-    report = IngestReport(window, 0.0)
-    started = time.perf_counter()
+    report = IngestReport(window)
+    runs: list[tuple[str, dict[str, str]]] = []
     if window.start < first:
         days = Window(floor_day(window.start), min(floor_day(window.end - SLICE) + DAY, first))
         report.window = Window(days.start, max(days.end, window.end))
-        _run(
-            report,
-            "ingest_history",
-            partition_tags(days, DAY),
-            ("landing/raw_blobs_history", "market_data/btc_ticks_history"),
-            force,
-            reread,
-        )
+        runs.append(("ingest_history", partition_tags(days, DAY)))
     if window.end > first:
-        slices = partition_tags(Window(max(window.start, first), window.end))
-        _run(report, "ingest", slices, ("landing/raw_blobs_5m", "market_data/btc_ticks"), force, reread)
+        runs.append(("ingest", partition_tags(Window(max(window.start, first), window.end))))
+    started = time.perf_counter()
+    with dg.DagsterInstance.get() as instance:
+        for name, tags in runs:
+            assets = loading[name]
+            events = run_job(definitions.resolve_job_def(name), _run_config(assets, options), tags, instance)
+            _add_run(report, events, assets)
     report.seconds = time.perf_counter() - started
-    with connect(autocommit=True) as connection:
-        for interval in candles.enabled(settings()):
-            report.candles += sum(count_rows(connection, f"market_data.candles_{interval}", report.window, time_column="bucket").values())
     return report
 
 
-def _run(report: IngestReport, job: str, tags: dict[str, str], assets: tuple[str, str], force: bool, reread: bool) -> None:
-    """Run a job and add to the report what it did."""
-    import dagster as dg
-    from dagster._core.definitions.job_base import InMemoryJob
-    from dagster._core.execution.api import execute_run_iterator
-
-    from btc_assets.definitions import defs
-    from btc_assets.orchestration.failures import impatient
-
-    registry, ticks = (dg.AssetKey(asset.split("/")) for asset in assets)
-    definition = defs.resolve_job_def(job)
-    run_config = {
+def _run_config(assets: LoadingAssets, options: IngestOptions) -> dict[str, object]:
+    return {
         "ops": {
-            registry.to_python_identifier(): {"config": {"reread": reread}},
-            ticks.to_python_identifier(): {"config": {"force": force}},
+            asset_key(assets.registry).to_python_identifier(): {"config": {"reread": options.reread}},
+            asset_key(assets.ticks).to_python_identifier(): {"config": {"force": options.force}},
         },
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
+
+
+def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: LoadingAssets) -> None:
+    """Run a job, by consuming its events, and add what it did to the report."""
     made: dict[dg.AssetKey | None, dg.DagsterEvent] = {}
     failures: list[dg.DagsterEvent] = []
-    with dg.DagsterInstance.get() as instance, impatient():
-        run = instance.create_run_for_job(definition, run_config=run_config, tags={**definition.run_tags, **tags})
-        # Not `execute_in_process`, which keeps all events: with ten a slice, a month of them is 200 MB.
-        for event in execute_run_iterator(InMemoryJob(definition), run, instance):
-            if event.is_step_materialization:
-                made.setdefault(event.asset_key, event)  # all slices of a range run carry the same metadata
-            elif event.is_failure:
-                failures.append(event)
-            elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-                _add_check(report, event.asset_check_evaluation_data)
+    for event in events:
+        if event.is_step_materialization:
+            made.setdefault(event.asset_key, event)  # all slices of a range run have the same metadata
+        elif event.is_failure:
+            failures.append(event)
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            _add_check(report, event.asset_check_evaluation_data)
     if failures:
         raise UserError(_failure(failures))
-    for asset in (registry, ticks):
-        metadata: dict[str, Any] = {
-            name: value.value for name, value in made[asset].step_materialization_data.materialization.metadata.items()
-        }
-        report.objects += metadata.get("objects_listed", 0)
-        report.slices += metadata.get("slices_with_ticks", 0)
-        report.ticks += metadata.get("dagster/row_count", 0) if asset == ticks else 0
+    registered, loaded = (_metadata(made[asset_key(name)]) for name in (assets.registry, assets.ticks))
+    report.objects += registered.get("objects_listed", 0)
+    report.slices += loaded.get("slices_with_ticks", 0)
+    report.ticks += loaded.get("dagster/row_count", 0)
+
+
+def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:
+    return {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
 
 
 def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> None:
@@ -127,7 +132,7 @@ def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> Non
         report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
 
 
-def _failure(failures: list[dg.DagsterEvent]) -> str:
+def _failure(failures: Sequence[dg.DagsterEvent]) -> str:
     for event in failures:
         if event.is_step_failure:
             return _step_failure(event)
@@ -137,16 +142,13 @@ def _failure(failures: list[dg.DagsterEvent]) -> str:
 def _step_failure(event: dg.DagsterEvent) -> str:
     data = event.step_failure_data
     if data.user_failure_data is not None:
-        return data.user_failure_data.description or "The step failed without saying why."
+        return data.user_failure_data.description or "The step failed without a reason."
     cause = data.error.cause or data.error if data.error else None
     return f"Step {event.step_key} failed: {cause.message.strip() if cause else 'no error was recorded'}"
 
 
 def last_failure() -> str | None:
-    """When the newest failed run ended, and what it died of; None where none failed."""
-    prepare_dagster_home()
-    import dagster as dg
-
+    """When and why the newest failed run of the instance in DAGSTER_HOME failed; None if none failed."""
     with dg.DagsterInstance.get() as instance:
         for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=1):
             failures = instance.get_records_for_run(record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dagster import DefaultRunLauncher
-from dagster._core.launcher import RunLauncher
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import load_settings
+from btc_assets.orchestration.dagster_private import ConfigurableClass, ConfigurableClassData, RunLauncher
 
 
 class StoreRunLauncher(RunLauncher, ConfigurableClass):
@@ -26,7 +25,7 @@ class StoreRunLauncher(RunLauncher, ConfigurableClass):
     def from_config_value(  # type: ignore[override]  # it chooses a launcher, so it makes none of its own class
         cls, inst_data: ConfigurableClassData | None, config_value: object
     ) -> RunLauncher:
-        if settings().workers_broker is None:
+        if load_settings().workers_broker is None:
             return DefaultRunLauncher(inst_data=inst_data)
         try:
             from btc_assets.orchestration.workers import WorkersRunLauncher

@@ -1,38 +1,64 @@
-"""What a materialisation tells, in the words that Dagster's UI knows."""
+"""What a materialization shows, in the terms that Dagster's UI understands."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 import dagster as dg
+import psycopg
 
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.store.replace import Replacements
 from btc_assets.store.tables import Column
 
-# Dagster's cost of metadata for a single partition grows with the square of the range: 30 ms for these, 2 s for a day.
+# Dagster's cost of metadata for single partitions grows with the square of the range: 30 ms for these, 2 s for a day.
 _SLICES_SHOWN = 36
 
 
-class Materialising(Protocol):
+@dataclass(frozen=True)
+class Shown:
+    """What the UI shows of committed rows, beside their number.
+
+    Attributes:
+        metadata: shown with every slice of the run.
+        slice_rows: rows of each slice that has any.
+        pictures: SVG drawings by name, shown with the last slice of the run.
+    """
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    slice_rows: Mapping[datetime, int] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an asset gives the IO manager if more than the number of rows is to be shown: replacements, and what to show once they are committed."""
+
+    replacements: Replacements
+    show: Callable[[psycopg.Connection], Shown]
+
+
+class Materializing(Protocol):
     """The context of a running asset, or of its step."""
 
     def add_asset_metadata(self, metadata: Mapping[str, Any], asset_key: dg.AssetKey, partition_key: str | None) -> None: ...
 
 
-def add_slice_rows(context: Materialising, key: dg.AssetKey, window: Window, last: str, rows: Mapping[datetime, int]) -> None:
-    """Show the number of rows of each slice, where the partitions are slices and there are few of them."""
+def add_slice_rows(context: Materializing, key: dg.AssetKey, window: Window, last: str, rows: Mapping[datetime, int]) -> None:
+    """Show the number of rows of each slice, if the partitions are slices and there are few of them."""
     if len(window) <= _SLICES_SHOWN and last == (window.end - SLICE).strftime(KEY_FORMAT):
         for bucket in window.slices():
             context.add_asset_metadata({"dagster/partition_row_count": rows.get(bucket, 0)}, key, bucket.strftime(KEY_FORMAT))
 
 
-def add_once(context: Materialising, key: dg.AssetKey, last: str, metadata: Mapping[str, Any]) -> None:
-    """Show what is large at the last partition of the run alone.
+def add_once(context: Materializing, key: dg.AssetKey, last: str, metadata: Mapping[str, Any]) -> None:
+    """Show large metadata with the last partition of the run only.
 
-    Metadata of a range run is stored with each of its slices, 288 times a day; the page of the asset shows the last one.
+    Metadata of a range run is stored with each of its slices, 288 times a day; the asset's page shows the last one.
     """
     context.add_asset_metadata(metadata, key, last)
 
@@ -47,7 +73,7 @@ def column_schema(columns: Iterable[Column]) -> dict[str, dg.TableSchema]:
 
 
 def pictures(drawings: Mapping[str, str | bytes]) -> dict[str, dg.MarkdownMetadataValue]:
-    """Drawings, SVG as text or PNG as bytes, each under its name, as the UI shows them: a Markdown image that holds its data."""
+    """Drawings by name, SVG as text or PNG as bytes, as the UI shows them: a Markdown image that contains its data."""
 
     def image(name: str, drawing: str | bytes) -> str:
         kind, data = ("svg+xml", drawing.encode()) if isinstance(drawing, str) else ("png", drawing)

@@ -1,18 +1,18 @@
-"""The one partitions definition that all 5-minute assets share, that of the history before it, and how many slices one run
-of a backfill carries.
+"""The partitions that all sliced assets share: 5-minute slices, and days of history before them.
 
-The two meet at the first slice: what lies before it belongs to days, what follows to slices, and nothing to both.
+The two meet at the first slice: what lies before it belongs to days, what follows belongs to slices, and nothing belongs to both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import dagster as dg
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day, parse_time
 
 PARTITION_TAG = "dagster/partition"
@@ -21,63 +21,71 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 DAY_FORMAT = "%Y-%m-%d"
 
-five_minutes = dg.TimeWindowPartitionsDefinition(start=settings().first_slice, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC")
 
-# Days up to the one that the first slice lies in; of that day, only what is before it. None where there is no such day.
-history = (
-    dg.TimeWindowPartitionsDefinition(
-        start=settings().history_start,
-        end=floor_day(settings().first_slice - SLICE) + DAY,
-        cron_schedule="0 0 * * *",
-        fmt=DAY_FORMAT,
-        timezone="UTC",
-    )
-    if settings().history_start < settings().first_slice
-    else None
-)
+@dataclass(frozen=True)
+class Partitions:
+    """The partitions of one deployment.
 
-# `dagster asset materialize --partition-range` needs a single run; fanning a long backfill out over workers needs many.
-# It cannot be both at once, so a process that fans out sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
-backfill_policy = (
-    dg.BackfillPolicy.multi_run(slices_per_run)
-    if (slices_per_run := settings().backfill_slices_per_run)
-    else dg.BackfillPolicy.single_run()
-)
+    Attributes:
+        slices: the one definition that all 5-minute assets share.
+        history: days up to the one that the first slice lies in; of that day, only what is before it. None if there is no such day.
+        first_slice: where the slices start.
+        history_start: where history starts.
+        backfill_policy: how many slices one run of a backfill carries.
+    """
 
+    slices: dg.TimeWindowPartitionsDefinition
+    history: dg.TimeWindowPartitionsDefinition | None
+    first_slice: datetime
+    history_start: datetime
+    backfill_policy: dg.BackfillPolicy
 
-DATABASE_POOL = "database"  # limits the runs that write to the store at once; see dagster.yaml
+    @classmethod
+    def of(cls, settings: Settings) -> Partitions:
+        """The partitions that the settings ask for."""
+        first, start = settings.first_slice, settings.history_start
+        history = dg.TimeWindowPartitionsDefinition(
+            start=start, end=floor_day(first - SLICE) + DAY, cron_schedule="0 0 * * *", fmt=DAY_FORMAT, timezone="UTC"
+        )
+        # `dagster asset materialize --partition-range` needs a single run; fanning a long backfill out over workers needs many.
+        # It cannot be both at once, so a process that fans out sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
+        per_run = settings.backfill_slices_per_run
+        return cls(
+            slices=dg.TimeWindowPartitionsDefinition(start=first, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC"),
+            history=history if start < first else None,
+            first_slice=first,
+            history_start=start,
+            backfill_policy=dg.BackfillPolicy.multi_run(per_run) if per_run else dg.BackfillPolicy.single_run(),
+        )
 
+    def run_window(self, context: dg.AssetExecutionContext) -> Window:
+        """The slices of a run, whether it is for one partition or for a range."""
+        return self.own_slices(context.partition_time_window, context.assets_def.partitions_def)
 
-def last_partition(context: dg.AssetExecutionContext) -> str:
-    """The key of the last partition of this run."""
-    return context.partition_key_range.end
+    def own_slices(self, window: tuple[datetime, datetime], partitions: dg.PartitionsDefinition | None) -> Window:
+        """The slices of a partition window; of history, those before the first slice."""
+        start, end = window
+        return Window(start, min(end, self.first_slice) if partitions == self.history else end)
 
-
-def run_window(context: dg.AssetExecutionContext) -> Window:
-    """The slices of this run, whether it is for one partition or for a range."""
-    return own_slices(context.partition_time_window, context.assets_def.partitions_def)
-
-
-def own_slices(window: tuple[datetime, datetime], partitions: dg.PartitionsDefinition | None) -> Window:
-    """The slices of a partition window; of history, those before the first slice."""
-    start, end = window
-    return Window(start, min(end, settings().first_slice) if partitions == history else end)
+    def tagged_window(self, tags: Mapping[str, str]) -> Window | None:
+        """The slices of a run with these tags; None if it has no partitions, or other ones than ours."""
+        first, last = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG), tags.get(RANGE_END_TAG) or tags.get(PARTITION_TAG)
+        if not first or not last:
+            return None
+        try:
+            start, end = parse_time(first), parse_time(last)
+            return Window(start, end + SLICE if "T" in last else min(end + DAY, self.first_slice))
+        except UserError:
+            return None
 
 
 def partition_tags(window: Window, step: timedelta = SLICE) -> dict[str, str]:
-    """The tags of a run that makes the partitions of a window, each `step` long; the last may be cut by the first slice."""
+    """The tags of a run for the partitions of a window, each `step` long; the first slice may cut the last one short."""
     key_format = DAY_FORMAT if step == DAY else KEY_FORMAT
     first, last = window.start.strftime(key_format), (window.end - SLICE).strftime(key_format)
     return {PARTITION_TAG: first} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last}
 
 
-def run_slices(tags: Mapping[str, str]) -> Window | None:
-    """The slices that a run with these tags makes; None where it has no partitions."""
-    first, last = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG), tags.get(RANGE_END_TAG) or tags.get(PARTITION_TAG)
-    if not first or not last:
-        return None
-    try:
-        start, end = parse_time(first), parse_time(last)
-        return Window(start, end + SLICE if "T" in last else min(end + DAY, settings().first_slice))
-    except UserError:  # of somebody's assets with other partitions
-        return None
+def last_partition(context: dg.AssetExecutionContext) -> str:
+    """The key of the last partition of this run."""
+    return context.partition_key_range.end

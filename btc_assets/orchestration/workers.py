@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 
 from dagster import DagsterRun
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.make_app import make_app
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import load_settings
+from btc_assets.orchestration.dagster_private import CheckRunHealthResult, ConfigurableClassData, WorkerStatus
 
 QUEUE = "dagster"
 ANSWER_SECONDS = 10  # a worker's main process does nothing but answer, but its machine may be busy
@@ -40,7 +39,7 @@ def broker() -> str:
     Raises:
         UserError: none is set.
     """
-    if (url := settings().workers_broker) is None:
+    if (url := load_settings().workers_broker) is None:
         raise UserError("There is no broker to take runs from: set BTC_ASSETS_WORKERS_BROKER, such as redis://host:6379/0.")
     return url.get_secret_value()
 
@@ -78,7 +77,7 @@ class WorkersRunLauncher(CeleryRunLauncher):
         health = super().check_run_worker_health(run)  # it may have come to its end meanwhile
         if health.status in (WorkerStatus.SUCCESS, WorkerStatus.FAILED):
             return health
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "Its worker was lost: none has this run in hand.")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The worker was lost: no worker reports this run.")
 
     def _carried(self, task: str) -> bool:
         started_by = self.celery.AsyncResult(task).info  # of a task under way, as no other has the key

@@ -3,62 +3,55 @@
 import dagster as dg
 import psycopg
 
-from btc_assets.orchestration.checks import check_result, check_window, problems_result
+from btc_assets.domain.slices import Window
+from btc_assets.orchestration.checks import Problems, SliceCheck, check_result
+from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.partitions import history
-from btc_assets.orchestration.resources import Store
-from btc_assets.signals.encoders import models
-from btc_assets.signals.features import table as slice_features
-from btc_assets.signals.search import embeddings, indexes
+from btc_assets.orchestration.jobs import asset_key
+from btc_assets.signals.encoders.models import read_maintained_models
+from btc_assets.signals.features.table import read_feature_differences
+from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, FEATURES, FEATURES_HISTORY, INDEXES
+from btc_assets.signals.search.embeddings import read_embedding_differences
+from btc_assets.signals.search.indexes import LEAST_RECALL, measure_recall, read_index
+from btc_assets.store.database import Store
 
 
-def _features_equal_ticks(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        window = check_window(context, connection)
-        differences = slice_features.read_differences(connection, window)
-    return check_result(window, differences, "differences")
+def _not_embedded(connection: psycopg.Connection, window: Window) -> Problems:
+    models = read_maintained_models(connection)
+    differences = [sentence for model in models for sentence in read_embedding_differences(connection, model, window)]
+    return Problems(differences, {"models": len(models)})
 
 
-def _every_slice_embedded(context: dg.AssetCheckExecutionContext, store: Store) -> dg.AssetCheckResult:
-    with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        window = check_window(context, connection)
-        kept_up = models.kept_up(connection)
-        differences = [sentence for model in kept_up for sentence in embeddings.read_differences(connection, model, window)]
-    return check_result(window, differences, "differences", models=len(kept_up))
+_FEATURES_CHECK = SliceCheck(
+    "features_equal_ticks",
+    "The features count the ticks and the volume that the table of ticks holds, unless retention dropped them.",
+    "differences",
+    lambda connection, window: Problems(read_feature_differences(connection, window)),
+)
+_EMBEDDINGS_CHECK = SliceCheck(
+    "every_slice_embedded",
+    "Every slice that has features was embedded by every maintained model after they were computed.",
+    "differences",
+    _not_embedded,
+)
 
 
 @dg.asset_check(
-    asset=dg.AssetKey(["signals", "embedding_indexes"]),
+    asset=asset_key(INDEXES),
     name="recall_at_10",
-    description=f"100 searches by the index find {indexes.LEAST_RECALL:.0%} or more of the 10 nearest slices that exact search finds.",
+    description=f"100 searches by the index find {LEAST_RECALL:.0%} or more of the 10 nearest slices that exact search finds.",
 )
-def recall_at_10(store: Store) -> dg.AssetCheckResult:
+def _recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection:
-        connection.autocommit = True
-        recalls = {model.model_id: indexes.measure_recall(connection, model) for model in _indexed(connection)}
-    low = [
-        f"{model}: {recall:.3f}; materialise signals/embedding_indexes"
-        for model, recall in recalls.items()
-        if recall < indexes.LEAST_RECALL
-    ]
-    return problems_result(low, "too_low", **{model: f"{recall:.3f}" for model, recall in recalls.items()})
+        indexed = [model for model in read_maintained_models(connection) if read_index(connection, model)]
+        recalls = {model.model_id: measure_recall(connection, model) for model in indexed}
+    low = [f"{model}: {recall:.3f}; materialize signals/embedding_indexes" for model, recall in recalls.items() if recall < LEAST_RECALL]
+    return check_result(low, "too_low", **{model: f"{recall:.3f}" for model, recall in recalls.items()})
 
 
-def _indexed(connection: psycopg.Connection) -> list[models.Model]:
-    return [model for model in models.kept_up(connection) if indexes.read(connection, model)]
-
-
-_SLICED = [
-    ("slice_features", _features_equal_ticks, "The features count the ticks and the volume that the table of ticks holds, unless retention dropped them."),
-    ("btc_embeddings", _every_slice_embedded, "Every slice that has features is embedded by every model that is kept up, since they were made."),
-]  # fmt: skip
-signals_checks = [
-    *(
-        dg.asset_check(asset=dg.AssetKey(["signals", asset + suffix]), name=check.__name__.strip("_"), description=text)(check)
-        for suffix in ("", *(["_history"] if history else []))
-        for asset, check, text in _SLICED
-    ),
-    recall_at_10,
-]
+def signals_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
+    """The checks of this room."""
+    checked = [(FEATURES, _FEATURES_CHECK), (EMBEDDINGS, _EMBEDDINGS_CHECK)]
+    if deployment.partitions.history:
+        checked += [(FEATURES_HISTORY, _FEATURES_CHECK), (EMBEDDINGS_HISTORY, _EMBEDDINGS_CHECK)]
+    return [*(check.on(asset_key(key), deployment) for key, check in checked), _recall_at_10]

@@ -6,32 +6,28 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from btc_assets.orchestration.automation import follow
-from btc_assets.orchestration.jobs import rebuild_signals, rebuild_signals_history
-from btc_assets.orchestration.partitions import history
-from btc_assets.orchestration.resources import Store
-from btc_assets.signals.features import table as slice_features
-from btc_assets.signals.search import embeddings
+from btc_assets.orchestration.automation import follow_ticks
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.jobs import SlicedJobs
+from btc_assets.signals.jobs import FOLLOWERS
+from btc_assets.store.database import Store
 
 
-@dg.sensor(
-    jobs=[rebuild_signals, rebuild_signals_history] if history else [rebuild_signals],
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Asks for runs of `rebuild_signals` for slices whose ticks were loaded and whose features or embeddings were not made since: "
-        "after a backfill of ticks alone, or a run that failed in between. Each load notes its slices in ingestion.due_slices."
-    ),
-)
-def signals_follow_ticks(context: dg.SensorEvaluationContext, store: Store) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    return follow(
-        context,
-        store,
-        [slice_features.ASSET, embeddings.ASSET],
-        rebuild_signals,
-        rebuild_signals_history,
-        "All features and embeddings are made.",
+def signals_sensors(deployment: Deployment, rebuild_signals: SlicedJobs) -> list[dg.SensorDefinition]:
+    """The sensors of this room."""
+
+    @dg.sensor(
+        jobs=[*rebuild_signals],
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Requests runs of `rebuild_signals` for slices whose ticks were loaded and whose features or embeddings were not rebuilt since: "
+            "after a backfill of ticks alone, or a run that failed in between. Each load records its slices in ingestion.due_slices."
+        ),
     )
+    def signals_follow_ticks(
+        context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        return follow_ticks(context, deployment, store, FOLLOWERS, rebuild_signals)
 
-
-signals_sensors = [signals_follow_ticks]
+    return [signals_follow_ticks]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,7 +14,7 @@ import psycopg
 import pyarrow as pa
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.progress import Listener
+from btc_assets.domain.progress import Listener, ignore_progress
 from btc_assets.domain.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
 from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders import models
@@ -34,72 +34,88 @@ from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.signals.search import embeddings, indexes
 from btc_assets.signals.search.embeddings import FEWEST_TICKS
 from btc_assets.simulation.generate import generate_market
-from btc_assets.store.database import server_errors
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Tells nobody."""
-
+from btc_assets.store.database import Store
+from btc_assets.store.errors import server_errors
 
 FEWEST_SLICES = 50
 _LABELS = ("realized_volatility", "volume", "trade_count")
 
 
-def train(
-    connection: psycopg.Connection,
-    dsn: str,
-    artefacts: LandingZone,
-    checkpoints: Path,
-    *,
-    kind: str,
-    symbol: str,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    dim: int = 256,
-    seed: int = 0,
-    epochs: int | None = None,
-    device: str | None = None,
-    progress: Listener = silent,
-) -> Model:
-    """Train an encoder and register it. It is neither kept up nor active yet.
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train, and on what.
+
+    Attributes:
+        symbol: whose slices.
+        kind: of encoder.
+        start, end: the range to train on; by default, all that is stored.
+        dim, seed, epochs, device: as `training.fit` takes them.
+    """
+
+    symbol: str
+    kind: str = "rocket-pca"
+    start: datetime | None = None
+    end: datetime | None = None
+    dim: int = 256
+    seed: int = 0
+    epochs: int | None = None
+    device: str | None = None
+
+
+def train(store: Store, artefacts: LandingZone, checkpoints: Path, plan: TrainingPlan, *, progress: Listener = ignore_progress) -> Model:
+    """Train an encoder and register it. It is neither maintained nor active yet.
 
     Args:
-        connection: to the store.
-        dsn: of the same store.
-        artefacts: where models lie.
-        checkpoints: a directory; training that was cut off goes on from there, to the same model.
-        kind: of encoder.
-        symbol: whose slices.
-        start, end: of what it is trained on; everything stored unless they are given.
-        dim, seed, epochs, device: as `training.fit` takes them.
-        progress: told how far it is.
+        store: holds the slices, and the registry of models.
+        artefacts: where models are stored.
+        checkpoints: a directory; interrupted training continues from there, to the same model.
+        plan: what to train.
+        progress: called with stage, done and total.
 
     Raises:
-        UserError: too few slices are stored there, or an option is wrong.
+        UserError: too few slices are stored, or an option is wrong.
     """
-    window = _stored_window(connection, symbol, start, end)
-    stored = slice_features.read(dsn, symbol, window)
+    with store.connect() as connection:
+        window = _stored_window(connection, plan.symbol, plan.start, plan.end)
+    stored = slice_features.read_features(store, plan.symbol, window)
     stored = stored.where(np.flatnonzero(stored.tick_count >= FEWEST_TICKS))
     if len(stored) < FEWEST_SLICES:
         raise UserError(
-            f"Only {len(stored)} slices of {symbol} with {FEWEST_TICKS} ticks or more are stored in {window}, and training takes "
+            f"Only {len(stored)} slices of {plan.symbol} with {FEWEST_TICKS} ticks or more are stored in {window}, and training takes "
             f"{FEWEST_SLICES}: load more (btc-assets load), or name another range."
         )
     started = datetime.now(UTC)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    job = f"{kind} {symbol} {window} {dim} {seed} {epochs} {schema.digest()} {hashlib.sha256(stored.features.tobytes()).hexdigest()}"
-    checkpoint = checkpoints / f"{hashlib.sha256(job.encode()).hexdigest()[:16]}.pt"
+    checkpoint = checkpoints / f"{_training_id(plan, window, stored)}.pt"
     encoder = fit(
-        kind, stored.bars, stored.features.astype(np.float32), times=stored.times, next_labels=next_labels(stored), dim=dim, seed=seed, epochs=epochs,
-        device=device, progress=progress, checkpoint=checkpoint,
-    )  # fmt: skip
+        plan.kind,
+        stored.bars,
+        stored.features.astype(np.float32),
+        times=stored.times,
+        next_labels=next_labels(stored),
+        dim=plan.dim,
+        seed=plan.seed,
+        epochs=plan.epochs,
+        device=plan.device,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
     model_id = save(encoder, artefacts)
     first, last = stored.range
-    metrics = {"slices": len(stored), "seed": seed, "training_seconds": round((datetime.now(UTC) - started).total_seconds(), 1)}
-    model = Model(model_id, kind, symbol, dim, schema.digest(), first, last, metrics, f"{artefacts.url}/models/{model_id}.safetensors")
-    models.register(connection, model)
-    checkpoint.unlink(missing_ok=True)
-    return models.read(connection, model_id)
+    metrics = {"slices": len(stored), "seed": plan.seed, "training_seconds": round((datetime.now(UTC) - started).total_seconds(), 1)}
+    uri = f"{artefacts.url}/models/{model_id}.safetensors"
+    model = Model(model_id, plan.kind, plan.symbol, plan.dim, schema.digest(), first, last, metrics, uri)
+    with store.connect() as connection:
+        models.register_model(connection, model)
+        checkpoint.unlink(missing_ok=True)
+        return models.read_model(connection, model_id)
+
+
+def _training_id(plan: TrainingPlan, window: Window, stored: StoredSlices) -> str:
+    """Changes with everything that the trained model depends on."""
+    features = hashlib.sha256(stored.features.tobytes()).hexdigest()
+    text = f"{plan.kind} {plan.symbol} {window} {plan.dim} {plan.seed} {plan.epochs} {schema.digest()} {features}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def next_labels(stored: StoredSlices) -> np.ndarray:
@@ -140,62 +156,61 @@ class Activation:
 
     model_id: str
     written: int
-    care: indexes.Care
+    maintenance: indexes.IndexMaintenance
     before: str | None
 
     def __str__(self) -> str:
-        index = f"index: {self.care.index}" if self.care.index else self.care.why
+        index = f"index: {self.maintenance.index}" if self.maintenance.index else self.maintenance.why
         return (
             f"{self.model_id} is active ({self.written:,} slices embedded; {index}){f', in place of {self.before}' if self.before else ''}"
         )
 
 
 def activate(
-    connection: psycopg.Connection,
-    connect: Callable[[], psycopg.Connection],
-    dsn: str,
+    store: Store,
     artefacts: LandingZone,
     model: Model,
     *,
     method: str | None = None,
     element: str | None = None,
-    progress: Listener = silent,
+    progress: Listener = ignore_progress,
 ) -> Activation:
-    """Have `model` answer the searches of its symbol. Until the last step, the one that does now goes on.
+    """Let `model` answer the searches of its symbol. Until the last step, the active model goes on answering them.
 
     Args:
-        connection: to the store, in autocommit.
-        connect: opens another one.
-        dsn: of the same store.
-        artefacts: where models lie.
+        store: holds the slices to embed.
+        artefacts: where models are stored.
         model: a registered one.
-        method, element: of its index, see `indexes.care`.
-        progress: told what is being done.
+        method, element: of its index, see `indexes.maintain_index`.
+        progress: called with stage, done and total.
 
     Raises:
-        UserError: there are no slices to embed, the artefact is missing or damaged, or the index finds too few of the nearest.
+        UserError: there are no slices to embed, the artefact is missing or damaged, or the recall of the index is too low.
     """
     encoder = load(model.model_id, artefacts)
-    models.keep_up(connection, model, True)  # first, so that what is loaded meanwhile is embedded by whoever loads it
-    try:
-        written = embeddings.backfill(connection, connect, dsn, model, encoder, lambda done, total: progress("embeddings", done, total))
-        if not indexes.count_vectors(connection, model):
-            raise UserError(
-                f"There is no slice of {model.symbol} with {embeddings.FEWEST_TICKS} ticks or more to embed: load ticks first (btc-assets load)."
+    with store.connect(owner=True) as connection:
+        models.set_maintained(connection, model, True)  # first, so that slices which are loaded meanwhile are embedded as well
+        try:
+            written = embeddings.backfill_embeddings(
+                connection, store, model, encoder, lambda done, total: progress("embeddings", done, total)
             )
-        care = indexes.care(connection, model, method=method, element=element)
-        if care.index is not None and care.index.recall < indexes.LEAST_RECALL:
-            raise UserError(
-                f"The index of {model.model_id} finds only {care.index.recall:.3f} of the nearest slices: activate it with --method hnsw."
-            )
-    except UserError:
-        models.keep_up(connection, model, model.kept_up)
-        raise
-    return Activation(model.model_id, written, care, models.point_to(connection, model))
+            if not indexes.count_vectors(connection, model):
+                raise UserError(
+                    f"There is no slice of {model.symbol} with {FEWEST_TICKS} ticks or more to embed: load ticks first (btc-assets load)."
+                )
+            maintenance = indexes.maintain_index(connection, model, method=method, element=element)
+            if maintenance.index is not None and maintenance.index.recall < indexes.LEAST_RECALL:
+                raise UserError(
+                    f"The index of {model.model_id} finds only {maintenance.index.recall:.3f} of the nearest slices: activate it with --method hnsw."
+                )
+        except UserError:
+            models.set_maintained(connection, model, model.kept_up)
+            raise
+        return Activation(model.model_id, written, maintenance, models.activate_model(connection, model))
 
 
 def evaluate_stored(
-    dsn: str,
+    store: Store,
     artefacts: LandingZone,
     symbol: str,
     window: Window,
@@ -203,12 +218,12 @@ def evaluate_stored(
     trained: Sequence[Model] = (),
     kind: str = "rocket-pca",
     seed: int = 0,
-    progress: Listener = silent,
+    progress: Listener = ignore_progress,
 ) -> Evaluation:
     """Compare what similar slices foretell with what simpler forecasts do, on stored slices.
 
     Args:
-        dsn: of the store.
+        store: holds the slices.
         artefacts: where models lie.
         symbol: whose slices.
         window: the slices; the last 30 % are asked about.
@@ -220,16 +235,16 @@ def evaluate_stored(
     Raises:
         UserError: too few slices are stored there, or a model cannot be loaded.
     """
-    stored = slice_features.read(dsn, symbol, window)
+    stored = slice_features.read_features(store, symbol, window)
     if not len(stored):
         raise UserError(f"No features of {symbol} are stored in {window}: load that range first (btc-assets load).")
     encoders = {model.model_id: load(model.model_id, artefacts) for model in trained}
     until = {model.model_id: microseconds(model.trained_to) for model in trained}
-    ticks = _newest_ticks(dsn, symbol, stored)
+    ticks = _newest_ticks(store, symbol, stored)
     return _judge(stored, encoders, until, ticks, kind=kind, seed=seed, progress=progress)
 
 
-def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 0, progress: Listener = silent) -> Evaluation:
+def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 0, progress: Listener = ignore_progress) -> Evaluation:
     """The same on a generated market whose regimes are known, which adds how many neighbours share the regime of the query.
 
     Args:
@@ -327,8 +342,8 @@ def _computed(ticks: TickArrays) -> StoredSlices:
     return StoredSlices(ticks.starts, features(ticks), bars(ticks))
 
 
-def _newest_ticks(dsn: str, symbol: str, stored: StoredSlices) -> TickArrays | None:
+def _newest_ticks(store: Store, symbol: str, stored: StoredSlices) -> TickArrays | None:
     """Ticks of the newest slices, None where retention dropped them."""
     newest = stored.where(np.arange(max(len(stored) - _ROBUSTNESS_SLICES, 0), len(stored)))
-    ticks = slice_features.read_ticks(dsn, symbol, Window(*newest.range), newest.times)
+    ticks = slice_features.read_ticks(store, symbol, Window(*newest.range), newest.times)
     return ticks if (ticks.counts == newest.tick_count).all() else None

@@ -23,7 +23,7 @@ from btc_assets.landing.reading import decode_group, fetch_groups
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.generate import generate_day
 from btc_assets.simulation.replay import Landed, read_trades
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 GENERATED = "generated"  # instead of a file: a day that nobody needs to have
 LATE = timedelta(minutes=1)  # how far event times may step back from one trade to a later one

@@ -211,18 +211,3 @@ def _iso(times: pa.ChunkedArray) -> pa.Array:
     seconds = pc.strftime(pa.array(second, pa.timestamp("s")), "%Y-%m-%dT%H:%M:%S")
     ends = pa.array([f".{us:06}+00:00" if us else "+00:00" for us in fraction.tolist()])
     return pc.binary_join_element_wise(seconds.take(pa.array(second_of)), ends.take(pa.array(fraction_of)), "")
-
-
-def feed_named(feeds: Sequence[Feed], label: str | None) -> Feed:
-    """The feed with that label, or the only one.
-
-    Raises:
-        UserError: there is none, or no label and several.
-    """
-    if label is None and len(feeds) == 1:
-        return feeds[0]
-    for feed in feeds:
-        if feed.label == label:
-            return feed
-    names = ", ".join(feed.label for feed in feeds)
-    raise UserError(f"Name one of the feeds in BTC_ASSETS_LANDING_FEEDS ({names}) with --symbol.")

@@ -15,7 +15,9 @@ import psycopg
 from psycopg import sql
 
 from btc_assets.domain.slices import Window
-from btc_assets.store.database import identifier, server_errors
+from btc_assets.store.database import identifier
+from btc_assets.store.errors import server_errors
+from btc_assets.store.tables import Target
 
 MANY_NEW_KEYS = 20_000  # from here on, decompressing and compressing a day of three million ticks (11 s) is faster
 
@@ -39,37 +41,26 @@ class CompressedReplacement:
 
     Args:
         cursor: in that transaction.
-        table: the table.
-        key: columns of its primary key.
-        columns: all its columns; those that do not come in get their default.
-        slice_column: its slice column, one of the key.
+        target: the table, with its primary key; columns that do not come in get their default.
         window: slices to replace.
         chunks: names of the compressed chunks of the window.
     """
 
     incoming = sql.Identifier("incoming_rows")  # a temporary table, gone with the transaction
 
-    def __init__(
-        self,
-        cursor: psycopg.Cursor,
-        table: str,
-        key: Sequence[str],
-        columns: Sequence[str],
-        slice_column: str,
-        window: Window,
-        chunks: Sequence[str],
-    ) -> None:
+    def __init__(self, cursor: psycopg.Cursor, target: Target, window: Window, chunks: Sequence[str]) -> None:
         self._cursor, self._chunks = cursor, chunks
+        columns, key = [column.name for column in target.columns], target.key
         self._values = [sql.Identifier(name) for name in columns if name not in key]
         self._span = {"start": window.start, "end": window.end}
         self._names = {
-            "table": identifier(table),
+            "table": identifier(target.table),
             "incoming": self.incoming,
             "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
             "new_values": sql.SQL(", ").join(sql.SQL("new.{}").format(sql.Identifier(name)) for name in columns),
             "key": sql.SQL(", ").join(map(sql.Identifier, key)),
             "same_key": sql.SQL(" AND ").join(sql.SQL("old.{0} = new.{0}").format(sql.Identifier(name)) for name in key),
-            "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(slice_column)),
+            "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(target.slice_column)),
         }
         # With the key, so that a repeated one fails here as it does in the table.
         self._execute("CREATE TEMPORARY TABLE {incoming} (LIKE {table} INCLUDING DEFAULTS, PRIMARY KEY ({key})) ON COMMIT DROP")

@@ -11,7 +11,7 @@ from typing import Literal
 import psycopg
 
 from btc_assets.domain.errors import UserError
-from btc_assets.store.database import where
+from btc_assets.store.database import location
 
 Engine = Literal["postgres", "timescale"]
 
@@ -117,7 +117,7 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
     """Ask the server; changes nothing."""
     row = connection.execute(_FACTS).fetchone()
     assert row is not None
-    return ServerFacts(where(connection.info.dsn), *row)
+    return ServerFacts(location(connection.info.dsn), *row)
 
 
 def engine(connection: psycopg.Connection) -> Engine:

@@ -15,9 +15,9 @@ from pathlib import Path
 import psycopg
 
 from btc_assets.domain.errors import UserError
-from btc_assets.store.database import SQL_DIR, server_errors
 from btc_assets.store.engines import engine, read_facts
-from btc_assets.store.sql_files import Migration, SqlFile, read_migrations, read_repeatables
+from btc_assets.store.errors import server_errors
+from btc_assets.store.sql_files import SQL_DIR, Migration, SqlFile, read_migrations, read_repeatables
 
 _BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS ops;

@@ -13,7 +13,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from btc_assets.domain.errors import UserError
-from btc_assets.store.database import SQL_DIR
+
+_PACKAGE = Path(__file__).parents[1]
+# Beside the package in a checkout and an editable install, inside it in a wheel.
+SQL_DIR = _PACKAGE / "sql" if (_PACKAGE / "sql").is_dir() else _PACKAGE.parent / "sql"
 
 _NUMBERED_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 _REPEATABLE_NAME = re.compile(r"^[a-z_]+\.[a-z0-9_]+\.sql$")

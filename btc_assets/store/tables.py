@@ -8,8 +8,12 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window
-from btc_assets.store.database import identifier, server_errors
+from btc_assets.store.database import identifier
+from btc_assets.store.errors import server_errors
+
+ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")  # the store's schemas, each with a package of its name
 
 _COLUMNS = """
 SELECT attname, format_type(atttypid, NULL), NOT attnotnull, atthasdef, attgenerated <> '', coalesce(col_description(attrelid, attnum), '')
@@ -54,3 +58,40 @@ def count_rows(connection: psycopg.Connection, table: str, window: Window, *, ti
     )
     with server_errors(), connection.transaction():
         return dict(connection.execute(statement, (window.start, window.end)).fetchall())
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table with a slice column, as the server describes it.
+
+    Attributes:
+        table: `schema.table`.
+        columns: those that can be written, in order.
+        slice_column: holds the start of each row's slice.
+        key: columns of the primary key; empty if the table has none.
+    """
+
+    table: str
+    columns: tuple[Column, ...]
+    slice_column: str = "bucket_5m"
+    key: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, connection: psycopg.Connection, table: str, slice_column: str = "bucket_5m") -> Target:
+        """Look the table up.
+
+        Raises:
+            UserError: it does not exist or has no such slice column.
+        """
+        with connection.transaction():
+            columns = tuple(column for column in read_columns(connection, table) if not column.generated)
+            key = connection.execute(
+                "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
+                "WHERE indrelid = to_regclass(%s) AND indisprimary",
+                (table,),
+            ).fetchall()
+        if not columns:
+            raise UserError(f"The table {table} does not exist: run btc-assets db migrate.")
+        if slice_column not in {column.name for column in columns}:
+            raise UserError(f"The table {table} has no column {slice_column}: name its slice column in the asset's metadata.")
+        return cls(table, columns, slice_column, tuple(name for (name,) in key))

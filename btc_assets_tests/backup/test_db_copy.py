@@ -61,9 +61,9 @@ def test_models_move_with_their_vectors_and_answer_on_the_new_server(
 ) -> None:
     model = registered_model(on_postgres)
     write_vectors(on_postgres, model, market_like(300, model.dim, states=3), NOON, missing=(7,))
-    models.point_to(on_postgres, model)
+    models.activate_model(on_postgres, model)
     copied(on_postgres, on_timescale)
-    assert models.read_all(on_timescale) == models.read_all(on_postgres)
+    assert models.read_models(on_timescale) == models.read_models(on_postgres)
     assert [one.bucket_5m for one in similar(on_timescale, NOON)] == [one.bucket_5m for one in similar(on_postgres, NOON)]
     assert not any(part.copied for part in copied(on_postgres, on_timescale))
 
@@ -74,7 +74,7 @@ def test_candles_go_on_as_before_on_the_new_server(source: psycopg.Connection, o
     write_candles(on_timescale, HOUR)
     assert candles.outdated(on_timescale, HOUR) == []
     with pytest.raises(UserError, match="were dropped since they were loaded"):
-        candles.refresh(on_timescale, "1s", HOUR.widened(DAY))
+        candles.refresh_candles(on_timescale, "1s", HOUR.widened(DAY))
     assert sum(row[9] for row in read_candles(on_timescale)["1m"]) == 1800
 
 
@@ -109,8 +109,8 @@ def test_a_copy_goes_on_after_the_source_dropped_what_was_copied(source: psycopg
 
 
 def test_optional_candles_move_too(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
-    candles.create_optional(source)
-    candles.refresh(source, "100ms", HOUR)
+    candles.create_optional_candles(source)
+    candles.refresh_candles(source, "100ms", HOUR)
     copied(source, on_timescale)
     statement = "SELECT * FROM market_data.candles_100ms ORDER BY bucket"
     rows = on_timescale.execute(statement).fetchall()

@@ -22,7 +22,7 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import DAY, SLICE
 from btc_assets.ops import retention_jobs
-from btc_assets.ops.policies import declared
+from btc_assets.ops.policies import declared_policies
 from btc_assets.store.migrations import migrate
 from btc_assets_tests.support.clusters import ARCHIVE_TIMEOUT, Cluster, wait_for
 from btc_assets_tests.support.databases import write_candles, write_ticks
@@ -175,7 +175,7 @@ def test_ticks_that_their_policy_dropped_since_are_no_damage(on_postgres: psycop
             connection.execute("UPDATE landing.raw_blobs_5m SET loaded_at = '2024-01-10T13:00Z'")
         live.execute("DELETE FROM market_data.btc_ticks WHERE bucket_5m = %s", (NOON,))
         assert [(each.then, each.now, each.why) for each in compare(copy, live).differences] == [(300, 0, DAMAGED)]
-        retention_jobs.apply(live, declared(Settings()))
+        retention_jobs.apply_policies(live, declared_policies(Settings()))
         found = compare(copy, live)
         assert [(each.then, each.now, each.why) for each in found.differences] == [(300, 0, DROPPED)]
         assert found.damaged == [] and found.contradictions == []

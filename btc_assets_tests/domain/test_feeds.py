@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.domain.feeds import Feed, folder_path, folder_time, parse_feeds, prefixes
+from btc_assets.domain.feeds import Feed, folder_path, folder_time, prefixes
 
 NAME = st.text("aZ09_-.", min_size=1, max_size=6)
 PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
@@ -25,24 +25,24 @@ PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
     ],
 )
 def test_a_feed_is_a_prefix_a_symbol_and_a_label_of_which_the_last_two_may_be_left_out(text: str, feed: Feed) -> None:
-    assert parse_feeds(text) == (feed,)
+    assert Feeds.parse(text) == (feed,)
 
 
 def test_two_markets_of_one_symbol_are_told_apart_by_their_labels() -> None:
-    spot, perpetual = parse_feeds("spot=BTCUSDT, um=BTCUSDT:BTCUSDT-PERP,")
+    spot, perpetual = Feeds.parse("spot=BTCUSDT, um=BTCUSDT:BTCUSDT-PERP,")
     assert (spot.symbol, perpetual.symbol) == ("BTCUSDT", "BTCUSDT")
     assert (spot.label, perpetual.label) == ("BTCUSDT", "BTCUSDT-PERP")
 
 
 def test_several_symbols_may_share_a_prefix() -> None:
-    feeds = parse_feeds("all=BTCUSDT,all=ETHUSDT,other=XRPUSDT")
+    feeds = Feeds.parse("all=BTCUSDT,all=ETHUSDT,other=XRPUSDT")
     assert prefixes(feeds) == ("all", "other")
 
 
 @given(PREFIX, NAME, NAME)
 def test_a_feed_is_written_as_it_is_read(prefix: str, symbol: str, label: str) -> None:
     feed = Feed(prefix, symbol, label)
-    assert parse_feeds(str(feed)) == (feed,)
+    assert Feeds.parse(str(feed)) == (feed,)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_a_feed_is_written_as_it_is_read(prefix: str, symbol: str, label: str) -
 )
 def test_feeds_that_cannot_be_kept_apart_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(ValueError) as caught:
-        parse_feeds(text)
+        Feeds.parse(text)
     assert str(caught.value) == sentence
 
 
 def test_a_prefix_that_only_starts_like_another_is_not_inside_it() -> None:
-    assert len(parse_feeds("Binance/BTC,Binance/BTCUSDT")) == 2
+    assert len(Feeds.parse("Binance/BTC,Binance/BTCUSDT")) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
+from btc_assets.orchestration.resources import Landing, Store
 
 from btc_assets.cli.demo_store import dev_environment
 from btc_assets.definitions import defs
@@ -17,7 +18,6 @@ from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.ops.assets import ops_assets
 from btc_assets.orchestration.failures import impatient
 from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG, five_minutes, history
-from btc_assets.orchestration.resources import Landing, Store
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every

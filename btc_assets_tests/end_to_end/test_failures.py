@@ -10,6 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
+from btc_assets.orchestration.resources import Landing, Store
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from psycopg import sql
@@ -22,7 +23,6 @@ from btc_assets.landing.zone import LandingZone
 from btc_assets.orchestration.failures import RETRIES, impatient, plain_failures
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
-from btc_assets.orchestration.resources import Landing, Store
 from btc_assets.store.database import connect
 from btc_assets_tests.support.fault_proxy import FaultProxy
 from btc_assets_tests.support.s3 import Bucket

@@ -118,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def candles_hold_the_volume_of_the_ticks(self) -> None:
         for interval in ("1s", "1m", "1d"):
-            assert candles.read_differences(self.store.connection, interval, RANGE) == []
+            assert candles.read_candle_differences(self.store.connection, interval, RANGE) == []
 
 
 def test_the_table_equals_the_current_objects_after_any_sequence(store: StoreUnderTest) -> None:

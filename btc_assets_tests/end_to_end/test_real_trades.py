@@ -43,7 +43,7 @@ def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(s
     assert (result.rows, len(result.slice_rows), result.duplicates) == (137_988, 288, 0)
     assert read_gaps(store.connection, DAY) == read_repeats(store.connection, DAY) == []
 
-    ours = {row[0]: row for row in candles.read(store.connection, "1m", "BTCUSDT", DAY)}
+    ours = {row[0]: row for row in candles.read_candles(store.connection, "1m", "BTCUSDT", DAY)}
     expected = dict(klines())
     assert len(expected) == 110
     for start, figures in expected.items():
@@ -57,7 +57,7 @@ def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(s
     assert store.rows(CONTENT) == before
 
     for interval in candles.INTERVALS:
-        assert candles.read_differences(store.connection, interval, DAY) == []
+        assert candles.read_candle_differences(store.connection, interval, DAY) == []
         totals = f"SELECT sum(trade_count), sum(volume), sum(quote_volume), min(low), max(high) FROM market_data.candles_{interval}"
         assert store.rows(totals) == store.rows(
             "SELECT count(*), sum(quantity), sum(price * quantity), min(price), max(price) FROM market_data.btc_ticks"

@@ -38,7 +38,7 @@ from btc_assets.landing.sensors import landing_sensor
 from btc_assets.market_data import candles
 from btc_assets.market_data.sensors import candles_follow_ticks
 from btc_assets.ops import retention_jobs
-from btc_assets.ops.policies import Keep, declared
+from btc_assets.ops.policies import Keep, declared_policies
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.signals.sensors import signals_follow_ticks
 from btc_assets.simulation.replay import encode_batch
@@ -46,7 +46,7 @@ from btc_assets.store import copy
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
 from btc_assets_tests.support.s3 import Bucket, S3Server
-from btc_assets_tests.support.stores import FEED, temporary_copy
+from btc_assets_tests.support.stores import FEED, FEEDS, temporary_copy
 from btc_assets_tests.support.trades import table, trade
 from btc_assets_tests.support.zones import StoreOnS3
 
@@ -243,14 +243,14 @@ class Soak(RuleBasedStateMachine):
     @step()
     def run_the_policies(self) -> None:
         self.steps["policies run"] += 1
-        policies = declared(store_settings())
+        policies = declared_policies(store_settings())
         with self.store.connect() as connection:
-            retention_jobs.apply(connection, policies)
-            states = {status.job_name: status.state for status in retention_jobs.read(connection, policies)}
+            retention_jobs.apply_policies(connection, policies)
+            states = {status.job_name: status.state for status in retention_jobs.read_statuses(connection, policies)}
             assert "drifted" not in states.values(), states
             for policy in policies:
                 if not isinstance(policy, Keep) and states[policy.job_name] == "applied":
-                    retention_jobs.run(connection, policy.job_name)
+                    retention_jobs.run_policy(connection, policy.job_name)
         rows = self.rows()
         self.dropped |= {self.slices[place] for place in OLD if not rows.get(self.slices[place])}
 
@@ -329,7 +329,7 @@ class Soak(RuleBasedStateMachine):
         if not due:
             for interval in candles.INTERVALS:
                 for start in (self.slices[OLD[0]], self.slices[RECENT[0]]):
-                    assert candles.read_differences(self.store.connection, interval, Window(start, start + 4 * SLICE)) == [], (
+                    assert candles.read_candle_differences(self.store.connection, interval, Window(start, start + 4 * SLICE)) == [], (
                         self.registry()
                     )
 
@@ -380,7 +380,7 @@ class Soak(RuleBasedStateMachine):
     def compare_everything(self) -> int:
         with self.store.connect() as connection:
             now = datetime.now(UTC) + HOURS_LATER  # so that whatever waits, waits for too long
-            return reconcile(connection, self.behind.zone(), (FEED,), None, now, heal=True, settled=timedelta()).healed
+            return reconcile(connection, self.behind.zone(), FEEDS, None, now, heal=True, settled=timedelta()).healed
 
     def arm(self, fault: tuple[Fault, int] | None) -> None:
         self.steps["faults"] += bool(fault)

@@ -35,7 +35,7 @@ from btc_assets.ops.reconcile import reconcile
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import RANGE_START_TAG
 from btc_assets.simulation.generate import generate_day
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 
 redis = pytest.importorskip("redis", reason="workers need btc-assets[workers]")
@@ -113,7 +113,7 @@ def assert_exact(store: StoreUnderTest, landed: pa.Table, window: Window) -> Non
     offset = "SELECT last_sequence, last_ts FROM ingestion.stream_offsets WHERE source = 'market_data.btc_ticks/BTCUSDT'"
     assert store.rows(offset) == [(last["trade_id"], last["event_time"])]
     with store.connect() as connection:
-        assert not reconcile(connection, store.zone(), (FEED,), window, datetime.now(UTC), settled=timedelta(0)).counts
+        assert not reconcile(connection, store.zone(), FEEDS, window, datetime.now(UTC), settled=timedelta(0)).counts
 
 
 # ---- a backfill

@@ -12,25 +12,27 @@ from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion import due
 from btc_assets.market_data import candles
+from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import TickLoad
-from btc_assets.store.copy import Target, replace_all
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
+from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
-CANDLES = [candles.asset_key(interval) for interval in candles.INTERVALS]
+CANDLES = [candles_key(interval) for interval in candles.INTERVALS]
 
 
 def load(store: StoreUnderTest, window: Window) -> None:
     """Register and load ticks as the asset does, which has the candles for followers."""
     store.register(window)
     with store.connect() as connection:
-        ticks = TickLoad(store.connect, store.zone(), (FEED,), window, commit_rows=100_000, followers=CANDLES)
+        ticks = TickLoad(store.connect, store.zone(), FEEDS, window, commit_rows=100_000, followers=CANDLES)
         replace_all(connection, Target.of(connection, TABLE), ticks)
 
 
 def mark(store: StoreUnderTest, assets: list[str], window: Window) -> None:
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark(cursor, assets, window)
+        due.mark_due(cursor, assets, window)
 
 
 def registered(store: StoreUnderTest, window: Window) -> None:
@@ -44,7 +46,7 @@ def registered(store: StoreUnderTest, window: Window) -> None:
 
 
 def due_slices(store: StoreUnderTest, *assets: str) -> list[datetime]:
-    return [one.bucket for one in due.read(store.connection, assets or CANDLES)]
+    return [one.bucket for one in due.read_due_slices(store.connection, assets or CANDLES)]
 
 
 @pytest.fixture
@@ -88,20 +90,20 @@ def test_making_the_candles_settles_them(ticks: StoreUnderTest) -> None:
 def test_making_some_slices_or_some_intervals_leaves_the_others_due(ticks: StoreUnderTest) -> None:
     ticks.refresh(Window.of_slice(NOON))
     assert due_slices(ticks) == [NOON + SLICE]
-    candles.refresh(ticks.connection, "1s", HOUR)
-    assert due_slices(ticks, candles.asset_key("1s")) == []
-    assert due_slices(ticks, candles.asset_key("30s")) == [NOON + SLICE]
+    candles.refresh_candles(ticks.connection, "1s", HOUR)
+    assert due_slices(ticks, candles_key("1s")) == []
+    assert due_slices(ticks, candles_key("30s")) == [NOON + SLICE]
 
 
 def test_a_slice_that_is_loaded_while_its_candles_are_made_stays_due(ticks: StoreUnderTest) -> None:
-    asset = candles.asset_key("1s")
+    asset = candles_key("1s")
     with due.settling(ticks.connection, asset, HOUR):
         load(ticks, Window.of_slice(NOON))
     assert due_slices(ticks, asset) == [NOON]
 
 
 def test_a_slice_that_becomes_due_while_its_candles_are_made_stays_due(ticks: StoreUnderTest) -> None:
-    asset = candles.asset_key("1s")
+    asset = candles_key("1s")
     late = NOON + 2 * SLICE
     with due.settling(ticks.connection, asset, HOUR):
         ticks.land(every(1, 5, start=late, first_id=1000))
@@ -110,33 +112,33 @@ def test_a_slice_that_becomes_due_while_its_candles_are_made_stays_due(ticks: St
 
 
 def test_a_load_that_commits_only_after_the_candles_were_begun_leaves_the_slice_due(ticks: StoreUnderTest) -> None:
-    asset = candles.asset_key("1s")
+    asset = candles_key("1s")
     with ticks.connect() as loader, loader.cursor() as cursor:
         loader.autocommit = False
-        due.mark(cursor, [asset], Window.of_slice(NOON))  # written, but whoever makes the candles does not see it
+        due.mark_due(cursor, [asset], Window.of_slice(NOON))  # written, but whoever makes the candles does not see it
         with due.settling(ticks.connection, asset, HOUR):
             loader.commit()
     assert due_slices(ticks, asset) == [NOON]
 
 
 def test_candles_that_fail_stay_due(ticks: StoreUnderTest) -> None:
-    with pytest.raises(RuntimeError), due.settling(ticks.connection, candles.asset_key("1s"), HOUR):
+    with pytest.raises(RuntimeError), due.settling(ticks.connection, candles_key("1s"), HOUR):
         raise RuntimeError("killed")
-    assert due_slices(ticks, candles.asset_key("1s")) == [NOON, NOON + SLICE]
+    assert due_slices(ticks, candles_key("1s")) == [NOON, NOON + SLICE]
 
 
 def test_an_interval_made_while_the_one_below_it_is_due_stays_due(ticks: StoreUnderTest) -> None:
-    candles.refresh(ticks.connection, "30s", HOUR)
-    assert due_slices(ticks, candles.asset_key("30s")) == [NOON, NOON + SLICE]
-    candles.refresh(ticks.connection, "1s", HOUR)
-    candles.refresh(ticks.connection, "30s", HOUR)
-    assert due_slices(ticks, candles.asset_key("30s")) == []
+    candles.refresh_candles(ticks.connection, "30s", HOUR)
+    assert due_slices(ticks, candles_key("30s")) == [NOON, NOON + SLICE]
+    candles.refresh_candles(ticks.connection, "1s", HOUR)
+    candles.refresh_candles(ticks.connection, "30s", HOUR)
+    assert due_slices(ticks, candles_key("30s")) == []
 
 
 def test_an_interval_stays_due_when_the_one_below_it_is_made_meanwhile_by_somebody_else(ticks: StoreUnderTest) -> None:
-    above, below = candles.asset_key("30s"), candles.asset_key("1s")
+    above, below = candles_key("30s"), candles_key("1s")
     with due.settling(ticks.connection, above, HOUR, below=below), ticks.connect() as other:
-        candles.refresh(other, "1s", HOUR)
+        candles.refresh_candles(other, "1s", HOUR)
     assert due_slices(ticks, above) == [NOON, NOON + SLICE]
     assert due_slices(ticks, below) == []
 
@@ -144,9 +146,9 @@ def test_an_interval_stays_due_when_the_one_below_it_is_made_meanwhile_by_somebo
 def test_what_is_due_for_several_assets_is_due_once_since_the_first_of_them(store: StoreUnderTest) -> None:
     registered(store, HOUR)
     mark(store, ["market_data/candles_1m"], Window.of_slice(NOON))
-    (first,) = due.read(store.connection, CANDLES)
+    (first,) = due.read_due_slices(store.connection, CANDLES)
     mark(store, ["market_data/candles_5m"], Window.of_slice(NOON))
-    (both,) = due.read(store.connection, CANDLES)
+    (both,) = due.read_due_slices(store.connection, CANDLES)
     assert (both.bucket, both.since) == (NOON, first.since)
     assert both.digest != first.digest
 
@@ -154,10 +156,10 @@ def test_what_is_due_for_several_assets_is_due_once_since_the_first_of_them(stor
 def test_loading_again_keeps_since_when_a_slice_is_due_and_changes_its_digest(store: StoreUnderTest) -> None:
     registered(store, HOUR)
     mark(store, CANDLES, Window.of_slice(NOON))
-    before = due.read(store.connection, CANDLES)
-    assert due.read(store.connection, CANDLES) == before
+    before = due.read_due_slices(store.connection, CANDLES)
+    assert due.read_due_slices(store.connection, CANDLES) == before
     mark(store, CANDLES, Window.of_slice(NOON))
-    (again,) = due.read(store.connection, CANDLES)
+    (again,) = due.read_due_slices(store.connection, CANDLES)
     assert (again.bucket, again.since) == (before[0].bucket, before[0].since)
     assert again.digest != before[0].digest
 

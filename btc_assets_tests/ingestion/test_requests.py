@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
-from btc_assets.ingestion.requests import RETRY_AFTER, DueSlice, Request, plan
+from btc_assets.ingestion.requests import RETRY_AFTER, DueSlice, Request
 from btc_assets_tests.support.trades import NOON
 
 MIDNIGHT = floor_day(NOON)
@@ -37,7 +37,7 @@ def planned(
     at_most: int = A_DAY_OF_SLICES,
     step: timedelta = SLICE,
 ) -> list[Request]:
-    return list(plan(slices, busy, now, slices_per_run=at_most, step=step))
+    return list(plan_requests(slices, busy, now, slices_per_run=at_most, step=step))
 
 
 def windows(requests: Iterable[Request]) -> list[Window]:

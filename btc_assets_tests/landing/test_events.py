@@ -8,6 +8,7 @@ from urllib.parse import quote_plus
 
 import dagster as dg
 import pytest
+from btc_assets.orchestration.resources import EventsQueue, Landing, Store
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +19,9 @@ from btc_assets.landing.arrivals import waiting
 from btc_assets.landing.events import Malformed, Received, created_objects, receive
 from btc_assets.landing.registry import register_window
 from btc_assets.landing.sensors import landing_events
-from btc_assets.orchestration.resources import EventsQueue, Landing, Store
 from btc_assets.simulation.replay import encode_batch
 from btc_assets_tests.support.s3_events import RECEIVES, EventsUnderTest
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
 MINUTE = "2024/01/10/12/00"
@@ -30,7 +30,7 @@ NO_GRACE = timedelta(0)
 
 def read(store: StoreUnderTest, events: EventsUnderTest, *feeds: Feed) -> Received:
     with store.connect() as connection:
-        return receive(connection, events.zone(), feeds or (FEED,), events.client, events.url)
+        return receive(connection, events.zone(), feeds or FEEDS, events.client, events.url)
 
 
 def noticed(store: StoreUnderTest) -> list[tuple[datetime, str]]:
@@ -101,7 +101,7 @@ def test_an_older_versions_event_after_the_newer_ones_changes_nothing(store: Sto
     (older,) = events.take()
     events.put(path, encode_batch(every(1, 20), FEED)[1])
     read(store, events)
-    register_window(store.connection, events.zone(), (FEED,), HOUR, margin=timedelta(minutes=5))
+    register_window(store.connection, events.zone(), FEEDS, HOUR, margin=timedelta(minutes=5))
     events.send(older)
     assert read(store, events) == Received(messages=1, noticed=0)
     assert store.rows("SELECT status, row_count FROM landing.raw_blobs_5m") == [("registered", 20)]
@@ -208,7 +208,7 @@ def test_a_commit_that_fails_loses_nothing(store: StoreUnderTest, events: Events
 def test_a_long_queue_is_left_for_the_next_tick_when_the_time_is_up(store: StoreUnderTest, events: EventsUnderTest) -> None:
     events.send(*['{"Event": "s3:TestEvent"}'] * 101)
     ticking = iter(range(0, 10_000, 1000))
-    received = receive(store.connection, events.zone(), (FEED,), events.client, events.url, clock=lambda: next(ticking))
+    received = receive(store.connection, events.zone(), FEEDS, events.client, events.url, clock=lambda: next(ticking))
     assert (received.messages, events.left()) == (100, 1)
 
 
@@ -265,7 +265,7 @@ def test_a_lost_database_leaves_the_messages(store: StoreUnderTest, events: Even
     events.put(f"{MINUTE}/batch-1.parquet")
     with store.connect() as connection, pytest.raises(TransientError):
         store.connection.execute("SELECT pg_terminate_backend(%s, 10000)", (connection.info.backend_pid,))
-        receive(connection, events.zone(), (FEED,), events.client, events.url)
+        receive(connection, events.zone(), FEEDS, events.client, events.url)
     assert events.left() == 1
 
 

@@ -10,7 +10,7 @@ from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 
 A, B, C = (ObjectVersion(uri, "1") for uri in "abc")
@@ -54,14 +54,11 @@ def test_a_load_after_registering_in_the_same_process_reads_no_object_again(stor
     store.land(every(1, 300), seconds=60)
     spool = Spool()
     with store.connect() as connection:
-        register_window(connection, store.zone(), (FEED,), HOUR, margin=HOUR.end - HOUR.start, spool=spool)
+        register_window(connection, store.zone(), FEEDS, HOUR, margin=HOUR.end - HOUR.start, spool=spool)
     read = LandingZone.read
     reads: list[str] = []
     monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj.uri) or read(self, obj))
-    from btc_assets.domain.ticks import TABLE
-    from btc_assets.store.copy import Target, replace_all
-
-    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=10_000, spool=spool)
+    load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(10_000, spool=spool))
     with store.connect() as connection:
         replace_all(connection, Target.of(connection, TABLE), load)
     assert reads == []

@@ -95,7 +95,7 @@ def test_refreshing_where_ticks_were_dropped_is_refused_and_the_candles_stay(eit
     for interval in candles.INTERVALS:
         for window in (slice_of_yesterday, Window(yesterday, yesterday + DAY), Window(yesterday, today + DAY)):
             with pytest.raises(UserError) as raised:
-                candles.refresh(either, interval, window)
+                candles.refresh_candles(either, interval, window)
             slices, end = ("1", "01:05") if window == slice_of_yesterday else ("2", "01:10")
             assert str(raised.value) == (
                 f"Candles of {interval} cannot be made again from {window}: the ticks of {slices} slice(s) from 2024-01-09T01:00Z to "
@@ -137,14 +137,14 @@ def test_a_slice_of_a_dropped_day_that_is_loaded_again_leaves_the_other_candles_
 def test_candles_of_100_ms_are_there_on_demand(either: psycopg.Connection) -> None:
     assert either.execute("SELECT to_regclass('market_data.candles_100ms')").fetchone() == (None,)
     with pytest.raises(UserError, match="no candles of 100ms in this database: run btc-assets db migrate with the same settings"):
-        candles.refresh(either, "100ms", HOUR)
-    candles.create_optional(either)
-    candles.create_optional(either)
+        candles.refresh_candles(either, "100ms", HOUR)
+    candles.create_optional_candles(either)
+    candles.create_optional_candles(either)
     window = write_ticks(either, every(0.05, 100))
-    assert candles.refresh(either, "100ms", window) == 50
+    assert candles.refresh_candles(either, "100ms", window) == 50
     rows = either.execute("SELECT bucket, trade_count FROM market_data.candles_100ms ORDER BY bucket LIMIT 2").fetchall()
     assert rows == [(NOON, 2), (NOON + timedelta(milliseconds=100), 2)]
-    assert candles.read_differences(either, "100ms", window) == []
+    assert candles.read_candle_differences(either, "100ms", window) == []
     silent = either.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'market_data.candles_100ms'::regclass AND col_description(attrelid, attnum) IS NULL AND attnum > 0"
     ).fetchall()
@@ -152,9 +152,9 @@ def test_candles_of_100_ms_are_there_on_demand(either: psycopg.Connection) -> No
 
 
 def test_candles_of_100_ms_are_assets_where_the_settings_say_so() -> None:
-    assert candles.enabled(Settings()) == ("1s", "30s", "1m", "5m", "1h", "1d")
-    assert candles.enabled(Settings(candles_100ms=True)) == ("100ms", "1s", "30s", "1m", "5m", "1h", "1d")
-    assert candles.below("100ms") is None
+    assert candles.enabled_intervals(Settings()) == ("1s", "30s", "1m", "5m", "1h", "1d")
+    assert candles.enabled_intervals(Settings(candles_100ms=True)) == ("100ms", "1s", "30s", "1m", "5m", "1h", "1d")
+    assert candles.interval_below("100ms") is None
 
 
 def test_a_query_by_the_start_of_candles_reaches_the_index(either: psycopg.Connection) -> None:
@@ -188,7 +188,7 @@ def test_what_is_made_of_a_day_reads_the_ticks_of_no_other_day(on_postgres: psyc
         before = scans()
         for _ in range(7):  # after five times a server plans for all windows alike
             for interval in candles.INTERVALS:
-                candles.refresh(on_postgres, interval, days[3])
+                candles.refresh_candles(on_postgres, interval, days[3])
             assert read_gaps(on_postgres, days[3]) == read_repeats(on_postgres, days[3]) == []
         read = [name for name, count in sorted(scans().items()) if count > before[name]]
     assert read == ["market_data.btc_ticks_20240112", "market_data.btc_ticks_20240113"]

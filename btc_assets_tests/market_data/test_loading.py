@@ -17,8 +17,10 @@ from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import loading
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.simulation.replay import encode_batch
-from btc_assets.store.copy import Replacement, Target, lock_slices, replace_all
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets.store.locks import lock_slices
+from btc_assets.store.replace import Replacement, replace_all
+from btc_assets.store.tables import Target
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 FIVE = timedelta(minutes=5)
@@ -188,7 +190,7 @@ def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store
 def test_a_backend_that_is_killed_leaves_no_partial_slice(store: StoreUnderTest) -> None:
     store.land(every(1, 600))
     store.register(HOUR)
-    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=300)
+    load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=300)
     with store.connect() as connection:
         pid = connection.info.backend_pid
         load.committed = lambda replacement: store.rows("SELECT pg_terminate_backend(%s)", pid)  # type: ignore[method-assign]
@@ -217,7 +219,7 @@ def test_a_load_of_one_part_opens_no_session_to_write_beside(store: StoreUnderTe
     store.land(every(1, 600))
     store.register(HOUR)
     with store.connect() as connection:
-        load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=1000)
+        load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=1000)
         assert replace_all(connection, Target.of(connection, TABLE), load, writers=4, connect=never) == 600
 
 
@@ -226,7 +228,7 @@ def test_a_writer_that_loses_its_session_ends_the_load_at_whole_slices(store: St
     store.land(every(1, 3600))
     store.register(HOUR)
     beside: list[psycopg.Connection] = []
-    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=300)
+    load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=300)
 
     def connect() -> psycopg.Connection:
         beside.append(store.connect())
@@ -250,7 +252,7 @@ def test_a_writer_that_loses_its_session_ends_the_load_at_whole_slices(store: St
 def test_a_load_that_is_interrupted_does_not_wait_for_a_writer_that_waits_for_a_lock(store: StoreUnderTest) -> None:
     store.land(every(1, 600))
     store.register(HOUR)
-    load = TickLoad(store.connect, store.zone(), (FEED,), HOUR, commit_rows=300)
+    load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=300)
 
     def interrupt(replacement: Replacement) -> None:
         while not store.rows("SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"):

@@ -12,17 +12,19 @@ from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import candles
+from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import TickLoad
 from btc_assets.market_data.sensors import candles_follow_ticks
 from btc_assets.orchestration import automation
-from btc_assets.store.copy import Target, replace_all
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.databases import read_candles
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
 MINUTE = timedelta(minutes=1)
-CANDLES = [candles.asset_key(interval) for interval in candles.INTERVALS]
+CANDLES = [candles_key(interval) for interval in candles.INTERVALS]
 WHOLE_DAY = Window(floor_day(NOON), floor_day(NOON) + DAY)
 
 
@@ -37,7 +39,7 @@ def load_ticks(store: StoreUnderTest, window: Window) -> None:
     """Load the ticks alone, as a backfill of that one asset does."""
     store.register(window)
     with store.connect() as connection:
-        load = TickLoad(store.connect, store.zone(), (FEED,), window, commit_rows=100_000, followers=CANDLES)
+        load = TickLoad(store.connect, store.zone(), FEEDS, window, commit_rows=100_000, followers=CANDLES)
         replace_all(connection, Target.of(connection, TABLE), load)
 
 

@@ -51,7 +51,7 @@ def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
 
 def test_a_model_whose_artefact_is_gone_is_a_problem(store: StoreUnderTest) -> None:
     model = registered_model(store.connection)
-    models.point_to(store.connection, model)
+    models.activate_model(store.connection, model)
     found = findings()["encoders"]
     assert (found.state, found.text.split(":")[0]) == (
         "problem",

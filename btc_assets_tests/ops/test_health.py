@@ -14,7 +14,7 @@ from btc_assets.ingestion.offsets import listed
 from btc_assets.landing.arrivals import look
 from btc_assets.ops.health import Health, age, read_health
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
 GRACE = timedelta(seconds=90)
@@ -22,11 +22,11 @@ CLOSED = NOON + SLICE + GRACE  # when the slice of noon is loaded
 
 
 def at(store: StoreUnderTest, now: datetime) -> Health:
-    return read_health(store.connection, (FEED,), now, grace=GRACE)
+    return read_health(store.connection, FEEDS, now, grace=GRACE)
 
 
 def sensor_looks(store: StoreUnderTest, now: datetime) -> None:
-    look(store.connection, store.zone(), (FEED,), now, lookback=timedelta(hours=2), grace=GRACE)
+    look(store.connection, store.zone(), FEEDS, now, lookback=timedelta(hours=2), grace=GRACE)
 
 
 def test_a_store_that_is_up_to_date_has_no_reason(store: StoreUnderTest) -> None:

@@ -16,14 +16,14 @@ from btc_assets.domain.settings import settings as current_settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, floor_slice
 from btc_assets.market_data import candles
 from btc_assets.ops import retention_jobs as jobs
-from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared
+from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared_policies
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.store.engines import engine
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
-DECLARED = declared(Settings())
+DECLARED = declared_policies(Settings())
 # The clocks of policies are real ones.
 TODAY = floor_day(datetime.now(UTC))
 
@@ -57,13 +57,13 @@ def test_what_is_declared() -> None:
 
 
 def test_ticks_can_be_kept_for_ever() -> None:
-    kinds = {policy.kind for policy in declared(Settings(ticks_drop_after_days="never")) if policy.table == TICKS}  # type: ignore[arg-type]
+    kinds = {policy.kind for policy in declared_policies(Settings(ticks_drop_after_days="never")) if policy.table == TICKS}  # type: ignore[arg-type]
     assert kinds == {"compress", "keep"}
 
 
 def test_dropping_ticks_whose_candles_a_policy_still_makes_cannot_be_declared() -> None:
     with pytest.raises(UserError) as raised:
-        declared(Settings(ticks_drop_after_days=7))
+        declared_policies(Settings(ticks_drop_after_days=7))
     assert str(raised.value) == ("BTC_ASSETS_TICKS_DROP_AFTER_DAYS=7 would drop ticks whose candles a policy still makes: set 8 or more.")
 
 
@@ -81,7 +81,7 @@ def test_applying_brings_everything_into_force_and_the_second_time_changes_nothi
 
 def test_another_declaration_is_drift_until_it_is_applied(either: psycopg.Connection) -> None:
     jobs.apply(either, DECLARED)
-    later = declared(Settings(ticks_drop_after_days=30))
+    later = declared_policies(Settings(ticks_drop_after_days=30))
     assert problems(either, later) == {
         "drop market_data.btc_ticks": "the server has after 90 days, 0:00:00 instead of 30 days, 0:00:00: run btc-assets ops apply"
     }
@@ -91,7 +91,7 @@ def test_another_declaration_is_drift_until_it_is_applied(either: psycopg.Connec
 
 def test_a_policy_that_is_not_declared_any_more_is_ended(either: psycopg.Connection) -> None:
     jobs.apply(either, DECLARED)
-    kept = declared(Settings(ticks_drop_after_days="never"))  # type: ignore[arg-type]
+    kept = declared_policies(Settings(ticks_drop_after_days="never"))  # type: ignore[arg-type]
     assert set(problems(either, kept)) == {"keep market_data.btc_ticks", "drop market_data.btc_ticks"}
     assert set(jobs.apply(either, kept)) == {"keep market_data.btc_ticks: applied", "drop market_data.btc_ticks: removed"}
     assert problems(either, kept) == {}
@@ -218,8 +218,8 @@ def test_ticks_that_come_late_for_a_dropped_day_are_dropped_again(either: psycop
 
 
 def test_candles_that_nobody_wants_any_more_keep_no_ticks(either: psycopg.Connection) -> None:
-    candles.create_optional(either)
-    jobs.apply(either, declared(Settings(candles_100ms=True)))
+    candles.create_optional_candles(either)
+    jobs.apply(either, declared_policies(Settings(candles_100ms=True)))
     write_candles(either, write_ticks(either, every(1, 600, start=TODAY - 200 * DAY)))
     jobs.run(either, f"drop {TICKS}")
     assert len(days_of_ticks(either)) == 1
@@ -325,7 +325,7 @@ def test_what_retention_dropped_fails_no_check(store: StoreUnderTest) -> None:
     jobs.apply(store.connection, DECLARED)
     jobs.run(store.connection, f"drop {TICKS}")
     assert days_of_ticks(store.connection) == []
-    assert reconcile(store.connection, store.zone(), (FEED,), HOUR, datetime.now(UTC)).counts == {}
+    assert reconcile(store.connection, store.zone(), FEEDS, HOUR, datetime.now(UTC)).counts == {}
     checks = dg.Definitions(
         assets=defs.assets, asset_checks=defs.asset_checks, resources=defs.resources, executor=dg.in_process_executor,
         jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())],

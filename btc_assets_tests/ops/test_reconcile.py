@@ -13,18 +13,18 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.landing.arrivals import notice, waiting
 from btc_assets.market_data import candles
-from btc_assets.market_data.loading import table_differences
-from btc_assets.ops.reconcile import Differences, last_reconciliations, reconcile
+from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.ops.reconcile import Differences, read_last_reconciliations, reconcile
 from btc_assets.ops.schedules import schedules
 from btc_assets.simulation.replay import encode_batch
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
 TWO_DAYS = Window(NOON - DAY, NOON + DAY)  # clipped, like the hourly comparison
 LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)
 
 
-def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: tuple[Feed, ...] = (FEED,)) -> Differences:
+def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: Feeds = FEEDS) -> Differences:
     with store.connect() as connection:
         return reconcile(connection, store.zone(), feeds, window, datetime.now(UTC), heal=heal, settled=timedelta(0))
 
@@ -308,8 +308,8 @@ def test_a_rejected_object_is_known(store: StoreUnderTest) -> None:
 def test_what_landed_only_now_is_the_sensors_business(store: StoreUnderTest) -> None:
     put_batch(store, NOON, 1)
     with store.connect() as connection:
-        assert reconcile(connection, store.zone(), (FEED,), None, datetime.now(UTC)).counts == {}
-        assert reconcile(connection, store.zone(), (FEED,), None, datetime.now(UTC) + timedelta(minutes=11)).counts == {"missing": 1}
+        assert reconcile(connection, store.zone(), FEEDS, None, datetime.now(UTC)).counts == {}
+        assert reconcile(connection, store.zone(), FEEDS, None, datetime.now(UTC) + timedelta(minutes=11)).counts == {"missing": 1}
 
 
 def test_slices_whose_ticks_retention_may_have_dropped_are_in_order_without_them(store: StoreUnderTest) -> None:
@@ -340,11 +340,11 @@ def test_only_the_first_of_a_kind_are_said_and_all_are_counted_and_mended(store:
 
 
 def test_comparisons_are_kept(store: StoreUnderTest) -> None:
-    assert last_reconciliations(store.connection) == []
+    assert read_last_reconciliations(store.connection) == []
     find(store)
     put_batch(store, NOON, 1)
     found = find(store, TWO_DAYS, heal=True)
-    (last,) = last_reconciliations(store.connection)
+    (last,) = read_last_reconciliations(store.connection)
     assert (last.start, last.end, last.problems, last.healed) == (NOON - DAY, NOON + DAY, {"missing": 1}, 1)
     assert last.sentences == found.sentences
 
@@ -353,17 +353,17 @@ def test_what_comparing_everything_could_not_mend_is_told_until_it_is_compared_a
     stray = store.put("batch-a.parquet", b"")
     find(store, heal=True)
     find(store, TWO_DAYS)
-    assert [one.problems for one in last_reconciliations(store.connection)] == [{"stray": 1}, {}]
+    assert [one.problems for one in read_last_reconciliations(store.connection)] == [{"stray": 1}, {}]
     store.delete(stray)
     find(store)
-    assert [one.problems for one in last_reconciliations(store.connection)] == [{}]
+    assert [one.problems for one in read_last_reconciliations(store.connection)] == [{}]
 
 
 def test_what_is_older_than_the_store_is_to_hold_is_not_missing(store: StoreUnderTest) -> None:
     put_batch(store, NOON - DAY, 1)
     put_batch(store, NOON, 1)
     now = datetime.now(UTC)
-    found = reconcile(store.connection, store.zone(), (FEED,), None, now, since=floor_day(NOON), settled=timedelta(0))
+    found = reconcile(store.connection, store.zone(), FEEDS, None, now, since=floor_day(NOON), settled=timedelta(0))
     assert found.counts == {"missing": 1}
 
 
@@ -424,6 +424,6 @@ def test_the_schedules_leave_what_is_stuck_to_the_sensors_which_ask_ever_more_ra
     store.register(HOUR)
     two_hours_pass(store)
     before = store.rows("SELECT noticed_at FROM landing.raw_blobs_5m")
-    found = reconcile(store.connection, store.zone(), (FEED,), None, datetime.now(UTC), heal=True, ask_again=False)
+    found = reconcile(store.connection, store.zone(), FEEDS, None, datetime.now(UTC), heal=True, ask_again=False)
     assert (found.counts, found.healed) == ({"stuck": 1}, 0)
     assert store.rows("SELECT noticed_at FROM landing.raw_blobs_5m") == before

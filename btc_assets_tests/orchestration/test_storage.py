@@ -12,7 +12,7 @@ from dagster_aws.s3 import S3ComputeLogManager
 from btc_assets.domain.settings import settings
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.lost_runs import WORKERS_TAG, end_lost_runs
-from btc_assets.orchestration.storage import forget_events
+from btc_assets.orchestration.storage import delete_old_events
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
 
@@ -37,7 +37,7 @@ def test_old_runs_lose_their_steps_and_assets_keep_their_history(store: StoreUnd
         store.connection.execute("UPDATE dagster.event_logs SET timestamp = timestamp - interval '91 days'")
         new = run(instance)
         before = len(instance.all_logs(new.run_id))
-        forgotten = forget_events(instance, datetime.now(UTC) - timedelta(days=90))
+        forgotten = delete_old_events(instance, datetime.now(UTC) - timedelta(days=90))
         kept = [entry.dagster_event_type for entry in instance.all_logs(old.run_id)]
         assert forgotten > 10 and set(kept) == {
             dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -47,7 +47,7 @@ def test_old_runs_lose_their_steps_and_assets_keep_their_history(store: StoreUnd
         assert instance.get_materialized_partitions(talkative.key) == {"2024-01-10"}
         assert len(instance.fetch_materializations(talkative.key, limit=5).records) == 2
         assert instance.get_run_by_id(old.run_id).is_success  # type: ignore[union-attr]
-        assert forget_events(instance, datetime.now(UTC) - timedelta(days=90)) == 0
+        assert delete_old_events(instance, datetime.now(UTC) - timedelta(days=90)) == 0
 
 
 def run_range(instance: dg.DagsterInstance) -> None:

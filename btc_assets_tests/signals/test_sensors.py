@@ -30,7 +30,7 @@ def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
 def test_ticks_that_were_loaded_alone_get_their_features_in_one_run(store: StoreUnderTest, daemon: Daemon) -> None:
     write_ticks(store.connection, every(2, 300), WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark(cursor, [slice_features.ASSET, embeddings.ASSET], WINDOW)  # as the loader does
+        due.mark_due(cursor, [slice_features.ASSET, embeddings.ASSET], WINDOW)  # as the loader does
     assert daemon.tick() == [("rebuild_signals", WINDOW)]
     daemon.run()
     assert store.rows("SELECT bucket_5m, trade_count FROM signals.slice_features ORDER BY 1") == [(NOON, 150), (NOON + SLICE, 150)]

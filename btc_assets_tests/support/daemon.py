@@ -10,11 +10,10 @@ import dagster as dg
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-from btc_assets.definitions import defs
 from btc_assets.domain.slices import Window, ceil_slice
 from btc_assets.orchestration import automation
-from btc_assets.orchestration.failures import impatient
-from btc_assets.orchestration.resources import Landing, Store
+from btc_assets.orchestration.partitions import Partitions
+from btc_assets_tests.support.stores import StoreUnderTest
 
 Asked = tuple[str, Window]  # the job and the slices
 
@@ -28,8 +27,10 @@ class Daemon:
     whatever a test has done is over, and no slice is about to close.
     """
 
-    def __init__(self, sensor: dg.SensorDefinition, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sensor = sensor
+    def __init__(self, store: StoreUnderTest, sensor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._definitions = store.definitions
+        self._partitions = Partitions.of(store.settings)
+        self.sensor = self._definitions.get_sensor_def(sensor)
         self.now = ceil_slice(datetime.now(UTC)) + timedelta(minutes=2)
         self.skipped: str | None = None
         self.requests: list[dg.RunRequest] = []
@@ -52,8 +53,8 @@ class Daemon:
         with dg.build_sensor_context(
             instance=self._instance,
             sensor_name=self.sensor.name,
-            definitions=defs,
-            resources={"store": Store(), "landing": Landing()},
+            definitions=self._definitions,
+            resources=self._definitions.resources,
         ) as context:
             evaluated = self.sensor.evaluate_tick(context)
         self.requests, self.skipped = list(evaluated.run_requests or []), evaluated.skip_message
@@ -72,10 +73,9 @@ class Daemon:
         done = 0
         for request in self.requests:
             assert request.job_name
-            with impatient():
-                result = defs.resolve_job_def(request.job_name).execute_in_process(
-                    instance=self._instance, tags=self._tags(request), run_config=QUIETLY, raise_on_error=False
-                )
+            result = self._definitions.resolve_job_def(request.job_name).execute_in_process(
+                instance=self._instance, tags=self._tags(request), run_config=QUIETLY, raise_on_error=False
+            )
             done += result.success
         return done
 
@@ -109,6 +109,6 @@ class Daemon:
 
     def _read(self, request: dg.RunRequest) -> Asked:
         assert request.job_name in {job.name for job in self.sensor.jobs}
-        slices = automation.run_slices(request.tags)
+        slices = self._partitions.tagged_window(request.tags)
         assert slices is not None and request.tags["dagster/sensor_name"] == self.sensor.name
         return request.job_name, slices

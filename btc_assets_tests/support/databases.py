@@ -20,10 +20,12 @@ import pytest
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import candles
-from btc_assets.store.copy import ArrowReplacements, Target, replace_all
+from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.embedded import embedded_dsn
 from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 
 WASM = Path(__file__).parent / "wasm"
 
@@ -190,7 +192,7 @@ def write_ticks(connection: psycopg.Connection, ticks: pa.Table, window: Window 
 def write_candles(connection: psycopg.Connection, window: Window) -> None:
     """Make the candles of a window again, every interval."""
     for interval in candles.INTERVALS:
-        candles.refresh(connection, interval, window)
+        candles.refresh_candles(connection, interval, window)
 
 
 def read_candles(connection: psycopg.Connection) -> dict[str, list[tuple[object, ...]]]:

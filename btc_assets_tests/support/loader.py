@@ -11,23 +11,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 import psycopg
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import Window, parse_time
 from btc_assets.domain.ticks import TABLE
 from btc_assets.landing.registry import register_window
+from btc_assets.landing.resources import Landing
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
-from btc_assets.market_data.loading import TickLoad
-from btc_assets.orchestration.resources import Landing
-from btc_assets.store.copy import Target, replace_all
-from btc_assets.store.database import connect
+from btc_assets.market_data.keys import candles_key
+from btc_assets.market_data.loading import LoadOptions, TickLoad
+from btc_assets.store.database import Store
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.paths import PROJECT
 
 NAME = "fault-loader"  # of its sessions on the server
@@ -48,18 +49,19 @@ def load_range(
     Raises:
         UserError: the landing zone or the server fails.
     """
-    zone, feeds = zone or Landing().zone(), settings().landing_feeds
+    settings = load_settings()
+    store = Store(Store.of(settings).dsn, application_name=NAME)
+    zone, feeds = zone or Landing(settings).zone(), settings.landing_feeds
     say("registering")
-    with connect(autocommit=True, name=NAME) as connection:
-        register_window(connection, zone, feeds, window, margin=settings().landing_margin, reread=reread)
+    with store.connect() as connection:
+        register_window(connection, zone, feeds, window, margin=settings.landing_margin, reread=reread)
         say("loading")
-        followers = [candles.asset_key(interval) for interval in candles.INTERVALS]
-        beside = partial(connect, name=NAME)
-        load = TickLoad(beside, zone, feeds, window, commit_rows=settings().commit_rows, followers=followers)
-        replace_all(connection, Target.of(connection, TABLE), load, writers=settings().writers, connect=beside)
+        followers = [candles_key(interval) for interval in candles.INTERVALS]
+        load = TickLoad(store, zone, feeds, window, LoadOptions(settings.commit_rows, followers))
+        replace_all(connection, Target.of(connection, TABLE), load, writers=settings.writers, store=store)
         say("refreshing")
         for interval in candles.INTERVALS:
-            candles.refresh(connection, interval, window)
+            candles.refresh_candles(connection, interval, window)
     say("done")
 
 

@@ -12,30 +12,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import dagster as dg
 import psycopg
 import pyarrow as pa
 import pytest
 from psycopg import sql
 
-from btc_assets.domain.feeds import Feed
-from btc_assets.domain.settings import settings
+from btc_assets.assembly import build_definitions
+from btc_assets.domain.feeds import Feed, Feeds
+from btc_assets.domain.settings import Settings, load_settings
 from btc_assets.domain.slices import Window
 from btc_assets.domain.ticks import TABLE
 from btc_assets.landing.registry import Registration, register_window
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
-from btc_assets.market_data.loading import LoadResult, TickLoad
+from btc_assets.market_data.loading import LoadOptions, LoadResult, TickLoad
 from btc_assets.simulation.replay import Landed, land
-from btc_assets.store.copy import Target, replace_all
+from btc_assets.store.database import Store
 from btc_assets.store.embedded import embedded_dsn
 from btc_assets.store.migrations import migrate
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.paths import SHARED
 
 SHARED_DATA = SHARED / "data"
 FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
+FEEDS = Feeds([FEED])
 
 
 def real_data(name: str) -> Path:
@@ -89,6 +95,21 @@ class StoreUnderTest:
     connection: psycopg.Connection
     followers: tuple[str, ...] = field(default=(), kw_only=True)  # assets that are due after a load
 
+    @property
+    def settings(self) -> Settings:
+        """Those of this process's environment, which point at this store."""
+        return load_settings()
+
+    @property
+    def database(self) -> Store:
+        """How the project connects to it."""
+        return Store(self.dsn)
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """Everything that Dagster sees of it; failures are not retried."""
+        return build_definitions(self.settings, patient=False)
+
     def zone(self) -> LandingZone:
         return LandingZone(self.landing.as_uri())
 
@@ -112,22 +133,22 @@ class StoreUnderTest:
     def uris(self) -> list[str]:
         return sorted(obj.uri for obj in self.zone().list_all(FEED.prefix))
 
-    def register(self, window: Window, *, feeds: tuple[Feed, ...] = (FEED,), reread: bool = False) -> Registration:
+    def register(self, window: Window, *, feeds: Feeds = FEEDS, reread: bool = False) -> Registration:
         with self.connect() as connection:
             return register_window(connection, self.zone(), feeds, window, margin=timedelta(minutes=5), reread=reread)
 
     def load(
-        self, window: Window, *, feeds: tuple[Feed, ...] = (FEED,), force: bool = False, commit_rows: int = 100_000, writers: int = 2
+        self, window: Window, *, feeds: Feeds = FEEDS, force: bool = False, commit_rows: int = 100_000, writers: int = 2
     ) -> LoadResult:
-        load = TickLoad(self.connect, self.zone(), feeds, window, followers=self.followers, commit_rows=commit_rows, force=force)
+        load = TickLoad(self.database, self.zone(), feeds, window, LoadOptions(commit_rows, self.followers, force))
         with self.connect() as connection:
-            replace_all(connection, Target.of(connection, TABLE), load, writers=writers, connect=self.connect)
+            replace_all(connection, Target.of(connection, TABLE), load, writers=writers, store=self.database)
         return load.result
 
     def refresh(self, window: Window) -> None:
         with self.connect() as connection:
             for interval in candles.INTERVALS:
-                candles.refresh(connection, interval, window)
+                candles.refresh_candles(connection, interval, window)
 
     def ingest(self, window: Window) -> LoadResult:
         self.register(window)
@@ -149,10 +170,8 @@ def store(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("BTC_ASSETS_DSN", database)
     monkeypatch.setenv("BTC_ASSETS_LANDING_URL", landing.as_uri())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    settings.cache_clear()
     with psycopg.connect(database, autocommit=True, options="-c timezone=UTC") as connection:
         yield StoreUnderTest(database, tmp_path / "home", landing, connection)
-    settings.cache_clear()
 
 
 @contextmanager

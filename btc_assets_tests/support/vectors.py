@@ -11,7 +11,9 @@ import pyarrow as pa
 from btc_assets.domain.slices import EPOCH, SLICE, SLICE_US, Window
 from btc_assets.domain.ticks import TIME
 from btc_assets.signals.encoders.models import Model, register
-from btc_assets.store.copy import ArrowReplacements, Target, replace_all
+from btc_assets.store.cut import ArrowReplacements
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 
 
 def registered_model(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import obstore
 import pytest
 
-from btc_assets.domain.settings import settings
 from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -32,7 +31,6 @@ def on_s3(store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch) ->
     """A store with an empty landing zone on the S3 server; the process's settings point at it."""
     monkeypatch.setenv("BTC_ASSETS_LANDING_URL", s3.url)
     monkeypatch.setenv("BTC_ASSETS_S3_ENDPOINT", s3.server.endpoint)
-    settings.cache_clear()
     return StoreOnS3(store.dsn, store.home, store.landing, store.connection, s3)
 
 

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from btc_assets.domain.errors import UserError
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Model:
         return f"signals.embeddings_{self.model_id.replace('-', '_')}"
 
 
-def register(connection: psycopg.Connection, model: Model) -> None:
+def register_model(connection: psycopg.Connection, model: Model) -> None:
     """Enter a trained encoder; a second time changes nothing, for its id stands for all of it.
 
     Raises:
@@ -52,7 +52,7 @@ def register(connection: psycopg.Connection, model: Model) -> None:
                 Jsonb(model.metrics), model.uri,
             ),
         )  # fmt: skip
-    registered = read(connection, model.model_id)
+    registered = read_model(connection, model.model_id)
     if registered.symbol != model.symbol:
         raise UserError(f"The model {model.model_id} is registered for {registered.symbol}: train another one for {model.symbol}.")
 
@@ -60,36 +60,36 @@ def register(connection: psycopg.Connection, model: Model) -> None:
 _COLUMNS = "model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri, kept_up, active, created_at"
 
 
-def read_all(connection: psycopg.Connection) -> list[Model]:
+def read_models(connection: psycopg.Connection) -> list[Model]:
     """Every model, the newest first."""
     with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Model)) as cursor:
         return cursor.execute(f"SELECT {_COLUMNS} FROM signals.models ORDER BY created_at DESC, model_id").fetchall()  # noqa: S608  # our own columns
 
 
-def read(connection: psycopg.Connection, model_id: str) -> Model:
+def read_model(connection: psycopg.Connection, model_id: str) -> Model:
     """A model by its id.
 
     Raises:
         UserError: there is none.
     """
-    for model in read_all(connection):
+    for model in read_models(connection):
         if model.model_id == model_id:
             return model
     raise UserError(f"There is no model {model_id}: btc-assets models lists them.")
 
 
-def kept_up(connection: psycopg.Connection) -> list[Model]:
+def read_maintained_models(connection: psycopg.Connection) -> list[Model]:
     """The models that new slices are embedded with."""
-    return [model for model in read_all(connection) if model.kept_up]
+    return [model for model in read_models(connection) if model.kept_up]
 
 
-def keep_up(connection: psycopg.Connection, model: Model, kept: bool) -> None:
+def set_maintained(connection: psycopg.Connection, model: Model, kept: bool) -> None:
     """Whether new slices are embedded with a model as well, from now on; those of the active one always are."""
     with server_errors(), connection.transaction():
         connection.execute("UPDATE signals.models SET kept_up = active OR %s WHERE model_id = %s", (kept, model.model_id))
 
 
-def point_to(connection: psycopg.Connection, model: Model) -> str | None:
+def activate_model(connection: psycopg.Connection, model: Model) -> str | None:
     """Have a model answer the searches of its symbol, and leave the one that did until now behind; one transaction.
 
     Returns:
@@ -105,7 +105,7 @@ def point_to(connection: psycopg.Connection, model: Model) -> str | None:
     return before[0] if before else None
 
 
-def remove(connection: psycopg.Connection, model: Model) -> None:
+def remove_model(connection: psycopg.Connection, model: Model) -> None:
     """Forget a model and drop its vectors; what it was trained to stays in its artefact.
 
     Raises:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import psycopg
 import pyarrow as pa
@@ -21,11 +20,14 @@ from btc_assets.signals.features import schema
 from btc_assets.signals.features.bars import CHANNELS, STEPS, bars
 from btc_assets.signals.features.formulas import FEATURES, features
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets.store.copy import Replacement, Replacements, Stale, cut
-from btc_assets.store.database import identifier, server_errors
+from btc_assets.signals.keys import FEATURES as FEATURES_KEY
+from btc_assets.store.cut import cut_window
+from btc_assets.store.database import Store, identifier
+from btc_assets.store.errors import server_errors
+from btc_assets.store.read import fetch_table
+from btc_assets.store.replace import Replacement, Replacements, Stale
 
 TABLE = "signals.slice_features"
-ASSET = "signals/slice_features"
 
 _PART_TICKS = 250_000  # ticks that are in memory at once: about 80 MB with what is computed from them
 
@@ -45,8 +47,7 @@ class SliceFeatures(Replacements):
     """The rows of a window of slices, made of its ticks, a part after the other; iterate over it once.
 
     Args:
-        connection: to the store, in autocommit; used while others write.
-        dsn: of the same store, for streaming ticks.
+        store: read by connections of its own while others write.
         window: the slices.
         symbols: whose.
         progress: told how many slices are committed.
@@ -59,14 +60,13 @@ class SliceFeatures(Replacements):
 
     def __init__(
         self,
-        connect: Callable[[], psycopg.Connection],
-        dsn: str,
+        store: Store,
         window: Window,
         symbols: Sequence[str],
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self._connect, self._dsn, self._window, self._symbols, self._progress = connect, dsn, window, symbols, progress
-        self._rows: dict[datetime, int] = {}
+        self._store, self._window, self._symbols, self._progress = store, window, symbols, progress
+        self.slice_rows: dict[datetime, int] = {}  # of committed slices
         self._done = 0
 
     def __iter__(self) -> Iterator[Replacement]:
@@ -75,26 +75,22 @@ class SliceFeatures(Replacements):
 
     def parts(self, day: Window) -> Iterator[Replacement]:
         """The rows of a day or a part of it."""
-        with self._connect() as connection:
-            connection.autocommit = True
+        with self._store.connect() as connection:
             _require_ticks(connection, day)
             slices = {symbol: _loaded_slices(connection, symbol, day) for symbol in self._symbols}
             ticks: dict[datetime, int] = {}
             for bucket, count in (pair for of_symbol in slices.values() for pair in of_symbol):
                 ticks[bucket] = ticks.get(bucket, 0) + count
-            for part in cut(sorted(ticks.items()), day, _PART_TICKS):
-                made, loaded = due.before_making(connection, ASSET, part), _loaded(connection, part)
-                rows = [_rows(self._dsn, symbol, part, [b for b, _ in slices[symbol] if b in part]) for symbol in self._symbols]
+            for part in cut_window(sorted(ticks.items()), day, _PART_TICKS):
+                made, loaded = due.read_due(connection, FEATURES_KEY, part), _loaded(connection, part)
+                rows = [_rows(self._store, symbol, part, [b for b, _ in slices[symbol] if b in part]) for symbol in self._symbols]
                 yield _Part(self, part, pa.concat_tables(rows), made, loaded)
 
     def committed(self, replacement: Replacement) -> None:
         self._done += len(replacement.window)
         self._progress(self._done)
         values, counts = np.unique(int64(replacement.rows["bucket_5m"]), return_counts=True)
-        self._rows.update((moment(value), int(count)) for value, count in zip(values, counts, strict=True))
-
-    def slice_rows(self) -> dict[datetime, int]:
-        return self._rows
+        self.slice_rows.update((moment(value), int(count)) for value, count in zip(values, counts, strict=True))
 
 
 class _Part(Replacement):
@@ -107,11 +103,11 @@ class _Part(Replacement):
         if _loaded(cursor, self.window) != self._loaded:
             raise Stale("ticks were loaded while these were read")
 
-    def again(self) -> Iterator[Replacement]:
+    def rebuild(self) -> Iterator[Replacement]:
         return self._maker.parts(self.window)
 
     def record(self, cursor: psycopg.Cursor) -> None:
-        due.settle(cursor, ASSET, self._made)
+        due.settle(cursor, FEATURES_KEY, self._made)
 
 
 def _require_ticks(connection: psycopg.Connection, window: Window) -> None:
@@ -134,12 +130,12 @@ def _loaded(connection: psycopg.Connection | psycopg.Cursor, window: Window) -> 
     return connection.execute(_LOADED, (window.start, window.end)).fetchall()
 
 
-def _rows(dsn: str, symbol: str, window: Window, slices: Sequence[datetime]) -> pa.Table:
+def _rows(store: Store, symbol: str, window: Window, slices: Sequence[datetime]) -> pa.Table:
     """The rows of one symbol: of each slice that holds ticks, and of those in `slices` even if they do not."""
-    return as_table(read_ticks(dsn, symbol, window, np.array([microseconds(bucket) for bucket in slices], np.int64)), symbol)
+    return features_as_table(read_ticks(store, symbol, window, np.array([microseconds(bucket) for bucket in slices], np.int64)), symbol)
 
 
-def as_table(ticks: TickArrays, symbol: str) -> pa.Table:
+def features_as_table(ticks: TickArrays, symbol: str) -> pa.Table:
     """Features and bars of slices as rows of `signals.slice_features`."""
     values, sequence = features(ticks), bars(ticks)
     count = len(ticks.starts)
@@ -154,15 +150,13 @@ def as_table(ticks: TickArrays, symbol: str) -> pa.Table:
     return pa.table(columns)
 
 
-def read_ticks(dsn: str, symbol: str, window: Window, starts: np.ndarray) -> TickArrays:
+def read_ticks(store: Store, symbol: str, window: Window, starts: np.ndarray) -> TickArrays:
     """The ticks of a symbol in a window, by slice; also of the slices at `starts`, in microseconds, if they hold none."""
     statement = sql.SQL(
         "SELECT bucket_5m, event_time, price::double precision AS price, quantity::double precision AS quantity, is_market_maker "
         "FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m, trade_id"
     ).format(identifier(TICKS), *map(sql.Literal, (symbol, window.start, window.end)))
-    with adbc.connect(dsn) as connection, connection.cursor() as cursor:
-        cursor.execute(statement.as_string(None))
-        ticks = cursor.fetch_arrow_table()
+    ticks = fetch_table(store, statement)
     return TickArrays.of(ticks, np.union1d(starts, int64(ticks["bucket_5m"])))
 
 
@@ -210,7 +204,7 @@ class StoredSlices:
 _COLUMNS = {feature.name: column for column, feature in enumerate(FEATURES)}
 
 
-def read(dsn: str, symbol: str, window: Window) -> StoredSlices:
+def read_features(store: Store, symbol: str, window: Window) -> StoredSlices:
     """The stored slices of a symbol in a window.
 
     Raises:
@@ -221,9 +215,7 @@ def read(dsn: str, symbol: str, window: Window) -> StoredSlices:
         "SELECT bucket_5m, {}, vector_send(bars) AS bars, feature_schema FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} "
         "ORDER BY bucket_5m"
     ).format(sql.SQL(", ").join(map(sql.Identifier, names)), identifier(TABLE), *map(sql.Literal, (symbol, window.start, window.end)))
-    with adbc.connect(dsn) as connection, connection.cursor() as cursor:
-        cursor.execute(statement.as_string(None))
-        rows = cursor.fetch_arrow_table()
+    rows = fetch_table(store, statement)
     other = set(rows["feature_schema"].unique().to_pylist()) - {schema.digest()}
     if other:
         raise UserError(
@@ -237,7 +229,7 @@ def read(dsn: str, symbol: str, window: Window) -> StoredSlices:
     )
 
 
-def version(connection: psycopg.Connection | psycopg.Cursor, symbol: str, window: Window) -> object:
+def read_feature_version(connection: psycopg.Connection | psycopg.Cursor, symbol: str, window: Window) -> object:
     """When each stored slice of a window was made: equal as long as nobody makes one again."""
     return connection.execute(
         "SELECT bucket_5m, created_at FROM signals.slice_features WHERE symbol = %s AND bucket_5m >= %s AND bucket_5m < %s ORDER BY 1",
@@ -273,7 +265,7 @@ ORDER BY 1, 2
 """
 
 
-def read_differences(connection: psycopg.Connection, window: Window) -> list[str]:
+def read_feature_differences(connection: psycopg.Connection, window: Window) -> list[str]:
     """Slices whose features do not count the ticks and the volume that the table of ticks holds, a sentence each."""
     with server_errors():
         rows = connection.execute(_DIFFERENCES, {"start": window.start, "end": window.end}).fetchall()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psycopg
@@ -16,14 +16,16 @@ from btc_assets.domain.ticks import TIME
 from btc_assets.ingestion import due
 from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features import table as slice_features
-from btc_assets.store.copy import Replacement, Replacements, Stale, Target, replace_all
-from btc_assets.store.database import server_errors
+from btc_assets.signals.keys import EMBEDDINGS
+from btc_assets.store.database import Store
+from btc_assets.store.errors import server_errors
+from btc_assets.store.replace import Replacement, Replacements, Stale, replace_all
+from btc_assets.store.tables import Target
 
 if TYPE_CHECKING:
     from btc_assets.signals.encoders.encoder import Encoder
 
 TABLE = "signals.btc_embeddings"
-ASSET = "signals/btc_embeddings"
 
 # With fewer, most features stand at their degenerate values, and all such slices would look alike.
 FEWEST_TICKS = 10
@@ -37,8 +39,7 @@ class Embeddings(Replacements):
     Rows go to the model's own table, so that those of other models stay.
 
     Args:
-        connect: opens a connection to the store.
-        dsn: of the same store, for streaming features.
+        store: read by connections of its own while others write.
         model: whose vectors.
         encoder: the model itself.
         window: the slices.
@@ -48,8 +49,7 @@ class Embeddings(Replacements):
 
     def __init__(
         self,
-        connect: Callable[[], psycopg.Connection],
-        dsn: str,
+        store: Store,
         model: Model,
         encoder: Encoder,
         window: Window,
@@ -58,7 +58,7 @@ class Embeddings(Replacements):
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         self.table = model.table
-        self._connect, self._dsn, self._model, self._encoder, self._window = connect, dsn, model, encoder, window
+        self._store, self._model, self._encoder, self._window = store, model, encoder, window
         self._settles, self._progress = settles, progress
         self._done = self._rows = self._without_vector = 0
 
@@ -68,35 +68,37 @@ class Embeddings(Replacements):
 
     def days(self, days: Sequence[Window]) -> Iterator[Replacement]:
         """The vectors of days, or parts of days, that follow each other."""
-        with self._connect() as connection:
-            connection.autocommit = True
-            versions = [slice_features.version(connection, self._model.symbol, day) for day in days]  # before they are read
-        stored = slice_features.read(self._dsn, self._model.symbol, Window(days[0].start, days[-1].end + SLICE))  # for the last label
+        with self._store.connect() as connection:
+            versions = [slice_features.read_feature_version(connection, self._model.symbol, day) for day in days]  # before they are read
+        stored = slice_features.read_features(
+            self._store, self._model.symbol, Window(days[0].start, days[-1].end + SLICE)
+        )  # for the last label
         labels = _labels(stored)
         stored = stored.where(stored.times < microseconds(days[-1].end))
-        rows = as_table(stored, labels.slice(0, len(stored)), self._model, self._encoder)
+        rows = embeddings_as_table(stored, labels.slice(0, len(stored)), self._model, self._encoder)
         for day, version in zip(days, versions, strict=True):
             first, last = np.searchsorted(stored.times, [microseconds(day.start), microseconds(day.end)])
             yield _Day(self, day, rows.slice(first, last - first), version)
 
     def require(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:
         """Raises `Stale` where the features of a window are not those of `version` any more."""
-        if slice_features.version(cursor, self._model.symbol, window) != version:
+        if slice_features.read_feature_version(cursor, self._model.symbol, window) != version:
             raise Stale("features were made again")
 
     def committed(self, replacement: Replacement) -> None:
         self._rows += len(replacement.rows)
         self._without_vector += replacement.rows["embedding"].null_count
         # Not in the transaction that wrote the rows: of two neighbouring windows, whoever comes last sees both.
-        with self._connect() as connection:
+        with self._store.connect() as connection:
             fill_labels(connection, self._model, replacement.window)
             # Last, so that what is killed in between stays due.
-            due.settle(connection, ASSET, [one for one in self._settles if one[0] in replacement.window])
+            due.settle(connection, EMBEDDINGS, [one for one in self._settles if one[0] in replacement.window])
         self._done += len(replacement.window)
         self._progress(self._done)
 
-    def metadata(self) -> dict[str, Any]:
-        return {self._model.model_id: f"{self._rows:,} slices, {self._without_vector:,} of them with too few ticks for a vector"}
+    def summary(self) -> str:
+        """What was committed, for people."""
+        return f"{self._rows:,} slices, {self._without_vector:,} of them with too few ticks for a vector"
 
 
 def _weeks(window: Window) -> Iterator[list[Window]]:
@@ -112,11 +114,11 @@ class _Day(Replacement):
     def confirm(self, cursor: psycopg.Cursor) -> None:
         self._maker.require(cursor, self.window, self._version)
 
-    def again(self) -> Iterator[Replacement]:
+    def rebuild(self) -> Iterator[Replacement]:
         return self._maker.days([self.window])
 
 
-def as_table(stored: slice_features.StoredSlices, labels: pa.Array, model: Model, encoder: Encoder) -> pa.Table:
+def embeddings_as_table(stored: slice_features.StoredSlices, labels: pa.Array, model: Model, encoder: Encoder) -> pa.Table:
     """Slices as rows of `signals.btc_embeddings`; those with fewer than `FEWEST_TICKS` ticks have no vector."""
     from btc_assets.signals.encoders.encoder import embed
 
@@ -162,7 +164,7 @@ def fill_labels(connection: psycopg.Connection, model: Model, window: Window) ->
     return row[0]
 
 
-def missing(connection: psycopg.Connection, model: Model) -> list[Window]:
+def read_missing_windows(connection: psycopg.Connection, model: Model) -> list[Window]:
     """Where slices are that a model has not embedded since their features were made, in whole days that follow each other; ascending."""
     with server_errors(), connection.transaction():
         rows = connection.execute(
@@ -184,10 +186,9 @@ def missing(connection: psycopg.Connection, model: Model) -> list[Window]:
     return windows
 
 
-def backfill(
+def backfill_embeddings(
     connection: psycopg.Connection,
-    connect: Callable[[], psycopg.Connection],
-    dsn: str,
+    store: Store,
     model: Model,
     encoder: Encoder,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -196,15 +197,13 @@ def backfill(
 
     Args:
         connection: to the store, in autocommit.
-        connect, dsn, model, encoder: as `Embeddings` takes them.
+        store, model, encoder: as `Embeddings` takes them.
         progress: told how many slices of how many are done.
     """
-    windows = missing(connection, model)
+    windows = read_missing_windows(connection, model)
     total, done, written = sum(map(len, windows)), 0, 0
     for window in windows:
-        made = Embeddings(
-            connect, dsn, model, encoder, window, progress=partial(lambda before, inside: progress(before + inside, total), done)
-        )
+        made = Embeddings(store, model, encoder, window, progress=partial(lambda before, inside: progress(before + inside, total), done))
         written += replace_all(connection, Target.of(connection, model.table), made)
         done += len(window)
     stored = connection.execute(
@@ -225,7 +224,7 @@ ORDER BY 1
 """
 
 
-def read_differences(connection: psycopg.Connection, model: Model, window: Window) -> list[str]:
+def read_embedding_differences(connection: psycopg.Connection, model: Model, window: Window) -> list[str]:
     """Slices that a model has not embedded since their features were made, a sentence each."""
     parameters = {"model": model.model_id, "symbol": model.symbol, "start": window.start, "end": window.end}
     with server_errors():

@@ -15,7 +15,8 @@ from psycopg.rows import class_row
 
 from btc_assets.domain.errors import UserError
 from btc_assets.signals.encoders.models import Model
-from btc_assets.store.database import identifier, server_errors
+from btc_assets.store.database import identifier
+from btc_assets.store.errors import server_errors
 
 FEWEST_ROWS = 10_000  # below, comparing all of them takes 5 ms
 WANTED_RECALL = 0.985  # when it is built, by 100 queries, which can be off by .005; the search looks as far as that takes
@@ -49,7 +50,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Care:
+class IndexMaintenance:
     """What was found and done for a model's index: `action` is none, checked, built, rebuilt or dropped, `why` in words."""
 
     model_id: str
@@ -58,7 +59,7 @@ class Care:
     index: Index | None
 
 
-def plan(model: Model, rows: int, *, method: str = "ivfflat", element: str = "vector") -> Index | None:
+def plan_index(model: Model, rows: int, *, method: str = "ivfflat", element: str = "vector") -> Index | None:
     """The index for so many vectors, or None where comparing all of them is fast enough.
 
     ivfflat has sqrt(rows) lists; hnsw has pgvector's defaults. How far a search must look for the wanted recall is measured
@@ -76,7 +77,7 @@ def plan(model: Model, rows: int, *, method: str = "ivfflat", element: str = "ve
     return Index(model.model_id, "", method, element, lists, effort, rows, 0.0)
 
 
-def read(connection: psycopg.Connection, model: Model) -> Index | None:
+def read_index(connection: psycopg.Connection, model: Model) -> Index | None:
     """A model's index; None where there is none (any more)."""
     with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Index)) as cursor:
         return cursor.execute(
@@ -94,7 +95,7 @@ def count_vectors(connection: psycopg.Connection, model: Model) -> int:
     return row[0]
 
 
-def build(connection: psycopg.Connection, model: Model, index: Index, progress: Callable[[str], None] = lambda step: None) -> Index:
+def build_index(connection: psycopg.Connection, model: Model, index: Index, progress: Callable[[str], None] = lambda step: None) -> Index:
     """Build an index beside the one that is in use, put it in its place, and find out how far a search must look.
 
     Searches go on meanwhile, and so does writing.
@@ -123,12 +124,12 @@ def build(connection: psycopg.Connection, model: Model, index: Index, progress: 
         for old in before:  # also what an earlier attempt left half-built
             connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier("signals", old)))
     progress("measuring recall")
-    right = find(connection, model, exact=True)
+    right = find_nearest(connection, model, exact=True)
     most = index.lists or _MOST_EF_SEARCH
     effort = min(planned, most)
     while True:
         _set_effort(connection, model, effort)
-        measured = recall(find(connection, model, exact=False), right)
+        measured = recall(find_nearest(connection, model, exact=False), right)
         if measured >= WANTED_RECALL or effort == most:
             break
         effort = min(math.ceil(effort * 1.25), most)
@@ -196,7 +197,7 @@ JOIN {table} AS query USING (bucket_5m)
 Nearest = dict[datetime, set[datetime]]  # of some slices, the nearest others
 
 
-def find(connection: psycopg.Connection, model: Model, *, exact: bool, queries: int = QUERIES) -> Nearest:
+def find_nearest(connection: psycopg.Connection, model: Model, *, exact: bool, queries: int = QUERIES) -> Nearest:
     """The 10 nearest of some stored vectors, spread evenly over time, as a search finds them, or by comparing all."""
     statement = sql.SQL(_QUERIES).format(
         queries=sql.Literal(queries),
@@ -217,18 +218,18 @@ def recall(found: Nearest, right: Nearest) -> float:
 
 def measure_recall(connection: psycopg.Connection, model: Model, *, queries: int = QUERIES) -> float:
     """Recall@10 of a model's index, against exact search; the queries themselves are left out."""
-    right = find(connection, model, exact=True, queries=queries)
-    return recall(find(connection, model, exact=False, queries=queries), right)
+    right = find_nearest(connection, model, exact=True, queries=queries)
+    return recall(find_nearest(connection, model, exact=False, queries=queries), right)
 
 
-def care(
+def maintain_index(
     connection: psycopg.Connection,
     model: Model,
     *,
     method: str | None = None,
     element: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
-) -> Care:
+) -> IndexMaintenance:
     """See to a model's index: build it where it is due, measure it where it is there, build it again where it got worse.
 
     Args:
@@ -238,7 +239,7 @@ def care(
         progress: told what is being done.
     """
     with _alone(connection, model, progress):
-        return _care(connection, model, method, element, progress)
+        return _maintain(connection, model, method, element, progress)
 
 
 @contextmanager
@@ -259,16 +260,24 @@ def _alone(connection: psycopg.Connection, model: Model, progress: Callable[[str
             connection.execute("SELECT pg_advisory_unlock(hashtext(%s))", (key,))
 
 
-def _care(connection: psycopg.Connection, model: Model, method: str | None, element: str | None, progress: Callable[[str], None]) -> Care:
-    now, rows = read(connection, model), count_vectors(connection, model)
-    wanted = plan(model, rows, method=method or (now.method if now else "ivfflat"), element=element or (now.element if now else "vector"))
+def _maintain(
+    connection: psycopg.Connection, model: Model, method: str | None, element: str | None, progress: Callable[[str], None]
+) -> IndexMaintenance:
+    now, rows = read_index(connection, model), count_vectors(connection, model)
+    wanted = plan_index(
+        model, rows, method=method or (now.method if now else "ivfflat"), element=element or (now.element if now else "vector")
+    )
     if wanted is None:
         if now is not None:
-            drop(connection, model)
-            return Care(model.model_id, "dropped", f"{rows:,} vectors are compared one by one", None)
-        return Care(model.model_id, "none", f"{rows:,} vectors are compared one by one; an index comes with {FEWEST_ROWS:,}", None)
+            drop_index(connection, model)
+            return IndexMaintenance(model.model_id, "dropped", f"{rows:,} vectors are compared one by one", None)
+        return IndexMaintenance(
+            model.model_id, "none", f"{rows:,} vectors are compared one by one; an index comes with {FEWEST_ROWS:,}", None
+        )
     if now is None:
-        return Care(model.model_id, "built", f"there was none for {rows:,} vectors", build(connection, model, wanted, progress))
+        return IndexMaintenance(
+            model.model_id, "built", f"there was none for {rows:,} vectors", build_index(connection, model, wanted, progress)
+        )
     if (now.method, now.element) != (wanted.method, wanted.element):
         why = f"it was {now.method} on {now.element}s"
     elif rows > GROWTH * now.rows_built:
@@ -278,12 +287,12 @@ def _care(connection: psycopg.Connection, model: Model, method: str | None, elem
         measured = measure_recall(connection, model)
         if measured >= LEAST_RECALL:
             _set_recall(connection, model, measured)
-            return Care(model.model_id, "checked", f"recall is {measured:.3f}", replace(now, recall=measured))
+            return IndexMaintenance(model.model_id, "checked", f"recall is {measured:.3f}", replace(now, recall=measured))
         why = f"its recall had fallen to {measured:.3f}"
-    return Care(model.model_id, "rebuilt", why, build(connection, model, wanted, progress))
+    return IndexMaintenance(model.model_id, "rebuilt", why, build_index(connection, model, wanted, progress))
 
 
-def drop(connection: psycopg.Connection, model: Model) -> None:
+def drop_index(connection: psycopg.Connection, model: Model) -> None:
     """Remove a model's index; searches compare all vectors then."""
     with server_errors():
         connection.execute("DELETE FROM signals.embedding_indexes WHERE model_id = %s", (model.model_id,))

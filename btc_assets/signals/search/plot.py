@@ -14,7 +14,7 @@ import psycopg
 from btc_assets.market_data.plot import DOWN, UP
 from btc_assets.signals.features.bars import CHANNELS, STEPS
 from btc_assets.signals.search.similar import Neighbour
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 _ACROSS = 4
 

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window, floor_slice
-from btc_assets.store.database import server_errors
+from btc_assets.store.errors import server_errors
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _neighbours(connection: psycopg.Connection, statement: str, parameters: tupl
         return cursor.execute(statement, parameters).fetchall()
 
 
-def newest(connection: psycopg.Connection, model_id: str) -> datetime:
+def read_newest_slice(connection: psycopg.Connection, model_id: str) -> datetime:
     """The newest slice that has a vector.
 
     Raises:
@@ -124,7 +124,7 @@ def newest(connection: psycopg.Connection, model_id: str) -> datetime:
     return row[0]
 
 
-def active_model(connection: psycopg.Connection, symbol: str | None = None) -> str:
+def read_active_model(connection: psycopg.Connection, symbol: str | None = None) -> str:
     """The id of the model that answers searches.
 
     Raises:

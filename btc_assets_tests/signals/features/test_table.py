@@ -18,8 +18,8 @@ from btc_assets.signals.features.bars import CHANNELS, bars
 from btc_assets.signals.features.formulas import FEATURES, features
 from btc_assets.signals.features.table import ASSET, TABLE, SliceFeatures, read
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets.store.copy import Replacement, Target, replace_all
-from btc_assets.store.tables import read_columns
+from btc_assets.store.replace import Replacement, replace_all
+from btc_assets.store.tables import Target, read_columns
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
@@ -86,23 +86,23 @@ def test_making_a_window_again_replaces_it_and_nothing_else(store: StoreUnderTes
 def test_features_differ_from_ticks_that_changed_since(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     make(store)
-    assert slice_features.read_differences(store.connection, WINDOW) == []
+    assert slice_features.read_feature_differences(store.connection, WINDOW) == []
     write_ticks(store.connection, every(5.0, 60, start=NOON + SLICE), Window.of_slice(NOON + SLICE))
-    (difference,) = slice_features.read_differences(store.connection, WINDOW)
+    (difference,) = slice_features.read_feature_differences(store.connection, WINDOW)
     assert difference.startswith("BTCUSDT 2024-01-10T12:05Z: 60 ticks of volume 15")
 
 
 def test_making_settles_what_was_due_before_it_and_not_what_changed_meanwhile(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark(cursor, [ASSET], WINDOW)
+        due.mark_due(cursor, [ASSET], WINDOW)
     making = iter(SliceFeatures(store.connect, store.dsn, WINDOW, ["BTCUSDT"]))
     replacement = next(making)  # read, not written yet
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark(cursor, [ASSET], Window.of_slice(NOON))  # somebody loads other ticks
+        due.mark_due(cursor, [ASSET], Window.of_slice(NOON))  # somebody loads other ticks
     with store.connection.transaction(), store.connection.cursor() as cursor:
         replacement.record(cursor)
-    assert [one.bucket for one in due.read(store.connection, [ASSET])] == [NOON]
+    assert [one.bucket for one in due.read_due_slices(store.connection, [ASSET])] == [NOON]
 
 
 def test_whoever_is_slow_does_not_write_features_of_ticks_that_are_no_more(store: StoreUnderTest) -> None:
@@ -123,7 +123,7 @@ def test_whoever_is_slow_does_not_write_features_of_ticks_that_are_no_more(store
     with store.connect() as connection:
         connection.autocommit = True
         replace_all(connection, Target.of(connection, TABLE), Slow(store.connect, store.dsn, hour, ["BTCUSDT"]))
-    assert slice_features.read_differences(store.connection, hour) == []
+    assert slice_features.read_feature_differences(store.connection, hour) == []
 
 
 def test_features_whose_ticks_were_dropped_are_not_erased(store: StoreUnderTest) -> None:
@@ -144,7 +144,7 @@ def test_ticks_whose_features_are_due_are_not_dropped_and_the_features_still_ask
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     store.refresh(WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark(cursor, [ASSET], WINDOW)
+        due.mark_due(cursor, [ASSET], WINDOW)
     drop = 'CALL ops.drop_old_chunks(0, \'{"hypertable": "market_data.btc_ticks", "drop_after": "30 days"}\')'
     store.connection.execute(
         "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, state) "
@@ -154,7 +154,7 @@ def test_ticks_whose_features_are_due_are_not_dropped_and_the_features_still_ask
     assert store.rows("SELECT last_result FROM ops.retention_jobs")[0][0].endswith(
         "2024-01-10, whose features are not made, from 2024-01-10T12:00Z on: make them again, then it is dropped"
     )
-    assert [one.bucket for one in due.read(store.connection, [ASSET])] == list(WINDOW.slices())
+    assert [one.bucket for one in due.read_due_slices(store.connection, [ASSET])] == list(WINDOW.slices())
     make(store)
     store.connection.execute(drop)
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(0,)]

@@ -25,7 +25,8 @@ from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features import table as slice_features
 from btc_assets.signals.search import embeddings, similar
 from btc_assets.simulation.generate import generate_market
-from btc_assets.store.copy import Replacement, Target, replace_all
+from btc_assets.store.replace import Replacement, replace_all
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.daemon import QUIETLY
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -80,7 +81,7 @@ def test_a_model_is_trained_registered_activated_and_answers(filled: StoreUnderT
     assert (model.trained_from, model.trained_to, model.metrics["slices"]) == (FULL_DAY.start, FULL_DAY.end, 288)
     assert (filled.landing / "models" / f"{model.model_id}.safetensors").exists()
     assert "288 vectors are compared one by one" in str(activate(filled, model))
-    stored = slice_features.read(filled.dsn, "BTCUSDT", FULL_DAY)
+    stored = slice_features.read_features(filled.dsn, "BTCUSDT", FULL_DAY)
     vectors = embed(load(model.model_id, filled.zone()), stored.bars, stored.features)
     query = DAY_START + 100 * SLICE
     closeness = vectors @ vectors[100]
@@ -93,7 +94,7 @@ def test_the_same_training_gives_the_same_model_and_another_seed_another(filled:
     model = train(filled)
     assert train(filled) == model
     assert train(filled, seed=1).model_id != model.model_id
-    assert len(models.read_all(filled.connection)) == 2
+    assert len(models.read_models(filled.connection)) == 2
 
 
 def test_a_slice_with_too_few_ticks_has_a_row_and_no_vector(filled: StoreUnderTest) -> None:
@@ -137,20 +138,20 @@ def test_labels_that_were_not_filled_when_a_run_was_killed_are_filled_by_the_nex
     assert filled.rows(unlabelled, NEXT_DAY - SLICE) == [(0,)]
 
     filled.connection.execute("INSERT INTO ingestion.due_slices (asset, bucket_5m) VALUES (%s, %s)", (embeddings.ASSET, DAY_START))
-    slices_due = due.before_making(filled.connection, embeddings.ASSET, FULL_DAY)
+    slices_due = due.read_due(filled.connection, embeddings.ASSET, FULL_DAY)
     encoder = load(model.model_id, filled.zone())
     made = embeddings.Embeddings(filled.connect, filled.dsn, model, encoder, Window.of_slice(DAY_START), settles=slices_due)
     with monkeypatch.context() as patch:
         patch.setattr(embeddings, "fill_labels", kill)
         with pytest.raises(Killed):
             replace_all(filled.connection, Target.of(filled.connection, model.table), made)
-    assert due.before_making(filled.connection, embeddings.ASSET, FULL_DAY) == slices_due != []
+    assert due.read_due(filled.connection, embeddings.ASSET, FULL_DAY) == slices_due != []
 
 
 def test_new_slices_are_embedded_with_every_model_that_is_kept_up_and_settle_what_was_due(filled: StoreUnderTest) -> None:
     active, other, idle = train(filled), train(filled, seed=1), train(filled, seed=2)
     activate(filled, active)
-    models.keep_up(filled.connection, other, True)
+    models.set_maintained(filled.connection, other, True)
     window = Window(NEXT_DAY, NEXT_DAY + 2 * SLICE)
     filled.land(every(2.0, 300, start=NEXT_DAY, first_id=10**10))
     assert materialize(filled, "ingest", window)
@@ -176,25 +177,25 @@ def test_the_model_that_answers_changes_only_when_the_new_one_is_ready(filled: S
     artefact.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(UserError, match="is damaged"):
         activate(filled, second)
-    assert [model.model_id for model in models.read_all(filled.connection) if model.active or model.kept_up] == [first.model_id]
+    assert [model.model_id for model in models.read_models(filled.connection) if model.active or model.kept_up] == [first.model_id]
     artefact.write_bytes(data)
     done = activate(filled, second)
     assert done.before == first.model_id and done.written == 288
-    assert [(m.model_id, m.kept_up) for m in models.read_all(filled.connection) if m.active or m.kept_up] == [(second.model_id, True)]
+    assert [(m.model_id, m.kept_up) for m in models.read_models(filled.connection) if m.active or m.kept_up] == [(second.model_id, True)]
 
 
 def test_what_has_changed_since_it_was_embedded_is_reported_and_embedded_again_on_activation(filled: StoreUnderTest) -> None:
     model = train(filled)
     activate(filled, model)
-    assert embeddings.read_differences(filled.connection, model, FULL_DAY) == []
+    assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == []
     make_features(filled, Window.of_slice(DAY_START))
     filled.connection.execute(f"DELETE FROM {model.table} WHERE bucket_5m = %s", (DAY_START + SLICE,))
-    assert embeddings.read_differences(filled.connection, model, FULL_DAY) == [
+    assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == [
         f"BTCUSDT 2024-01-10T00:00Z was embedded before its features were made ({model.model_id})",
         f"BTCUSDT 2024-01-10T00:05Z is not embedded ({model.model_id})",
     ]
     assert activate(filled, model).written == 2
-    assert embeddings.read_differences(filled.connection, model, FULL_DAY) == []
+    assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == []
 
 
 def test_whoever_is_slow_does_not_write_vectors_of_features_that_are_no_more(filled: StoreUnderTest) -> None:
@@ -257,7 +258,7 @@ def test_the_commands_train_find_and_draw(said: StoreUnderTest, tmp_path: Path) 
 
     trained = run("train", "--dim", "16", "--activate")
     assert "on 288 slices of BTCUSDT" in trained and "is active (288 slices embedded" in trained
-    assert models.read_all(said.connection)[0].model_id in run("models")
+    assert models.read_models(said.connection)[0].model_id in run("models")
     picture = tmp_path / "similar.png"
     output = run("similar", "2024-01-10T13:35Z", "-k", "3", "--before-only", "--apart", "60", "--plot", str(picture))
     found = similar(said.connection, datetime(2024, 1, 10, 13, 35, tzinfo=UTC), 3, before_only=True, apart=timedelta(hours=1))

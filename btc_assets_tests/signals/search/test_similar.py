@@ -31,7 +31,7 @@ def model(on_postgres: psycopg.Connection) -> Model:
     """A model that is active, with 600 vectors, two of them NULL."""
     model = registered_model(on_postgres, dim=DIM)
     write_vectors(on_postgres, model, VECTORS, START, missing=MISSING)
-    models.point_to(on_postgres, model)
+    models.activate_model(on_postgres, model)
     return model
 
 
@@ -84,7 +84,7 @@ def test_models_stand_side_by_side_and_never_answer_for_each_other(on_postgres: 
 def test_another_symbol_has_a_model_of_its_own(on_postgres: psycopg.Connection, model: Model) -> None:
     other = registered_model(on_postgres, "rocket-pca-0000000000000003", dim=DIM, symbol="BTCUSDT.P")
     write_vectors(on_postgres, other, VECTORS[:50], START)
-    models.point_to(on_postgres, other)
+    models.activate_model(on_postgres, other)
     assert active_model(on_postgres, "BTCUSDT.P") == other.model_id
     assert {one.symbol for one in similar(on_postgres, at(3), symbol="BTCUSDT.P")} == {"BTCUSDT.P"}
     with pytest.raises(UserError, match=r"^Several symbols have embeddings: name one of BTCUSDT, BTCUSDT\.P\.$"):
@@ -93,12 +93,12 @@ def test_another_symbol_has_a_model_of_its_own(on_postgres: psycopg.Connection, 
 
 def test_moving_the_pointer_leaves_one_active_model(on_postgres: psycopg.Connection, model: Model) -> None:
     new = registered_model(on_postgres, "rocket-pca-0000000000000004", dim=DIM)
-    assert models.point_to(on_postgres, new) == model.model_id
-    assert [(one.model_id, one.active, one.kept_up) for one in models.read_all(on_postgres)] == [
+    assert models.activate_model(on_postgres, new) == model.model_id
+    assert [(one.model_id, one.active, one.kept_up) for one in models.read_models(on_postgres)] == [
         (new.model_id, True, True),
         (model.model_id, False, False),
     ]
-    assert models.point_to(on_postgres, new) is None
+    assert models.activate_model(on_postgres, new) is None
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def indexed(plain_server: str) -> Iterator[psycopg.Connection]:
         migrate(connection)
         model = registered_model(connection, dim=16)
         write_vectors(connection, model, market_like(MANY, 16), START)
-        models.point_to(connection, model)
-        assert indexes.care(connection, model).action == "built"
+        models.activate_model(connection, model)
+        assert indexes.maintain_index(connection, model).action == "built"
         yield connection
 
 
@@ -195,7 +195,7 @@ def test_a_time_filter_stays_exact_beside_an_index(indexed: psycopg.Connection, 
 def test_a_filter_that_leaves_most_days_and_few_rows_stays_exact(indexed: psycopg.Connection) -> None:
     long_ago = START - timedelta(days=3650)
     with indexed.transaction(force_rollback=True):
-        model = models.read(indexed, active_model(indexed))
+        model = models.read_model(indexed, active_model(indexed))
         indexed.execute(
             f"INSERT INTO {model.table} SELECT %s, symbol, model_id, embedding, tick_count FROM {model.table} WHERE bucket_5m = %s",
             (long_ago, START),

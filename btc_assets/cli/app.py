@@ -1,0 +1,138 @@
+"""What all commands share: the store that the settings name, the console, the options for a range, and the progress bar.
+
+Commands import what they need inside their functions: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import SLICE, Window, parse_time
+
+if TYPE_CHECKING:
+    from btc_assets.domain.progress import Listener
+    from btc_assets.domain.settings import Settings
+    from btc_assets.landing.resources import Landing
+    from btc_assets.store.database import Store
+
+out = Console()
+
+
+class App:
+    """The store of one invocation, opened when a command needs it.
+
+    Args:
+        settings: of the store; by default, those of the environment.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        if settings:
+            self.settings = settings
+
+    @cached_property
+    def settings(self) -> Settings:
+        from btc_assets.domain.settings import load_settings
+
+        return load_settings()
+
+    @cached_property
+    def store(self) -> Store:
+        from btc_assets.store.database import Store
+
+        return Store.of(self.settings)
+
+    @cached_property
+    def landing(self) -> Landing:
+        from btc_assets.landing.resources import Landing
+
+        return Landing(self.settings)
+
+    def prepare_dagster(self) -> Path:
+        """Make DAGSTER_HOME if it does not exist, and set the variable for this process and its children."""
+        from btc_assets.orchestration.home import prepare_dagster_home
+
+        return prepare_dagster_home(self.settings)
+
+    def set_up_embedded_database(self) -> None:
+        """Migrate the embedded database and apply its policies; on a server of the user's, that is the user's decision."""
+        from btc_assets.market_data.candles import create_optional_candles
+        from btc_assets.ops.policies import declared_policies
+        from btc_assets.ops.retention_jobs import apply_policies
+        from btc_assets.store.migrations import migrate
+
+        if self.settings.dsn is None:
+            with self.store.connect() as connection:
+                migrate(connection)
+                if self.settings.candles_100ms:
+                    create_optional_candles(connection)
+                apply_policies(connection, declared_policies(self.settings))
+
+
+class PlainErrorsGroup(click.Group):
+    """Prints a `UserError` as one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+
+
+pass_app = click.make_pass_decorator(App)
+
+
+def example(text: str) -> str:
+    """The epilog of a command's help."""
+    return f"\b\nExample:\n  {text}"
+
+
+def range_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options --from and --to."""
+    function = click.option("--to", "end", help="End of the range, exclusive; UTC. A bare date is its midnight.")(function)
+    return click.option("--from", "start", help="Start of the range, such as 2020-02-22 or 2020-02-22T13:35Z; UTC.")(function)
+
+
+def parse_window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:
+    """The slices of a range, whose open ends have defaults."""
+    first = parse_time(start) if start else default_start
+    return Window.covering(first, parse_time(end) if end else max(default_end, first + SLICE))
+
+
+def save_picture(path: Path, png: bytes) -> None:
+    """Write a picture.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.write_bytes(png)
+    except OSError as error:
+        raise UserError(f"The picture {path} cannot be written ({error.strerror}): name a file in a writable directory.") from None
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Listener]:
+    """A progress bar with a line for each stage; yields the listener that advances it."""
+    columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total or None)
+            shown.update(tasks[stage], completed=done, total=total or None)
+
+        yield advance
+        for task in shown.tasks:
+            if task.total is None:
+                shown.update(task.id, total=task.completed)

@@ -1,0 +1,135 @@
+"""Commands `db`: set up the store's database, look at it, stop the embedded server, copy the store."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from btc_assets.cli.app import App, example, out, pass_app, progress_bar
+
+
+@click.group(epilog=example("btc-assets db migrate"))
+def db() -> None:
+    """The store's database: set it up, look at it, stop the embedded one."""
+
+
+@db.command(epilog=example("BTC_ASSETS_OWNER_DSN=postgresql://owner@db:5432/btc btc-assets db migrate"))
+@pass_app
+def migrate(app: App) -> None:
+    """Apply the SQL files that are new, and those of views and functions that changed."""
+    from btc_assets.market_data.candles import create_optional_candles
+    from btc_assets.store.database import location
+    from btc_assets.store.migrations import migrate as apply
+
+    with app.store.connect(owner=True) as connection:
+        names = apply(connection)
+        if app.settings.candles_100ms:
+            create_optional_candles(connection)
+        state = f"applied {len(names)} migration(s)" if names else "up to date"
+        out.print(f"{location(connection.info.dsn)}: {state}.", highlight=False, soft_wrap=True)
+    for name in names:
+        out.print(f"  {name}", highlight=False)
+    if names:
+        out.print("Next: btc-assets ops apply (compression, retention), and btc-assets doctor.", highlight=False)
+
+
+@db.command(epilog=example("btc-assets db grant --loader btc_loader --reader btc_reader"))
+@click.option("--loader", "loaders", multiple=True, help="A role that writes rows, and neither creates nor drops a table; repeatable.")
+@click.option("--reader", "readers", multiple=True, help="A role that reads; repeatable.")
+@pass_app
+def grant(app: App, loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
+    """Let roles that exist load into the store or read it; run it as the owner, safe to repeat."""
+    from btc_assets.ops.roles import grant as give
+
+    if not (loaders or readers):
+        raise click.UsageError("Name at least one role with --loader or --reader.")
+    with app.store.connect(owner=True) as connection:
+        give(connection, loaders=loaders, readers=readers)
+    for role in loaders:
+        out.print(f"{role} may load.", highlight=False, markup=False)
+    for role in readers:
+        out.print(f"{role} may read.", highlight=False, markup=False)
+
+
+@db.command("status", epilog=example("btc-assets db status"))
+@pass_app
+def db_status(app: App) -> None:
+    """Show every SQL file of the database, and whether it is applied."""
+    from btc_assets.store.database import location
+    from btc_assets.store.engines import engine
+    from btc_assets.store.migrations import migration_status
+
+    with app.store.connect() as connection:
+        states = migration_status(connection)
+        version = connection.info.server_version // 10000
+        out.print(f"{location(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}", highlight=False)
+    table = Table("migration", "applied", "problem")
+    for state in states:
+        applied = f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet"
+        table.add_row(state.name, f"{applied}, to be applied again" if state.applied_at and state.pending else applied, state.problem)
+    out.print(table)
+    if any(state.problem for state in states):
+        sys.exit(1)
+
+
+@db.command(epilog=example("psql $(btc-assets db dsn)"))
+@pass_app
+def dsn(app: App) -> None:
+    """Print the store's connection string for psql and other clients.
+
+    It holds the password where BTC_ASSETS_DSN does. The embedded server runs only while a command needs it; this one
+    leaves it running, `btc-assets db stop` ends it.
+    """
+    from btc_assets.store.embedded import keep_running
+
+    text = app.store.dsn
+    if app.settings.dsn is None:
+        keep_running(app.settings.home)
+    click.echo(text)
+
+
+@db.command(epilog=example("btc-assets db stop"))
+@pass_app
+def stop(app: App) -> None:
+    """Stop the embedded server."""
+    from btc_assets.store.embedded import stop as stop_server
+
+    click.echo("Stopped." if stop_server(app.settings.home) else "The embedded server is not running.")
+
+
+@db.command(epilog=example("btc-assets db copy --to postgresql://owner@db.internal/btc --report copied.csv"))
+@click.option(
+    "--to", "target", required=True, help="Connection string of the other database; a password may come from PGPASSWORD or ~/.pgpass."
+)
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write rows and checksum of each day to this CSV file.")
+@pass_app
+def copy(app: App, target: str, report: Path | None) -> None:
+    """Copy this store to another database, as from the embedded server to TimescaleDB, and prove that both are equal.
+
+    Compares the number of rows and a checksum for each day of each table. Can be repeated: what is equal is left alone.
+    """
+
+    from btc_assets.backup.db_copy import copy_database
+    from btc_assets.store.database import connect, location
+
+    with app.store.connect() as source, connect(target) as destination, progress_bar("copying") as advance:
+        parts = list(copy_database(source, destination, lambda done, total: advance("days", done, total)))
+        place = location(destination.info.dsn)
+    table = Table("table", "days", "rows", "written now", title=f"Equal at {place}, by count and checksum of each day")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in dict.fromkeys(part.table for part in parts):
+        own = [part for part in parts if part.table == name]
+        days = sum(part.day is not None for part in own)
+        table.add_row(name, f"{days:,}", f"{sum(part.rows for part in own):,}", f"{sum(part.rows for part in own if part.copied):,}")
+    out.print(table)
+    if report:
+        with report.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["table", "day", "rows", "checksum"])
+            writer.writerows((part.table, part.day or "", part.rows, f"{part.checksum:x}") for part in parts)
+    out.print("Next: set BTC_ASSETS_DSN to it, then btc-assets ops apply and btc-assets doctor.", highlight=False)

@@ -1,0 +1,132 @@
+"""Command `land`: trades from a file into the landing zone, at once or played live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.live import Live
+from rich.text import Text
+
+from btc_assets.cli.app import App, example, out, pass_app, progress_bar
+from btc_assets.domain.errors import UserError
+
+if TYPE_CHECKING:
+    from btc_assets.simulation.live import Playing
+    from btc_assets.simulation.replay import Landed
+
+
+@click.command(epilog=example("btc-assets land trades.csv.gz --symbol BTCUSDT\n  btc-assets land --live-from generated --speed 60"))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--symbol", help="Label of the feed that the trades belong to; needed where there are several.")
+@click.option(
+    "--batch-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Event time a batch spans at most.",
+)
+@click.option("--batch-rows", type=click.IntRange(min=1), default=5000, show_default=True, help="Trades a batch holds at most.")
+@click.option(
+    "--live-from",
+    "live",
+    metavar="FILE",
+    help="Play this file (or `generated`, a generated day) as if its trades were made now; with --speed, on the way to now.",
+)
+@click.option("--speed", type=click.FloatRange(min=1), default=1.0, show_default=True, help="How much faster than real time to play.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="End the play after so many minutes.")
+@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Write a JSON line for each slice that was played.")
+@pass_app
+def land(
+    app: App,
+    file: Path | None, symbol: str | None, batch_seconds: float, batch_rows: int, live: str | None, speed: float, minutes: float | None,
+    log: Path | None,
+) -> None:  # fmt: skip
+    """Land a trades FILE (CSV, JSON lines, Parquet; plain, gzipped or zipped) as collector-style Parquet batches.
+
+    The columns may be the collector's, the exchange's messages or its dumps. Landing a file twice changes nothing.
+
+    With --live-from, the file's trades get new times, which begin where the store ends or as long ago as it takes to reach
+    the present, and land when a collector would have landed them. Their ids follow on from the store's.
+    """
+    if (file is None) == (live is None):
+        raise UserError("Name one file of trades: FILE to land it at once, or --live-from FILE to play it.")
+    if live is not None:
+        landed = _play(app, live, symbol, batch_seconds, batch_rows, speed, minutes, log)
+    elif speed != 1 or minutes or log:
+        raise UserError("--speed, --minutes and --log are for a play: name its file with --live-from.")
+    else:
+        assert file is not None
+        landed = land_file(app, file, symbol, batch_seconds, batch_rows)
+    out.print(
+        f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}."
+        if landed.objects
+        else "Nothing was landed.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if landed.rejected_rows:
+        for reason in landed.rejected:
+            click.echo(f"  {reason}", err=True)
+        raise UserError(
+            f"{landed.rejected_rows} rows of {file or live} were not landed because they are no valid trades "
+            "(the first are listed above): correct the file."
+        )
+
+
+def _play(
+    app: App, source: str, symbol: str | None, batch_seconds: float, batch_rows: int, speed: float, minutes: float | None, log: Path | None
+) -> Landed:
+    from btc_assets.simulation.live import SliceLog, WallClock, play
+    from btc_assets.simulation.live_plan import prepare, record
+
+    feed, zone = app.settings.landing_feeds.by_label(symbol), app.landing.zone()
+    with out.status("reading the trades"):
+        recording = record(source, feed)
+    app.set_up_embedded_database()
+    with ExitStack() as stack:
+        connection = stack.enter_context(app.store.connect())
+        slices = stack.enter_context(SliceLog(log)) if log else None
+        clock = stack.enter_context(WallClock())
+        plan = prepare(connection, zone, feed, recording, clock.now(), speed, not_before=app.settings.first_slice)
+        out.print(plan.describe(f"{zone.url}/{feed.prefix}", minutes), highlight=False, soft_wrap=True)
+        landed = play(
+            zone, feed, plan, clock, batch_seconds=batch_seconds, batch_rows=batch_rows, minutes=minutes, log=slices,
+            tell=stack.enter_context(_live_line()),
+        )  # fmt: skip
+    landed.rejected, landed.rejected_rows = recording.rejected, recording.rejected_rows
+    return landed
+
+
+def land_file(app: App, file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> Landed:
+    from btc_assets.simulation.replay import Landed, land, read_trades
+
+    feed = app.settings.landing_feeds.by_label(symbol)
+    landed = Landed()
+    with progress_bar("landing") as advance:
+        return land(
+            app.landing.zone(), feed, read_trades(file, feed, landed), landed,
+            batch_seconds=batch_seconds, batch_rows=batch_rows, progress=lambda objects: advance("objects", objects, 0),
+        )  # fmt: skip
+
+
+@contextmanager
+def _live_line() -> Iterator[Callable[[Playing], None]]:
+    """One line that says how a play goes; where the output is no terminal, a line every ten seconds."""
+    told = float("-inf")
+    with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as line:
+
+        def tell(playing: Playing) -> None:
+            nonlocal told
+            if (now := time.monotonic()) - told >= (0.25 if line else 10):
+                told = now
+                if line:
+                    line.update(Text(str(playing), no_wrap=True, overflow="ellipsis"), refresh=True)
+                else:
+                    click.echo(str(playing))
+
+        yield tell

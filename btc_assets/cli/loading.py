@@ -1,0 +1,72 @@
+"""Command `load`: a range of slices, from the landing zone to the checks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from btc_assets.cli.app import App, example, out, pass_app, progress_bar, range_options
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import Window, parse_time
+
+if TYPE_CHECKING:
+    from btc_assets.orchestration.ingest import IngestReport
+
+
+@click.command(epilog=example("btc-assets load --from 2020-02-22 --to 2020-02-23"))
+@range_options
+@click.option("--force", is_flag=True, help="Also replace slices of which an object has disappeared since they were loaded.")
+@click.option("--reread", is_flag=True, help="Read objects again that are registered already, as after a change of the feeds.")
+@pass_app
+def load(app: App, start: str | None, end: str | None, force: bool, reread: bool) -> None:
+    """Load a range of slices: register what landed, load ticks, make candles, run the checks."""
+    if not start or not end:
+        raise UserError("Name the range with --from and --to, such as --from 2020-02-22 --to 2020-02-23.")
+    app.set_up_embedded_database()
+    window = Window.covering(parse_time(start), parse_time(end))
+    report = run_ingest(app, window, force=force, reread=reread)
+    print_report(report, count_candles(app, report.window))
+    if not report.checks_passed:
+        sys.exit(2)
+
+
+def print_report(report: IngestReport, candles: int) -> None:
+    table = Table("objects", "slices", "ticks", "candles", "seconds", "ticks/s", title=f"Loaded {report.window}")
+    for column in table.columns:
+        column.justify = "right"
+    table.add_row(
+        f"{report.objects:,}", f"{report.slices:,}", f"{report.ticks:,}", f"{candles:,}", f"{report.seconds:.1f}",
+        f"{report.ticks / report.seconds:,.0f}",
+    )  # fmt: skip
+    out.print(table)
+    for name, metadata in report.failed_checks.items():
+        out.print(f"[red]check failed[/red] {name}: {metadata}", highlight=False)
+    if report.checks_passed:
+        out.print(f"All {report.checks} asset checks passed.", highlight=False)
+
+
+def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:
+    """Run the job `ingest` over a window in this process, with a progress bar; failures are shown at once."""
+    from btc_assets.assembly import LOADING_ASSETS, build_definitions
+    from btc_assets.orchestration.ingest import IngestOptions, ingest
+    from btc_assets.orchestration.partitions import Partitions
+
+    app.prepare_dagster()
+    with progress_bar("loading") as advance:
+        definitions = build_definitions(app.settings, patient=False, progress=advance)
+        return ingest(definitions, LOADING_ASSETS, Partitions.of(app.settings), window, IngestOptions(force=force, reread=reread))
+
+
+def count_candles(app: App, window: Window) -> int:
+    """Candles of all intervals in a window."""
+    from btc_assets.market_data.candles import enabled_intervals
+    from btc_assets.store.tables import count_rows
+
+    with app.store.connect() as connection:
+        return sum(
+            sum(count_rows(connection, f"market_data.candles_{interval}", window, time_column="bucket").values())
+            for interval in enabled_intervals(app.settings)
+        )

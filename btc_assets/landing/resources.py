@@ -1,0 +1,66 @@
+"""What a process opens of the landing room, as its settings name it: the landing zone, the spool, and the queue of S3 events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from btc_assets.domain.settings import Settings
+from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
+
+
+class Landing:
+    """The landing zone of a process, and the spool between its registry and its loader."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.spool = Spool()
+
+    def zone(self) -> LandingZone:
+        """Open the landing zone.
+
+        Raises:
+            UserError: it does not exist, or there are no credentials.
+        """
+        return self._open(self._settings.landing)
+
+    def models(self) -> LandingZone:
+        """Open the place that encoders are stored in, below `models/`: BTC_ASSETS_MODELS_URL, or the landing zone.
+
+        Raises:
+            UserError: as `zone`.
+        """
+        return self._open(self._settings.models_url or self._settings.landing)
+
+    def _open(self, url: str) -> LandingZone:
+        settings = self._settings
+        if settings.landing_url is None:
+            # The default directory is ours to create; one that the user names is not.
+            (settings.home / "landing").mkdir(parents=True, exist_ok=True)
+        return LandingZone(
+            url,
+            endpoint=settings.s3_endpoint,
+            region=settings.s3_region,
+            etag=settings.landing_etag,
+            concurrency=settings.fetch_concurrency,
+        )
+
+
+class EventsQueue:
+    """The SQS queue of S3 events; credentials and endpoint are those of the AWS configuration."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._region = settings.s3_region
+
+    def client(self) -> Any:
+        """boto3's SQS client."""
+        import boto3
+        from botocore.config import Config
+
+        session = boto3.Session()
+        return session.client(
+            "sqs",
+            region_name=self._region or session.region_name or "us-east-1",
+            # A sensor tick has 60 seconds, and the next one follows soon.
+            config=Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"}),
+        )

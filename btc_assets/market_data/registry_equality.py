@@ -1,0 +1,39 @@
+"""Does the table of ticks hold what the registry says was loaded?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import psycopg
+
+from btc_assets.domain.slices import Window
+from btc_assets.store.errors import server_errors
+
+_TABLE = """
+SELECT bucket_5m, asset, state, coalesce(loaded_rows, 0), coalesce(ticks, 0), coalesce(noticed_objects, 0)
+FROM (SELECT * FROM landing.slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s) AS registered
+FULL JOIN (
+    SELECT bucket_5m, symbol AS asset, count(*) AS ticks FROM market_data.btc_ticks
+    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY bucket_5m, symbol
+) AS stored USING (bucket_5m, asset)
+WHERE coalesce(loaded_rows, 0) <> coalesce(ticks, 0)
+        AND NOT (ticks IS NULL AND bucket_5m < ops.drop_horizon('market_data.btc_ticks'))
+    OR state IS NULL OR %(unloaded)s AND state IN ('pending', 'stale') AND noticed_objects = 0
+ORDER BY bucket_5m, asset
+"""
+
+
+def table_differences(connection: psycopg.Connection, window: Window, *, unloaded: bool = True) -> list[tuple[datetime, str]]:
+    """Slices of which the table holds other rows than the registry says, each with a sentence.
+
+    Args:
+        connection: to the store.
+        window: the slices to compare.
+        unloaded: also those of which something registered is not loaded.
+    """
+    with server_errors(), connection.transaction():
+        rows = connection.execute(_TABLE, {"start": window.start, "end": window.end, "unloaded": unloaded}).fetchall()
+    return [
+        (bucket, f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table")
+        for bucket, asset, state, loaded, ticks, _ in rows
+    ]

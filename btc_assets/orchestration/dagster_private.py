@@ -1,0 +1,123 @@
+"""Every use of Dagster's private API, and no other module has one: a lint rule forbids it.
+
+Each name says why the public API does not do. `btc_assets_tests/orchestration/test_dagster_private.py` has a test for each use
+that fails when a release of Dagster moves or changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.definitions.job_base import InMemoryJob
+
+# The type of what `define_asset_job` returns has no public name.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.execution.context.system import StepExecutionContext
+
+# Classes that dagster.yaml names derive from these; the public package exports none of them.
+from dagster._core.instance.ref import compute_logs_directory
+from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
+from dagster._core.storage.compute_log_manager import ComputeLogManager
+from dagster._core.storage.event_log import SqlEventLogStorageTable
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_shared.record import replace
+
+__all__ = [
+    "EVENTS_TABLE",
+    "AssetJob",
+    "CheckRunHealthResult",
+    "CompactEventLog",
+    "ComputeLogManager",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "LocalComputeLogManager",
+    "RunLauncher",
+    "WindowCheckResult",
+    "WorkerStatus",
+    "compute_logs_directory",
+    "run_job",
+    "use_compact_event_log",
+]
+
+EVENTS_TABLE = SqlEventLogStorageTable  # SQLAlchemy's table of all events
+
+
+class WindowCheckResult(dg.AssetCheckResult):
+    """A check result that finds the asset's newest materialization with one query.
+
+    Dagster finds it through the data versions of *all* partitions and enumerates their keys first: 10 seconds a check for
+    three years of slices. The public result has no field for the materialization that was checked.
+    """
+
+    def to_asset_check_evaluation(self, step_context: StepExecutionContext) -> dg.AssetCheckEvaluation:
+        node = step_context.job_def.asset_layer.get_assets_def_for_node(step_context.node_handle)
+        assert node is not None
+        (spec,) = node.check_specs
+        latest = step_context.instance.fetch_materializations(spec.asset_key, limit=1).records
+        return dg.AssetCheckEvaluation(
+            check_name=spec.name,
+            asset_key=spec.asset_key,
+            passed=self.passed,
+            metadata=self.metadata,
+            severity=self.severity,
+            description=self.description,
+            blocking=spec.blocking,
+            target_materialization_data=(
+                AssetCheckEvaluationTargetMaterializationData(
+                    run_id=latest[0].run_id, storage_id=latest[0].storage_id, timestamp=latest[0].timestamp
+                )
+                if latest
+                else None
+            ),
+        )
+
+
+def run_job(
+    job: dg.JobDefinition, run_config: dict[str, object], tags: dict[str, str], instance: dg.DagsterInstance
+) -> Iterator[dg.DagsterEvent]:
+    """Run a job in this process, recorded in the instance, and yield its events.
+
+    The public `execute_in_process` keeps all events in memory: with ten a slice, a month of them takes 200 MB.
+    """
+    run = instance.create_run_for_job(job, run_config=run_config, tags={**job.run_tags, **tags})
+    yield from execute_run_iterator(InMemoryJob(job), run, instance)
+
+
+class CompactEventLog(PostgresEventLogStorage):
+    """The event log of `dagster-postgres`, cheaper for runs over many partitions.
+
+    For a run over a range, Dagster writes a planned check once per partition, each time with the whole event, although a check
+    without partitions is evaluated once for all of them. With our 13 checks of slices that took two fifths of Dagster's time and a
+    third of its tables, and left rows that stay planned for ever. Here it is one row. A batch of materializations is one prepared
+    statement with many rows, instead of a statement with a thousand rows in its text, which took a sixth of the rest.
+    """
+
+    def store_asset_check_event(self, event: dg.EventLogEntry, event_id: int | None) -> None:
+        planned = event.dagster_event.event_specific_data if event.dagster_event else None
+        if event.dagster_event and isinstance(planned, AssetCheckEvaluationPlanned) and planned.partitions_subset is not None:
+            of_all = event.dagster_event._replace(event_specific_data=replace(planned, partitions_subset=None))
+            event = event._replace(dagster_event=of_all)
+        super().store_asset_check_event(event, event_id)
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        if any(event.dagster_event_type != dg.DagsterEventType.ASSET_MATERIALIZATION for event in events):
+            return super().store_event_batch(events)
+        insert = EVENTS_TABLE.insert().returning(EVENTS_TABLE.c.id, sort_by_parameter_order=True)
+        with self._connect() as connection:
+            ids = connection.execute(insert, [self._event_to_row(event) for event in events]).scalars().all()
+        with self.index_transaction() as connection:
+            self._store_asset_event_tags(connection, events, ids)
+            self._store_asset_event(connection, events[-1], ids[-1])
+
+
+def use_compact_event_log(storage: DagsterPostgresStorage, postgres_url: str) -> None:
+    """Replace the event log of a storage, whose tables exist already."""
+    storage._event_log_storage = CompactEventLog(postgres_url, should_autocreate_tables=False)

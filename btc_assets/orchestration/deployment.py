@@ -1,0 +1,46 @@
+"""What the definitions of one code location are built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from btc_assets.domain.progress import Listener, ignore_progress
+from btc_assets.domain.settings import Settings
+from btc_assets.orchestration.failures import RETRIES
+from btc_assets.orchestration.partitions import Partitions
+
+DATABASE_POOL = "database"  # limits how many runs write to the store at once; see dagster.yaml
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Settings, partitions and behavior of runs, which every room builds its definitions from.
+
+    Attributes:
+        settings: of this process.
+        partitions: of the sliced assets.
+        retries: of a step whose failure may pass by itself; None fails at once, for a person who waits at a terminal.
+        report_progress: called with stage, done and total while an asset is made in this process.
+    """
+
+    settings: Settings
+    partitions: Partitions
+    retries: dg.RetryPolicy | None = RETRIES
+    report_progress: Listener = ignore_progress
+
+    @classmethod
+    def of(cls, settings: Settings, *, patient: bool = True, progress: Listener = ignore_progress) -> Deployment:
+        """The deployment of these settings; not `patient`, a step that fails is not retried."""
+        return cls(settings, Partitions.of(settings), RETRIES if patient else None, progress)
+
+    def writes_slices(self, partitions: dg.PartitionsDefinition) -> dict[str, Any]:
+        """The options that all assets share which write slices to the store."""
+        return {
+            "partitions_def": partitions,
+            "backfill_policy": self.partitions.backfill_policy,
+            "retry_policy": self.retries,
+            "pool": DATABASE_POOL,
+        }
