@@ -71,6 +71,21 @@ def symbol_codes(ticks: pa.Table) -> np.ndarray:
     return rank[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
+def decimal128(units: np.ndarray, type: pa.Decimal128Type, valid: np.ndarray | None = None) -> pa.Array:
+    """Decimals from integers that count the type's smallest unit, without a conversion of each.
+
+    Args:
+        units: int64.
+        type: its scale says how many decimal places a unit is worth.
+        valid: which values are not null; all if omitted.
+    """
+    words = np.empty((len(units), 2), np.int64)
+    words[:, 0] = units
+    words[:, 1] = units >> 63  # the high 64 bits repeat the sign
+    mask = None if valid is None or valid.all() else pa.array(valid).buffers()[1]
+    return pa.Array.from_buffers(type, len(units), [mask, pa.py_buffer(words)])
+
+
 def int64(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A column of times, without nulls, as microseconds since 1970."""
     return column.cast(pa.int64()).to_numpy()

@@ -1,6 +1,6 @@
-"""Formats: the bytes of an object as a stream of raw Arrow tables, with the columns as the producer named them.
+"""Formats: the bytes of an object become a stream of raw Arrow tables, with the columns as the producer named them.
 
-The format is found from the content, never from the name. What the columns mean is decided in `decode.py`.
+The content decides the format, never the name. `decode.py` decides what the columns mean.
 """
 
 from __future__ import annotations
@@ -22,62 +22,64 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-BATCH_ROWS = 65_536
-_CSV_BLOCK = 4 << 20
+BATCH_ROWS = 65_536  # the most rows of a table that is read from Parquet on disk or from JSON lines
+_CSV_BLOCK = 4 << 20  # bytes of CSV in a table
 
-# The columns of the exchange's own dumps without a header (Binance "trades"), by their number.
+# The columns of the exchange's own dumps without a header (Binance "trades"), by the number of columns.
 _HEADERLESS = {
     6: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker"],
     7: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker", "is_best_match"],
 }
 
-# How producers write that there is no value.
+# How producers write a missing value.
 NULLS = ["", "NaN", "nan", "null", "None"]
 
-# Column in which a format hands over a row that it could not take apart: the text of that row.
+# The column that holds the text of a row that could not be parsed.
 UNPARSED = "__unparsed__"
 
-
-# What the parsers raise for bytes that are not what they claim to be.
+# What the parsers raise for damaged content.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 class ObjectRejected(Exception):
-    """The object cannot be read; the message is one sentence for a person."""
+    """The content of the object is unusable; the message says why and what to do."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(storable(reason))
+        super().__init__(without_nul(reason))
 
 
-def storable(text: str) -> str:
-    """The text without NUL, which PostgreSQL's text and jsonb cannot hold."""
+def without_nul(text: str) -> str:
+    """The text with NUL replaced, which PostgreSQL cannot store in text or jsonb."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def shown(names: list[str]) -> str:
-    """Column names for a message."""
+def join_names(names: list[str]) -> str:
+    """Column names for a message, shortened."""
     return ", ".join(name[:40] for name in names[:12]) or "none"
 
 
 def read_object(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
-    """Find the format and return its name with the object's raw tables, in order, a bounded piece at a time.
+    """Detect the format and return its name with the object's raw tables, in order, each of bounded size.
+
+    Args:
+        source: the bytes of the object, or the path of a file that holds them.
 
     Raises:
-        ObjectRejected: here or while the tables are read: empty, truncated, or of no known format.
+        ObjectRejected: the object is empty, damaged or of no known format; also raised later, while the tables are read.
     """
     with _open(source) as file:
         magic = file.read(4)
     if not magic:
         raise ObjectRejected("the object is empty (0 bytes): land it again")
     if magic == b"PAR1":
-        return "parquet", _guard("Parquet", _parquet(source))
+        return "parquet", _checked("Parquet", _read_parquet(source))
     if magic in (b"PK\x03\x04", b"PK\x05\x06"):
-        return "csv.zip", _guard("zip", _zip(source))
+        return "csv.zip", _checked("zip", _read_zip(source))
     if magic[:2] == b"\x1f\x8b":
-        name = _text_format(lambda: _gunzip(source), "gzip")
-        return f"{name}.gz", _guard(f"{name}.gz", _text(name, lambda: _gunzip(source)))
-    name = _text_format(lambda: _open(source), "text")
-    return name, _guard(name, _text(name, lambda: _open(source)))
+        name = _detect_text_format(lambda: _gunzip(source), "gzip")
+        return f"{name}.gz", _checked(f"{name}.gz", _read_text(name, lambda: _gunzip(source)))
+    name = _detect_text_format(lambda: _open(source), "text")
+    return name, _checked(name, _read_text(name, lambda: _open(source)))
 
 
 def _open(source: bytes | Path) -> BinaryIO:
@@ -88,12 +90,13 @@ def _gunzip(source: bytes | Path) -> BinaryIO:
     return gzip.open(io.BytesIO(source) if isinstance(source, bytes) else source)  # type: ignore[return-value]
 
 
-def _guard(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _checked(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The tables, with the errors of the parsers translated and repeated column names refused."""
     try:
         for table in tables:
             names = table.column_names
             if len(set(names)) < len(names):
-                raise ObjectRejected(f"it has several columns of one name (its columns: {shown(names)}): keep one of each")
+                raise ObjectRejected(f"it has several columns with the same name (its columns: {join_names(names)}): keep one of each")
             yield table
     except _DAMAGE as error:
         raise _damaged(name, error) from error
@@ -104,47 +107,47 @@ def _damaged(name: str, error: BaseException) -> ObjectRejected:
     return ObjectRejected(f"its {name} content is damaged or truncated ({text[:200]}): land it again")
 
 
-def _text_format(opened: Callable[[], BinaryIO], what: str) -> str:
+def _detect_text_format(open_file: Callable[[], BinaryIO], what: str) -> str:
     try:
-        with opened() as file:
+        with open_file() as file:
             head = file.read(4096)
     except _DAMAGE as error:
         raise _damaged(what, error) from error
     if b"\0" in head:
         raise ObjectRejected("its format is unknown: land Parquet, CSV or JSON lines, plain, gzipped or (CSV) zipped")
-    # Any line, because the first one may be broken.
+    # Search all lines, because the first one may be broken.
     return "jsonl" if re.search(rb"^(\xef\xbb\xbf)?\s*(\d+\s+)?\{", head, re.MULTILINE) else "csv"
 
 
-def _text(name: str, opened: Callable[[], BinaryIO]) -> Iterator[pa.Table]:
-    with opened() as file:
-        yield from _json_lines(file) if name == "jsonl" else _csv(file)
+def _read_text(name: str, open_file: Callable[[], BinaryIO]) -> Iterator[pa.Table]:
+    with open_file() as file:
+        yield from _read_json_lines(file) if name == "jsonl" else _read_csv(file)
 
 
-def _parquet(source: bytes | Path) -> Iterator[pa.Table]:
+def _read_parquet(source: bytes | Path) -> Iterator[pa.Table]:
     reader = pa.BufferReader(source) if isinstance(source, bytes) else source
     with pq.ParquetFile(reader, page_checksum_verification=True, pre_buffer=False) as file:
-        if isinstance(source, bytes):  # small, and faster in one call
+        if isinstance(source, bytes):  # small, so one call is faster
             tables = iter([file.read(use_threads=False)])
         else:
             batches = file.iter_batches(BATCH_ROWS, use_threads=False)
             tables = itertools.chain((pa.Table.from_batches([batch]) for batch in batches), [file.schema_arrow.empty_table()])
         for table in tables:
-            table.validate(full=True)  # that text is UTF-8 and an index has its dictionary entry is not looked at in reading
+            table.validate(full=True)  # the reader checks neither that text is UTF-8 nor that dictionary indices are in range
             yield table
 
 
-def _zip(source: bytes | Path) -> Iterator[pa.Table]:
+def _read_zip(source: bytes | Path) -> Iterator[pa.Table]:
     with _open(source) as file, zipfile.ZipFile(file) as archive:
         members = [m for m in archive.infolist() if m.filename.lower().endswith(".csv") and "__MACOSX" not in m.filename]
         if not members:
             raise ObjectRejected("the zip file holds no .csv file: land the dump as the exchange publishes it")
         for member in members:
             with archive.open(member) as content:
-                yield from _csv(content)  # type: ignore[arg-type]
+                yield from _read_csv(content)  # type: ignore[arg-type]
 
 
-def _csv(file: BinaryIO) -> Iterator[pa.Table]:
+def _read_csv(file: BinaryIO) -> Iterator[pa.Table]:
     buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
     first = next((line for line in buffered if line.strip()), b"")
     if not first:
@@ -154,11 +157,11 @@ def _csv(file: BinaryIO) -> Iterator[pa.Table]:
     stream: io.IOBase = buffered
     if all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
         if len(cells) not in _HEADERLESS:
-            raise ObjectRejected(f"it has no header line and {len(cells)} columns, which is no dump that is known: add a header")
-        names, stream = _HEADERLESS[len(cells)], _Rejoined(first, buffered)
+            raise ObjectRejected(f"it has no header line and {len(cells)} columns, which no known dump has: add a header line")
+        names, stream = _HEADERLESS[len(cells)], _Unread(first, buffered)
     bad: list[pa_csv.InvalidRow] = []
 
-    def keep(row: pa_csv.InvalidRow) -> str:
+    def set_aside(row: pa_csv.InvalidRow) -> str:
         bad.append(row)
         return "skip"
 
@@ -167,7 +170,7 @@ def _csv(file: BinaryIO) -> Iterator[pa.Table]:
         pa_csv.open_csv(
             stream,
             read_options=pa_csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK, use_threads=False),
-            parse_options=pa_csv.ParseOptions(invalid_row_handler=keep),
+            parse_options=pa_csv.ParseOptions(invalid_row_handler=set_aside),
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=NULLS
             ),
@@ -177,14 +180,14 @@ def _csv(file: BinaryIO) -> Iterator[pa.Table]:
     )
     number = 1
     for table in itertools.chain((pa.Table.from_batches([batch]) for batch in batches), [empty]):
-        table = _with_unparsed(table, bad, number)
+        table = _insert_unparsed(table, bad, number)
         number += len(table)
         if len(table) or number == 1:
             yield table
 
 
-def _with_unparsed(table: pa.Table, bad: list[pa_csv.InvalidRow], number: int) -> pa.Table:
-    """Put the rows that the parser left out of `table`, whose first row has that number, back into their places."""
+def _insert_unparsed(table: pa.Table, bad: list[pa_csv.InvalidRow], number: int) -> pa.Table:
+    """Insert the rows that the parser skipped into their places in `table`, whose first row has that number."""
     count = 0
     while count < len(bad) and bad[count].number <= number + len(table) + count:
         count += 1
@@ -197,8 +200,8 @@ def _with_unparsed(table: pa.Table, bad: list[pa_csv.InvalidRow], number: int) -
     return pa.concat_tables([table, rows], promote_options="default").take(order)
 
 
-class _Rejoined(io.RawIOBase):
-    """A stream with the line that was read ahead put back in front."""
+class _Unread(io.RawIOBase):
+    """A stream whose first line, already read, is put back in front."""
 
     def __init__(self, first: bytes, rest: BinaryIO) -> None:
         self._first, self._rest = first, rest
@@ -215,21 +218,21 @@ class _Rejoined(io.RawIOBase):
         return len(part)
 
 
-def _json_lines(file: BinaryIO) -> Iterator[pa.Table]:
+def _read_json_lines(file: BinaryIO) -> Iterator[pa.Table]:
     lines = (line for line in io.BufferedReader(file) if line.strip())  # type: ignore[type-var]
-    names: dict[str, None] = {}  # of all blocks so far: what one block happens not to have is null in it, not missing
+    names: dict[str, None] = {}  # of all blocks so far: a field that one block happens to lack is null there, not missing
     while block := list(itertools.islice(lines, BATCH_ROWS)):
-        records = [_message(line) for line in block]
+        records = [_parse_message(line) for line in block]
         names.update(dict.fromkeys(itertools.chain.from_iterable(filter(None, records))))
-        table = {name: pa.array([_scalar((record or {}).get(name)) for record in records], pa.string()) for name in names}
+        table = {name: pa.array([_as_text((record or {}).get(name)) for record in records], pa.string()) for name in names}
         if None in records or not names:
             texts = [line.decode("utf-8", "replace").strip() for line in block]
             table[UNPARSED] = pa.array(texts, pa.string(), mask=np.array([record is not None for record in records]))
         yield pa.table(table)
 
 
-def _message(line: bytes) -> dict[str, object] | None:
-    """The trade in a line: `[receive time] {...}` or `{"stream": ..., "data": {...}}`; None where there is none."""
+def _parse_message(line: bytes) -> dict[str, object] | None:
+    """The trade in a line, `[receive time] {...}` or `{"stream": ..., "data": {...}}`; None if it holds none."""
     start = line.find(b"{")
     try:
         record = orjson.loads(line[start:]) if start >= 0 else None
@@ -242,7 +245,7 @@ def _message(line: bytes) -> dict[str, object] | None:
     return record
 
 
-def _scalar(value: object) -> str | None:
+def _as_text(value: object) -> str | None:
     if isinstance(value, float):
-        value = round(value, 8)  # as exact as a float is, in Parquet too
+        value = round(value, 8)  # the same rounding as of a float in Parquet
     return None if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from btc_assets.domain.slices import DAY, SLICE_US, microseconds
-from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME
-from btc_assets.landing.decode import decimal128
+from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, decimal128
 
 _HOUR_US = 3_600_000_000
 _DAY_SECONDS, _SLICE_SECONDS, _DAY_SLICES = 86_400, 300, 288

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.domain.ticks import TICK_SCHEMA, conflicts, repeats, symbol_codes, tick_order
+from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, conflicts, decimal128, repeats, symbol_codes, tick_order
 from btc_assets_tests.support.trades import NOON, every, table, trade
 
 IDS = st.integers(1, 4) | st.sampled_from([-(2**63), 2**63 - 1])
@@ -83,3 +84,11 @@ def test_ticks_in_order_stay_where_they_are() -> None:
 def test_no_ticks_are_in_order_too() -> None:
     ticks = TICK_SCHEMA.empty_table()
     assert tick_order(ticks).tolist() == repeats(ticks).tolist() == []
+
+
+@given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)), st.sampled_from([PRICE, QUANTITY]))
+def test_integers_of_the_smallest_unit_are_decimals_and_invalid_ones_are_null(units: list[int | None], type: pa.Decimal128Type) -> None:
+    valid = np.array([unit is not None for unit in units], bool)
+    column = decimal128(np.array([unit or 0 for unit in units], np.int64), type, valid)
+    with localcontext(prec=40):
+        assert column.to_pylist() == [None if unit is None else Decimal(unit).scaleb(-type.scale) for unit in units]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import Decimal
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import EPOCH, SLICE, floor_slice
-from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME
+from btc_assets.domain.ticks import TICK_SCHEMA
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import ObjectRejected
 from btc_assets_tests.support import trades
@@ -54,12 +54,6 @@ SAMPLE = trades.table(
         for i in range(40)
     ]
 )
-UNIT = Decimal("1e-8")
-
-
-def units(most: int) -> st.SearchStrategy[Decimal]:
-    """Decimals above zero of eight places, short ones as often as long ones."""
-    return st.integers(1, most * 10**8).map(lambda n: n * UNIT) | st.integers(1, most * 100).map(lambda n: Decimal(n) / 100)
 
 
 @st.composite
@@ -70,7 +64,7 @@ def any_trades(draw: st.DrawFn) -> pa.Table:
         made = datetime(2009, 1, 3, tzinfo=UTC) + draw(st.integers(0, 90 * 365 * 86_400_000)) * MS
         late = draw(st.integers(0, 3) | st.integers(0, 10_000))
         row = trades.trade(draw(st.integers(0, 2**53 - 1)), made + late * MS, made=made, maker=draw(st.booleans()))
-        row |= {"price": draw(units(10_000_000)), "quantity": draw(units(10_000_000))}
+        row |= {"price": draw(trades.eight_decimals(10_000_000)), "quantity": draw(trades.eight_decimals(10_000_000))}
         rows.append(row | {"buyer_order_id": draw(order_ids), "seller_order_id": draw(order_ids)})
     return trades.table(rows)
 
@@ -157,38 +151,6 @@ def test_a_dump_that_has_only_trade_times_in_microseconds_or_nanoseconds_decodes
     assert decode(raw, [FEED]).ticks == without(SAMPLE, frozenset({"event_time"}))
 
 
-@pytest.mark.parametrize(
-    ("text", "time"),
-    [
-        ("2024-01-10T12:00:00+00:00", NOON),
-        ("2024-01-10T12:00:00.123+00:00", NOON + 123 * MS),
-        ("2024-01-10 12:00:00.123456Z", NOON + timedelta(microseconds=123_456)),
-        ("2024-01-10T12:00:00.123456789Z", NOON + timedelta(microseconds=123_456)),
-        ("2024-01-10T17:30:00+05:30", NOON),
-        ("2024-01-10T12:00:00", NOON),
-        (" 2024-01-10T12:00Z ", NOON),
-        ("1704888000000", NOON),
-        ("1704888000000.0", NOON),
-        ("1704888000000000", NOON),
-        ("1704888000000000123", NOON),
-    ],
-)
-def test_a_time_is_read_in_any_spelling_also_beside_others(text: str, time: datetime) -> None:
-    raw = table(SAMPLE.slice(0, 3)).drop_columns(["event_time", "trade_time"])
-    for others in ([text, text], ["2024-01-10T12:00:01+00:00", "1704888002000"]):
-        ticks = decode(raw.append_column("trade_time", pa.array([text, *others])), [FEED]).ticks
-        assert ticks["trade_time"][0].as_py() == time
-        assert len(ticks) == 3
-
-
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo", "+05:30", "No/Where"])
-def test_a_timestamp_of_any_unit_and_zone_is_the_same_moment(unit: str, zone: str | None) -> None:
-    times = pa.array([NOON + timedelta(seconds=i) for i in range(40)], pa.timestamp(unit, "UTC"))
-    raw = table(SAMPLE).set_column(0, "event_time", times.cast(pa.int64()).cast(pa.timestamp(unit, zone)))
-    assert decode(raw, [FEED]).ticks["event_time"].combine_chunks() == times.cast(TIME)
-
-
 def test_a_column_may_be_cut_from_a_longer_one_and_come_in_pieces() -> None:
     for spelling in ({}, {"time": "ISO text as dictionary", "ids": "float64 with NaN", "decimal": "text as large_string", "flag": "int8"}):
         whole = table(SAMPLE, **spelling)
@@ -200,78 +162,6 @@ def test_a_dictionary_may_hold_null_among_its_values() -> None:
     ids = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0] * 10, pa.int8()), pa.array(["7", None]))
     ticks = decode(table(SAMPLE).set_column(6, "buyer_order_id", ids), [FEED]).ticks
     assert ticks["buyer_order_id"].to_pylist() == [7, None, None, 7] * 10
-
-
-# ---- decimals
-
-
-@given(st.lists(units(1 << 26), min_size=1), st.sampled_from([PRICE, QUANTITY]))
-@example([Decimal("33554432.00000001"), Decimal("67108863.99999999"), UNIT], PRICE)
-def test_a_float_gives_back_the_decimal_that_it_was_made_of(values: list[Decimal], type: pa.Decimal128Type) -> None:
-    """To the eighth decimal up to 2^26 (67 million), where floats lie further apart than that."""
-    assert decimals(pa.array(map(float, values)), type) == values
-
-
-@given(st.lists(st.integers(1, 9 * 10**9).map(lambda n: Decimal(n) / 100), min_size=1))
-def test_a_price_of_two_decimals_is_exact_as_a_float_up_to_90_million(values: list[Decimal]) -> None:
-    assert decimals(pa.array(map(float, values)), PRICE) == values
-
-
-@given(st.lists(units(1 << 26), min_size=1))
-def test_what_else_a_column_holds_does_not_change_how_a_float_is_rounded(values: list[Decimal]) -> None:
-    floats = [*map(float, values), float("nan"), 1e300, None]
-    assert decimals(pa.array(floats, pa.float64()), PRICE) == values
-
-
-@given(st.lists(st.integers(1, 9_999_999).map(lambda n: Decimal(n) / 100), min_size=1))
-def test_a_float32_means_the_shortest_decimal_that_it_can_be(values: list[Decimal]) -> None:
-    assert decimals(pa.array(map(float, values), pa.float32()), PRICE) == values
-
-
-def decimals(column: pa.Array, type: pa.Decimal128Type) -> list[Decimal]:
-    """What `column` decodes to as prices or quantities, without the rejected."""
-    other, own = ("quantity", "price") if type == PRICE else ("price", "quantity")
-    raw = pa.table({own: column, other: pa.repeat(1, len(column)), **constants(len(column))})
-    return decode(raw, [FEED]).ticks[own].to_pylist()
-
-
-def constants(rows: int) -> dict[str, pa.Array]:
-    return {"trade_id": pa.array(range(rows)), "trade_time": pa.repeat(1_704_888_000_000, rows), "is_market_maker": pa.repeat(True, rows)}
-
-
-@given(
-    st.lists(
-        st.decimals(allow_nan=True, allow_infinity=True).map(str) | st.from_regex(r"[-+]?\d{0,14}(\.\d{0,14})?(e-?\d)?", fullmatch=True)
-    )
-)
-def test_text_is_a_decimal_exactly_where_python_and_the_column_say_so(texts: list[str]) -> None:
-    def expected(type: pa.Decimal128Type) -> list[Decimal]:
-        context = Context(prec=60, rounding=ROUND_HALF_EVEN)
-        values = []
-        for text in texts:
-            try:
-                value = Decimal(text)
-                fits = value.is_finite() and value == value.quantize(Decimal(1).scaleb(-type.scale), context=context)
-            except InvalidOperation:
-                continue
-            if fits and 0 < value < Decimal(10) ** (type.precision - type.scale):
-                values.append(value)
-        return values
-
-    for type in (PRICE, QUANTITY):
-        assert decimals(pa.array(texts, pa.string()), type) == expected(type)
-
-
-# ---- ids
-
-
-@given(st.lists(st.none() | st.integers(-(2**53) + 1, 2**53 - 1), min_size=1))
-def test_float_ids_are_exact_below_2_to_the_53_and_nan_is_null(ids: list[int | None]) -> None:
-    column = pa.array([float("nan") if value is None else float(value) for value in ids], pa.float64())
-    ticks = decode(
-        pa.table({"price": pa.repeat(1, len(ids)), "quantity": pa.repeat(1, len(ids)), "b": column, **constants(len(ids))}), [FEED]
-    ).ticks
-    assert ticks["buyer_order_id"].to_pylist() == ids
 
 
 # ---- rows that are no trade of the feed
@@ -366,7 +256,7 @@ def test_without_a_column_that_every_trade_has_the_object_is_rejected(missing: s
     with pytest.raises(ObjectRejected) as caught:
         decode(raw, [FEED])
     assert str(caught.value) == (
-        f"it is of another schema: no column for {missing} (its columns: {', '.join(raw.column_names)}); "
+        f"it has another schema: no column for {missing} (its columns: {', '.join(raw.column_names)}); "
         "move it out of the landing zone or land it as trades"
     )
 

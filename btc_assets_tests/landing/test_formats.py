@@ -29,7 +29,7 @@ DAMAGED = "its {} content is damaged or truncated (*{}*): land it again"  # in t
 NO_ROWS = "the object holds no rows, not even a header: land it again"
 UNKNOWN = "its format is unknown: land Parquet, CSV or JSON lines, plain, gzipped or (CSV) zipped"
 NO_CSV = "the zip file holds no .csv file: land the dump as the exchange publishes it"
-OTHER_SCHEMA = "it is of another schema: no column for {} (its columns: {}); move it out of the landing zone or land it as trades"
+OTHER_SCHEMA = "it has another schema: no column for {} (its columns: {}); move it out of the landing zone or land it as trades"
 ALL_MISSING = "trade_time, trade_id, price, quantity, is_market_maker"
 
 
@@ -83,11 +83,11 @@ REJECTED: dict[str, tuple[bytes, str]] = {
     "a header of another schema, and no rows": (b"open_time,open\n\n", OTHER_SCHEMA.format(ALL_MISSING, "open_time, open")),
     "a headerless file that is no dump": (
         b"1,2,3,4,5\n",
-        "it has no header line and 5 columns, which is no dump that is known: add a header",
+        "it has no header line and 5 columns, which no known dump has: add a header line",
     ),
     "two columns of one name": (
         b"price,trade_id,price\n1,2,3\n",
-        "it has several columns of one name (its columns: price, trade_id, price): keep one of each",
+        "it has several columns with the same name (its columns: price, trade_id, price): keep one of each",
     ),
     "binary garbage": (bytes(range(256)), UNKNOWN),
     "gzipped Parquet": (gzip.compress(encoded("collector")), UNKNOWN),
@@ -141,7 +141,7 @@ def test_an_object_on_disk_reads_as_it_does_in_memory(name: str, tmp_path: Path)
     assert read(path).ticks == read(encoded(name)).ticks == TICKS
 
 
-# ---- rows that cannot be taken apart
+# ---- rows that cannot be parsed
 
 
 @given(ragged=st.lists(st.booleans(), max_size=60), block=st.integers(64, 300))
@@ -153,16 +153,16 @@ def test_csv_rows_with_too_few_or_many_columns_are_handed_over_in_their_places(r
     assert [row.get(UNPARSED) or f"{row['trade_id']},{row['price']}" for row in rows] == lines
 
 
-def test_a_csv_row_that_cannot_be_taken_apart_is_rejected_under_its_own_number_and_the_others_survive() -> None:
+def test_a_csv_row_that_cannot_be_parsed_is_rejected_under_its_own_number_and_the_others_survive() -> None:
     content = HEADER + ROW % 1 + b"1704888000000,BTC\n" + ROW % 3 + b"\n" + ROW % 4 + b"a,b,c,d,e,f,g\n" + b"1704888000000,,6,1,1,true\n"
     result = read(content)
     assert result.ticks["trade_id"].to_pylist() == [1, 3, 4]
-    assert result.rejected == [(2, "the row cannot be taken apart"), (5, "the row cannot be taken apart"), (6, "symbol is null")]
+    assert result.rejected == [(2, "the row cannot be parsed"), (5, "the row cannot be parsed"), (6, "symbol is null")]
 
 
 def test_json_lines_that_are_no_trade_are_rejected_and_the_others_survive() -> None:
     first, second = json_lines(TICKS.slice(0, 2)).splitlines()
-    broken = "the row cannot be taken apart"
+    broken = "the row cannot be parsed"
     lines = {
         first: None,
         first[:-9]: broken,
@@ -181,7 +181,7 @@ def test_json_lines_that_are_no_trade_are_rejected_and_the_others_survive() -> N
 def test_a_broken_first_line_does_not_hide_that_the_object_is_json_lines() -> None:
     result = read(b'0000,"m":true}\n' + json_lines(TICKS))
     assert result.ticks == TICKS
-    assert result.rejected == [(1, "the row cannot be taken apart")]
+    assert result.rejected == [(1, "the row cannot be parsed")]
 
 
 def test_json_lines_may_start_with_a_byte_order_mark() -> None:
@@ -189,7 +189,7 @@ def test_json_lines_may_start_with_a_byte_order_mark() -> None:
 
 
 def test_json_lines_of_nothing_but_garbage_lose_no_line() -> None:
-    broken = "the row cannot be taken apart"
+    broken = "the row cannot be parsed"
     assert read(b"{\n{}\n{]").rejected == [(1, broken), (2, "trade_id is null"), (3, broken)]
 
 

@@ -323,7 +323,7 @@ def test_a_file_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     [
         (b"", "the object is empty"),
         (b"\0\1\2\3", "its format is unknown"),
-        (b"a,b\n1,2\n", "it is of another schema: no column for trade_time"),
+        (b"a,b\n1,2\n", "it has another schema: no column for trade_time"),
         (b"PAR1 and no more", "its Parquet content is damaged or truncated"),
     ],
 )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
+from hypothesis import strategies as st
 
 from btc_assets.domain.slices import Window, floor_slice
 from btc_assets.domain.ticks import TICK_SCHEMA
@@ -38,3 +39,8 @@ def every(seconds: float, count: int, *, start: datetime = NOON, first_id: int =
             for i in range(count)
         ]
     )
+
+
+def eight_decimals(most: int) -> st.SearchStrategy[Decimal]:
+    """Decimals above zero with eight places, short ones as often as long ones."""
+    return st.integers(1, most * 10**8).map(lambda n: n * Decimal("1e-8")) | st.integers(1, most * 100).map(lambda n: Decimal(n) / 100)
