@@ -70,7 +70,7 @@ bench-accuracy: $(VENV)-accuracy/bin/python  ## Encoders on nine labelled data s
 bench-search: $(VENV)/ready-dev  ## Finding similar slices: recall and queries a second.
 	$(BIN)/python benchmarks/bench_search.py $(ARGS)
 
-docs: $(VENV)/ready-dev  ## docs/settings.md and docs/commands.md, generated from the code.
+docs: $(VENV)/ready-dev  ## docs/settings.md, docs/commands.md and docs/dagster.md, generated from the code.
 	$(BIN)/python docs/generate.py
 
 lint: $(VENV)/ready-dev

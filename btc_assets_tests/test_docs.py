@@ -46,7 +46,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["settings.md", "commands.md"])
+@pytest.mark.parametrize("name", ["settings.md", "commands.md", "dagster.md"])
 def test_a_generated_page_is_current(name: str) -> None:
     pages = runpy.run_path(str(PROJECT / "docs" / "generate.py"))["PAGES"]
     assert (PROJECT / "docs" / name).read_text() == pages[name](), "run make docs"

@@ -1,16 +1,21 @@
-"""Generate docs/settings.md and docs/commands.md from the code. `make docs` runs it; btc_assets_tests/test_docs.py compares."""
+"""Generate docs/settings.md, docs/commands.md and docs/dagster.md from the code.
+
+`make docs` runs it; btc_assets_tests/test_docs.py compares.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import dagster as dg
 from pydantic.fields import FieldInfo
 
+from btc_assets.assembly import build_definitions
 from btc_assets.cli.main import main as cli
 from btc_assets.domain.settings import PREFIX, Settings
 
@@ -39,6 +44,16 @@ The virtual environment of `make demo` has these commands in `.venv/bin`. Each o
 
 * A command that fails prints one sentence that says what to do, and exits with a status other than 0.
 * Times are UTC, such as `2020-02-22` or `2020-02-22T13:35Z`. A range includes `--from` and excludes `--to`.
+"""
+
+
+_DAGSTER_INTRODUCTION = """\
+# Assets, jobs, sensors, schedules and checks
+
+What the Dagster UI shows, with the description of each. [automation.md](automation.md) says how they work together.
+
+* `restorable`, `watch_backups` and `watch_backups_often` exist if `BTC_ASSETS_BACKUP_STANZA` is set.
+* `market_data/candles_100ms` exists with `BTC_ASSETS_CANDLES_100MS=true`.
 """
 
 
@@ -142,7 +157,41 @@ def _example(command: click.Command) -> str:
     return inspect.cleandoc((command.epilog or "").replace("\b\nExample:\n", ""))
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "commands.md": commands_page}
+def dagster_page() -> str:
+    """A table for each kind of definition, from definitions in which everything optional but 100 ms is there."""
+    # Whatever the definitions depend on is named here, so that the page is the same in every environment.
+    start, history = datetime(2024, 1, 1, tzinfo=UTC), datetime(2017, 8, 17, tzinfo=UTC)
+    settings = Settings(backup_stanza="btc", candles_100ms=False, partitions_start=start, history_start=history)
+    definitions = build_definitions(settings)
+    assets = sorted(definitions.resolve_all_asset_specs(), key=lambda spec: (spec.group_name or "", spec.key))
+    checked: dict[tuple[str, str], list[str]] = {}
+    for check in definitions.asset_checks or ():
+        for key in check.check_keys:
+            described = key.name, str(check.get_spec_for_check_key(key).description)
+            checked.setdefault(described, []).append(f"`{key.asset_key.to_user_string()}`")
+    tables = [
+        _table("Assets", "asset | group", ((spec.key.to_user_string(), spec.group_name, spec.description) for spec in assets)),
+        _table("Jobs", "job", ((job.name, job.description) for job in definitions.jobs or ())),
+        _table("Sensors", "sensor", ((sensor.name, sensor.description) for sensor in definitions.sensors or ())),
+        _table(
+            "Schedules", "schedule | cron, UTC", ((one.name, f"`{_cron(one)}`", one.description) for one in definitions.schedules or ())
+        ),
+        _table("Checks", "check | of", ((name, ", ".join(sorted(of)), text) for (name, text), of in sorted(checked.items()))),
+    ]
+    return _NOTICE.format(source="btc_assets/assembly.py") + _DAGSTER_INTRODUCTION + "".join(tables)
+
+
+def _cron(schedule: object) -> str:
+    assert isinstance(schedule, dg.ScheduleDefinition)
+    return str(schedule.cron_schedule)
+
+
+def _table(title: str, head: str, rows: Iterable[tuple[str | None, ...]]) -> str:
+    lines = [f"| {' | '.join([f'`{name}`', *map(str, rest)])} |\n" for name, *rest in rows]
+    return f"\n## {title}\n\n| {head} | what it does |\n|{'---|' * (head.count('|') + 2)}\n" + "".join(lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "commands.md": commands_page, "dagster.md": dagster_page}
 
 
 def main() -> None:
