@@ -13,8 +13,8 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.models import Model
-from btc_assets.signals.search import indexes, similar
-from btc_assets.signals.search.similar import active_model, nearest
+from btc_assets.signals.search import indexes
+from btc_assets.signals.search.similar import active_model, nearest, similar
 from btc_assets.store.migrations import migrate
 from btc_assets_tests.support.stores import temporary_database
 from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
