@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.domain.feeds import Feed, folder_path, folder_time, prefixes
+from btc_assets.domain.feeds import Feed, Feeds, folder_path, folder_time
 
 NAME = st.text("aZ09_-.", min_size=1, max_size=6)
 PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
@@ -25,7 +25,7 @@ PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
     ],
 )
 def test_a_feed_is_a_prefix_a_symbol_and_a_label_of_which_the_last_two_may_be_left_out(text: str, feed: Feed) -> None:
-    assert Feeds.parse(text) == (feed,)
+    assert Feeds.parse(text) == Feeds([feed])
 
 
 def test_two_markets_of_one_symbol_are_told_apart_by_their_labels() -> None:
@@ -36,13 +36,13 @@ def test_two_markets_of_one_symbol_are_told_apart_by_their_labels() -> None:
 
 def test_several_symbols_may_share_a_prefix() -> None:
     feeds = Feeds.parse("all=BTCUSDT,all=ETHUSDT,other=XRPUSDT")
-    assert prefixes(feeds) == ("all", "other")
+    assert feeds.prefixes == ("all", "other")
 
 
 @given(PREFIX, NAME, NAME)
 def test_a_feed_is_written_as_it_is_read(prefix: str, symbol: str, label: str) -> None:
     feed = Feed(prefix, symbol, label)
-    assert Feeds.parse(str(feed)) == (feed,)
+    assert Feeds.parse(str(feed)) == Feeds([feed])
 
 
 @pytest.mark.parametrize(

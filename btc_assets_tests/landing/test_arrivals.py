@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from btc_assets.domain.feeds import Feed
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.offsets import listed, position, rewind
 from btc_assets.landing import arrivals
 from btc_assets.landing.arrivals import Arrivals, look, notice, waiting
 from btc_assets.simulation.replay import encode_batch
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -29,7 +29,7 @@ def put(store: StoreUnderTest, *folders: datetime, name: str = "batch-a.csv", da
 
 
 def look_at(store: StoreUnderTest, now: datetime, *, clock: Callable[[], float] = lambda: 0.0) -> Arrivals | None:
-    return look(store.connection, store.zone(), [FEED], now, lookback=LOOKBACK, grace=GRACE, clock=clock)
+    return look(store.connection, store.zone(), FEEDS, now, lookback=LOOKBACK, grace=GRACE, clock=clock)
 
 
 def listed_to(store: StoreUnderTest) -> datetime | None:
@@ -138,7 +138,7 @@ def test_it_is_listed_again_after_half_a_minute_or_when_a_slice_closes(store: St
 
 
 def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
-    feeds = [FEED, Feed("Binance/ETHUSDT", "ETHUSDT", "ETHUSDT")]
+    feeds = Feeds([FEED, Feed("Binance/ETHUSDT", "ETHUSDT", "ETHUSDT")])
     store.zone().put("Binance/ETHUSDT/2024/01/10/12/00/batch-a.csv", b"1")
     put(store, NOON + MINUTE)
     listed(store.connection, "Binance/ETHUSDT", None, NOON - HOUR, None)
@@ -335,8 +335,8 @@ def test_noticing_the_same_objects_at_the_same_time_writes_them_once(store: Stor
     put(store, NOON, NOON + SLICE)
     objects = list(store.zone().list_all(FEED.prefix))
     with store.connect() as other:
-        assert notice(store.connection, [FEED], objects + objects) == 2
-        assert notice(other, [FEED], objects) == 0
+        assert notice(store.connection, FEEDS, objects + objects) == 2
+        assert notice(other, FEEDS, objects) == 0
     assert len(noticed(store)) == 2
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from btc_assets.domain.feeds import Feed
+from btc_assets.domain.feeds import Feeds
 from btc_assets.landing import registry
 from btc_assets.simulation.replay import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
@@ -45,7 +45,7 @@ def test_each_object_is_read_once_however_often_its_slices_are_registered(store:
 
 def test_rereading_puts_right_what_other_settings_registered(store: StoreUnderTest) -> None:
     store.land(every(1, 30))
-    store.register(HOUR, feeds=(Feed("Binance/BTCUSDT", "BTCUSDT", "WRONG"),))
+    store.register(HOUR, feeds=Feeds.parse("Binance/BTCUSDT=BTCUSDT:WRONG"))
     store.register(HOUR, reread=True)
     assert store.rows("SELECT asset, sum(row_count) FROM landing.raw_blobs_5m WHERE status = 'registered' GROUP BY 1") == [("BTCUSDT", 30)]
 
@@ -133,7 +133,7 @@ def test_a_large_object_is_registered_under_all_of_its_slices(store: StoreUnderT
 
 
 def test_two_symbols_of_one_prefix_are_registered_apart(store: StoreUnderTest) -> None:
-    feeds = (Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT"), Feed("Binance/BTCUSDT", "ETHUSDT", "ETHUSDT"))
+    feeds = Feeds.parse("Binance/BTCUSDT=BTCUSDT,Binance/BTCUSDT=ETHUSDT")
     lines = ["trade_id,symbol,trade_time,price,quantity,is_market_maker"]
     lines += [f"{i},{symbol},170488800{i}000,100,1,true" for i, symbol in enumerate(["BTCUSDT", "ETHUSDT", "BTCUSDT"])]
     store.put("2024/01/10/12/00/a.csv", "\n".join(lines).encode())

@@ -15,20 +15,19 @@ import pytest
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import folder_path
-from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
 from btc_assets.landing.arrivals import Waiting, notice, waiting
 from btc_assets.landing.objects import LandedObject
-from btc_assets.landing.sensors import landing_sensor
 from btc_assets.landing.zone import LandingZone
-from btc_assets.ops.reconcile import reconcile
+from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.orchestration import automation
+from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.simulation.replay import encode_batches
 from btc_assets_tests.support.daemon import Daemon
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import every
 from btc_assets_tests.support.zones import StoreOnS3
 
@@ -37,7 +36,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 @pytest.fixture
 def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    daemon = Daemon(landing_sensor, monkeypatch)
+    daemon = Daemon(store, "landing_sensor", monkeypatch)
     yield daemon
     daemon.close()
 
@@ -179,10 +178,10 @@ def test_an_object_of_the_next_slice_is_loaded_although_the_slice_of_its_folder_
 
 
 def test_five_thousand_objects_at_once_are_noticed_in_one_tick_and_asked_for_in_few_runs(
-    anywhere: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+    anywhere: StoreUnderTest, start: datetime, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("BTC_ASSETS_SENSOR_SLICES_PER_RUN", "6")
-    settings.cache_clear()
+    daemon: Daemon = request.getfixturevalue("daemon")
     paths = [f"{folder_path(FEED.prefix, start + i % 50 * MINUTE)}/batch-{i}.csv" for i in range(5000)]  # ten slices
     zone = anywhere.zone()
     with ThreadPoolExecutor(16) as pool:
@@ -224,10 +223,10 @@ def test_a_folder_far_in_the_past_is_not_listed_but_loaded_when_somebody_points_
     by_event, by_reconciling, by_rewind = (start - days * DAY for days in (4, 3, 2))
     uris = [anywhere.land(every(10, 30, start=old), seconds=300)[0] for old in (by_event, by_reconciling, by_rewind)]
     assert daemon.tick() == []
-    notice(anywhere.connection, [FEED], [landed(anywhere, uris[0])])
+    notice(anywhere.connection, FEEDS, [landed(anywhere, uris[0])])
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_event, 0))]]
     found = Window(by_reconciling, by_reconciling + SLICE)
-    reconcile(anywhere.connection, anywhere.zone(), [FEED], found, daemon.now + HOUR, heal=True)
+    reconcile(anywhere.connection, anywhere.zone(), FEEDS, found, daemon.now + HOUR, ReconcileOptions(heal=True))
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_reconciling, 0))]]
     rewind(anywhere.connection, FEED.prefix, by_rewind)
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_rewind, 0))]]
@@ -238,7 +237,7 @@ def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_when_somebody_point
     anywhere: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
     uri = land_apart(anywhere, every(10, 30, start=start), start - 30 * DAY)
-    notice(anywhere.connection, [FEED], [landed(anywhere, uri)])
+    notice(anywhere.connection, FEEDS, [landed(anywhere, uri)])
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start - 30 * DAY, 0))], [("ingest", slices(start, 0))]]
     assert ticks(anywhere) == 30
 
@@ -246,10 +245,10 @@ def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_when_somebody_point
 def test_days_before_the_partitions_start_are_loaded_as_days_and_no_slice_is_owned_twice(
     store: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
-    first = settings().first_slice
+    first = store.settings.first_slice
     uris = store.land(every(10, 60, start=first - SLICE), seconds=600)  # one object, on both sides of it
     uris += store.land(every(10, 30, start=first - 3 * HOUR, first_id=1000), seconds=300)
-    notice(store.connection, [FEED], [landed(store, uri) for uri in uris])
+    notice(store.connection, FEEDS, [landed(store, uri) for uri in uris])
     assert daemon.tick() == [("ingest_history", Window(first - DAY, first))]
     daemon.run()
     assert ticks(store) == 60
@@ -282,9 +281,9 @@ def test_a_backlog_becomes_a_few_runs_at_once_and_the_newest_come_first(store: S
 def test_nothing_is_asked_for_that_a_run_under_way_will_make(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, 0, 10))
     for i, status in enumerate(["NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"]):
-        daemon.have_run("ingest", automation.partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # somebody's backfill
+        daemon.have_run("ingest", partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # somebody's backfill
     for status in ("SUCCESS", "FAILURE", "CANCELED"):
-        daemon.have_run("ingest", automation.partition_tags(slices(start, 8)), dg.DagsterRunStatus[status])
+        daemon.have_run("ingest", partition_tags(slices(start, 8)), dg.DagsterRunStatus[status])
     assert daemon.tick() == [("ingest", slices(start, 7, 10)), ("ingest", slices(start, 0, 1))]
 
 
@@ -322,7 +321,7 @@ def test_a_slice_that_keeps_failing_does_not_hold_up_what_lands_after_it(store: 
 def test_many_slices_that_keep_failing_do_not_hold_up_what_lands_far_before_them(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automation, "_LOOK_AT", 3)
+    monkeypatch.setattr(automation, "_CANDIDATES", 3)
     for i in range(4):
         noticed_in(store, slices(start, -2 * i))
     while daemon.tick():
@@ -374,7 +373,7 @@ def test_a_run_that_ends_while_the_sensor_looks_is_not_asked_for_again(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noticed_in(store, slices(start, 0))
-    run = daemon.have_run("ingest", automation.partition_tags(slices(start, 0)))
+    run = daemon.have_run("ingest", partition_tags(slices(start, 0)))
 
     def ends(*arguments: Any, **options: Any) -> Waiting:
         found = waiting(*arguments, **options)
@@ -408,8 +407,8 @@ def test_the_sensor_says_what_it_waits_for(store: StoreUnderTest, daemon: Daemon
     daemon.start()
     assert daemon.tick() == []
     assert daemon.skipped == (
-        "Not listed again yet; slices with something to load: 1 not closed yet, 0 with objects still landing, 1 due (under way, or asked "
-        "for before)."
+        "Not listed again yet; slices with something to load: 1 not closed yet, 0 still receiving objects, 1 due (in progress, or "
+        "requested before)."
     )
     daemon.tick_after(MINUTE)
     assert daemon.skipped and daemon.skipped.startswith("0 of 5 listed objects are new; ")
@@ -438,8 +437,8 @@ def test_a_landing_zone_that_is_missing_is_named(store: StoreUnderTest, daemon: 
         daemon.tick()
 
 
-def test_a_server_that_is_down_is_named(store: StoreUnderTest, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_named(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@127.0.0.1:1/btc")
-    settings.cache_clear()
+    daemon: Daemon = request.getfixturevalue("daemon")
     with pytest.raises(dg.Failure, match=r"^PostgreSQL at 127\.0\.0\.1:1/btc cannot be reached"):
         daemon.tick()
