@@ -11,10 +11,9 @@ import psycopg
 import pytest
 
 from btc_assets.ops.roles import grant, missing_rights
-from btc_assets.store.database import SQL_DIR
 from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
-from btc_assets.store.sql_files import read_repeatables
+from btc_assets.store.sql_files import SQL_DIR, read_repeatables
 from btc_assets_tests.support.databases import WasmServer
 from btc_assets_tests.support.definitions import read_definitions
 from btc_assets_tests.support.stores import temporary_database

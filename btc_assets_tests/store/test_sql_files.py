@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.store.database import SQL_DIR
-from btc_assets.store.sql_files import read_migrations, read_repeatables
+from btc_assets.store.sql_files import SQL_DIR, read_migrations, read_repeatables
 
 ENGINES = ["postgres", "timescale"]
 

@@ -14,7 +14,7 @@ from btc_assets.domain.slices import SLICE, Window
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.search import indexes
-from btc_assets.signals.search.similar import active_model, nearest, similar
+from btc_assets.signals.search.similar import nearest, read_active_model, similar
 from btc_assets.store.migrations import migrate
 from btc_assets_tests.support.stores import temporary_database
 from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
@@ -85,7 +85,7 @@ def test_another_symbol_has_a_model_of_its_own(on_postgres: psycopg.Connection, 
     other = registered_model(on_postgres, "rocket-pca-0000000000000003", dim=DIM, symbol="BTCUSDT.P")
     write_vectors(on_postgres, other, VECTORS[:50], START)
     models.activate_model(on_postgres, other)
-    assert active_model(on_postgres, "BTCUSDT.P") == other.model_id
+    assert read_active_model(on_postgres, "BTCUSDT.P") == other.model_id
     assert {one.symbol for one in similar(on_postgres, at(3), symbol="BTCUSDT.P")} == {"BTCUSDT.P"}
     with pytest.raises(UserError, match=r"^Several symbols have embeddings: name one of BTCUSDT, BTCUSDT\.P\.$"):
         similar(on_postgres, at(3))
@@ -195,7 +195,7 @@ def test_a_time_filter_stays_exact_beside_an_index(indexed: psycopg.Connection, 
 def test_a_filter_that_leaves_most_days_and_few_rows_stays_exact(indexed: psycopg.Connection) -> None:
     long_ago = START - timedelta(days=3650)
     with indexed.transaction(force_rollback=True):
-        model = models.read_model(indexed, active_model(indexed))
+        model = models.read_model(indexed, read_active_model(indexed))
         indexed.execute(
             f"INSERT INTO {model.table} SELECT %s, symbol, model_id, embedding, tick_count FROM {model.table} WHERE bucket_5m = %s",
             (long_ago, START),
