@@ -9,9 +9,7 @@ import pytest
 
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion import due
-from btc_assets.signals.features import table as slice_features
-from btc_assets.signals.search import embeddings
-from btc_assets.signals.sensors import signals_follow_ticks
+from btc_assets.signals.keys import EMBEDDINGS, FEATURES
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -22,7 +20,7 @@ WINDOW = Window(NOON, NOON + 2 * SLICE)
 
 @pytest.fixture
 def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    daemon = Daemon(signals_follow_ticks, monkeypatch)
+    daemon = Daemon(store, "signals_follow_ticks", monkeypatch)
     yield daemon
     daemon.close()
 
@@ -30,9 +28,9 @@ def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
 def test_ticks_that_were_loaded_alone_get_their_features_in_one_run(store: StoreUnderTest, daemon: Daemon) -> None:
     write_ticks(store.connection, every(2, 300), WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [slice_features.ASSET, embeddings.ASSET], WINDOW)  # as the loader does
+        due.mark_due(cursor, [FEATURES, EMBEDDINGS], WINDOW)  # as the loader does
     assert daemon.tick() == [("rebuild_signals", WINDOW)]
     daemon.run()
     assert store.rows("SELECT bucket_5m, trade_count FROM signals.slice_features ORDER BY 1") == [(NOON, 150), (NOON + SLICE, 150)]
     assert daemon.tick_after(timedelta(minutes=1)) == []
-    assert daemon.skipped == "All features and embeddings are made."
+    assert daemon.skipped == "No slice is due."

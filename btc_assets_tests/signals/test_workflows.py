@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
-from btc_assets.definitions import defs
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.signals import workflows
@@ -29,13 +28,13 @@ START = datetime(2024, 1, 10, tzinfo=UTC)
 
 def fill(store: StoreUnderTest, ticks: pa.Table) -> Window:
     window = write_ticks(store.connection, ticks)
-    made = slice_features.SliceFeatures(store.connect, store.dsn, window, ["BTCUSDT"])
+    made = slice_features.SliceFeatures(store.database, window, ["BTCUSDT"])
     replace_all(store.connection, Target.of(store.connection, slice_features.TABLE), made)
     return window
 
 
 def stored_evaluation(store: StoreUnderTest, window: Window, **options: object) -> Evaluation:
-    return workflows.evaluate_stored(store.dsn, store.zone(), "BTCUSDT", window, **options)  # type: ignore[arg-type]
+    return workflows.evaluate_stored(store.database, store.zone(), "BTCUSDT", window, **options)  # type: ignore[arg-type]
 
 
 def test_neighbours_by_the_default_encoder_share_the_regime_more_often_than_by_raw_features_or_chance() -> None:
@@ -52,7 +51,7 @@ def test_stored_slices_are_judged_by_an_encoder_that_has_not_seen_the_questions(
     assert [row.name for row in result.rows][-3:] == ["raw features", "rocket-pca", "untrained"]
     assert not result.alarms and "Robustness is that of the newest 288 slices among themselves." in result.notes
 
-    model = workflows.train(store.connection, store.dsn, store.zone(), store.home / "training", kind="rocket-pca", symbol="BTCUSDT", dim=16)
+    model = workflows.train(store.database, store.zone(), store.home / "training", workflows.TrainingPlan("BTCUSDT", dim=16))
     seen = stored_evaluation(store, window, trained=[model])  # it was trained on the questions, too
     assert any(alarm.startswith(f"{model.model_id}: it was trained on data up to 2024-01-11T00:00Z") for alarm in seen.alarms)
 
@@ -62,7 +61,7 @@ def test_stored_slices_are_judged_by_an_encoder_that_has_not_seen_the_questions(
 
 def test_the_evaluation_is_shown_in_dagster_and_on_the_command_line(store: StoreUnderTest, tmp_path: Path) -> None:
     fill(store, next(generate_market(START, 1, slice_ticks=40))[0])
-    result = defs.resolve_job_def("evaluate").execute_in_process(run_config=QUIETLY)
+    result = store.definitions.resolve_job_def("evaluate").execute_in_process(run_config=QUIETLY)
     (event,) = [event for event in result.all_events if event.is_step_materialization]
     metadata = event.step_materialization_data.materialization.metadata
     assert "| HAR |" in str(metadata["evaluation"].value) and "data:image/png;base64," in str(metadata["R2 out of sample"].value)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from btc_assets.domain.slices import EPOCH, SLICE, SLICE_US, Window
 from btc_assets.domain.ticks import TIME
-from btc_assets.signals.encoders.models import Model, register
+from btc_assets.signals.encoders.models import Model, register_model
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
@@ -21,7 +21,7 @@ def registered_model(
 ) -> Model:
     """A model that is registered and has no artefact."""
     model = Model(name, "rocket-pca", symbol, dim, "schema", EPOCH, EPOCH + SLICE, {}, "memory:///nowhere")
-    register(connection, model)
+    register_model(connection, model)
     return model
 
 

@@ -12,10 +12,10 @@ import pytest
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.domain.ticks import tick_order
+from btc_assets.signals.evaluation import evaluate as evaluation
 from btc_assets.signals.evaluation.evaluate import Dataset, evaluate
-from btc_assets.signals.evaluation.evaluate import evaluate as evaluation
 from btc_assets.signals.evaluation.neighbours import DAY_US
-from btc_assets.signals.evaluation.report import LEVELS
+from btc_assets.signals.evaluation.report import LEVELS, Evaluation
 from btc_assets.signals.evaluation.robustness import Rates, Retrieval
 from btc_assets.signals.features.formulas import FEATURES, features
 from btc_assets.signals.features.tick_arrays import TickArrays
@@ -47,12 +47,12 @@ def noise(n: int = DAYS * 288) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def fair() -> evaluation.Evaluation:
+def fair() -> Evaluation:
     dataset, level = market()
     return evaluate(dataset, {"level": level[:, None], "noise": noise()})
 
 
-def test_neighbours_in_the_level_forecast_and_those_in_noise_or_drawn_do_not(fair: evaluation.Evaluation) -> None:
+def test_neighbours_in_the_level_forecast_and_those_in_noise_or_drawn_do_not(fair: Evaluation) -> None:
     for target in LEVELS:
         assert fair.row("level").r2[target].value > fair.row("persistence").r2[target].value
         for name in ("noise", "random neighbours"):
@@ -60,19 +60,19 @@ def test_neighbours_in_the_level_forecast_and_those_in_noise_or_drawn_do_not(fai
     assert fair.row("level").qlike.value < fair.row("persistence").qlike.value < fair.row("noise").qlike.value
 
 
-def test_neighbours_add_to_har_what_its_past_does_not_tell(fair: evaluation.Evaluation) -> None:
+def test_neighbours_add_to_har_what_its_past_does_not_tell(fair: Evaluation) -> None:
     assert fair.row("level").gain.exceeds(0.01, 3)
     assert abs(fair.row("noise").gain.value) < 0.01
     assert abs(fair.row("random neighbours").gain.value) < 0.01
 
 
-def test_neighbours_are_of_the_same_regime_as_far_as_the_embedding_knows_it(fair: evaluation.Evaluation) -> None:
+def test_neighbours_are_of_the_same_regime_as_far_as_the_embedding_knows_it(fair: Evaluation) -> None:
     assert fair.row("level").precision.value == pytest.approx(0.5, abs=0.05)  # one of two levels is known, one of two coins not
     for name in ("noise", "random neighbours"):
         assert fair.row(name).precision.value == pytest.approx(0.25, abs=0.05)
 
 
-def test_what_cannot_look_ahead_raises_no_alarm_and_every_query_is_answered(fair: evaluation.Evaluation) -> None:
+def test_what_cannot_look_ahead_raises_no_alarm_and_every_query_is_answered(fair: Evaluation) -> None:
     assert not fair.alarms
     assert [row.name for row in fair.rows] == ["persistence", "time of day", "HAR", "random neighbours", "raw features", "level", "noise"]
     assert {row.forecasts for row in fair.rows} == {691}
@@ -164,7 +164,7 @@ def test_the_embargo_and_k_are_parameters() -> None:
     assert "regime precision@3" in result.to_markdown()
 
 
-def test_the_table_has_a_line_for_each_method_and_says_that_nothing_leaks(fair: evaluation.Evaluation) -> None:
+def test_the_table_has_a_line_for_each_method_and_says_that_nothing_leaks(fair: Evaluation) -> None:
     lines = fair.to_markdown().splitlines()
     assert sum(line.startswith("| ") for line in lines) == 2 + len(fair.rows)
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
@@ -174,7 +174,7 @@ def test_the_table_has_a_line_for_each_method_and_says_that_nothing_leaks(fair: 
     assert marked.splitlines()[-1] == "* **Alarm:** x: y."
 
 
-def test_the_plot_is_a_png(fair: evaluation.Evaluation) -> None:
+def test_the_plot_is_a_png(fair: Evaluation) -> None:
     assert fair.plot().startswith(b"\x89PNG")
 
 

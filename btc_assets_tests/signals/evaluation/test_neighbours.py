@@ -80,7 +80,7 @@ def test_neighbours_are_those_of_an_exhaustive_search_however_it_is_cut(cells: i
     vectors[[3, 17, 40]] = np.nan
     rows, ends = np.arange(10, 60), np.maximum(np.arange(10, 60) - 13, 0)
     found = nearest(vectors, ends, rows, 5)
-    assert found.indices.tolist() == [brute_force(vectors, end, row, 5) for end, row in zip(ends, rows, strict=True)]
+    assert found.indices.tolist() == [brute_force(vectors, int(end), int(row), 5) for end, row in zip(ends, rows, strict=True)]
     assert (np.isfinite(found.distances) == (found.indices >= 0)).all()
     one = found.indices[-1, 0]
     assert found.distances[-1, 0] == pytest.approx(np.linalg.norm(vectors[one] - vectors[59]), rel=1e-4)

@@ -188,7 +188,8 @@ def reference(trades: list[Trade]) -> dict[str, float]:
     price, q, s = [t[1] for t in trades], [t[2] for t in trades], [1 if t[3] else -1 for t in trades]
     n, volume, log = len(trades), math.fsum(q), [math.log(p) for p in price]
     bars = [[i for i in range(n) if int(arrivals[i] // 5) == bar] for bar in range(60)]
-    close, r = [], []
+    close: list[float] = []
+    r: list[float] = []
     for bar in bars:
         before = close[-1] if close else log[0]
         close.append(log[bar[-1]] if bar else before)

@@ -16,8 +16,9 @@ from btc_assets.signals.features import schema
 from btc_assets.signals.features import table as slice_features
 from btc_assets.signals.features.bars import CHANNELS, bars
 from btc_assets.signals.features.formulas import FEATURES, features
-from btc_assets.signals.features.table import ASSET, TABLE, SliceFeatures, read
+from btc_assets.signals.features.table import TABLE, SliceFeatures, read_features
 from btc_assets.signals.features.tick_arrays import TickArrays
+from btc_assets.signals.keys import FEATURES as FEATURES_KEY
 from btc_assets.store.replace import Replacement, replace_all
 from btc_assets.store.tables import Target, read_columns
 from btc_assets_tests.support.databases import write_ticks
@@ -28,7 +29,7 @@ WINDOW = Window(NOON, NOON + 3 * SLICE)
 
 
 def make(store: StoreUnderTest, window: Window = WINDOW, symbols: tuple[str, ...] = ("BTCUSDT",)) -> SliceFeatures:
-    made = SliceFeatures(store.connect, store.dsn, window, symbols)
+    made = SliceFeatures(store.database, window, symbols)
     replace_all(store.connection, Target.of(store.connection, TABLE), made)
     return made
 
@@ -45,8 +46,8 @@ def test_the_table_has_the_features_and_the_view_the_channels_that_python_makes(
 def test_what_is_stored_is_what_the_ticks_say(store: StoreUnderTest) -> None:
     ticks = every(1.7, 500)
     write_ticks(store.connection, ticks, WINDOW)
-    assert make(store).slice_rows() == {bucket: 1 for bucket in WINDOW.slices()}
-    stored, wanted = read(store.dsn, "BTCUSDT", WINDOW), TickArrays.of(ticks)
+    assert make(store).slice_rows == {bucket: 1 for bucket in WINDOW.slices()}
+    stored, wanted = read_features(store.database, "BTCUSDT", WINDOW), TickArrays.of(ticks)
     assert (stored.times == wanted.starts).all()
     # Arrow and PostgreSQL turn a decimal into a float with a difference in the last bit.
     np.testing.assert_allclose(stored.features, features(wanted), rtol=1e-9, atol=1e-12)
@@ -95,14 +96,14 @@ def test_features_differ_from_ticks_that_changed_since(store: StoreUnderTest) ->
 def test_making_settles_what_was_due_before_it_and_not_what_changed_meanwhile(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [ASSET], WINDOW)
-    making = iter(SliceFeatures(store.connect, store.dsn, WINDOW, ["BTCUSDT"]))
+        due.mark_due(cursor, [FEATURES_KEY], WINDOW)
+    making = iter(SliceFeatures(store.database, WINDOW, ["BTCUSDT"]))
     replacement = next(making)  # read, not written yet
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [ASSET], Window.of_slice(NOON))  # somebody loads other ticks
+        due.mark_due(cursor, [FEATURES_KEY], Window.of_slice(NOON))  # somebody loads other ticks
     with store.connection.transaction(), store.connection.cursor() as cursor:
         replacement.record(cursor)
-    assert [one.bucket for one in due.read_due_slices(store.connection, [ASSET])] == [NOON]
+    assert [one.bucket for one in due.read_due_slices(store.connection, [FEATURES_KEY])] == [NOON]
 
 
 def test_whoever_is_slow_does_not_write_features_of_ticks_that_are_no_more(store: StoreUnderTest) -> None:
@@ -114,15 +115,14 @@ def test_whoever_is_slow_does_not_write_features_of_ticks_that_are_no_more(store
         """Reads ticks; before it writes, another run loads more and makes their features."""
 
         def __iter__(self) -> Iterator[Replacement]:
-            read = list(super().__iter__())
+            made = list(super().__iter__())
             store.land(every(2.0, 300, start=NOON + timedelta(seconds=1), first_id=1000))
             store.ingest(hour)
             make(store, hour)
-            return iter(read)
+            return iter(made)
 
     with store.connect() as connection:
-        connection.autocommit = True
-        replace_all(connection, Target.of(connection, TABLE), Slow(store.connect, store.dsn, hour, ["BTCUSDT"]))
+        replace_all(connection, Target.of(connection, TABLE), Slow(store.database, hour, ["BTCUSDT"]))
     assert slice_features.read_feature_differences(store.connection, hour) == []
 
 
@@ -144,7 +144,7 @@ def test_ticks_whose_features_are_due_are_not_dropped_and_the_features_still_ask
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     store.refresh(WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [ASSET], WINDOW)
+        due.mark_due(cursor, [FEATURES_KEY], WINDOW)
     drop = 'CALL ops.drop_old_chunks(0, \'{"hypertable": "market_data.btc_ticks", "drop_after": "30 days"}\')'
     store.connection.execute(
         "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, state) "
@@ -154,7 +154,7 @@ def test_ticks_whose_features_are_due_are_not_dropped_and_the_features_still_ask
     assert store.rows("SELECT last_result FROM ops.retention_jobs")[0][0].endswith(
         "2024-01-10, whose features are not made, from 2024-01-10T12:00Z on: make them again, then it is dropped"
     )
-    assert [one.bucket for one in due.read_due_slices(store.connection, [ASSET])] == list(WINDOW.slices())
+    assert [one.bucket for one in due.read_due_slices(store.connection, [FEATURES_KEY])] == list(WINDOW.slices())
     make(store)
     store.connection.execute(drop)
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(0,)]
@@ -166,7 +166,7 @@ def test_rows_of_another_version_of_the_features_are_not_mixed_in(store: StoreUn
     make(store)
     store.connection.execute(f"UPDATE {TABLE} SET feature_schema = 'older' WHERE bucket_5m = %s", (NOON,))
     with pytest.raises(UserError) as raised:
-        read(store.dsn, "BTCUSDT", WINDOW)
+        read_features(store.database, "BTCUSDT", WINDOW)
     assert str(raised.value) == (
         f"Features of BTCUSDT in {WINDOW} were made by another version of btc_assets (older, this one makes {schema.digest()}): materialise "
         "signals/slice_features there again."

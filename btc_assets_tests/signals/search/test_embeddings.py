@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
-from btc_assets.definitions import defs
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.ingestion import due
@@ -23,7 +22,9 @@ from btc_assets.signals.encoders.artefacts import load
 from btc_assets.signals.encoders.encoder import embed
 from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features import table as slice_features
-from btc_assets.signals.search import embeddings, similar
+from btc_assets.signals.keys import EMBEDDINGS
+from btc_assets.signals.search import embeddings
+from btc_assets.signals.search.similar import similar
 from btc_assets.simulation.generate import generate_market
 from btc_assets.store.replace import Replacement, replace_all
 from btc_assets.store.tables import Target
@@ -52,23 +53,24 @@ def filled(store: StoreUnderTest, market: pa.Table) -> StoreUnderTest:
 
 
 def make_features(store: StoreUnderTest, window: Window) -> None:
-    made = slice_features.SliceFeatures(store.connect, store.dsn, window, ["BTCUSDT"])
+    made = slice_features.SliceFeatures(store.database, window, ["BTCUSDT"])
     replace_all(store.connection, Target.of(store.connection, slice_features.TABLE), made)
 
 
 def train(store: StoreUnderTest, *, seed: int = 0, dim: int = 16) -> Model:
-    return workflows.train(
-        store.connection, store.dsn, store.zone(), store.home / "training", kind="rocket-pca", symbol="BTCUSDT", dim=dim, seed=seed
-    )
+    plan = workflows.TrainingPlan("BTCUSDT", dim=dim, seed=seed)
+    return workflows.train(store.database, store.zone(), store.home / "training", plan)
 
 
 def activate(store: StoreUnderTest, model: Model) -> workflows.Activation:
-    return workflows.activate(store.connection, store.connect, store.dsn, store.zone(), model)
+    return workflows.activate(store.database, store.zone(), model)
 
 
 def materialize(store: StoreUnderTest, job: str, window: Window) -> bool:
     """Run a job for a window as Dagster does."""
-    result = defs.resolve_job_def(job).execute_in_process(tags=partition_tags(window), run_config=QUIETLY, raise_on_error=False)
+    result = store.definitions.resolve_job_def(job).execute_in_process(
+        tags=partition_tags(window), run_config=QUIETLY, raise_on_error=False
+    )
     failures = [event for event in result.all_node_events if event.is_step_failure]
     if failures:
         raise AssertionError(failures[0].step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
@@ -81,7 +83,7 @@ def test_a_model_is_trained_registered_activated_and_answers(filled: StoreUnderT
     assert (model.trained_from, model.trained_to, model.metrics["slices"]) == (FULL_DAY.start, FULL_DAY.end, 288)
     assert (filled.landing / "models" / f"{model.model_id}.safetensors").exists()
     assert "288 vectors are compared one by one" in str(activate(filled, model))
-    stored = slice_features.read_features(filled.dsn, "BTCUSDT", FULL_DAY)
+    stored = slice_features.read_features(filled.database, "BTCUSDT", FULL_DAY)
     vectors = embed(load(model.model_id, filled.zone()), stored.bars, stored.features)
     query = DAY_START + 100 * SLICE
     closeness = vectors @ vectors[100]
@@ -137,15 +139,15 @@ def test_labels_that_were_not_filled_when_a_run_was_killed_are_filled_by_the_nex
     activate(filled, model)
     assert filled.rows(unlabelled, NEXT_DAY - SLICE) == [(0,)]
 
-    filled.connection.execute("INSERT INTO ingestion.due_slices (asset, bucket_5m) VALUES (%s, %s)", (embeddings.ASSET, DAY_START))
-    slices_due = due.read_due(filled.connection, embeddings.ASSET, FULL_DAY)
+    filled.connection.execute("INSERT INTO ingestion.due_slices (asset, bucket_5m) VALUES (%s, %s)", (EMBEDDINGS, DAY_START))
+    slices_due = due.read_due(filled.connection, EMBEDDINGS, FULL_DAY)
     encoder = load(model.model_id, filled.zone())
-    made = embeddings.Embeddings(filled.connect, filled.dsn, model, encoder, Window.of_slice(DAY_START), settles=slices_due)
+    made = embeddings.Embeddings(filled.database, model, encoder, Window.of_slice(DAY_START), settles=slices_due)
     with monkeypatch.context() as patch:
         patch.setattr(embeddings, "fill_labels", kill)
         with pytest.raises(Killed):
             replace_all(filled.connection, Target.of(filled.connection, model.table), made)
-    assert due.read_due(filled.connection, embeddings.ASSET, FULL_DAY) == slices_due != []
+    assert due.read_due(filled.connection, EMBEDDINGS, FULL_DAY) == slices_due != []
 
 
 def test_new_slices_are_embedded_with_every_model_that_is_kept_up_and_settle_what_was_due(filled: StoreUnderTest) -> None:
@@ -213,9 +215,8 @@ def test_whoever_is_slow_does_not_write_vectors_of_features_that_are_no_more(fil
             return iter(read)
 
     def embed_with(kind: type[embeddings.Embeddings]) -> None:
-        made = kind(filled.connect, filled.dsn, model, load(model.model_id, filled.zone()), window)
+        made = kind(filled.database, model, load(model.model_id, filled.zone()), window)
         with filled.connect() as connection:
-            connection.autocommit = True
             replace_all(connection, Target.of(connection, model.table), made)
 
     embed_with(Slow)
@@ -237,7 +238,7 @@ def test_too_little_to_train_on(store: StoreUnderTest) -> None:
 
 def test_without_pytorch_the_embeddings_say_what_to_install(filled: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     activate(filled, train(filled))
-    monkeypatch.setattr("btc_assets.signals.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("btc_assets.signals.encoders.optional.find_spec", lambda name: None)
     with pytest.raises(AssertionError, match=r"pip install 'btc-assets\[torch\]'"):
         materialize(filled, "rebuild_signals", Window.of_slice(DAY_START))
     for command in (["train"], ["evaluate"]):

@@ -13,7 +13,8 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.models import Model
-from btc_assets.signals.search import indexes, similar
+from btc_assets.signals.search import indexes
+from btc_assets.signals.search.similar import similar
 from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
 
 START = datetime(2024, 1, 10, tzinfo=UTC)
@@ -49,8 +50,8 @@ def test_lists_follow_the_number_of_rows_and_few_rows_need_none(model: Model) ->
 
 def test_below_ten_thousand_vectors_all_are_compared(on_postgres: psycopg.Connection, model: Model) -> None:
     write_vectors(on_postgres, model, market_like(300, DIM), START)
-    care = indexes.maintain_index(on_postgres, model)
-    assert (care.action, care.why) == ("none", "300 vectors are compared one by one; an index comes with 10,000")
+    done = indexes.maintain_index(on_postgres, model)
+    assert (done.action, done.why) == ("none", "300 vectors are compared one by one; an index comes with 10,000")
     assert index_names(on_postgres, model) == [] and indexes.measure_recall(on_postgres, model) == 1.0
 
 
@@ -77,17 +78,17 @@ def test_an_index_that_misses_neighbours_is_found_out_and_built_again(on_postgre
     indexes.maintain_index(on_postgres, model)
     on_postgres.execute("UPDATE signals.embedding_indexes SET effort = 1")  # as after a change of the vectors that the lists do not fit
     assert indexes.measure_recall(on_postgres, model) < 0.8
-    care = indexes.maintain_index(on_postgres, model)
-    assert care.action == "rebuilt" and care.why.startswith("its recall had fallen to 0.")
+    done = indexes.maintain_index(on_postgres, model)
+    assert done.action == "rebuilt" and done.why.startswith("its recall had fallen to 0.")
     assert indexes.measure_recall(on_postgres, model) >= indexes.LEAST_RECALL
 
 
 @pytest.mark.parametrize(("method", "element"), [("hnsw", "vector"), ("ivfflat", "halfvec")])
 def test_other_kinds_of_index_answer_the_same(on_postgres: psycopg.Connection, model: Model, method: str, element: str) -> None:
     write_vectors(on_postgres, model, market_like(ENOUGH, DIM), START)
-    care = indexes.maintain_index(on_postgres, model, method=method, element=element)
-    assert care.index is not None and (care.index.method, care.index.element) == (method, element)
-    definition = on_postgres.execute("SELECT indexdef FROM pg_indexes WHERE indexname = %s", (care.index.index_name,)).fetchone()
+    done = indexes.maintain_index(on_postgres, model, method=method, element=element)
+    assert done.index is not None and (done.index.method, done.index.element) == (method, element)
+    definition = on_postgres.execute("SELECT indexdef FROM pg_indexes WHERE indexname = %s", (done.index.index_name,)).fetchone()
     assert definition is not None and method in definition[0] and f"{element}_ip_ops" in definition[0]
     exact = similar(on_postgres, START + 500 * SLICE, exact=True, model_id=model.model_id)
     found = similar(on_postgres, START + 500 * SLICE, model_id=model.model_id)
@@ -100,8 +101,8 @@ def test_what_a_build_that_was_cut_off_left_is_removed(on_postgres: psycopg.Conn
     write_vectors(on_postgres, model, market_like(ENOUGH, DIM), START)
     on_postgres.execute(f"CREATE INDEX left_behind ON {model.table} USING ivfflat ((embedding::vector({DIM})) vector_ip_ops)")
     on_postgres.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'signals.left_behind'::regclass")
-    care = indexes.maintain_index(on_postgres, model)
-    assert care.action == "built" and index_names(on_postgres, model) == [care.index.index_name]  # type: ignore[union-attr]
+    done = indexes.maintain_index(on_postgres, model)
+    assert done.action == "built" and index_names(on_postgres, model) == [done.index.index_name]  # type: ignore[union-attr]
 
 
 def test_two_that_care_for_an_index_at_once_do_so_in_turn(on_postgres: psycopg.Connection, model: Model) -> None:
