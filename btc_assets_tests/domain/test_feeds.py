@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed, Feeds, folder_path, folder_time
 
 NAME = st.text("aZ09_-.", min_size=1, max_size=6)
@@ -96,3 +97,22 @@ def test_the_folders_of_an_object_are_a_time_to_the_minute_hour_or_day(path: str
 @given(PREFIX, st.datetimes(datetime(2009, 1, 3), datetime(2100, 1, 1), timezones=st.just(UTC)))
 def test_a_folder_is_found_again_by_its_time(prefix: str, opened: datetime) -> None:
     assert folder_time(prefix, f"{folder_path(prefix, opened)}/batch.parquet") == opened.replace(second=0, microsecond=0)
+
+
+def test_a_feed_is_found_by_its_label() -> None:
+    spot, perpetual = Feed("spot", "BTCUSDT", "BTCUSDT"), Feed("um", "BTCUSDT", "BTCUSDT_UM")
+    both = Feeds([spot, perpetual])
+    assert Feeds([spot]).by_label(None) == spot
+    assert both.by_label("BTCUSDT_UM") == perpetual
+    for label in (None, "ETHUSDT"):
+        with pytest.raises(UserError) as refused:
+            both.by_label(label)
+        assert str(refused.value) == "Name one of the feeds in BTC_ASSETS_LANDING_FEEDS (BTCUSDT, BTCUSDT_UM) with --symbol."
+
+
+def test_feeds_are_found_by_the_path_of_an_object() -> None:
+    feeds = Feeds.parse("all=BTCUSDT,all=ETHUSDT,other=XRPUSDT")
+    found = feeds.by_path("all/2024/01/10/batch.parquet")
+    assert found is not None and found.labels == ("BTCUSDT", "ETHUSDT")
+    assert feeds.by_path("allother/2024/01/10/batch.parquet") is None
+    assert [(prefix, group.labels) for prefix, group in feeds.groups()] == [("all", ("BTCUSDT", "ETHUSDT")), ("other", ("XRPUSDT",))]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.feeds import Feed
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.settings import Settings, load_settings
 from btc_assets.domain.slices import SLICE
 
@@ -38,7 +38,7 @@ def test_a_wrong_value_is_one_sentence_that_names_the_variable(
 ) -> None:
     monkeypatch.setenv(f"BTC_ASSETS_{variable}", value)
     if sentence is None:  # an empty variable is an unset one
-        assert load_settings().landing_feeds == (Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT"),)
+        assert load_settings().landing_feeds == Feeds([Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")])
         return
     with pytest.raises(UserError) as raised:
         load_settings()

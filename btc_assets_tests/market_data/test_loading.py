@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 
 from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import loading
-from btc_assets.market_data.loading import TickLoad
+from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.simulation.replay import encode_batch
+from btc_assets.store.database import Store
 from btc_assets.store.locks import lock_slices
 from btc_assets.store.replace import Replacement, replace_all
 from btc_assets.store.tables import Target
@@ -190,7 +192,7 @@ def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store
 def test_a_backend_that_is_killed_leaves_no_partial_slice(store: StoreUnderTest) -> None:
     store.land(every(1, 600))
     store.register(HOUR)
-    load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=300)
+    load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(commit_rows=300))
     with store.connect() as connection:
         pid = connection.info.backend_pid
         load.committed = lambda replacement: store.rows("SELECT pg_terminate_backend(%s)", pid)  # type: ignore[method-assign]
@@ -213,14 +215,15 @@ def test_several_writers_make_the_table_that_one_makes(store: StoreUnderTest) ->
 
 
 def test_a_load_of_one_part_opens_no_session_to_write_beside(store: StoreUnderTest) -> None:
-    def never() -> psycopg.Connection:
-        raise AssertionError("there is nothing to write in it")
+    class Closed(Store):
+        def connect(self, *, owner: bool = False) -> psycopg.Connection:
+            raise AssertionError("there is nothing to write in it")
 
     store.land(every(1, 600))
     store.register(HOUR)
     with store.connect() as connection:
-        load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=1000)
-        assert replace_all(connection, Target.of(connection, TABLE), load, writers=4, connect=never) == 600
+        load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(commit_rows=1000))
+        assert replace_all(connection, Target.of(connection, TABLE), load, writers=4, store=Closed(store.dsn)) == 600
 
 
 @pytest.mark.parametrize("lost", ["the first session", "the one beside it"])
@@ -228,11 +231,12 @@ def test_a_writer_that_loses_its_session_ends_the_load_at_whole_slices(store: St
     store.land(every(1, 3600))
     store.register(HOUR)
     beside: list[psycopg.Connection] = []
-    load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=300)
+    load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(commit_rows=300))
 
-    def connect() -> psycopg.Connection:
-        beside.append(store.connect())
-        return beside[-1]
+    class Watched(Store):
+        def connect(self, *, owner: bool = False) -> psycopg.Connection:
+            beside.append(super().connect(owner=owner))
+            return beside[-1]
 
     def lose(replacement: Replacement) -> None:
         if beside:
@@ -241,7 +245,7 @@ def test_a_writer_that_loses_its_session_ends_the_load_at_whole_slices(store: St
 
     load.committed = lose  # type: ignore[method-assign]
     with store.connect() as connection, pytest.raises(TransientError, match="ended the connection"):
-        replace_all(connection, Target.of(connection, TABLE), load, writers=2, connect=connect)
+        replace_all(connection, Target.of(connection, TABLE), load, writers=2, store=Watched(store.dsn))
     assert beside[0].closed
     assert len(ids(store)) < 3600
     assert set(store.rows("SELECT count(*) FROM market_data.btc_ticks GROUP BY bucket_5m")) <= {(300,)}
@@ -252,7 +256,7 @@ def test_a_writer_that_loses_its_session_ends_the_load_at_whole_slices(store: St
 def test_a_load_that_is_interrupted_does_not_wait_for_a_writer_that_waits_for_a_lock(store: StoreUnderTest) -> None:
     store.land(every(1, 600))
     store.register(HOUR)
-    load = TickLoad(store.connect, store.zone(), FEEDS, HOUR, commit_rows=300)
+    load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(commit_rows=300))
 
     def interrupt(replacement: Replacement) -> None:
         while not store.rows("SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"):
@@ -262,7 +266,7 @@ def test_a_load_that_is_interrupted_does_not_wait_for_a_writer_that_waits_for_a_
     load.committed = interrupt  # type: ignore[method-assign]
     with store.connect() as other, other.transaction(), store.connect() as connection, pytest.raises(KeyboardInterrupt):
         lock_slices(other.cursor(), TABLE, Window.of_slice(NOON + FIVE))
-        replace_all(connection, Target.of(connection, TABLE), load, writers=2, connect=store.connect)
+        replace_all(connection, Target.of(connection, TABLE), load, writers=2, store=store.database)
     assert ids(store) == list(range(1, 301))
 
 
@@ -348,18 +352,16 @@ def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
 
 
 def test_objects_read_under_other_settings_are_refused_and_not_loaded_wrongly(store: StoreUnderTest) -> None:
-    from btc_assets.domain.feeds import Feed
-
     uris = store.land(every(1, 10))
     store.register(HOUR)
     with pytest.raises(UserError) as raised:
-        store.load(HOUR, feeds=(Feed("Binance/BTCUSDT", "BTCUSDT", "FUTURES"),))
+        store.load(HOUR, feeds=Feeds([Feed("Binance/BTCUSDT", "BTCUSDT", "FUTURES")]))
     assert str(raised.value) == (
         f"{uris[0]} holds 0 ticks of BTCUSDT in slice 2024-01-10T12:00Z, but 10 were registered: the settings changed since, so register it "
         "again (btc-assets load --reread)."
     )
     with pytest.raises(UserError, match="is registered, but lies outside the landing zone"):
-        store.load(HOUR, feeds=(Feed("Other", "BTCUSDT", "BTCUSDT"),))
+        store.load(HOUR, feeds=Feeds([Feed("Other", "BTCUSDT", "BTCUSDT")]))
 
 
 def test_ticks_of_a_range_over_midnight_go_to_daily_partitions_made_as_needed(store: StoreUnderTest) -> None:

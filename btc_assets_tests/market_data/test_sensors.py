@@ -8,13 +8,11 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import candles
 from btc_assets.market_data.keys import candles_key
-from btc_assets.market_data.loading import TickLoad
-from btc_assets.market_data.sensors import candles_follow_ticks
+from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.orchestration import automation
 from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
@@ -30,7 +28,7 @@ WHOLE_DAY = Window(floor_day(NOON), floor_day(NOON) + DAY)
 
 @pytest.fixture
 def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    daemon = Daemon(candles_follow_ticks, monkeypatch)
+    daemon = Daemon(store, "candles_follow_ticks", monkeypatch)
     yield daemon
     daemon.close()
 
@@ -39,7 +37,7 @@ def load_ticks(store: StoreUnderTest, window: Window) -> None:
     """Load the ticks alone, as a backfill of that one asset does."""
     store.register(window)
     with store.connect() as connection:
-        load = TickLoad(store.connect, store.zone(), FEEDS, window, commit_rows=100_000, followers=CANDLES)
+        load = TickLoad(store.database, store.zone(), FEEDS, window, LoadOptions(commit_rows=100_000, followers=CANDLES))
         replace_all(connection, Target.of(connection, TABLE), load)
 
 
@@ -48,7 +46,7 @@ def test_a_day_of_ticks_loaded_alone_is_one_run_of_its_candles(store: StoreUnder
     load_ticks(store, WHOLE_DAY)
     assert daemon.settle(store.refresh) == [[("rebuild_candles", WHOLE_DAY)]]
     assert store.rows("SELECT count(*), sum(trade_count)::int FROM market_data.candles_5m") == [(288, 1440)]
-    assert daemon.skipped == "All candles are made."
+    assert daemon.skipped == "No slice is due."
 
 
 def test_the_run_that_is_asked_for_makes_every_interval(store: StoreUnderTest, daemon: Daemon) -> None:
@@ -68,7 +66,7 @@ def test_slices_are_not_asked_for_while_a_run_makes_them(store: StoreUnderTest, 
     load_ticks(store, HOUR)
     run = daemon.have_run("ingest", automation.partition_tags(HOUR))  # carries the whole chain, so also the candles
     assert daemon.tick() == []
-    assert daemon.skipped == "3 slices are due (under way, or asked for before)."
+    assert daemon.skipped == "3 slices are due, and their runs are in progress or were requested before."
     daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
     assert daemon.tick_after(MINUTE) == [("rebuild_candles", Window(NOON, NOON + 3 * SLICE))]
     daemon.start()
@@ -98,7 +96,7 @@ def test_losing_dagsters_storage_loses_nothing(store: StoreUnderTest, daemon: Da
 
 
 def test_candles_of_days_before_the_partitions_start_are_made_by_days(store: StoreUnderTest, daemon: Daemon) -> None:
-    first = settings().first_slice
+    first = store.settings.first_slice
     store.land(every(10, 60, start=first - SLICE))
     load_ticks(store, Window(first - SLICE, first + SLICE))
     assert daemon.tick() == [("rebuild_candles", Window.of_slice(first)), ("rebuild_candles_history", Window(first - DAY, first))]

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from btc_assets.cli.main import main
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
 from btc_assets.domain.ticks import int64
 from btc_assets.ingestion.offsets import rewind
@@ -405,7 +404,6 @@ def test_the_newest_minute_is_one_that_holds_an_object(store: StoreUnderTest) ->
 
 
 def cli(*arguments: str) -> Result:
-    settings.cache_clear()
     return CliRunner().invoke(main, ["land", *arguments], env={"COLUMNS": "300"})
 
 

@@ -26,7 +26,7 @@ from btc_assets.domain.ticks import TICK_SCHEMA
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import ObjectRejected, read_object
 from btc_assets.landing.zone import LandingZone
-from btc_assets.simulation.replay import Landed, _batches, encode_batch, feed_named, land, read_trades
+from btc_assets.simulation.replay import Landed, _batches, encode_batch, land, read_trades
 from btc_assets_tests.support.stores import FEED, real_data
 from btc_assets_tests.support.trades import NOON, every, table, trade
 
@@ -335,15 +335,6 @@ def test_a_file_that_holds_no_trades_is_one_sentence(tmp_path: Path, content: by
     assert str(refused.value).startswith(f"The trades file {path} cannot be read: {reason}")
     assert str(refused.value).endswith(".")
     assert "\n" not in str(refused.value)
-
-
-def test_a_feed_is_named_by_its_label() -> None:
-    assert feed_named([FEED], None) == FEED
-    assert feed_named([FEED, FUTURES], "BTCUSDT_UM") == FUTURES
-    for feeds, label in (([FEED, FUTURES], None), ([FEED, FUTURES], "ETHUSDT")):
-        with pytest.raises(UserError) as refused:
-            feed_named(feeds, label)
-        assert str(refused.value) == "Name one of the feeds in BTC_ASSETS_LANDING_FEEDS (BTCUSDT, BTCUSDT_UM) with --symbol."
 
 
 # ---- real trades
