@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -73,7 +73,7 @@ class WasmServer:
 
 @pytest.fixture(scope="session")
 def wasm() -> None:
-    """Whoever needs TimescaleDB in WebAssembly is skipped without Node, but not in continuous integration."""
+    """Skips a test of TimescaleDB in WebAssembly if there is no Node; in continuous integration it fails instead."""
     missing = "Node 20 or later" if shutil.which("node") is None else "its npm package (make test installs it)"
     if shutil.which("node") is None or not (WASM / "node_modules").is_dir():
         message = f"TimescaleDB in WebAssembly needs {missing}"
@@ -92,7 +92,7 @@ def wasm_servers(wasm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     first.dump(dump)
     first.stop()
 
-    def servers() -> Iterator[WasmServer]:
+    def servers() -> Generator[WasmServer, None, None]:
         spare = WasmServer(dump)
         try:
             while True:

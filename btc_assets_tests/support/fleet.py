@@ -1,15 +1,14 @@
-"""Several workers on one machine: Redis, Dagster's daemon and workers as real processes, which can be killed as with their machine."""
+"""Several workers on one machine: Redis, Dagster's daemon and workers as real processes, which can be killed as a machine that loses power is."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,13 @@ from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
-from btc_assets.definitions import defs
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.lost_runs import WORKERS_TAG
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.orchestration.workers import WorkersRunLauncher
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.waiting import free_port, wait_for
 
 
 def program(name: str) -> str:
@@ -37,24 +37,11 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def wait_for(what: str, condition: Callable[[], object], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
-
-
 class Process:
     """A process and all that it starts, in a session of their own."""
 
     def __init__(self, command: list[str], log: Path) -> None:
-        self.log = log
+        self.log, self._command = log, command
         with log.open("a") as output:
             self._process = subprocess.Popen(
                 command, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -64,16 +51,17 @@ class Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def said(self, text: str) -> bool:
-        assert self.alive, f"{self._process.args} ended:\n{self.log.read_text()[-3000:]}"
+    def has_printed(self, text: str) -> bool:
+        """Whether its log contains a text; the test fails if the process has ended."""
+        assert self.alive, f"{' '.join(self._command)} ended:\n{self.log.read_text()[-3000:]}"
         return text in self.log.read_text()
 
-    def tell_to_stop(self) -> None:
-        """As systemd does, with `KillMode=mixed`."""
+    def terminate(self) -> None:
+        """Send SIGTERM to the process alone, as systemd does with `KillMode=mixed`."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Nobody is told, as where the machine loses its power."""
+        """Kill the process and its children at once, as a power cut does."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
@@ -86,26 +74,26 @@ def running_redis(directory: Path) -> Iterator[str]:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     redis = Process(command, directory / "redis.log")
     try:
-        wait_for("Redis is up", lambda: redis.said("Ready to accept connections"), 10)
+        wait_for(lambda: redis.has_printed("Ready to accept connections"), 30, "Redis is up")
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         redis.kill()
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A run in a worker's hands, and the process of the worker that carries it."""
+class ActiveRun:
+    """A run that a worker executes, and the process of the worker that does so."""
 
     run_id: str
     pid: int
 
 
 class Fleet:
-    """The daemon and its workers, on the store that this process's settings name, as far as they are started."""
+    """The daemon and the workers of a store, as far as they are started."""
 
-    def __init__(self, directory: Path, instance: dg.DagsterInstance, stack: ExitStack) -> None:
+    def __init__(self, directory: Path, store: StoreUnderTest, instance: dg.DagsterInstance, stack: ExitStack) -> None:
         assert isinstance(instance.run_launcher, WorkersRunLauncher)
-        self._directory, self._stack = directory, stack
+        self._directory, self._definitions, self._stack = directory, store.definitions, stack
         self.instance, self.launcher = instance, instance.run_launcher
         self.workers: dict[str, Process] = {}
 
@@ -120,20 +108,21 @@ class Fleet:
         self._stack.callback(process.kill)
         return process
 
-    def run(self, run_id: str) -> dg.DagsterRun:
+    def read_run(self, run_id: str) -> dg.DagsterRun:
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
         return run
 
-    def carried(self) -> dict[str, Carried]:
-        """What each worker says to have in hand, by its name."""
+    def active_runs(self) -> dict[str, ActiveRun]:
+        """The run that each worker reports as active, by the worker's name."""
         answers = self.launcher.celery.control.inspect(timeout=1).active() or {}
-        tasks = {task["id"]: (node.split("@")[0], task["worker_pid"]) for node, held in answers.items() for task in held}
+        tasks = {task["id"]: (node.split("@")[0], task["worker_pid"]) for node, active in answers.items() for task in active}
         runs = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        return {tasks[task][0]: Carried(run.run_id, tasks[task][1]) for run in runs if (task := run.tags.get(WORKERS_TAG)) in tasks}
+        return {tasks[task][0]: ActiveRun(run.run_id, tasks[task][1]) for run in runs if (task := run.tags.get(WORKERS_TAG)) in tasks}
 
-    def launch(self, job: dg.JobDefinition, window: Window) -> str:
+    def launch(self, job_name: str, window: Window) -> str:
         """Hand a run to the workers, as the daemon does with one from the queue; returns its id."""
+        job = self._definitions.resolve_job_def(job_name)
         repository = RepositoryPythonOrigin(sys.executable, ModuleCodePointer("btc_assets.definitions", "defs"))
         run = self.instance.create_run_for_job(
             job, tags=partition_tags(window), job_code_origin=JobPythonOrigin(job.name, repository), status=dg.DagsterRunStatus.STARTING
@@ -141,12 +130,12 @@ class Fleet:
         self.launcher.launch_run(LaunchRunContext(run, workspace=None))
         return run.run_id
 
-    def backfill(self, assets: Iterable[dg.AssetKey], window: Window) -> str:
-        """Ask for a backfill, as the page of assets does; returns its id."""
+    def request_backfill(self, assets: Iterable[dg.AssetKey], window: Window) -> str:
+        """Request a backfill, as the assets page of the UI does; returns its id."""
         first, last = window.start.strftime(KEY_FORMAT), (window.end - SLICE).strftime(KEY_FORMAT)
-        asked = PartitionBackfill.from_partitions_by_assets(
+        backfill = PartitionBackfill.from_partitions_by_assets(
             backfill_id=uuid.uuid4().hex[:8],
-            asset_graph=defs.resolve_asset_graph(),
+            asset_graph=self._definitions.resolve_asset_graph(),
             backfill_timestamp=time.time(),
             tags={},
             dynamic_partitions_store=self.instance,
@@ -160,10 +149,10 @@ class Fleet:
             description=None,
             run_config=None,
         )
-        self.instance.add_backfill(asked)
-        return asked.backfill_id
+        self.instance.add_backfill(backfill)
+        return backfill.backfill_id
 
-    def state(self, backfill: str) -> PartitionBackfill:
+    def read_backfill(self, backfill: str) -> PartitionBackfill:
         assert self.daemon.alive, self.daemon.log.read_text()[-3000:]
         found = self.instance.get_backfill(backfill)
         assert found is not None
@@ -171,49 +160,55 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(directory: Path, *, retries: int = 2) -> Iterator[Fleet]:
-    """A fleet, of which nothing is started yet; what monitors runs will look every second.
+def running_fleet(directory: Path, store: StoreUnderTest, *, retries: int = 2) -> Iterator[Fleet]:
+    """A fleet of which nothing is started yet; run monitoring looks every second.
 
     Args:
         directory: for the logs.
+        store: the settings of this process point at it.
         retries: how often a run whose worker was lost is started again.
     """
-    home = prepare_dagster_home()
+    home = prepare_dagster_home(store.settings)
     config = yaml.safe_load((home / "dagster.yaml").read_text())
     config["run_monitoring"]["poll_interval_seconds"] = 1
     config["run_retries"]["max_retries"] = retries
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
     with ExitStack() as stack:
-        yield Fleet(directory, stack.enter_context(dg.DagsterInstance.get()), stack)
+        yield Fleet(directory, store, stack.enter_context(dg.DagsterInstance.get()), stack)
 
 
-class Writers(Thread):
-    """Watches how many write to the store at once, and how many runs may; for as long as it is entered."""
+class WriterCount(Thread):
+    """Counts the sessions that write to the store at once, and the runs in progress, for as long as the context is open.
 
-    def __init__(self, dsn: str) -> None:
-        super().__init__(daemon=True)
-        self._dsn, self._over = dsn, Event()
-        self.looks, self.most_writers, self.most_runs = 0, 0, 0
+    Attributes:
+        samples: how often it has counted.
+        most_writers: most sessions at once that had a transaction id, which only a session that writes gets.
+        most_runs: most runs at once, without those that never write ticks or what derives from them.
+    """
 
-    # Who writes has a transaction id. Runs under way are counted without those that never write ticks and what is made of them.
-    _LOOK = """
+    _COUNTS = """
     SELECT (SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'btc_assets' AND backend_xid IS NOT NULL),
            (SELECT count(*) FROM dagster.runs
             WHERE status IN ('STARTING', 'STARTED', 'CANCELING') AND pipeline_name NOT IN ('maintain', 'reconcile', 'care_for_indexes'))
     """
 
+    def __init__(self, dsn: str) -> None:
+        super().__init__(daemon=True)
+        self._dsn, self._ended = dsn, Event()
+        self.samples, self.most_writers, self.most_runs = 0, 0, 0
+
     def run(self) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
-            while not self._over.wait(0.02):
-                writers, runs = connection.execute(self._LOOK).fetchone() or (0, 0)
-                self.looks += 1
+            while not self._ended.wait(0.02):
+                writers, runs = connection.execute(self._COUNTS).fetchone() or (0, 0)
+                self.samples += 1
                 self.most_writers, self.most_runs = max(self.most_writers, writers), max(self.most_runs, runs)
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> WriterCount:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._ended.set()
         self.join(10)

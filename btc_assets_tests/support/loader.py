@@ -1,7 +1,7 @@
 """A loader that can be killed: registers and loads a range and makes its candles, in a process of its own.
 
-`python -m btc_assets_tests.support.loader START END` says `ready` and waits for a line, so that whoever started it decides when it
-begins; then it says each phase as it begins, and `done`. The store is the one of the settings, as for the command line.
+`python -m btc_assets_tests.support.loader START END` prints `ready` and waits for a line on its standard input, so that the test decides
+when it begins. Then it prints each phase as that begins, and `done`. It uses the store that the settings name.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ PHASES = ("registering", "loading", "refreshing", "done")
 
 
 def load_range(
-    window: Window, *, zone: LandingZone | None = None, reread: bool = False, say: Callable[[str], object] = lambda phase: None
+    window: Window, *, zone: LandingZone | None = None, reread: bool = False, report: Callable[[str], object] = lambda phase: None
 ) -> None:
-    """What a run of the job `ingest` does about a range of slices.
+    """Do what a run of the job `ingest` does with a range of slices.
 
     Args:
         window: the slices.
         zone: the landing zone; that of the settings unless given.
         reread: read objects again that are registered or rejected.
-        say: told each of `PHASES` as it begins.
+        report: called with each of `PHASES` as it begins.
 
     Raises:
         UserError: the landing zone or the server fails.
@@ -52,24 +52,24 @@ def load_range(
     settings = load_settings()
     store = Store(Store.of(settings).dsn, application_name=NAME)
     zone, feeds = zone or Landing(settings).zone(), settings.landing_feeds
-    say("registering")
+    report("registering")
     with store.connect() as connection:
         register_window(connection, zone, feeds, window, margin=settings.landing_margin, reread=reread)
-        say("loading")
+        report("loading")
         followers = [candles_key(interval) for interval in candles.INTERVALS]
         load = TickLoad(store, zone, feeds, window, LoadOptions(settings.commit_rows, followers))
         replace_all(connection, Target.of(connection, TABLE), load, writers=settings.writers, store=store)
-        say("refreshing")
+        report("refreshing")
         for interval in candles.INTERVALS:
             candles.refresh_candles(connection, interval, window)
-    say("done")
+    report("done")
 
 
 class Loader:
-    """That process. A context manager: leaving it ends the process if it still runs.
+    """The loader's process; leaving the context kills it if it still runs.
 
     Attributes:
-        phase: the last one of those that it is known to have begun.
+        phase: the last one that it is known to have begun.
     """
 
     def __init__(self, window: Window) -> None:
@@ -81,15 +81,15 @@ class Loader:
         )  # fmt: skip
 
     def wait_until(self, phase: str) -> None:
-        """Wait until it says that a phase begins."""
+        """Wait until a phase begins."""
         assert self._process.stdout is not None
         while self.phase != phase:
             if not (line := self._process.stdout.readline()):
-                raise RuntimeError(f"the loader ends while {self.phase}: {self._process.communicate()[1]}")
+                raise RuntimeError(f"the loader ended while {self.phase}: {self._process.communicate()[1]}")
             self.phase = line.strip()
 
     def go(self) -> None:
-        """Let it begin."""
+        """Let the loader begin."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -102,11 +102,11 @@ class Loader:
         """kill -9."""
         self._process.kill()
 
-    def end(self) -> tuple[int, str]:
-        """Wait for its end; returns its exit status, and what it wrote to stderr."""
-        said, complaint = self._process.communicate(timeout=120)
-        self.phase = (said.splitlines() or [self.phase])[-1]
-        return self._process.returncode, complaint
+    def wait(self) -> tuple[int, str]:
+        """Wait for the end of the process; returns its exit status and what it wrote to stderr."""
+        output, errors = self._process.communicate(timeout=120)
+        self.phase = (output.splitlines() or [self.phase])[-1]
+        return self._process.returncode, errors
 
     def __enter__(self) -> Self:
         self.wait_until("ready")
@@ -117,11 +117,11 @@ class Loader:
         self._process.communicate()
 
 
-def wait_for_its_sessions_to_end(connection: psycopg.Connection, seconds: float = 30) -> None:
-    """A server notices only after a while that a client was killed, and may commit meanwhile what it was told to."""
-    until = time.monotonic() + seconds
+def wait_until_its_sessions_end(connection: psycopg.Connection, seconds: float = 60) -> None:
+    """Wait until the server has noticed that the loader was killed; until then it may still commit what the loader sent."""
+    deadline = time.monotonic() + seconds
     while connection.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = %s", (NAME,)).fetchone():
-        assert time.monotonic() < until, "a session of a loader that was killed goes on"
+        assert time.monotonic() < deadline, "a session of the killed loader is still open"
         time.sleep(0.005)
 
 
@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> int:
     print("ready", flush=True)
     sys.stdin.readline()
     try:
-        load_range(window, say=lambda phase: print(phase, flush=True))
+        load_range(window, report=lambda phase: print(phase, flush=True))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import orjson
 import pyarrow as pa
@@ -21,7 +22,7 @@ from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets_tests.support.stores import FEED
 
-Column = pa.Array | pa.ChunkedArray
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 FIELDS = TICK_SCHEMA.names[1:]
 NOT_IN_DUMPS = frozenset({"event_time", "buyer_order_id", "seller_order_id"})
 

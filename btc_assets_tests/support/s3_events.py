@@ -18,11 +18,12 @@ import boto3
 import pytest
 
 from btc_assets.landing.zone import LandingZone
-from btc_assets_tests.support.s3 import Bucket, S3Server, _free_ports
+from btc_assets_tests.support.s3 import Bucket, S3Server
 from btc_assets_tests.support.stores import FEED
+from btc_assets_tests.support.waiting import free_port
 
 _START_SECONDS = 60
-RECEIVES = 3  # after so many, a message that nobody deletes goes to the dead-letter queue
+RECEIVES = 3  # after so many, a message that is not deleted goes to the dead-letter queue
 
 
 @dataclass
@@ -43,7 +44,7 @@ class EventsUnderTest:
         return f"{self.bucket.prefix}/{FEED.prefix}/{path}"
 
     def put(self, path: str, data: bytes = b"data") -> str:
-        """Land one object below the feed's prefix, of which S3 tells the queue; returns its URI."""
+        """Land one object below the feed's prefix, which makes S3 send an event to the queue; returns its URI."""
         return self.put_key(self.key(path), data)
 
     def put_key(self, key: str, data: bytes = b"data") -> str:
@@ -68,7 +69,7 @@ class EventsUnderTest:
         return bodies
 
     def left(self) -> int:
-        """How many messages are in the queue, those included that are hidden because somebody works on them."""
+        """Number of messages in the queue, with those that are hidden because they were received and not deleted."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         counts = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
         return sum(int(counts[name]) for name in names)
@@ -79,7 +80,7 @@ class EventsUnderTest:
         return [message["Body"] for message in messages]
 
     def show_again(self) -> None:
-        """What happens to received messages that were not deleted, once their time is up."""
+        """Make received messages that were not deleted visible again, as SQS does after their visibility timeout."""
         for handle in self._handles:
             try:
                 self.client.change_message_visibility(QueueUrl=self.url, ReceiptHandle=handle, VisibilityTimeout=0)
@@ -100,8 +101,8 @@ def events_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def running_moto(directory: Path) -> Iterator[str]:
-    """Endpoint of a server of one's own, which logs to a directory."""
-    (port,) = _free_ports(1)
+    """Endpoint of a new server, which logs to a directory."""
+    port = free_port()
     log = directory / "moto.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL of a test's own, which may be stopped in any way, and a disk of its own that may be full."""
+"""An embedded PostgreSQL that a test may restart in any way, and a small disk that it may fill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from btc_assets_tests.support.stores import temporary_database
 
 
 class Server:
-    """The server in `home`, started; it ends with this process."""
+    """The embedded server in `home`, started; it stops with this process."""
 
     def __init__(self, home: Path) -> None:
         self.dsn = embedded.embedded_dsn(home, "postgres")
@@ -28,11 +28,11 @@ class Server:
 
     @property
     def user(self) -> str | None:
-        """The user of the system that the server runs as; None where that is this process's own."""
+        """The system user that the server runs as; None if it is the user of this process."""
         return self._server.system_user
 
     def restart(self, mode: Literal["fast", "immediate"]) -> None:
-        """Stop and start it: `fast` ends all sessions, `immediate` leaves it to recover, as after a crash."""
+        """Stop and start the server: `fast` ends all sessions first, `immediate` makes it recover, as after a crash."""
         command = ["-D", str(self._server.pgdata), "-l", str(self._server.log), "-m", mode, "-w", "restart"]
         # Its output goes nowhere: the new server would keep a pipe open.
         subprocess.run(
@@ -42,7 +42,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server that nobody else uses but the tests of one group."""
+    """A server for the tests of one group alone."""
     return Server(tmp_path_factory.mktemp("own"))
 
 
@@ -54,7 +54,7 @@ class Disk:
         self._ballast = directory / "ballast"
 
     def fill(self, leave: int) -> None:
-        """Use up all but some bytes of it."""
+        """Fill the disk, except for some bytes."""
         self.empty()
         with self._ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self.directory).free - leave)
@@ -65,7 +65,7 @@ class Disk:
 
 @contextmanager
 def database_on_a_small_disk(server: Server, megabytes: int = 150) -> Iterator[tuple[str, Disk]]:
-    """DSN of an empty database whose tables, though not the server's log, are on a disk of their own, and that disk."""
+    """DSN of an empty database whose tables are on a small disk, and that disk; the server's WAL is elsewhere."""
     with mounted_disk(megabytes) as disk:
         tables = disk.directory / "tables"
         tables.mkdir()
@@ -82,13 +82,13 @@ def database_on_a_small_disk(server: Server, megabytes: int = 150) -> Iterator[t
 
 @contextmanager
 def mounted_disk(megabytes: int) -> Iterator[Disk]:
-    """A file system in memory; a skip where there is no right to mount one."""
-    # Not below pytest's own directory, which its user alone can enter.
+    """A file system in memory; skips the test if this user may not mount one."""
+    # Not below pytest's directory, which only its user can enter.
     with tempfile.TemporaryDirectory(prefix="btc-disk-") as name:
         Path(name).chmod(0o755)
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", name], capture_output=True, text=True)
         if mounted.returncode:
-            pytest.skip(f"a disk that may be full needs the right to mount one: {mounted.stderr.strip()}")
+            pytest.skip(f"a small disk needs the right to mount one: {mounted.stderr.strip()}")
         try:
             yield Disk(Path(name))
         finally:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import dagster as dg
@@ -156,8 +157,8 @@ class StoreUnderTest:
         self.refresh(window)
         return result
 
-    def rows(self, statement: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
-        return self.connection.execute(statement, parameters or None).fetchall()  # type: ignore[arg-type]
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self.connection.execute(statement, parameters or None).fetchall()
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ class _database:
     def __exit__(self, *_: object) -> None:
         self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._name)))
 
-    def _execute(self, statement: sql.Composable) -> None:
+    def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self._server_dsn, autocommit=True) as connection:
             connection.execute(statement)
 
