@@ -21,7 +21,7 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import EPOCH, Window
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
-from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups, tick_slices
+from btc_assets.landing.reading import Fetched, Piece, count_by_slice, decode_group, fetch, fetch_groups
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.store.errors import server_errors
@@ -333,7 +333,7 @@ def _contents(group: Sequence[Fetched], feeds: Feeds, kept: list[Piece] | None) 
     for piece in decode_group(group, feeds):
         if kept is not None and all(fetched.path is None for fetched in group):
             kept.append(piece)
-        counted = tick_slices(piece.decoded.ticks, piece.tick_object)
+        counted = count_by_slice(piece.decoded.ticks, piece.tick_object)
         for position, *key, count, first, last in zip(*(column.to_pylist() for column in counted.columns), strict=True):
             slices = contents[position].slices
             before = slices.get(tuple(key), (0, first, last))

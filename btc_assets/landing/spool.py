@@ -1,8 +1,8 @@
-"""The spool: ticks that the registry decoded, kept on disk until the loader of the same process asks for them.
+"""The spool: decoded ticks that wait on disk for the loader of the same process.
 
-The registry reads every object, to verify and count it. A run that registers and then loads would fetch and decode each
-one a second time, which costs more than everything else on the client's side; so what was decoded is handed over. It is
-only a shortcut: what does not fit, or was registered by another process, is read from the landing zone.
+The registry reads every object to verify and count it. A run that registers and then loads would fetch and decode each
+object a second time, which costs more than everything else on the client's side; the spool hands the decoded ticks over
+instead. It is only a shortcut: the loader reads from the landing zone what did not fit or another process registered.
 """
 
 from __future__ import annotations
@@ -12,66 +12,76 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from btc_assets.domain.objects import ObjectVersion
 
-LIMIT_BYTES = 512 << 20  # about 6 million ticks; on a disk, not in memory
+LIMIT_BYTES = 512 << 20  # about 6 million ticks; on disk, not in memory
+
+
+class _Rows(NamedTuple):
+    """A range of rows in one of the files."""
+
+    file: int
+    first: int
+    length: int
 
 
 class Spool:
-    """Ticks of registered objects, by URI and ETag. Its files have no name, so they go with the process however it ends."""
+    """Ticks of registered objects. Its files have no name, so they vanish with the process, however it ends."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
-        self._entries: dict[ObjectVersion, list[tuple[int, int, int]]] = {}  # file, first row, rows
+        self._rows: dict[ObjectVersion, list[_Rows]] = {}
         self._files: dict[int, pa.MemoryMappedFile] = {}
-        self._waiting: Counter[int] = Counter()  # entries of each file that were not taken yet
+        self._untaken: Counter[int] = Counter()  # ranges of each file that were not taken yet
         self._lock = threading.Lock()
 
-    def put(self, keys: Sequence[ObjectVersion], pieces: Sequence[tuple[pa.Table, np.ndarray]]) -> None:
-        """Keep the ticks of several objects, or where they do not fit, of none of them.
+    def put(self, versions: Sequence[ObjectVersion], pieces: Sequence[tuple[pa.Table, np.ndarray]]) -> None:
+        """Keep the ticks of several objects; of none of them if they do not fit.
 
         Args:
-            keys: the objects.
-            pieces: tables of their rows, object by object, each with the ascending position in `keys` of every row's object.
+            versions: the objects.
+            pieces: tables of their rows, object by object, each with the ascending position in `versions` of every row's object.
         """
         pieces = [piece for piece in pieces if len(piece[0])]
         with self._lock:
-            for key in keys:
-                self._forget(key)
+            for version in versions:
+                self._forget(version)
             if sum(file.size() for file in self._files.values()) + sum(ticks.nbytes for ticks, _ in pieces) > self._limit:
                 return
             for ticks, owner in pieces:
                 number = max(self._files, default=0) + 1
                 self._files[number] = _write(ticks)
-                bounds = np.searchsorted(owner, np.arange(len(keys) + 1))
-                for key, first, end in zip(keys, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+                bounds = np.searchsorted(owner, np.arange(len(versions) + 1))
+                for version, first, end in zip(versions, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
                     if end > first:
-                        self._entries.setdefault(key, []).append((number, first, end - first))
-                        self._waiting[number] += 1
+                        self._rows.setdefault(version, []).append(_Rows(number, first, end - first))
+                        self._untaken[number] += 1
 
-    def take(self, keys: Sequence[ObjectVersion]) -> Iterator[tuple[ObjectVersion, pa.Table]]:
-        """Hand over, and forget, what is kept of these objects; a key may come several times or not at all."""
+    def take(self, versions: Sequence[ObjectVersion]) -> Iterator[tuple[ObjectVersion, pa.Table]]:
+        """Hand over and forget the ticks of these objects; a version may come several times, or not at all."""
         opened: dict[int, pa.Table] = {}
         with self._lock:
-            for key in keys:
-                for number, first, rows in self._entries.get(key, ()):
-                    if number not in opened:
-                        opened[number] = pa.ipc.open_file(self._files[number]).read_all()
-                    yield key, opened[number].slice(first, rows)
-                self._forget(key)
+            for version in versions:
+                for rows in self._rows.get(version, ()):
+                    if rows.file not in opened:
+                        opened[rows.file] = pa.ipc.open_file(self._files[rows.file]).read_all()
+                    yield version, opened[rows.file].slice(rows.first, rows.length)
+                self._forget(version)
 
-    def _forget(self, key: ObjectVersion) -> None:
-        for number, _, _ in self._entries.pop(key, ()):
-            self._waiting[number] -= 1
-            if not self._waiting[number]:
-                del self._files[number], self._waiting[number]
+    def _forget(self, version: ObjectVersion) -> None:
+        for rows in self._rows.pop(version, ()):
+            self._untaken[rows.file] -= 1
+            if not self._untaken[rows.file]:
+                del self._files[rows.file], self._untaken[rows.file]
 
 
 def _write(ticks: pa.Table) -> pa.MemoryMappedFile:
+    """Write the ticks to a file without a name."""
     descriptor, path = tempfile.mkstemp(prefix="btc_assets-", suffix=".arrow")
     os.close(descriptor)
     try:

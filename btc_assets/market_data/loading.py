@@ -23,8 +23,9 @@ from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeat
 from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
-from btc_assets.landing.reading import SlicedObject, decode_group, fetch, fetch_groups, of_prefix, tick_slices
+from btc_assets.landing.reading import count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
 from btc_assets.landing.registry import mark_gone, register_group
+from btc_assets.landing.sliced_object import SlicedObject
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.sources import Source, mark_loaded, read_orphaned, read_sources
@@ -240,7 +241,7 @@ class TickLoad(Replacements):
 
     def _read_small(self, objects: Sequence[LandedObject], position: dict[ObjectVersion, int]) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Fetch and decode objects in groups; rows come with the position of their object."""
-        for prefix_objects, feeds in of_prefix(objects, self.feeds).values():
+        for prefix_objects, feeds in group_by_prefix(objects, self.feeds):
             for group in fetch_groups(self.zone, prefix_objects):
                 for fetched in group:
                     if fetched.error is not None:
@@ -253,7 +254,7 @@ class TickLoad(Replacements):
                         raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
 
     def _compare(self, rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[ObjectVersion, int]) -> None:
-        counted = tick_slices(rows, owner)
+        counted = count_by_slice(rows, owner)
         found = {
             (bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)
         }
@@ -330,6 +331,6 @@ def _without(window: Window, buckets: Iterable[datetime]) -> Iterator[Window]:
 
 def _kept_rows(rows: pa.Table, owner: np.ndarray, sources: Sequence[Source], position: dict[ObjectVersion, int]) -> list[int]:
     """For each source, how many of its rows are kept."""
-    counted = tick_slices(rows, owner)
+    counted = count_by_slice(rows, owner)
     kept = {(bucket, symbol, obj): count for obj, symbol, bucket, count in zip(*(counted[i].to_pylist() for i in range(4)), strict=True)}
     return [kept.get((source.bucket_5m, source.asset, position[source.version]), 0) for source in sources]

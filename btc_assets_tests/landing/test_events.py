@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote_plus
 
 import dagster as dg
 import pytest
-from btc_assets.orchestration.resources import EventsQueue, Landing, Store
 from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_assets.domain.errors import TransientError, UserError
-from btc_assets.domain.feeds import Feed
-from btc_assets.domain.settings import settings
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.landing.arrivals import waiting
 from btc_assets.landing.events import Malformed, Received, created_objects, receive
 from btc_assets.landing.registry import register_window
-from btc_assets.landing.sensors import landing_events
 from btc_assets.simulation.replay import encode_batch
+from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.s3_events import RECEIVES, EventsUnderTest
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -30,7 +29,7 @@ NO_GRACE = timedelta(0)
 
 def read(store: StoreUnderTest, events: EventsUnderTest, *feeds: Feed) -> Received:
     with store.connect() as connection:
-        return receive(connection, events.zone(), feeds or FEEDS, events.client, events.url)
+        return receive(connection, events.zone(), Feeds(feeds or FEEDS), events.client, events.url)
 
 
 def noticed(store: StoreUnderTest) -> list[tuple[datetime, str]]:
@@ -217,41 +216,53 @@ def queue_in_settings(store: StoreUnderTest, events: EventsUnderTest, monkeypatc
     monkeypatch.setenv("BTC_ASSETS_LANDING_EVENTS_QUEUE", events.url)
     monkeypatch.setenv("BTC_ASSETS_LANDING_URL", events.bucket.url)
     monkeypatch.setenv("BTC_ASSETS_S3_ENDPOINT", events.bucket.server.endpoint)
-    settings.cache_clear()
     return events
 
 
-def tick() -> str | None:
-    with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance) as context:
-        result = landing_events(context, store=Store(), landing=Landing(), events_queue=EventsQueue())
-    assert isinstance(result, dg.SkipReason)
-    return result.skip_message
+@pytest.fixture
+def evaluate(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str | None]:
+    """Evaluates the sensor with the environment's settings; it requests nothing and says what it did."""
+
+    def evaluate() -> str | None:
+        daemon = Daemon(store, "landing_events", monkeypatch)
+        try:
+            assert daemon.tick() == []
+            return daemon.skipped
+        finally:
+            daemon.close()
+
+    return evaluate
 
 
-def test_the_sensor_reads_the_queue_and_says_what_it_found(store: StoreUnderTest, queue_in_settings: EventsUnderTest) -> None:
+def test_the_sensor_reads_the_queue_and_says_what_it_found(
+    store: StoreUnderTest, queue_in_settings: EventsUnderTest, evaluate: Callable[[], str | None]
+) -> None:
     uri = queue_in_settings.put(f"{MINUTE}/batch-1.parquet")
     queue_in_settings.send("no JSON", event("another-bucket", "x"))
-    assert tick() == "3 messages: 1 objects noticed, 1 foreign, 1 unreadable."
+    assert evaluate() == "3 messages: 1 objects noticed, 1 foreign, 1 unreadable."
     assert noticed(store) == [(NOON, uri)]
 
 
-def test_the_sensor_without_a_queue_says_how_to_name_one(store: StoreUnderTest) -> None:
-    assert tick() == "No queue is set: name one in BTC_ASSETS_LANDING_EVENTS_QUEUE."
+def test_the_sensor_without_a_queue_says_how_to_name_one(evaluate: Callable[[], str | None]) -> None:
+    assert evaluate() == "No queue is set: name one in BTC_ASSETS_LANDING_EVENTS_QUEUE."
 
 
 @pytest.mark.parametrize(
     ("url", "endpoint"), [("{}-missing", None), ("http://127.0.0.1:1/1/landing", "http://127.0.0.1:1")], ids=["missing", "unreachable"]
 )
 def test_a_queue_that_cannot_be_read_is_one_sentence(
-    queue_in_settings: EventsUnderTest, monkeypatch: pytest.MonkeyPatch, url: str, endpoint: str | None
+    queue_in_settings: EventsUnderTest,
+    evaluate: Callable[[], str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    endpoint: str | None,
 ) -> None:
     url = url.format(queue_in_settings.url)
     monkeypatch.setenv("BTC_ASSETS_LANDING_EVENTS_QUEUE", url)
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", endpoint)
-    settings.cache_clear()
     with pytest.raises(dg.Failure) as failure:
-        tick()
+        evaluate()
     assert str(failure.value.description).startswith(f"The queue {url} cannot be read (")
     assert str(failure.value.description).endswith(
         "): check BTC_ASSETS_LANDING_EVENTS_QUEUE and the permission to receive and delete its messages."

@@ -6,50 +6,53 @@ import numpy as np
 import pytest
 
 from btc_assets.domain.objects import ObjectVersion
+from btc_assets.domain.ticks import TABLE
 from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
-from btc_assets.market_data.loading import TickLoad
+from btc_assets.market_data.loading import LoadOptions, TickLoad
+from btc_assets.store.replace import replace_all
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 
 A, B, C = (ObjectVersion(uri, "1") for uri in "abc")
 
 
-def kept(spool: Spool, *keys: ObjectVersion) -> dict[ObjectVersion, list[int]]:
+def taken(spool: Spool, *versions: ObjectVersion) -> dict[ObjectVersion, list[int]]:
     found: dict[ObjectVersion, list[int]] = {}
-    for key, ticks in spool.take(keys):
-        found.setdefault(key, []).extend(ticks["trade_id"].to_pylist())
+    for version, ticks in spool.take(versions):
+        found.setdefault(version, []).extend(ticks["trade_id"].to_pylist())
     return found
 
 
 def test_each_object_gets_its_own_rows_back_once() -> None:
     spool = Spool()
     spool.put([A, B, C], [(every(1, 5), np.array([0, 0, 2, 2, 2])), (every(1, 2, first_id=6), np.array([0, 2]))])
-    assert kept(spool, A, B, C) == {A: [1, 2, 6], C: [3, 4, 5, 7]}
-    assert kept(spool, A, C) == {}
+    assert taken(spool, A, B, C) == {A: [1, 2, 6], C: [3, 4, 5, 7]}
+    assert taken(spool, A, C) == {}
 
 
 def test_an_object_that_is_put_again_is_kept_once() -> None:
     spool = Spool()
     spool.put([A], [(every(1, 3), np.zeros(3, int))])
     spool.put([A], [(every(1, 2), np.zeros(2, int))])
-    assert kept(spool, A) == {A: [1, 2]}
+    assert taken(spool, A) == {A: [1, 2]}
 
 
-def test_what_does_not_fit_is_kept_not_even_in_part_and_room_comes_back_when_it_is_taken() -> None:
+def test_objects_that_do_not_fit_are_not_kept_even_in_part_and_taking_frees_space() -> None:
     ticks = every(1, 1000)
     spool = Spool(limit_bytes=int(ticks.nbytes * 2.5))
     halves = [(ticks, np.zeros(1000, int)), (ticks, np.zeros(1000, int))]
     spool.put([A], halves)
     spool.put([B], halves)
-    assert kept(spool, B) == {}
-    assert len(kept(spool, A)[A]) == 2000
+    assert taken(spool, B) == {}
+    assert len(taken(spool, A)[A]) == 2000
     spool.put([B], halves)
-    assert len(kept(spool, B)[B]) == 2000
+    assert len(taken(spool, B)[B]) == 2000
 
 
-def test_a_load_after_registering_in_the_same_process_reads_no_object_again(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_in_the_process_that_registered_reads_no_object_again(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     store.land(every(1, 600))
     store.land(every(1, 300), seconds=60)
     spool = Spool()

@@ -1,0 +1,110 @@
+"""Objects are fetched in bounded groups and decoded together, and every row is traced back to its object."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from btc_assets.domain.feeds import Feed, Feeds
+from btc_assets.domain.slices import SLICE
+from btc_assets.landing import reading
+from btc_assets.landing.objects import LandedObject, ObjectGone
+from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
+from btc_assets.landing.zone import LandingZone
+from btc_assets_tests.support.landed import land, remove
+from btc_assets_tests.support.producers import PRODUCERS
+from btc_assets_tests.support.stores import FEED
+from btc_assets_tests.support.trades import NOON, every, table, trade
+
+HEADER = b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n"
+ROW = b"1704888000000,BTCUSDT,%d,42000.5,0.25,true\n"
+BAD_ROW = b"1704888000000,BTCUSDT,%d,-5,0.25,true\n"
+
+
+@pytest.fixture
+def zone(tmp_path: Path) -> LandingZone:
+    return LandingZone(tmp_path.as_uri())
+
+
+def listed(name: str, size: int, prefix: str = FEED.prefix) -> LandedObject:
+    return LandedObject(f"s3://landing/{prefix}/2024/01/10/12/00/{name}", "e", size, datetime(2024, 1, 10, tzinfo=UTC), prefix)
+
+
+def fetched(zone: LandingZone, *contents: bytes) -> list[Fetched]:
+    return [fetch(zone, land(zone, content, f"2024/01/10/12/00/{number}")) for number, content in enumerate(contents)]
+
+
+def test_a_fetched_object_is_its_raw_tables_and_format(zone: LandingZone) -> None:
+    (one,) = fetched(zone, HEADER + ROW % 1)
+    assert (one.format, one.verified, [len(raw) for raw in one.raw]) == ("csv", "none", [1])
+    assert (one.path, one.rejected, one.error) == (None, None, None)
+
+
+def test_a_large_object_is_fetched_to_disk(zone: LandingZone, temporary_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 10)
+    (one,) = fetched(zone, HEADER + ROW % 1 + BAD_ROW % 2 + ROW % 3)
+    assert [one.path] == list(temporary_files.iterdir())
+    (piece,) = decode_group([one], [FEED])
+    assert (piece.tick_object.tolist(), piece.rejected_row.tolist(), one.format) == ([0, 0], [2], "csv")
+    assert list(temporary_files.iterdir()) == []
+
+
+def test_what_is_wrong_is_in_the_answer(zone: LandingZone) -> None:
+    obj = land(zone, b"x")
+    remove(zone, obj)
+    assert isinstance(fetch(zone, obj).error, ObjectGone)
+    (empty,) = fetched(zone, b"")
+    assert empty.rejected == "the object is empty (0 bytes): land it again"
+
+
+def test_groups_are_bounded_by_objects_and_bytes(monkeypatch: pytest.MonkeyPatch, zone: LandingZone) -> None:
+    monkeypatch.setattr(reading, "_GROUP_OBJECTS", 3)
+    monkeypatch.setattr(reading, "_GROUP_BYTES", 100)
+    monkeypatch.setattr(reading, "fetch", lambda zone, obj: Fetched(obj))
+    objects = [listed(str(i), size) for i, size in enumerate([1, 1, 1, 1, 98, 2, 500, 1])]
+    groups = [[one.obj.size for one in group] for group in fetch_groups(zone, objects)]
+    assert groups == [[1, 1, 1], [1, 98], [2], [500], [1]]
+    assert list(fetch_groups(zone, [])) == []
+
+
+def test_rows_keep_their_object_and_number_when_objects_are_decoded_together(zone: LandingZone) -> None:
+    csv = [HEADER + ROW % 1 + BAD_ROW % 2 + ROW % 3, HEADER + BAD_ROW % 4 + ROW % 5]
+    parquet = PRODUCERS["collector"].encode(every(1, 2, first_id=6))
+    pieces = list(decode_group(fetched(zone, csv[0], parquet, csv[1]), [FEED]))
+    owners = {
+        trade_id: owner
+        for piece in pieces
+        for trade_id, owner in zip(piece.decoded.ticks["trade_id"].to_pylist(), piece.tick_object.tolist(), strict=True)
+    }
+    assert owners == {1: 0, 3: 0, 5: 2, 6: 1, 7: 1}
+    rejected = [pair for piece in pieces for pair in zip(piece.rejected_object.tolist(), piece.rejected_row.tolist(), strict=True)]
+    assert rejected == [(0, 2), (2, 1)]
+
+
+def test_an_object_of_another_schema_is_rejected_and_the_others_are_decoded(zone: LandingZone) -> None:
+    group = fetched(zone, b"open,close\n1,2\n", HEADER + ROW % 1)
+    (piece,) = decode_group(group, [FEED])
+    assert piece.tick_object.tolist() == [1]
+    assert group[0].rejected is not None and group[0].rejected.startswith("it has another schema")
+    assert group[1].rejected is None
+
+
+def test_ticks_are_counted_by_object_symbol_and_slice() -> None:
+    ticks = pa.concat_tables([every(100, 6), table([trade(1, NOON, symbol="ETHUSDT")])])
+    counted = count_by_slice(ticks, np.array([0, 0, 0, 1, 1, 1, 1]))
+    assert sorted(tuple(row.values()) for row in counted.to_pylist()) == [
+        (0, "BTCUSDT", NOON, 3, NOON, NOON + timedelta(seconds=200)),
+        (1, "BTCUSDT", NOON + SLICE, 3, NOON + timedelta(seconds=300), NOON + timedelta(seconds=500)),
+        (1, "ETHUSDT", NOON, 1, NOON, NOON),
+    ]
+
+
+def test_objects_are_grouped_with_the_feeds_of_their_prefix() -> None:
+    feeds = Feeds([FEED, Feed("Binance/all", "BTCUSDT", "BTC"), Feed("Binance/all", "ETHUSDT", "ETH")])
+    objects = [listed("a", 1), listed("b", 1, "Binance/all"), listed("c", 1)]
+    groups = [([obj.uri[-1] for obj in group], own.labels) for group, own in group_by_prefix(objects, feeds)]
+    assert groups == [(["a", "c"], (FEED.label,)), (["b"], ("BTC", "ETH"))]
