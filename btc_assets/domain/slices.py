@@ -1,7 +1,7 @@
-"""Slices: 5-minute, half-open, UTC-aligned windows of event time, and ranges of them.
+"""Slices: 5-minute, half-open, UTC-aligned intervals of event time, and windows of them; times as datetimes and as integers.
 
-Everything thinks in time windows; nothing enumerates partition keys, because a store that starts in 2017 has close
-to a million of them.
+Everything works on time windows; nothing enumerates partition keys, because a store that starts in 2017 has close to a
+million of them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from datetime import UTC, datetime, timedelta
 
 from btc_assets.domain.errors import UserError
 
+MICROSECOND = timedelta(microseconds=1)
 SLICE = timedelta(minutes=5)
-SLICE_US = 300_000_000
 DAY = timedelta(days=1)
+
+# The same spans in microseconds, the unit of times in Arrow and NumPy.
+SLICE_US = 300_000_000
+HOUR_US = 3_600_000_000
+DAY_US = 86_400_000_000
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEY_FORMAT = "%Y-%m-%dT%H:%MZ"
 
 
 def floor_slice(time: datetime) -> datetime:
-    """The start of the slice that `time` (timezone-aware) falls in."""
+    """The start of the slice that contains `time`, which must be timezone-aware."""
     return time - (time - EPOCH) % SLICE
 
 
@@ -30,30 +36,30 @@ def ceil_slice(time: datetime) -> datetime:
 
 
 def floor_day(time: datetime) -> datetime:
-    """Midnight UTC of the day that `time` falls in."""
+    """Midnight UTC of the day that contains `time`."""
     return time - (time - EPOCH) % DAY
 
 
 def slice_number(time: datetime) -> int:
-    """Slices since 1970: a 32-bit number that names a slice in advisory locks."""
+    """Slices since 1970: a 32-bit number that identifies a slice in advisory locks."""
     return (time - EPOCH) // SLICE
 
 
-def microseconds(time: datetime) -> int:
-    """Microseconds since 1970, as Arrow and NumPy hold times."""
-    return (time - EPOCH) // timedelta(microseconds=1)
+def to_microseconds(time: datetime) -> int:
+    """Microseconds since 1970, as Arrow and NumPy store times."""
+    return (time - EPOCH) // MICROSECOND
 
 
-def moment(microseconds: int) -> datetime:
-    """The time, in UTC, that is so many microseconds after 1970."""
-    return EPOCH + timedelta(microseconds=int(microseconds))
+def from_microseconds(microseconds: int) -> datetime:
+    """The time, in UTC, from microseconds since 1970; also takes NumPy's integers."""
+    return EPOCH + int(microseconds) * MICROSECOND
 
 
 def parse_time(text: str) -> datetime:
-    """Read `2020-02-22`, `2020-02-22T13:35Z` or any other ISO-8601 time; without an offset it is UTC.
+    """Parse `2020-02-22`, `2020-02-22T13:35Z` or any other ISO 8601 time; without an offset, it is in UTC.
 
     Raises:
-        UserError: the text is no ISO-8601 date or time.
+        UserError: the text is not an ISO 8601 date or time.
     """
     try:
         time = datetime.fromisoformat(text.strip())
@@ -78,14 +84,16 @@ class Window:
 
     @classmethod
     def covering(cls, start: datetime, end: datetime) -> Window:
-        """The smallest window that holds every moment of `[start, end)`."""
+        """The smallest window that contains all of `[start, end)`."""
         return cls(floor_slice(start), ceil_slice(end))
 
     @classmethod
     def of_slice(cls, bucket: datetime) -> Window:
+        """The window of the one slice that starts at `bucket`."""
         return cls(bucket, bucket + SLICE)
 
     def __len__(self) -> int:
+        """Number of slices."""
         return (self.end - self.start) // SLICE
 
     def __contains__(self, time: datetime) -> bool:
@@ -95,19 +103,19 @@ class Window:
         return f"{self.start.strftime(KEY_FORMAT)} to {self.end.strftime(KEY_FORMAT)}"
 
     def slices(self) -> Iterator[datetime]:
-        """Start of each slice, ascending."""
+        """The start of each slice, ascending."""
         return (self.start + i * SLICE for i in range(len(self)))
 
     def widened(self, margin: timedelta) -> Window:
-        """The window with `margin` added on both sides, rounded outwards to whole slices."""
+        """The window with `margin` added on both sides, rounded outward to whole slices."""
         return Window.covering(self.start - margin, self.end + margin)
 
     def widened_to(self, step: timedelta) -> Window:
-        """The window rounded outwards to multiples of `step` since 1970."""
+        """The window rounded outward to multiples of `step` since 1970."""
         return Window(self.start - (self.start - EPOCH) % step, self.end + (EPOCH - self.end) % step)
 
     def days(self) -> Iterator[Window]:
-        """The window cut at each midnight UTC."""
+        """The window split at each midnight UTC."""
         start = self.start
         while start < self.end:
             end = min(floor_day(start) + DAY, self.end)

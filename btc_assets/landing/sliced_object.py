@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from btc_assets.domain.feeds import Feeds
-from btc_assets.domain.slices import Window, microseconds
+from btc_assets.domain.slices import HOUR_US, Window, to_microseconds
 from btc_assets.domain.ticks import TICK_SCHEMA, int64
 from btc_assets.landing.formats import ObjectRejected
 from btc_assets.landing.objects import LandedObject
@@ -19,7 +19,6 @@ from btc_assets.landing.reading import decode_group, fetch
 from btc_assets.landing.zone import LandingZone
 
 PENDING_ROWS = 262_144  # ticks that wait in memory for their slice; more go to disk
-_HOUR_US = 3_600_000_000
 
 
 class SlicedObject:
@@ -40,7 +39,7 @@ class SlicedObject:
 
     def __init__(self, zone: LandingZone, obj: LandedObject, feeds: Feeds, expected: Mapping[datetime, int]) -> None:
         self.obj = obj
-        self._expected = {microseconds(bucket): rows for bucket, rows in expected.items()}
+        self._expected = {to_microseconds(bucket): rows for bucket, rows in expected.items()}
         self._missing = dict(self._expected)  # rows that are still to be decoded
         self._pieces = self._decode(zone, feeds)
         self._pending: list[pa.Table] = []
@@ -50,7 +49,7 @@ class SlicedObject:
 
     def take(self, window: Window) -> pa.Table:
         """The object's rows of the slices in `window`; each slice can be taken once, in ascending order."""
-        start, end = microseconds(window.start), microseconds(window.end)
+        start, end = to_microseconds(window.start), to_microseconds(window.end)
         wanted = [bucket for bucket in self._expected if start <= bucket < end]
         while any(self._missing[bucket] > 0 for bucket in wanted):
             ticks = next(self._pieces, None)
@@ -100,7 +99,7 @@ class SlicedObject:
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="btc_assets-")
         pending = pa.concat_tables(self._pending)
-        hours = int64(pending["bucket_5m"]) // _HOUR_US
+        hours = int64(pending["bucket_5m"]) // HOUR_US
         for hour in np.unique(hours).tolist():
             if hour not in self._files:
                 self._files[hour] = _HourFile(Path(self._directory.name) / f"{hour}.arrow")
@@ -110,7 +109,7 @@ class SlicedObject:
     def _remove(self, start: int, end: int) -> pa.Table:
         """The pending rows of the slices from `start` up to `end`; rows of later slices stay, those of earlier ones are dropped."""
         parts = list(self._pending)
-        for hour in [hour for hour in self._files if start // _HOUR_US <= hour <= (end - 1) // _HOUR_US]:
+        for hour in [hour for hour in self._files if start // HOUR_US <= hour <= (end - 1) // HOUR_US]:
             parts.append(self._files.pop(hour).read_and_remove())
         if not parts:
             return TICK_SCHEMA.empty_table()

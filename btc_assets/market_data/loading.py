@@ -18,7 +18,7 @@ import pyarrow as pa
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
-from btc_assets.domain.slices import SLICE, Window, microseconds, moment
+from btc_assets.domain.slices import SLICE, Window, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance
@@ -230,7 +230,7 @@ class TickLoad(Replacements):
         rows = pa.concat_tables(tables) if tables else TICK_SCHEMA.empty_table()
         owner = np.concatenate(owners) if owners else np.empty(0, np.int64)
         bucket = int64(rows["bucket_5m"])
-        inside = (bucket >= microseconds(window.start)) & (bucket < microseconds(window.end))
+        inside = (bucket >= to_microseconds(window.start)) & (bucket < to_microseconds(window.end))
         if not inside.all():
             rows, owner = rows.filter(pa.array(inside)), owner[inside]
         if (np.diff(owner) < 0).any():  # objects of several schemas or sizes; the earlier URI wins among repeats
@@ -308,7 +308,7 @@ class TickLoad(Replacements):
             result.last_trade_id = last if result.last_trade_id is None else max(last, result.last_trade_id)
             buckets, counts = np.unique(int64(rows["bucket_5m"]), return_counts=True)
             for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
-                result.slice_rows[moment(bucket)] = count
+                result.slice_rows[from_microseconds(bucket)] = count
         self._on_commit(result.slices, rows)
 
 

@@ -17,14 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window, microseconds
+from btc_assets.domain.slices import DAY, EPOCH, MICROSECOND, SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import int64
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
 
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 960, 12, 78, 22  # pixels; the right margin holds the labels
 _UP, _DOWN, _VOLUME, _AMISS, _TEXT = "#26a269", "#d73027", "#5b8def", "#e5484d", "#808b98"
-_MICROSECOND = timedelta(microseconds=1)
 _STEPS = [timedelta(seconds=s) for s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)]
 _STEPS += [DAY * days for days in (2, 7, 14, 28, 91, 364, 1820)]
 
@@ -115,13 +114,13 @@ class VolumeStrips:
 
     def add(self, ticks: pa.Table) -> None:
         """Count ticks of the window."""
-        offset = int64(ticks["event_time"]) - microseconds(self._window.start)
+        offset = int64(ticks["event_time"]) - to_microseconds(self._window.start)
         volume = pc.cast(ticks["quantity"], pa.float64()).to_numpy()
         for symbol, bars in self._volume.items():
             own = pc.equal(ticks["symbol"], symbol).to_numpy()
             times = offset if own.all() else offset[own]
-            bars += np.bincount(times // (self._width // _MICROSECOND), volume if own.all() else volume[own], len(bars))
-            self._trades[symbol] += np.bincount(times // (SLICE // _MICROSECOND), minlength=len(self._window))
+            bars += np.bincount(times // (self._width // MICROSECOND), volume if own.all() else volume[own], len(bars))
+            self._trades[symbol] += np.bincount(times // (SLICE // MICROSECOND), minlength=len(self._window))
 
     def draw(self, gaps: Sequence[Gap]) -> dict[str, str]:
         """An SVG of each symbol, with what is missing in red."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener, ignore_progress
-from btc_assets.domain.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, microseconds
+from btc_assets.domain.slices import SLICE, SLICE_US, Window, ceil_slice, floor_slice, to_microseconds
 from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders import models
 from btc_assets.signals.encoders.artefacts import load, save
@@ -239,7 +239,7 @@ def evaluate_stored(
     if not len(stored):
         raise UserError(f"No features of {symbol} are stored in {window}: load that range first (btc-assets load).")
     encoders = {model.model_id: load(model.model_id, artefacts) for model in trained}
-    until = {model.model_id: microseconds(model.trained_to) for model in trained}
+    until = {model.model_id: to_microseconds(model.trained_to) for model in trained}
     ticks = _newest_ticks(store, symbol, stored)
     return _judge(stored, encoders, until, ticks, kind=kind, seed=seed, progress=progress)
 
@@ -258,7 +258,7 @@ def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 
         parts.append(trades)
         regimes.append(labels)
         progress("market", number, days)
-    starts = microseconds(datetime(2024, 1, 1, tzinfo=UTC)) + SLICE_US * np.arange(288 * days)
+    starts = to_microseconds(datetime(2024, 1, 1, tzinfo=UTC)) + SLICE_US * np.arange(288 * days)
     ticks = TickArrays.of(pa.concat_tables(parts), starts)
     return _judge(
         _computed(ticks),

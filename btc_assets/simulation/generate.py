@@ -10,10 +10,9 @@ from itertools import product
 import numpy as np
 import pyarrow as pa
 
-from btc_assets.domain.slices import DAY, SLICE_US, microseconds
+from btc_assets.domain.slices import DAY, HOUR_US, SLICE_US, to_microseconds
 from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, decimal128
 
-_HOUR_US = 3_600_000_000
 _DAY_SECONDS, _SLICE_SECONDS, _DAY_SLICES = 86_400, 300, 288
 
 
@@ -42,7 +41,7 @@ def generate_day(
     trade_id, cents = first_trade_id, round(price * 100)
     move = 0.03 * cents / max(ticks, 1) ** 0.5  # cents; one trade in seven moves the price, and four of a kind come together
     for hour, count in enumerate(hours.tolist()):
-        start = microseconds(day) + hour * _HOUR_US
+        start = to_microseconds(day) + hour * HOUR_US
         seconds = np.empty(3600)
         level = 0.0
         for i, shock in enumerate(random.normal(0.0, 0.25, 3600).tolist()):
@@ -193,7 +192,7 @@ def generate_market(
         at = trade_ms // 1000
         sides, surprise = _sides(random, regimes, at)
         path, log_price = _path(random, regimes, at, sides, surprise, slice_ticks, log_price)
-        start = microseconds(day + number * DAY)
+        start = to_microseconds(day + number * DAY)
         yield (
             _table(
                 start + event_ms * 1000,

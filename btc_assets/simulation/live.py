@@ -27,10 +27,10 @@ import pyarrow.compute as pc
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed
-from btc_assets.domain.slices import EPOCH, SLICE, floor_slice
+from btc_assets.domain.slices import EPOCH, SLICE, floor_slice, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TICK_SCHEMA, int64
 from btc_assets.landing.zone import LandingZone
-from btc_assets.simulation.live_plan import LATE, US, Plan, moment
+from btc_assets.simulation.live_plan import LATE, Plan
 from btc_assets.simulation.replay import BATCH_ROWS, BATCH_SECONDS, Landed, encode_batches
 
 _BUNCH = 64  # batches that are encoded together where many are due
@@ -291,7 +291,7 @@ class _Batch:
 
     def until(self, at: datetime) -> _Batch:
         """The batch as it is at a time before it closes."""
-        received = int(np.searchsorted(self.arrival, (at - EPOCH) // US, side="right"))
+        received = int(np.searchsorted(self.arrival, to_microseconds(at), side="right"))
         return replace(self, closes=min(at, self.closes), ticks=self.ticks.slice(0, received), arrival=self.arrival[:received])
 
 
@@ -310,8 +310,10 @@ def _batches(tables: Iterator[pa.Table], seconds: float, rows: int) -> Iterator[
                 closes = arrival[stop - 1]
             elif stop == len(arrival):
                 break
-            yield _Batch(moment(int(arrival[start])), moment(int(closes)), ticks.slice(start, stop - start), arrival[start:stop])
+            yield _Batch(
+                from_microseconds(arrival[start]), from_microseconds(closes), ticks.slice(start, stop - start), arrival[start:stop]
+            )
             start = stop
         ticks, arrival = ticks.slice(start), arrival[start:]
     if len(arrival):
-        yield _Batch(moment(int(arrival[0])), moment(int(arrival[0]) + width), ticks, arrival)
+        yield _Batch(from_microseconds(arrival[0]), from_microseconds(arrival[0] + width), ticks, arrival)

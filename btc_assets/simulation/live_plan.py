@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed
-from btc_assets.domain.slices import EPOCH, SLICE, SLICE_US, Window
+from btc_assets.domain.slices import MICROSECOND, SLICE, SLICE_US, Window, from_microseconds
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, TIME, int64
 from btc_assets.ingestion.offsets import rewind
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
@@ -27,7 +27,6 @@ from btc_assets.store.errors import server_errors
 
 GENERATED = "generated"  # instead of a file: a day that nobody needs to have
 LATE = timedelta(minutes=1)  # how far event times may step back from one trade to a later one
-US = timedelta(microseconds=1)
 _MS = timedelta(milliseconds=1)
 _SEAM = timedelta(minutes=5)  # of folders, read to find the newest trade: ids and times are not quite in order
 _GENERATED_DAY = datetime(2024, 1, 10, tzinfo=UTC)
@@ -89,13 +88,13 @@ def survey(name: str, tables: Callable[[], Iterator[pa.Table]]) -> Recording:
         times, ids = int64(table["event_time"]), table["trade_id"].to_numpy()
         first, first_id = (times[0], ids[0]) if first is None else (first, first_id)
         arrival = np.maximum(np.maximum.accumulate(times), last)
-        if (arrival - times).max() > LATE // US:
-            late = moment(int(times[np.argmax(arrival - times)]))
+        if (arrival - times).max() > LATE // MICROSECOND:
+            late = from_microseconds(times[np.argmax(arrival - times)])
             raise UserError(f"{name} is not in order of time (a trade of {late} stands behind later ones): sort it by event time first.")
         count, first, last, first_id = count + len(table), min(first, times.min()), arrival[-1], min(first_id, ids.min())
     if first is None:
         raise UserError(f"{name} holds no valid trade: give a file with at least one.")
-    return Recording(name, tables, count, moment(int(first)), moment(int(last)), int(first_id))
+    return Recording(name, tables, count, from_microseconds(first), from_microseconds(last), int(first_id))
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class Plan:
     def reached(self, event_time: datetime) -> datetime:
         """When the event clock gets to a time."""
         # Rounded up, so that the clock is there and not a microsecond before.
-        return max(self.began + math.ceil((event_time - self.start) / US / self.speed) * US, event_time)
+        return max(self.began + math.ceil((event_time - self.start) / MICROSECOND / self.speed) * MICROSECOND, event_time)
 
     def describe(self, place: str, minutes: float | None = None) -> str:
         """What will happen, for people."""
@@ -191,7 +190,7 @@ class Plan:
 
     def tables(self) -> Iterator[pa.Table]:
         """The recording's trades with their new times and ids."""
-        shift = pa.scalar(self.shift // US, pa.int64()).cast(pa.duration("us"))
+        shift = pa.scalar(self.shift // MICROSECOND, pa.int64()).cast(pa.duration("us"))
         for ticks in self.recording.tables():
             event_time = pc.add(ticks["event_time"], shift)
             moved = {
@@ -256,8 +255,3 @@ def _duration(time: timedelta) -> str:
     if seconds <= 1:
         return "a second"
     return f"{seconds} seconds" if seconds < 120 else f"{round(seconds / 60)} minutes"
-
-
-def moment(us: int) -> datetime:
-    """The time that is so many microseconds after 1970."""
-    return EPOCH + us * US

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from btc_assets.domain.slices import SLICE_US
-from btc_assets.signals.evaluation.neighbours import DAY_US, HOUR_US
+from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
 
 
 def past_mean(times: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:

@@ -16,10 +16,10 @@ from datetime import timedelta
 import numpy as np
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import KEY_FORMAT, SLICE_US, moment
+from btc_assets.domain.slices import DAY_US, HOUR_US, KEY_FORMAT, MICROSECOND, SLICE_US, from_microseconds
 from btc_assets.signals.evaluation import baselines, metrics
 from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate
-from btc_assets.signals.evaluation.neighbours import DAY_US, HOUR_US, Neighbours, admissible, drawn, nearest, violations
+from btc_assets.signals.evaluation.neighbours import Neighbours, admissible, drawn, nearest, violations
 from btc_assets.signals.evaluation.report import LEVELS, Evaluation, Row
 
 _SOURCES = ("realized_volatility", "volume", "trade_count", "log_return")  # the features that targets are made of
@@ -147,7 +147,7 @@ class _Trial:
         self.own = dataset.own()
         self.next = {name: dataset.following(values) for name, values in self.own.items()}
         self.queries = np.arange(round(n * (1 - query_share)), n)
-        self.embargo = embargo // timedelta(microseconds=1)
+        self.embargo = embargo // MICROSECOND
         for self.same_day in (False, True):
             self.ends = admissible(self.times, self.times, embargo=self.embargo, same_day=self.same_day)
             self.fitted = np.arange(self.ends[self.queries[0]] if len(self.queries) else 0)
@@ -286,4 +286,4 @@ class _Trial:
 
 
 def _key(time: int) -> str:
-    return moment(time).strftime(KEY_FORMAT)
+    return from_microseconds(time).strftime(KEY_FORMAT)

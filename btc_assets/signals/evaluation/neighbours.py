@@ -10,10 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE_US
-
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
+from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
 
 _CELLS = 1 << 23  # of one block of distances: 32 MiB, and twice that for their order
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE_US, Window, microseconds, moment
+from btc_assets.domain.slices import SLICE_US, Window, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TABLE as TICKS
 from btc_assets.domain.ticks import TIME, int64
 from btc_assets.ingestion import due
@@ -90,7 +90,7 @@ class SliceFeatures(Replacements):
         self._done += len(replacement.window)
         self._progress(self._done)
         values, counts = np.unique(int64(replacement.rows["bucket_5m"]), return_counts=True)
-        self.slice_rows.update((moment(value), int(count)) for value, count in zip(values, counts, strict=True))
+        self.slice_rows.update((from_microseconds(value), int(count)) for value, count in zip(values, counts, strict=True))
 
 
 class _Part(Replacement):
@@ -132,7 +132,7 @@ def _loaded(connection: psycopg.Connection | psycopg.Cursor, window: Window) -> 
 
 def _rows(store: Store, symbol: str, window: Window, slices: Sequence[datetime]) -> pa.Table:
     """The rows of one symbol: of each slice that holds ticks, and of those in `slices` even if they do not."""
-    return features_as_table(read_ticks(store, symbol, window, np.array([microseconds(bucket) for bucket in slices], np.int64)), symbol)
+    return features_as_table(read_ticks(store, symbol, window, np.array([to_microseconds(bucket) for bucket in slices], np.int64)), symbol)
 
 
 def features_as_table(ticks: TickArrays, symbol: str) -> pa.Table:
@@ -198,7 +198,7 @@ class StoredSlices:
     @property
     def range(self) -> tuple[datetime, datetime]:
         """Start of the first slice and end of the last."""
-        return moment(self.times[0]), moment(self.times[-1] + SLICE_US)
+        return from_microseconds(self.times[0]), from_microseconds(self.times[-1] + SLICE_US)
 
 
 _COLUMNS = {feature.name: column for column, feature in enumerate(FEATURES)}

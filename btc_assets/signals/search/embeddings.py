@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from btc_assets.domain.slices import SLICE, Window, microseconds
+from btc_assets.domain.slices import SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import TIME
 from btc_assets.ingestion import due
 from btc_assets.signals.encoders.models import Model
@@ -74,10 +74,10 @@ class Embeddings(Replacements):
             self._store, self._model.symbol, Window(days[0].start, days[-1].end + SLICE)
         )  # for the last label
         labels = _labels(stored)
-        stored = stored.where(stored.times < microseconds(days[-1].end))
+        stored = stored.where(stored.times < to_microseconds(days[-1].end))
         rows = embeddings_as_table(stored, labels.slice(0, len(stored)), self._model, self._encoder)
         for day, version in zip(days, versions, strict=True):
-            first, last = np.searchsorted(stored.times, [microseconds(day.start), microseconds(day.end)])
+            first, last = np.searchsorted(stored.times, [to_microseconds(day.start), to_microseconds(day.end)])
             yield _Day(self, day, rows.slice(first, last - first), version)
 
     def require(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:

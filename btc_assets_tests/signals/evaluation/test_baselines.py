@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from btc_assets.domain.slices import SLICE_US
+from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
 from btc_assets.signals.evaluation.baselines import har_regressors, ols, past_mean, robustly_scaled, time_of_day
-from btc_assets.signals.evaluation.neighbours import DAY_US, HOUR_US, admissible
+from btc_assets.signals.evaluation.neighbours import admissible
 
 
 def test_past_means_hold_what_is_known_of_the_width_up_to_the_slice_itself() -> None:

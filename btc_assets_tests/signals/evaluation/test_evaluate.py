@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE_US
+from btc_assets.domain.slices import DAY_US, SLICE_US
 from btc_assets.domain.ticks import tick_order
 from btc_assets.signals.evaluation import evaluate as evaluation
 from btc_assets.signals.evaluation.evaluate import Dataset, evaluate
-from btc_assets.signals.evaluation.neighbours import DAY_US
 from btc_assets.signals.evaluation.report import LEVELS, Evaluation
 from btc_assets.signals.evaluation.robustness import Rates, Retrieval
 from btc_assets.signals.features.formulas import FEATURES, features

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE_US
+from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
 from btc_assets.signals.evaluation import neighbours
-from btc_assets.signals.evaluation.neighbours import DAY_US, HOUR_US, Neighbours, admissible, drawn, nearest, violations
+from btc_assets.signals.evaluation.neighbours import Neighbours, admissible, drawn, nearest, violations
 
 MIDNIGHT = 19_732 * DAY_US  # 2024-01-10
 
