@@ -11,12 +11,10 @@ import psycopg
 import pytest
 from moto import mock_aws
 
+from btc_assets.assembly import build_definitions
 from btc_assets.backup import backups
 from btc_assets.backup.backups import BackupStatus, backup_status, put_metrics
-from btc_assets.definitions import defs
 from btc_assets.domain.errors import UserError
-from btc_assets.ops.checks import restorable
-from btc_assets.orchestration.jobs import watch_backups
 from btc_assets_tests.support.clusters import Cluster, wait_for
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.trades import every
@@ -48,21 +46,15 @@ def write_wal(connection: psycopg.Connection, files: int) -> None:
         connection.execute("SELECT pg_switch_wal()")
 
 
-def checked(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> dg.AssetCheckEvaluation:
+def check_backups(cluster: Cluster) -> dg.AssetCheckEvaluation:
     """What the job of the schedule finds."""
-    monkeypatch.setenv("BTC_ASSETS_DSN", cluster.dsn)
-    monkeypatch.setattr("btc_assets.ops.checks.settings", cluster.settings)
-    monkeypatch.setattr("btc_assets.store.database.settings", cluster.settings)
-    all_checks = [*(defs.asset_checks or ()), restorable]
-    job = dg.Definitions(
-        assets=defs.assets, asset_checks=all_checks, jobs=[watch_backups], resources=defs.resources, executor=defs.executor
-    )
+    job = build_definitions(cluster.settings(), patient=False).resolve_job_def("watch_backups")
     with dg.DagsterInstance.ephemeral() as instance:
-        (evaluation,) = job.resolve_job_def("watch_backups").execute_in_process(instance=instance).get_asset_check_evaluations()
+        (evaluation,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
     return evaluation
 
 
-def test_backups_and_archived_wal_are_all_that_a_restore_needs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backups_and_archived_wal_are_all_that_a_restore_needs(cluster: Cluster) -> None:
     with cluster.connect() as connection:
         write_ticks(connection, every(1, 600))
         write_wal(connection, 1)
@@ -75,7 +67,7 @@ def test_backups_and_archived_wal_are_all_that_a_restore_needs(cluster: Cluster,
     assert found.restorable_from == found.backups[0].stopped
     assert found.restorable_to is not None and found.backups[0].stopped < found.restorable_to <= found.at
     assert found.backups[0].size > found.backups[0].stored > found.backups[1].stored > 0
-    assert checked(cluster, monkeypatch).passed
+    assert check_backups(cluster).passed
     shown = cluster.command("ops", "backup-status")
     output = shown.communicate()[0]
     assert shown.returncode == 0 and found.backups[1].label in output and "It can be restored to any moment from" in output
@@ -103,7 +95,7 @@ def test_s3_that_hangs_turns_everything_red_within_seconds_and_wal_waits_for_it(
             write_wal(connection, 3)
             time.sleep(2.1)
             started = time.monotonic()
-            evaluation = checked(cluster, monkeypatch)
+            evaluation = check_backups(cluster)
             assert time.monotonic() - started < 10
             assert waiting(connection) >= 3
             assert connection.execute("SELECT failed_count FROM pg_stat_archiver").fetchone() == (0,)

@@ -13,7 +13,7 @@ from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion import due
 from btc_assets.market_data import candles
 from btc_assets.market_data.keys import candles_key
-from btc_assets.market_data.loading import TickLoad
+from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
@@ -26,7 +26,7 @@ def load(store: StoreUnderTest, window: Window) -> None:
     """Register and load ticks as the asset does, which has the candles for followers."""
     store.register(window)
     with store.connect() as connection:
-        ticks = TickLoad(store.connect, store.zone(), FEEDS, window, commit_rows=100_000, followers=CANDLES)
+        ticks = TickLoad(store.database, store.zone(), FEEDS, window, LoadOptions(commit_rows=100_000, followers=CANDLES))
         replace_all(connection, Target.of(connection, TABLE), ticks)
 
 

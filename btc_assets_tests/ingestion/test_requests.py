@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
-from btc_assets.ingestion.requests import RETRY_AFTER, DueSlice, Request
+from btc_assets.ingestion.requests import RETRY_AFTER, DueSlice, Request, plan_requests
 from btc_assets_tests.support.trades import NOON
 
 MIDNIGHT = floor_day(NOON)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import load_settings
 from btc_assets.ops import doctor
 from btc_assets.ops.doctor import Finding, examine
 from btc_assets.signals.encoders import models
@@ -22,8 +22,7 @@ from btc_assets_tests.support.vectors import registered_model
 
 
 def findings() -> dict[str, Finding]:
-    settings.cache_clear()
-    return {finding.subject: finding for finding in examine(settings())}
+    return {finding.subject: finding for finding in examine(load_settings())}
 
 
 def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
@@ -61,7 +60,6 @@ def test_a_model_whose_artefact_is_gone_is_a_problem(store: StoreUnderTest) -> N
 
 
 def test_the_command_prints_a_line_each_and_ends_with_1_where_there_is_a_problem(store: StoreUnderTest) -> None:
-    settings.cache_clear()
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0, result.output
     assert any(line.startswith("ok") and "server: PostgreSQL" in line for line in result.output.splitlines())
@@ -92,7 +90,7 @@ def test_rights_that_are_missing_are_named_and_the_rest_is_looked_at(store: Stor
         try:
             connection.execute("GRANT SELECT ON landing.raw_blobs_5m TO reader_of_doctor")
             connection.execute("SET ROLE reader_of_doctor")
-            found = {finding.subject: finding for finding in doctor._database(connection, settings())}
+            found = {finding.subject: finding for finding in doctor._database(connection, store.settings)}
             rights = found["rights"]
             assert rights.state == "problem"
             assert rights.text.startswith("reader_of_doctor lacks USAGE on schema ") and rights.text.endswith(

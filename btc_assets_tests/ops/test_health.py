@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
+from btc_assets.domain.durations import age
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.offsets import listed
 from btc_assets.landing.arrivals import look
-from btc_assets.ops.health import Health, age, read_health
+from btc_assets.ops.health import Health, read_health
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -91,7 +92,7 @@ def test_status_names_the_failure_that_work_is_stuck_at(store: StoreUnderTest) -
     store.land(every(1, 300))
     sensor_looks(store, CLOSED)
     store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = noticed_at - interval '1 hour'")
-    prepare_dagster_home()
+    prepare_dagster_home(store.settings)
 
     @dg.op
     def fails() -> None:

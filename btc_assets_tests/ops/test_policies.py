@@ -9,15 +9,14 @@ import dagster as dg
 import psycopg
 import pytest
 
-from btc_assets.definitions import defs
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
-from btc_assets.domain.settings import settings as current_settings
-from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, floor_slice
+from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day, floor_slice
 from btc_assets.market_data import candles
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared_policies
 from btc_assets.ops.reconcile import reconcile
+from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 from btc_assets.store.engines import engine
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
@@ -29,7 +28,7 @@ TODAY = floor_day(datetime.now(UTC))
 
 
 def by_name(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, jobs.JobStatus]:
-    return {status.job_name: status for status in jobs.read(connection, policies)}
+    return {status.job_name: status for status in jobs.read_statuses(connection, policies)}
 
 
 def problems(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, str]:
@@ -69,10 +68,10 @@ def test_dropping_ticks_whose_candles_a_policy_still_makes_cannot_be_declared() 
 
 def test_applying_brings_everything_into_force_and_the_second_time_changes_nothing(either: psycopg.Connection) -> None:
     assert set(problems(either).values()) == {"it is not applied yet: run btc-assets ops apply"}
-    assert len(jobs.apply(either, DECLARED)) == len(DECLARED)
-    assert jobs.apply(either, DECLARED) == []
+    assert len(jobs.apply_policies(either, DECLARED)) == len(DECLARED)
+    assert jobs.apply_policies(either, DECLARED) == []
     assert problems(either) == {}
-    states = {status.policy.kind: status.state for status in jobs.read(either, DECLARED) if status.policy}
+    states = {status.policy.kind: status.state for status in jobs.read_statuses(either, DECLARED) if status.policy}
     compression = "applied" if engine(either) == "timescale" else "not supported"
     assert states == {"compress": compression, "drop": "applied", "refresh": "applied", "keep": "applied"}
     recorded = either.execute("SELECT job_name, hypertable, policy ->> 'kind', state FROM ops.retention_jobs").fetchall()
@@ -80,20 +79,20 @@ def test_applying_brings_everything_into_force_and_the_second_time_changes_nothi
 
 
 def test_another_declaration_is_drift_until_it_is_applied(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     later = declared_policies(Settings(ticks_drop_after_days=30))
     assert problems(either, later) == {
         "drop market_data.btc_ticks": "the server has after 90 days, 0:00:00 instead of 30 days, 0:00:00: run btc-assets ops apply"
     }
-    assert jobs.apply(either, later) == ["drop market_data.btc_ticks: applied"]
+    assert jobs.apply_policies(either, later) == ["drop market_data.btc_ticks: applied"]
     assert problems(either, later) == {}
 
 
 def test_a_policy_that_is_not_declared_any_more_is_ended(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     kept = declared_policies(Settings(ticks_drop_after_days="never"))  # type: ignore[arg-type]
     assert set(problems(either, kept)) == {"keep market_data.btc_ticks", "drop market_data.btc_ticks"}
-    assert set(jobs.apply(either, kept)) == {"keep market_data.btc_ticks: applied", "drop market_data.btc_ticks: removed"}
+    assert set(jobs.apply_policies(either, kept)) == {"keep market_data.btc_ticks: applied", "drop market_data.btc_ticks: removed"}
     assert problems(either, kept) == {}
     assert ("drop", TICKS) not in {(policy.kind, policy.table) for policy in jobs._in_force(either).values()}
 
@@ -105,7 +104,7 @@ def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int
 
 
 def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(on_timescale: psycopg.Connection) -> None:
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     for kind, change, drift in (
         ("compress", "SELECT delete_job({})", "the server does not have it"),
         ("drop", "SELECT alter_job({}, scheduled => false)", "the server has enabled False instead of True"),
@@ -121,12 +120,12 @@ def test_what_somebody_changed_on_the_server_is_drift_and_applying_mends_it(on_t
     ):  # fmt: skip
         on_timescale.execute(change.format(job_of(on_timescale, kind)))  # type: ignore[arg-type]
         assert problems(on_timescale) == {f"{kind} {TICKS}": f"{drift}: run btc-assets ops apply"}, change
-        assert jobs.apply(on_timescale, DECLARED) == [f"{kind} {TICKS}: applied"]
+        assert jobs.apply_policies(on_timescale, DECLARED) == [f"{kind} {TICKS}: applied"]
         assert problems(on_timescale) == {}, change
 
 
 def test_a_policy_that_drops_what_is_to_be_kept_is_drift_and_its_owners_to_remove(on_timescale: psycopg.Connection) -> None:
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     on_timescale.execute("SELECT add_retention_policy('market_data.candle_partials_1m', interval '1 year')")
     drift = {
         "keep market_data.candle_partials_1m": (
@@ -134,13 +133,13 @@ def test_a_policy_that_drops_what_is_to_be_kept_is_drift_and_its_owners_to_remov
         )
     }
     assert problems(on_timescale) == drift
-    assert jobs.apply(on_timescale, DECLARED) == []
+    assert jobs.apply_policies(on_timescale, DECLARED) == []
     assert problems(on_timescale) == drift
 
 
 def test_a_policy_that_nobody_declared_is_drift_on_the_stores_own_tables(on_timescale: psycopg.Connection) -> None:
     on_timescale.execute("CREATE TABLE public.mine (at timestamptz NOT NULL); SELECT create_hypertable('public.mine', by_range('at'))")
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     for table in ("public.mine", TICKS):
         on_timescale.execute("SELECT add_retention_policy(%s::regclass, interval '1 year')", (table,))
     assert problems(on_timescale) == {
@@ -149,11 +148,11 @@ def test_a_policy_that_nobody_declared_is_drift_on_the_stores_own_tables(on_time
 
 
 def test_old_ticks_are_dropped_and_their_candles_stay(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     for days_ago in (200, 91, 89, 0):
         write_candles(either, write_ticks(either, every(1, 600, start=TODAY - days_ago * DAY, first_id=1000 * (1 + days_ago))))
     before = read_candles(either)
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert days_of_ticks(either) == [TODAY - 89 * DAY, TODAY]
     assert read_candles(either) == before
     status = by_name(either)[f"drop {TICKS}"]
@@ -162,12 +161,12 @@ def test_old_ticks_are_dropped_and_their_candles_stay(either: psycopg.Connection
 
 
 def test_old_ticks_without_their_candles_are_kept_and_it_is_said(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     first, second = TODAY - 200 * DAY, TODAY - 100 * DAY
     for day in (first, second):
         write_ticks(either, every(1, 600, start=day, first_id=1 if day == first else 601))
     write_candles(either, Window(first, first + DAY))
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert days_of_ticks(either) == [second]
     kept = (
         f"kept 1 day(s) of market_data.btc_ticks that are old enough to drop, the first {second:%Y-%m-%d}, whose candles_1s are not "
@@ -175,13 +174,13 @@ def test_old_ticks_without_their_candles_are_kept_and_it_is_said(either: psycopg
     )
     assert by_name(either)[f"drop {TICKS}"].failure == kept
     write_candles(either, Window(second, second + DAY))
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert days_of_ticks(either) == []
     assert by_name(either)[f"drop {TICKS}"].failure == ""
 
 
 def test_candles_that_differ_from_old_ticks_in_any_figure_keep_them_until_they_are_made_again(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     changes = {
         "a price": "UPDATE market_data.btc_ticks SET price = price + 1 WHERE trade_id = 7",
         "a taker side": "UPDATE market_data.btc_ticks SET is_market_maker = NOT is_market_maker WHERE trade_id = 1007",
@@ -195,23 +194,23 @@ def test_candles_that_differ_from_old_ticks_in_any_figure_keep_them_until_they_a
     for change in changes.values():
         either.execute(change)  # type: ignore[arg-type]
     either.execute("UPDATE landing.raw_blobs_5m SET loaded_rows = 0 WHERE bucket_5m NOT IN (SELECT bucket_5m FROM market_data.btc_ticks)")
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert dict(zip(changes, days_of_ticks(either), strict=True)) == {name: w.start for name, w in zip(changes, windows[:-1], strict=True)}
     for window in windows[:-1]:
         write_candles(either, window)
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert days_of_ticks(either) == []
 
 
 def test_ticks_that_come_late_for_a_dropped_day_are_dropped_again(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     day = TODAY - 200 * DAY
     write_candles(either, write_ticks(either, every(1, 600, start=day)))
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     late = write_ticks(either, every(1, 300, start=day))
     write_candles(either, late)
     before = read_candles(either)
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert by_name(either)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
     assert read_candles(either) == before
     assert before["1d"][0][9] == 600
@@ -219,31 +218,31 @@ def test_ticks_that_come_late_for_a_dropped_day_are_dropped_again(either: psycop
 
 def test_candles_that_nobody_wants_any_more_keep_no_ticks(either: psycopg.Connection) -> None:
     candles.create_optional_candles(either)
-    jobs.apply(either, declared_policies(Settings(candles_100ms=True)))
+    jobs.apply_policies(either, declared_policies(Settings(candles_100ms=True)))
     write_candles(either, write_ticks(either, every(1, 600, start=TODAY - 200 * DAY)))
-    jobs.run(either, f"drop {TICKS}")
+    jobs.run_policy(either, f"drop {TICKS}")
     assert len(days_of_ticks(either)) == 1
-    jobs.apply(either, DECLARED)
-    jobs.run(either, f"drop {TICKS}")
+    jobs.apply_policies(either, DECLARED)
+    jobs.run_policy(either, f"drop {TICKS}")
     assert days_of_ticks(either) == []
 
 
 def test_a_refresh_by_hand_keeps_the_candles_of_dropped_ticks_where_the_server_can(on_timescale: psycopg.Connection) -> None:
     if on_timescale.execute("SELECT 1 FROM pg_settings WHERE name = 'timescaledb.skip_cagg_invalidation'").fetchone() is None:
         pytest.skip("TimescaleDB before 2.28 marks what is dropped as changed, and a refresh by hand erases it")
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     write_candles(on_timescale, write_ticks(on_timescale, every(1, 600, start=TODAY - 200 * DAY)))
     before = read_candles(on_timescale)
-    jobs.run(on_timescale, f"drop {TICKS}")
+    jobs.run_policy(on_timescale, f"drop {TICKS}")
     on_timescale.execute("CALL refresh_continuous_aggregate('market_data.candle_partials_1s', NULL, %s)", (TODAY - DAY,))
     assert read_candles(on_timescale) == before
 
 
 def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> None:
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     for days_ago in (10, 2):
         write_ticks(on_timescale, every(1, 600, start=TODAY - days_ago * DAY, first_id=1000 * days_ago))
-    jobs.run(on_timescale, f"compress {TICKS}")
+    jobs.run_policy(on_timescale, f"compress {TICKS}")
     chunks = on_timescale.execute("SELECT range_start, compressed FROM ops.chunks(%s) ORDER BY 1", (TICKS,)).fetchall()
     assert chunks == [(TODAY - 10 * DAY, True), (TODAY - 2 * DAY, False)]
     (ticks,) = [size for size in jobs.read_sizes(on_timescale) if size.table == TICKS]
@@ -260,50 +259,50 @@ def test_sizes_are_those_of_ticks_and_every_interval(either: psycopg.Connection)
 
 
 def test_candles_that_no_run_made_are_made_by_the_refresh_policies(either: psycopg.Connection) -> None:
-    jobs.apply(either, DECLARED)
+    jobs.apply_policies(either, DECLARED)
     start = floor_slice(datetime.now(UTC)) - timedelta(hours=30)
     write_ticks(either, every(10, 1000, start=start))
     for interval in candles.INTERVALS:
-        jobs.run(either, f"refresh market_data.candle_partials_{interval}")
+        jobs.run_policy(either, f"refresh market_data.candle_partials_{interval}")
     made = read_candles(either)
     for interval in ("1s", "30s", "1m", "5m", "1h"):  # the candle of a day is left to the day's end
         assert sum(row[9] for row in made[interval]) == 1000
     either.execute("UPDATE market_data.btc_ticks SET price = price + 1000")
-    jobs.run(either, "refresh market_data.candle_partials_1s")
+    jobs.run_policy(either, "refresh market_data.candle_partials_1s")
     assert min(row[4] for row in read_candles(either)["1s"]) >= 43_000
 
 
 def test_plain_postgresql_runs_what_is_due_a_level_after_the_one_below_and_dropping_last(on_postgres: psycopg.Connection) -> None:
-    assert jobs.run_due(on_postgres) == []
-    jobs.apply(on_postgres, DECLARED)
-    ran = jobs.run_due(on_postgres)
+    assert jobs.run_due_policies(on_postgres) == []
+    jobs.apply_policies(on_postgres, DECLARED)
+    ran = jobs.run_due_policies(on_postgres)
     assert ran == [*(f"refresh market_data.candle_partials_{interval}" for interval in candles.INTERVALS), f"drop {TICKS}"]
-    assert jobs.run_due(on_postgres) == []
+    assert jobs.run_due_policies(on_postgres) == []
     on_postgres.execute("UPDATE ops.retention_jobs SET last_run_at = now() - interval '2 hours' WHERE policy ->> 'every' = '3600 seconds'")
-    assert jobs.run_due(on_postgres) == ran[:-1]
+    assert jobs.run_due_policies(on_postgres) == ran[:-1]
     on_postgres.execute("UPDATE ops.retention_jobs SET enabled = false, last_run_at = NULL")
-    assert jobs.run_due(on_postgres) == []
+    assert jobs.run_due_policies(on_postgres) == []
 
 
 def test_what_timescaledbs_scheduler_does_not_come_to_is_run_all_the_same(on_timescale: psycopg.Connection) -> None:
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     on_timescale.execute("UPDATE ops.retention_jobs SET created_at = now() - interval '1 year', last_run_at = NULL")
-    assert jobs.run_due(on_timescale)[-2:] == [f"compress {TICKS}", f"drop {TICKS}"]
+    assert jobs.run_due_policies(on_timescale)[-2:] == [f"compress {TICKS}", f"drop {TICKS}"]
     assert by_name(on_timescale)[f"compress {TICKS}"].last_result == "ok, run outside the scheduler"
-    assert jobs.run_due(on_timescale) == []
+    assert jobs.run_due_policies(on_timescale) == []
 
 
 def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.Connection, server_engine: str) -> None:
     if server_engine != "timescale":
         pytest.skip("TimescaleDB in WebAssembly has no scheduler")
-    jobs.apply(on_timescale, DECLARED)
+    jobs.apply_policies(on_timescale, DECLARED)
     write_candles(on_timescale, write_ticks(on_timescale, every(1, 600, start=TODAY - 200 * DAY)))
     on_timescale.execute("SELECT _timescaledb_functions.start_background_workers()")
 
     def wait_for(*kinds: str) -> None:
         until = time.monotonic() + 60
-        while not all(status.last_result for status in jobs.read(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds):
-            assert time.monotonic() < until, jobs.read(on_timescale, DECLARED)
+        while not all(status.last_result for status in jobs.read_statuses(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds):
+            assert time.monotonic() < until, jobs.read_statuses(on_timescale, DECLARED)
             time.sleep(0.2)
 
     wait_for("compress", "refresh")
@@ -311,46 +310,56 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
     assert first_drop and timedelta(minutes=50) < first_drop - datetime.now(UTC) <= timedelta(hours=1)
     on_timescale.execute("SELECT alter_job(%s, next_start => now())", (job_of(on_timescale, "drop"),))
     wait_for("drop")
-    assert {status.failure for status in jobs.read(on_timescale, DECLARED)} == {""}
+    assert {status.failure for status in jobs.read_statuses(on_timescale, DECLARED)} == {""}
     assert days_of_ticks(on_timescale) == []
     assert by_name(on_timescale)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
-    assert jobs.run_due(on_timescale) == []
+    assert jobs.run_due_policies(on_timescale) == []
+
+
+def run_ingest(store: StoreUnderTest, window: Window) -> dg.ExecuteInProcessResult:
+    tags = {RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return store.definitions.resolve_job_def("ingest").execute_in_process(instance=instance, tags=tags)
+
+
+def run_all_checks(store: StoreUnderTest) -> dg.ExecuteInProcessResult:
+    every_check = dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())
+    definitions = dg.Definitions.merge(store.definitions, dg.Definitions(jobs=[every_check]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        return definitions.resolve_job_def("checks").execute_in_process(instance=instance)
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> list[str]:
+    evaluations = result.get_asset_check_evaluations()
+    assert evaluations
+    return [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
 
 
 def test_what_retention_dropped_fails_no_check(store: StoreUnderTest) -> None:
-    from btc_assets_tests.end_to_end.test_definitions import failed_checks, run
-
     store.land(every(1, 600))
-    assert failed_checks(run(HOUR)) == {}
-    jobs.apply(store.connection, DECLARED)
-    jobs.run(store.connection, f"drop {TICKS}")
+    assert failed_checks(run_ingest(store, HOUR)) == []
+    jobs.apply_policies(store.connection, DECLARED)
+    jobs.run_policy(store.connection, f"drop {TICKS}")
     assert days_of_ticks(store.connection) == []
     assert reconcile(store.connection, store.zone(), FEEDS, HOUR, datetime.now(UTC)).counts == {}
-    checks = dg.Definitions(
-        assets=defs.assets, asset_checks=defs.asset_checks, resources=defs.resources, executor=dg.in_process_executor,
-        jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())],
-    )  # fmt: skip
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = checks.resolve_job_def("checks").execute_in_process(instance=instance)
-    assert failed_checks(result) == {}
-    assert failed_checks(run(Window(NOON, NOON + SLICE))) == {}  # half of what there was is there again
+    assert failed_checks(run_all_checks(store)) == []
+    assert failed_checks(run_ingest(store, Window(NOON, NOON + SLICE))) == []  # half of the dropped ticks are there again
 
 
-def run_maintain(apply: bool = False) -> dg.ExecuteInProcessResult:
+def run_maintain(store: StoreUnderTest, apply: bool = False) -> dg.ExecuteInProcessResult:
     with dg.DagsterInstance.ephemeral() as instance:
-        return defs.resolve_job_def("maintain").execute_in_process(
+        return store.definitions.resolve_job_def("maintain").execute_in_process(
             instance=instance, run_config={"ops": {"ops__retention_jobs": {"config": {"apply": apply}}}}
         )
 
 
 def test_the_job_maintain_reports_drift_and_mends_it_only_when_asked(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_TICKS_DROP_AFTER_DAYS", "never")  # a scheduler may run at once what is applied
-    current_settings.cache_clear()
-    (check,) = run_maintain().get_asset_check_evaluations()
+    (check,) = run_maintain(store).get_asset_check_evaluations()
     assert not check.passed and "it is not applied yet: run btc-assets ops apply" in str(check.metadata["examples"].value)
-    (check,) = run_maintain(apply=True).get_asset_check_evaluations()
+    (check,) = run_maintain(store, apply=True).get_asset_check_evaluations()
     assert check.passed
-    (materialised,) = run_maintain().asset_materializations_for_node("ops__retention_jobs")
+    (materialised,) = run_maintain(store).asset_materializations_for_node("ops__retention_jobs")
     assert materialised.metadata["changed"].value == 0
     states = store.rows("SELECT DISTINCT state FROM ops.retention_jobs")
     assert {state for (state,) in states} <= {"applied", "not supported"}
@@ -362,9 +371,9 @@ def test_each_kind_names_its_job_after_itself() -> None:
 
 
 def test_a_policy_that_fails_is_recorded_and_the_others_run(on_postgres: psycopg.Connection) -> None:
-    jobs.apply(on_postgres, DECLARED)
+    jobs.apply_policies(on_postgres, DECLARED)
     on_postgres.execute("ALTER TABLE market_data.candle_partials_30s RENAME TO away")
-    ran = jobs.run_due(on_postgres)
+    ran = jobs.run_due_policies(on_postgres)
     assert f"drop {TICKS}" in ran
     on_postgres.execute("ALTER TABLE market_data.away RENAME TO candle_partials_30s")
     failed = [name for name, status in by_name(on_postgres).items() if status.failure.startswith("failed: ")]

@@ -8,14 +8,12 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from btc_assets.definitions import defs
-from btc_assets.domain.feeds import Feed
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.landing.arrivals import notice, waiting
 from btc_assets.market_data import candles
 from btc_assets.market_data.registry_equality import table_differences
-from btc_assets.ops.reconcile import Differences, read_last_reconciliations, reconcile
-from btc_assets.ops.schedules import schedules
+from btc_assets.ops.reconcile import Differences, ReconcileOptions, read_last_reconciliations, reconcile
 from btc_assets.simulation.replay import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -26,7 +24,7 @@ LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)
 
 def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: Feeds = FEEDS) -> Differences:
     with store.connect() as connection:
-        return reconcile(connection, store.zone(), feeds, window, datetime.now(UTC), heal=heal, settled=timedelta(0))
+        return reconcile(connection, store.zone(), feeds, window, datetime.now(UTC), ReconcileOptions(heal=heal, settled=timedelta(0)))
 
 
 def due(store: StoreUnderTest) -> list[datetime]:
@@ -110,7 +108,7 @@ def insert_rows(store: StoreUnderTest, uris: list[str]) -> str:
 
 def notice_and_forget(store: StoreUnderTest, uris: list[str]) -> str:
     put_batch(store, NOON, 9001)
-    notice(store.connection, [FEED], store.zone().list_window(FEED.prefix, HOUR))
+    notice(store.connection, FEEDS, store.zone().list_window(FEED.prefix, HOUR))
     two_hours_pass(store)
     return "BTCUSDT 2024-01-10T12:00Z: stale for more than an hour, with 6 objects: look at the last failed run of its range"
 
@@ -290,7 +288,7 @@ def test_a_comparison_that_begins_within_an_hour_takes_nothing_for_missing_or_ex
 def test_a_version_that_is_noticed_but_not_read_yet_is_no_difference(anywhere: StoreUnderTest) -> None:
     uris = loaded(anywhere)
     overwrite(anywhere, uris)
-    notice(anywhere.connection, [FEED], anywhere.zone().list_window(FEED.prefix, HOUR))
+    notice(anywhere.connection, FEEDS, anywhere.zone().list_window(FEED.prefix, HOUR))
     assert find(anywhere).counts == {}
 
 
@@ -328,9 +326,9 @@ def test_each_prefix_is_compared_for_its_own_feed(store: StoreUnderTest) -> None
     futures = Feed("BinanceUM/BTCUSDT", "BTCUSDT", "BTCUSDT.P")
     loaded(store)
     uri = store.zone().put("BinanceUM/BTCUSDT/2024/01/10/12/00/x.parquet", encode_batch(every(1, 3), FEED)[1])
-    assert find(store, feeds=(FEED, futures), heal=True).sentences[0].startswith(f"{uri} landed at")
+    assert find(store, feeds=Feeds([FEED, futures]), heal=True).sentences[0].startswith(f"{uri} landed at")
     assert store.rows("SELECT asset FROM landing.raw_blobs_5m WHERE status = 'noticed'") == [("BTCUSDT.P",)]
-    assert find(store, feeds=(FEED, futures)).counts == {}
+    assert find(store, feeds=Feeds([FEED, futures])).counts == {}
 
 
 def test_only_the_first_of_a_kind_are_said_and_all_are_counted_and_mended(store: StoreUnderTest) -> None:
@@ -363,13 +361,13 @@ def test_what_is_older_than_the_store_is_to_hold_is_not_missing(store: StoreUnde
     put_batch(store, NOON - DAY, 1)
     put_batch(store, NOON, 1)
     now = datetime.now(UTC)
-    found = reconcile(store.connection, store.zone(), FEEDS, None, now, since=floor_day(NOON), settled=timedelta(0))
+    found = reconcile(store.connection, store.zone(), FEEDS, None, now, ReconcileOptions(since=floor_day(NOON), settled=timedelta(0)))
     assert found.counts == {"missing": 1}
 
 
-def run(**config: object) -> dg.ExecuteInProcessResult:
+def run(store: StoreUnderTest, **config: object) -> dg.ExecuteInProcessResult:
     with dg.DagsterInstance.ephemeral() as instance:
-        return defs.resolve_job_def("reconcile").execute_in_process(
+        return store.definitions.resolve_job_def("reconcile").execute_in_process(
             instance=instance, run_config={"ops": {"ops__reconciliations": {"config": config}}}
         )
 
@@ -383,20 +381,22 @@ def test_the_asset_shows_what_differs_and_its_check_fails_for_it(store: StoreUnd
     loaded(store)
     delete_rows(store, [])
     sentence = "* BTCUSDT 2024-01-10T12:00Z: loaded, 30 rows by the registry, 28 in the table"
-    result = run(hours=0)
+    result = run(store, hours=0)
     (event,) = result.asset_materializations_for_node("ops__reconciliations")
     shown = {name: event.metadata[name].value for name in ("compared", "unequal", "healed", "differences", "dagster/row_count")}
     assert shown == {"compared": "everything", "unequal": 1, "healed": 0, "differences": sentence, "dagster/row_count": 1}
     assert check(result) == (False, sentence)
-    assert check(run(hours=48)) == (False, sentence)  # it lies further back, and was not mended
-    assert check(run(hours=0, heal=True)) == (False, sentence)
+    assert check(run(store, hours=48)) == (False, sentence)  # it lies further back, and was not mended
+    assert check(run(store, hours=0, heal=True)) == (False, sentence)
     work_off(store)
-    assert check(run(hours=0)) == (True, "none")
+    assert check(run(store, hours=0)) == (True, "none")
 
 
-def test_schedules_run_jobs_that_exist_with_a_configuration_that_they_take() -> None:
+def test_schedules_run_jobs_that_exist_with_a_configuration_that_they_take(store: StoreUnderTest) -> None:
     hours = {}
-    for schedule in schedules:
+    defs = store.definitions
+    for schedule in defs.schedules or ():
+        assert isinstance(schedule, dg.ScheduleDefinition)
         with dg.DagsterInstance.ephemeral() as instance:
             context = dg.build_schedule_context(instance, scheduled_execution_time=NOON)
             (request,) = schedule.evaluate_tick(context).run_requests
@@ -414,7 +414,7 @@ def test_a_slice_that_is_not_closed_yet_is_not_stuck(store: StoreUnderTest) -> N
     now = datetime.now(UTC)
     bucket = Window.covering(now, now + SLICE).start
     put_batch(store, bucket, 1)
-    notice(store.connection, [FEED], store.zone().list_window(FEED.prefix, Window.of_slice(bucket)))
+    notice(store.connection, FEEDS, store.zone().list_window(FEED.prefix, Window.of_slice(bucket)))
     two_hours_pass(store)
     assert find(store).counts == {}
 
@@ -424,6 +424,6 @@ def test_the_schedules_leave_what_is_stuck_to_the_sensors_which_ask_ever_more_ra
     store.register(HOUR)
     two_hours_pass(store)
     before = store.rows("SELECT noticed_at FROM landing.raw_blobs_5m")
-    found = reconcile(store.connection, store.zone(), FEEDS, None, datetime.now(UTC), heal=True, ask_again=False)
+    found = reconcile(store.connection, store.zone(), FEEDS, None, datetime.now(UTC), ReconcileOptions(heal=True, ask_again=False))
     assert (found.counts, found.healed) == ({"stuck": 1}, 0)
     assert store.rows("SELECT noticed_at FROM landing.raw_blobs_5m") == before

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from btc_assets.cli.main import main
-from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ops.doctor import examine
 from btc_assets.ops.roles import ROOMS, grant, missing_rights
@@ -64,13 +63,12 @@ def test_the_loader_takes_slices_from_the_landing_zone_to_candles_and_features(
     store.land(every(1, 600))
     for variable, dsn in {"OWNER_DSN": store.dsn, "DAGSTER_DSN": store.dsn, "DSN": as_role(store.dsn, LOADER)}.items():
         monkeypatch.setenv(f"BTC_ASSETS_{variable}", dsn)
-    settings.cache_clear()
     loaded = command("load", "--from", f"{NOON:%Y-%m-%dT%H:%MZ}", "--to", f"{NOON + 2 * SLICE:%Y-%m-%dT%H:%MZ}")
     assert loaded.exit_code == 0, loaded.output
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(600,)]
     assert store.rows("SELECT sum(trade_count) FROM market_data.candles_1h") == [(600,)]
     assert store.rows("SELECT count(*) FROM signals.slice_features") == [(2,)]
-    assert {"rights": "ok", "owner": "ok"}.items() <= {finding.subject: finding.state for finding in examine(settings())}.items()
+    assert {"rights": "ok", "owner": "ok"}.items() <= {finding.subject: finding.state for finding in examine(store.settings)}.items()
 
 
 @pytest.mark.parametrize(

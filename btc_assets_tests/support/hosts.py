@@ -247,12 +247,13 @@ def _started(root: Path) -> Iterator[Host]:
     project = root / "opt/btc-assets"
     project.mkdir(parents=True)
     (project / "terraform").symlink_to(PROJECT / "terraform")
-    (project / ".venv").symlink_to(sys.prefix)
+    prefix = Path(sys.prefix).resolve()  # a checkout's .venv may be a link to a place that the host does not have
+    (project / ".venv").symlink_to(prefix)
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 btc-host\n")
     (root / "root").chmod(0o755)  # Python may lie below it
     spaces = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--net", "--uts", "--fork", "--kill-child"]
     first = subprocess.Popen(
-        [*spaces, "bash", "-c", _INIT, "-", root, PROJECT, sys.prefix, sys.base_prefix], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [*spaces, "bash", "-c", _INIT, "-", root, PROJECT, prefix, sys.base_prefix], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     neighbour = subprocess.Popen(
         ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity"], stdout=subprocess.PIPE
