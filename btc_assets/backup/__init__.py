@@ -1,1 +1,1 @@
-"""Copies of the whole store: backups, restore drills, copying to another server, and the checksums that prove them. No policies."""
+"""Copies of the whole store: backups, restore drills, copies on another server, and the checksums that prove them. No policies."""

@@ -1,7 +1,7 @@
-"""Copying a store to another server, and proving that it arrived: `btc-assets db copy`.
+"""Copying a store to another server, and proving that the copy is equal: `btc-assets db copy`.
 
-Day by day, each in a transaction on the target; a day that is equal already is left alone, so a copy that broke off goes
-on where it was, and one of a store that has grown takes over what is new. The source is read in one snapshot.
+Each day is one transaction on the target. A day that is already equal is skipped, so an interrupted copy resumes where it stopped,
+and a later copy adds only what is new. The source is read in one snapshot.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
-from btc_assets.backup.digests import Columns, digest, read_columns
+from btc_assets.backup.digests import Columns, read_digest, stored_columns
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, Window
 from btc_assets.domain.ticks import TABLE as TICKS
 from btc_assets.market_data import candles
 from btc_assets.store.compressed import lift_decompression_limit
-from btc_assets.store.database import identifier, location
+from btc_assets.store.database import identifier, location, only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.locks import lock_slices, lock_table
 from btc_assets.store.migrations import migrate, migration_status
@@ -31,21 +31,21 @@ SELECT format('%s.%s', nspname, relname), EXISTS (
 )
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion') AND relkind IN ('r', 'p') AND NOT relispartition
-  AND relname !~ '^candle_' AND relname <> 'embedding_indexes'  -- the target has none yet
-ORDER BY 2, 1  -- models come before their embeddings, because they make the tables for them
+  AND relname !~ '^candle_' AND relname <> 'embedding_indexes'  -- the target builds its own
+ORDER BY 2, 1  -- models first, because a model's row creates the table of its embeddings
 """
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is copied and compared at once: one day of a table, or all of a table without slices.
+    """What is copied and compared in one step: a day of a table, or all of a table without slices.
 
     Attributes:
         table: `schema.table`.
-        day: the UTC day, None for all.
-        rows: rows on the source.
+        day: the UTC day; None for all of the table.
+        rows: number of rows on the source.
         checksum: of those rows, in any order.
-        copied: whether it had to be written; False where the target held it already.
+        copied: whether the target was written; False if it was equal before.
     """
 
     table: str
@@ -60,8 +60,8 @@ class _Table:
     name: str
     columns: Columns
     slice_column: str | None
-    storage: str  # where rows are written on the target; for candles, what is below the view
-    level: str | None = None  # of candles
+    storage: str  # the table that rows are written to on the target; for candles, the table below the view
+    level: str | None = None  # the interval of candles
 
     @property
     def names(self) -> sql.Composed:
@@ -71,21 +71,20 @@ class _Table:
 def copy_database(
     source: psycopg.Connection, target: psycopg.Connection, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[Part]:
-    """Make the target hold what the source holds, and compare both.
+    """Copy the source to the target, and compare both.
 
-    Candles are made on the target from its ticks, which proves its engine as well; what was made of ticks that were dropped
-    is copied.
+    The target builds candles from its own ticks, which proves its engine as well. Candles whose ticks were dropped are copied.
 
     Args:
-        source: to the store, in autocommit and UTC.
-        target: to another database, in autocommit and UTC; it is migrated first.
-        progress: told how many parts are done, and of how many.
+        source: to the store, in autocommit mode and UTC.
+        target: to another database, in autocommit mode and UTC; it is migrated first.
+        progress: called with the number of parts done so far, and of all parts.
 
     Yields:
-        Each part, once it is equal on both sides.
+        Each part once it is equal on both sides.
 
     Raises:
-        UserError: the target holds what the source does not, the source is not up to date, or a part differs after all.
+        UserError: the target holds rows that the source does not have, the source lacks migrations, or a part differs in the end.
     """
     with server_errors():
         _require_two_databases(source, target)
@@ -96,7 +95,7 @@ def copy_database(
             connection.execute("SET datestyle = 'ISO'")
         with source.transaction():
             source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            tables = list(_tables(source)) + list(_candle_tables(source, target))
+            tables = [*_plain_tables(source), *_candle_tables(source, target)]
             parts = [(table, day) for table in tables for day in _days(source, target, table)]
             for done, (table, day) in enumerate(parts):
                 progress(done, len(parts))
@@ -109,12 +108,12 @@ def _require_two_databases(source: psycopg.Connection, target: psycopg.Connectio
         "SELECT (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     if source.execute(same).fetchone() == target.execute(same).fetchone():
-        raise UserError(f"{location(target.info.dsn)} is the database that is to be copied: name another one with --to.")
+        raise UserError(f"{location(target.info.dsn)} is the source itself: name another database with --to.")
 
 
-def _tables(source: psycopg.Connection) -> Iterator[_Table]:
+def _plain_tables(source: psycopg.Connection) -> Iterator[_Table]:
     for name, sliced in source.execute(_SLICED).fetchall():
-        yield _Table(name, read_columns(source, name), "bucket_5m" if sliced else None, name)
+        yield _Table(name, stored_columns(source, name), "bucket_5m" if sliced else None, name)
 
 
 def _candle_tables(source: psycopg.Connection, target: psycopg.Connection) -> Iterator[_Table]:
@@ -122,13 +121,12 @@ def _candle_tables(source: psycopg.Connection, target: psycopg.Connection) -> It
         if level not in candles.INTERVALS:
             target.execute("CALL market_data.create_candles(%s, %s)", (level, width))
         name = f"market_data.candle_partials_{level}"
-        row = target.execute("SELECT market_data.candle_storage(%s)", (level,)).fetchone()
-        assert row is not None
-        yield _Table(name, read_columns(source, name), "tick_bucket", row[0], level)
+        (storage,) = only_row(target.execute("SELECT market_data.candle_storage(%s)", (level,)))
+        yield _Table(name, stored_columns(source, name), "tick_bucket", storage, level)
 
 
 def _days(source: psycopg.Connection, target: psycopg.Connection, table: _Table) -> list[datetime | None]:
-    """Midnights of the days that the source has rows of."""
+    """Midnights of the days on which the source has rows of a table; [None] for a table without slices."""
     if table.slice_column is None:
         return [None]
     statement = sql.SQL("SELECT DISTINCT date_trunc('day', {}, 'UTC') FROM {} ORDER BY 1").format(
@@ -136,7 +134,7 @@ def _days(source: psycopg.Connection, target: psycopg.Connection, table: _Table)
     )
     days = [day for (day,) in source.execute(statement)]
     extra = {day for (day,) in target.execute(statement)} - set(days)
-    if table.name == TICKS:  # copied before they were dropped; the target's own retention sees to them
+    if table.name == TICKS:  # copied before the source dropped them; the target's own retention drops them
         extra = {day for day in extra if not _dropped(source, day)}
     if extra:
         raise UserError(
@@ -147,37 +145,47 @@ def _days(source: psycopg.Connection, target: psycopg.Connection, table: _Table)
 
 
 def _copy_part(source: psycopg.Connection, target: psycopg.Connection, table: _Table, day: datetime | None) -> Part:
-    wanted = _digest(source, table, day)
-    copied = _digest(target, table, day) != wanted
+    wanted = _read_digest(source, table, day)
+    copied = _read_digest(target, table, day) != wanted
     if copied:
         if table.level is None:
-            _write(source, target, table, day)
+            _copy_rows(source, target, table, day)
         else:
             assert day is not None
-            # From the ticks, or from the level below; of what was dropped, only the lowest levels have to be copied. Made they
-            # are all the same: then TimescaleDB takes the day for done, and leaves it alone when somebody refreshes everything.
-            target.execute("CALL market_data.make_candle_partials(%s, %s, %s)", (table.level, day, day + DAY))
-            if candles.interval_below(table.level) is None and _dropped(target, day):
-                _write(source, target, table, day)
-        found = _digest(target, table, day)
-        if found != wanted:
-            remedy = (
-                "make its candles again on the source (btc-assets load) and copy once more"
-                if table.level
-                else "somebody else writes there; copy once more when nobody does"
-            )
-            of = f" on {day:%Y-%m-%d}" if day else ""
-            raise UserError(f"{table.name}{of} has {wanted[0]} rows on the source and {found[0]} others after copying: {remedy}.")
+            _build_candles(source, target, table, day, table.level)
+        _require_equal(wanted, _read_digest(target, table, day), table, day)
     return Part(table.name, day and day.date(), *wanted, copied)
 
 
+def _build_candles(source: psycopg.Connection, target: psycopg.Connection, table: _Table, day: datetime, level: str) -> None:
+    """Build the candles of a day from its ticks or the level below; if the ticks were dropped, copy the lowest level.
+
+    They are built even then: TimescaleDB takes the day as done, and leaves it alone when somebody refreshes everything.
+    """
+    target.execute("CALL market_data.make_candle_partials(%s, %s, %s)", (level, day, day + DAY))
+    if candles.interval_below(level) is None and _dropped(target, day):
+        _copy_rows(source, target, table, day)
+
+
+def _require_equal(wanted: tuple[int, int], found: tuple[int, int], table: _Table, day: datetime | None) -> None:
+    if found == wanted:
+        return
+    on_day = f" on {day:%Y-%m-%d}" if day else ""
+    remedy = (
+        "rebuild its candles on the source (btc-assets load) and copy once more"
+        if table.level
+        else "something else writes to the target; copy once more when nothing does"
+    )
+    raise UserError(f"{table.name}{on_day} has {wanted[0]} rows on the source and {found[0]} other rows after copying: {remedy}.")
+
+
 def _dropped(connection: psycopg.Connection, day: datetime) -> bool:
-    """Whether ticks of a day were dropped since they were loaded."""
+    """Whether ticks of a day were dropped after they were loaded."""
     return connection.execute("SELECT market_data.dropped_ticks(%s, %s) IS NOT NULL", (day, day + DAY)).fetchone() == (True,)
 
 
-def _write(source: psycopg.Connection, target: psycopg.Connection, table: _Table, day: datetime | None) -> None:
-    """Replace the part on the target, streaming it from the source."""
+def _copy_rows(source: psycopg.Connection, target: psycopg.Connection, table: _Table, day: datetime | None) -> None:
+    """Replace the rows of a part on the target by those of the source."""
     with target.transaction(), target.cursor() as cursor:
         if day is not None:
             lock_table(cursor, table.name, exclusive=True)
@@ -185,9 +193,9 @@ def _write(source: psycopg.Connection, target: psycopg.Connection, table: _Table
             lift_decompression_limit(cursor)
         if table.name == TICKS and day is not None:
             cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (day, day + DAY))
-        cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(identifier(table.storage), _of(table, day)))
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(identifier(table.storage), _condition(table, day)))
         out = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT binary)").format(
-            table.names, identifier(table.name), _of(table, day)
+            table.names, identifier(table.name), _condition(table, day)
         )
         into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(identifier(table.storage), table.names)
         with source.cursor().copy(out) as read, cursor.copy(into) as write:
@@ -195,11 +203,11 @@ def _write(source: psycopg.Connection, target: psycopg.Connection, table: _Table
                 write.write(data)
 
 
-def _digest(connection: psycopg.Connection, table: _Table, day: datetime | None) -> tuple[int, int]:
-    return digest(connection, table.name, table.columns, _of(table, day))
+def _read_digest(connection: psycopg.Connection, table: _Table, day: datetime | None) -> tuple[int, int]:
+    return read_digest(connection, table.name, table.columns, _condition(table, day))
 
 
-def _of(table: _Table, day: datetime | None) -> sql.Composable:
+def _condition(table: _Table, day: datetime | None) -> sql.Composable:
     if day is None or table.slice_column is None:
         return sql.SQL("true")
     return sql.SQL("{0} >= {1} AND {0} < {2}").format(sql.Identifier(table.slice_column), sql.Literal(day), sql.Literal(day + DAY))

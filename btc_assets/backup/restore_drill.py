@@ -1,7 +1,7 @@
-"""Proving that the store can be restored, and showing what a restore would bring back: `btc-assets ops restore-drill`.
+"""Comparing a restored copy, to prove that the store can be restored: `btc-assets ops restore-drill`.
 
-The restored copy is held against two witnesses: its own registry, which says how many rows each slice was loaded with, and the
-live store, whose slices must be the same where nothing was loaded or dropped since.
+The copy is compared with its own registry, which records how many rows each slice was loaded with, and with the live store, whose
+slices must be equal unless they were loaded or dropped since.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import LiteralString, NamedTuple
 import psycopg
 from psycopg import sql
 
-from btc_assets.backup.digests import checksum, digest, read_columns
+from btc_assets.backup.digests import checksum, read_digest, stored_columns
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.tables import ROOMS
 
@@ -44,7 +45,7 @@ SELECT least(min(registered), min(stored)), greatest(max(registered), max(stored
 ) AS edges(registered, stored)
 """
 
-# Candles of TimescaleDB are views on what it keeps elsewhere.
+# On TimescaleDB, candles are views of tables in its own schema.
 _TABLES: LiteralString = """
 SELECT format('%%s.%%s', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = ANY (%s)
@@ -56,7 +57,7 @@ class _Slice(NamedTuple):
     rows: int
     quantity: Decimal
     checksum: str
-    loaded_at: datetime | None  # None: the registry does not say
+    loaded_at: datetime | None  # None if the registry has no load of it
 
     @property
     def content(self) -> tuple[int, Decimal, str]:
@@ -68,10 +69,10 @@ _NOTHING = _Slice(0, Decimal(0), "0", None)
 
 @dataclass(frozen=True)
 class Difference:
-    """A slice of ticks that is another in the restored copy than it is now.
+    """A slice whose ticks in the restored copy and in the live store differ.
 
     Attributes:
-        bucket_5m, symbol: which.
+        bucket_5m, symbol: the slice.
         then, now: its rows in the copy and in the live store.
         why: `LOADED_SINCE`, `DROPPED` or `DAMAGED`.
     """
@@ -85,7 +86,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class TableDifference:
-    """Rows of a table, then and now, and whether they are the same."""
+    """Number of rows of a table in the copy and in the live store, and whether the rows are equal."""
 
     table: str
     then: int
@@ -95,12 +96,12 @@ class TableDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the restored copy holds, beside what the live store holds now.
+    """The restored copy compared with its own registry and with the live store.
 
     Attributes:
-        slices, rows: of ticks in the copy.
-        contradictions: slices of the copy that its own registry says otherwise of, a sentence each.
-        differences: slices that are others now, by symbol and time.
+        slices, rows: how many slices have ticks in the copy, and how many ticks there are.
+        contradictions: slices of the copy that contradict its own registry, a sentence each.
+        differences: slices that differ from the live store, by symbol and time.
         tables: every other table.
     """
 
@@ -112,18 +113,18 @@ class Comparison:
 
     @property
     def damaged(self) -> list[Difference]:
-        """Slices that differ for no reason that the store knows of."""
+        """Slices that differ for no reason that the store knows."""
         return [difference for difference in self.differences if difference.why == DAMAGED]
 
 
-def compare(
+def compare_copy(
     copy: psycopg.Connection, live: psycopg.Connection, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Comparison:
-    """Hold the copy against its own registry and against the live store, day by day.
+    """Compare the copy with its own registry and with the live store, day by day.
 
     Args:
-        copy, live: in autocommit and UTC.
-        progress: told how many days are compared, and of how many.
+        copy, live: connections in autocommit mode, with UTC as their time zone.
+        progress: called with the number of days compared so far, and of all days.
     """
     slices = rows = 0
     contradictions: list[str] = []
@@ -131,7 +132,7 @@ def compare(
     with server_errors():
         for connection in (copy, live):
             connection.execute("SET datestyle = 'ISO'")
-        horizon = live.execute("SELECT nullif(ops.drop_horizon(%s), '-infinity')", (TABLE,)).fetchone()
+        (horizon,) = only_row(live.execute("SELECT nullif(ops.drop_horizon(%s), '-infinity')", (TABLE,)))
         days = _days(copy, live)
         for done, day in enumerate(days):
             progress(done, len(days))
@@ -139,21 +140,21 @@ def compare(
             slices += sum(each.rows > 0 for each in then.values())
             rows += sum(each.rows for each in then.values())
             contradictions += [sentence for _, sentence in table_differences(copy, day, unloaded=False)]
-            differences += _differences(then, now, horizon[0] if horizon else None)
+            differences += _differences(then, now, horizon)
         progress(len(days), len(days))
         tables = [_compare_table(copy, live, name) for name in _tables(copy, live)]
     return Comparison(slices, rows, contradictions, sorted(differences, key=lambda each: (each.symbol, each.bucket_5m)), tables)
 
 
 def _days(*connections: psycopg.Connection) -> list[Window]:
-    """The days from the first slice of either store to the last."""
+    """The days from the first slice to the last, of both stores together."""
     edges = [edge for connection in connections for edge in connection.execute(_EDGES).fetchone() or () if edge is not None]
     return list(Window(floor_day(min(edges)), floor_day(max(edges)) + DAY).days()) if edges else []
 
 
 def _read_slices(connection: psycopg.Connection, day: Window) -> dict[tuple[datetime, str], _Slice]:
     statement = sql.SQL(_SLICES).format(
-        checksum=checksum(read_columns(connection, TABLE)), start=sql.Literal(day.start), end=sql.Literal(day.end)
+        checksum=checksum(stored_columns(connection, TABLE)), start=sql.Literal(day.start), end=sql.Literal(day.end)
     )
     return {(bucket, symbol): _Slice(*rest) for bucket, symbol, *rest in connection.execute(statement)}
 
@@ -180,14 +181,24 @@ def _tables(*connections: psycopg.Connection) -> list[str]:
 
 
 def _compare_table(copy: psycopg.Connection, live: psycopg.Connection, table: str) -> TableDifference:
-    then, now = (digest(connection, table, read_columns(connection, table), sql.SQL("true")) for connection in (copy, live))
+    then, now = (read_digest(connection, table, stored_columns(connection, table), sql.SQL("true")) for connection in (copy, live))
     return TableDifference(table, then[0], now[0], then == now)
 
 
-def ranges(differences: list[Difference]) -> Iterator[tuple[Window, str, str, int, int]]:
-    """Contiguous slices that differ for the same reason: window, symbol, reason, rows then and rows now."""
+class DifferenceRange(NamedTuple):
+    """Contiguous slices of a symbol that differ for the same reason, with their rows in the copy and in the live store."""
+
+    window: Window
+    symbol: str
+    why: str
+    then: int
+    now: int
+
+
+def merge_differences(differences: list[Difference]) -> Iterator[DifferenceRange]:
+    """Merge differences, ordered by symbol and time, into ranges of contiguous slices that differ for the same reason."""
     numbered = enumerate(differences)
-    for (symbol, why, _), group in groupby(numbered, lambda one: (one[1].symbol, one[1].why, one[1].bucket_5m - one[0] * SLICE)):
-        of = [difference for _, difference in group]
-        window = Window(of[0].bucket_5m, of[-1].bucket_5m + SLICE)
-        yield window, symbol, why, sum(each.then for each in of), sum(each.now for each in of)
+    for (symbol, why, _), group in groupby(numbered, lambda pair: (pair[1].symbol, pair[1].why, pair[1].bucket_5m - pair[0] * SLICE)):
+        members = [difference for _, difference in group]
+        window = Window(members[0].bucket_5m, members[-1].bucket_5m + SLICE)
+        yield DifferenceRange(window, symbol, why, sum(each.then for each in members), sum(each.now for each in members))

@@ -1,7 +1,7 @@
-"""A copy of the cluster as it was at a moment, restored beside the live one, and gone without a trace afterwards.
+"""A copy of the cluster as it was at a moment, restored beside the live one and removed afterwards.
 
-The copy does nothing by itself: it takes connections through a socket that only its own user can reach, writes nothing that
-a session asks for, archives nothing, and has no background worker, so that no policy of TimescaleDB runs in it.
+The copy is inert: it takes connections only through a socket that its own user can reach, its sessions are read-only, it archives
+nothing, and it has no background worker, so no policy of TimescaleDB runs in it.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from btc_assets.backup.backups import Backup, error_line, pgbackrest, read_repository
+from btc_assets.backup.child_process import child_process
+from btc_assets.backup.live_cluster import LiveCluster, archive_until_now, read_live_cluster
+from btc_assets.backup.pgbackrest import Backup, error_line, pgbackrest_command, read_repository
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
-from btc_assets.store.database import connect
-from btc_assets.store.errors import server_errors
+from btc_assets.store.database import connect, only_row
 
-_ROOM = 2 << 30  # bytes: WAL while it is replayed, what recovery adds, and some to spare
-_ARCHIVED_SECONDS = 90  # archive-push gives up on a file after a minute
+_SPARE_BYTES = 2 << 30  # for WAL while it is replayed, and for what recovery adds
 
 # On the command line, because the cluster's own postgresql.auto.conf is restored with it and would win over a file.
-_QUIET = {
+_INERT = {
     "listen_addresses": "",
     "archive_mode": "off",
     "default_transaction_read_only": "on",
@@ -42,14 +40,14 @@ _QUIET = {
     "timescaledb.max_background_workers": "0",
     "autovacuum": "off",
     "max_wal_senders": "0",
-    # Else recovery demands max_connections and the like to be what they are on the live server.
+    # With hot_standby on, recovery demands that max_connections and others are at least those of the live server.
     "hot_standby": "off",
     "max_connections": "10",
     "max_locks_per_transaction": "1024",  # a query over all chunks locks each of them
     "shared_buffers": "128MB",
     "work_mem": "32MB",
     "huge_pages": "off",
-    "fsync": "off",  # it is thrown away
+    "fsync": "off",  # the copy is thrown away
     "full_page_writes": "off",
     "ssl": "off",
     "logging_collector": "off",
@@ -63,11 +61,11 @@ class RestoredCopy:
 
     Attributes:
         dsn: how to connect to it.
-        backup: what it was restored from.
-        target: the moment that was asked for.
-        last_commit: when the newest transaction in it was committed; None where none came after the backup.
+        backup: the backup that it was restored from.
+        target: the moment that it was restored to.
+        last_commit: when its newest transaction was committed; None if none was committed after the backup.
         bytes: size on disk.
-        restore_seconds: how long pgBackRest took to bring the backup back.
+        restore_seconds: how long pgBackRest took to restore the backup.
         recovery_seconds: how long the server took to replay WAL up to the moment.
     """
 
@@ -80,88 +78,43 @@ class RestoredCopy:
     recovery_seconds: float
 
 
-@dataclass(frozen=True)
-class _Cluster:
-    """What the live server says of itself."""
-
-    data_directory: Path
-    programs: Path
-    system_identifier: int
-    bytes: int
-    tablespaces: int
-    preloaded: str
-    now: datetime
-
-
 @contextmanager
 def restored_copy(live: psycopg.Connection, settings: Settings, target: datetime | None, directory: Path | None) -> Iterator[RestoredCopy]:
-    """Restore the cluster at a moment beside the live one; the copy is removed at the end, also after a failure.
+    """Restore the cluster beside the live one; the copy is removed at the end of the block, also after a failure.
 
     Args:
-        live: to the live server, as a superuser, in autocommit and on the same host.
-        settings: that name the stanza, and how pgBackRest is called.
-        target: the moment; None: now.
-        directory: where to put it, empty or not there yet; None: beside the live data directory.
+        live: to the live server, as a superuser, in autocommit mode and on the same host.
+        settings: they name the stanza and the command that runs pgBackRest.
+        target: the moment to restore to; None restores to now.
+        directory: where to put the copy, empty or not there yet; None puts it beside the live data directory.
 
     Raises:
-        UserError: it cannot be restored to that moment or in that place.
+        UserError: the cluster cannot be restored to that moment or in that directory.
     """
     if os.geteuid() == 0:
-        raise UserError("PostgreSQL refuses to run as root: run this as the user that the cluster belongs to (sudo -iu postgres).")
-    cluster = _read_cluster(live)
+        raise UserError("PostgreSQL refuses to run as root: run this as the user that owns the cluster (sudo -iu postgres).")
+    cluster = read_live_cluster(live)
     if target and target > cluster.now:
-        raise UserError(f"{target:%Y-%m-%d %H:%M:%S} is still to come: name a moment in the past with --to.")
-    backup = _backup_before(settings, target)
+        raise UserError(f"{target:%Y-%m-%d %H:%M:%S} is in the future: name a moment in the past with --to.")
+    backup = _newest_backup_before(target, read_repository(settings).backups)
     with ExitStack() as cleanup:
-        place = cleanup.enter_context(_place(cluster, directory))
-        data = place / "data"
-        _archive_up_to_now(live)
+        place = cleanup.enter_context(_scratch_directory(cluster, directory))
+        archive_until_now(live)
         target = target or cluster.now
         started = time.monotonic()
-        _restore(settings, backup, target, data)
+        data = _restore(settings, backup, target, place)
         restored = time.monotonic()
-        dsn = cleanup.enter_context(_running(live, settings, cluster, place, data))
+        dsn = cleanup.enter_context(_running_server(live, settings, cluster, data))
         recovered = time.monotonic()
-        with connect(dsn) as connection:
-            row = connection.execute("SELECT system_identifier, pg_last_xact_replay_timestamp() FROM pg_control_system()").fetchone()
-        assert row is not None
-        if row[0] != cluster.system_identifier:
-            raise UserError(
-                f"Stanza {settings.backup_stanza} holds backups of another cluster than the one that BTC_ASSETS_DSN names: correct one of them."
-            )
+        last_commit = _read_last_commit(dsn, cluster, settings)
         size = sum(file.lstat().st_size for file in data.rglob("*"))
-        yield RestoredCopy(dsn, backup, target, row[1], size, restored - started, recovered - restored)
+        yield RestoredCopy(dsn, backup, target, last_commit, size, restored - started, recovered - restored)
 
 
-def _read_cluster(live: psycopg.Connection) -> _Cluster:
-    with server_errors():
-        superuser = live.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
-        if superuser != (True,):
-            raise UserError(
-                f"{live.info.user} is no superuser: name one in BTC_ASSETS_DSN, such as postgresql://postgres@/btc on the host."
-            )
-        row = live.execute(
-            "SELECT current_setting('data_directory'), (SELECT setting FROM pg_config WHERE name = 'BINDIR'), system_identifier, "
-            "(SELECT sum(pg_database_size(oid)) FROM pg_database)::bigint, (SELECT count(*) FROM pg_tablespace) - 2, "
-            "current_setting('shared_preload_libraries'), clock_timestamp() FROM pg_control_system()"
-        ).fetchone()
-    assert row is not None
-    cluster = _Cluster(Path(row[0]), Path(row[1]), *row[2:])
-    if not os.access(cluster.data_directory, os.R_OK) or not (cluster.programs / "postgres").exists():
-        raise UserError(
-            f"The data directory {cluster.data_directory} cannot be read here: run this on the server's own host, as the user that "
-            "the cluster belongs to (sudo -iu postgres)."
-        )
-    if cluster.tablespaces:
-        raise UserError(f"The cluster has {cluster.tablespaces} tablespace(s), which a drill does not restore: restore it by hand.")
-    return cluster
-
-
-def _backup_before(settings: Settings, target: datetime | None) -> Backup:
+def _newest_backup_before(target: datetime | None, backups: tuple[Backup, ...]) -> Backup:
     """The newest backup that was finished before the moment."""
-    backups = read_repository(settings)[1]
     if not backups:
-        raise UserError("There is no backup to restore from: make one (pgbackrest backup).")
+        raise UserError("There is no backup to restore from: take one (pgbackrest backup).")
     before = [backup for backup in backups if target is None or backup.stopped < target]
     if not before:
         oldest = min(backup.stopped for backup in backups)
@@ -169,24 +122,9 @@ def _backup_before(settings: Settings, target: datetime | None) -> Backup:
     return before[-1]
 
 
-def _archive_up_to_now(live: psycopg.Connection) -> None:
-    """Have a commit of now archived: recovery knows that it has reached a moment when it sees a commit from after it."""
-    with server_errors():
-        live.execute("SELECT pg_logical_emit_message(true, 'btc_assets', 'restore drill')")
-        row = live.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
-        live.execute("SELECT pg_switch_wal()")
-        archived: tuple[object, ...] | None = (False,)
-        until = time.monotonic() + _ARCHIVED_SECONDS
-        while archived != (True,) and time.monotonic() < until:
-            time.sleep(0.1)
-            archived = live.execute('SELECT left(last_archived_wal, 24) COLLATE "C" >= %s FROM pg_stat_archiver', row).fetchone()
-    if archived != (True,):
-        raise UserError(f"The present WAL was not archived in {_ARCHIVED_SECONDS} s: see btc-assets ops backup-status for why.")
-
-
 @contextmanager
-def _place(cluster: _Cluster, directory: Path | None) -> Iterator[Path]:
-    """An empty directory that is removed with all that is in it, on a disk with room for the cluster."""
+def _scratch_directory(cluster: LiveCluster, directory: Path | None) -> Iterator[Path]:
+    """An empty directory on a disk with room for the cluster; its contents are removed at the end, and it too if we made it."""
     live = cluster.data_directory.resolve()
     made = directory is None or not directory.exists()
     place = directory.resolve() if directory else live.parent / f"restore-drill-{os.getpid()}"
@@ -198,11 +136,11 @@ def _place(cluster: _Cluster, directory: Path | None) -> Iterator[Path]:
             raise UserError(f"{place} is not empty: name an empty directory, or one that does not exist yet.")
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise UserError(f"{place} cannot be used ({error.strerror}): name a directory of yours with --directory.") from None
+        raise UserError(f"{place} cannot be used ({error.strerror}): name another directory with --directory.") from None
     try:
-        if free < cluster.bytes + _ROOM:
+        if free < cluster.bytes + _SPARE_BYTES:
             raise UserError(
-                f"{place} has {free / 1e9:.1f} GB free, and the copy may need {(cluster.bytes + _ROOM) / 1e9:.1f}: "
+                f"{place} has {free / 1e9:.1f} GB free, and the copy may need {(cluster.bytes + _SPARE_BYTES) / 1e9:.1f}: "
                 "free some, or name a directory on another disk with --directory."
             )
         yield place
@@ -213,52 +151,65 @@ def _place(cluster: _Cluster, directory: Path | None) -> Iterator[Path]:
             place.rmdir()
 
 
-def _restore(settings: Settings, backup: Backup, target: datetime, data: Path) -> None:
+def _restore(settings: Settings, backup: Backup, target: datetime, place: Path) -> Path:
+    """Restore the data directory of the copy, and return it."""
+    data = place / "data"
     data.mkdir(mode=0o700)
     command = [
-        *pgbackrest(settings), f"--pg1-path={data}", f"--set={backup.label}", "--type=time", f"--target={target:%Y-%m-%d %H:%M:%S.%f}+00",
-        "--target-action=promote", "--archive-mode=off", "--log-level-console=off", "--log-level-stderr=error", "restore",
+        *pgbackrest_command(settings), f"--pg1-path={data}", f"--set={backup.label}", "--type=time",
+        f"--target={target:%Y-%m-%d %H:%M:%S.%f}+00", "--target-action=promote", "--archive-mode=off", "--log-level-console=off",
+        "--log-level-stderr=error", "restore",
     ]  # fmt: skip
-    with _child(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with child_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         errors = process.communicate()[1].decode(errors="replace")
     if process.returncode:
         raise UserError(f"pgBackRest cannot restore {backup.label} ({error_line(errors)}): see its log.")
+    return data
 
 
 @contextmanager
-def _running(live: psycopg.Connection, settings: Settings, cluster: _Cluster, place: Path, data: Path) -> Iterator[str]:
-    """The server on the restored data, once it has recovered; gives the DSN."""
-    # A path of its own, because the name of a socket is 107 characters at most. Nobody else can enter it.
+def _running_server(live: psycopg.Connection, settings: Settings, cluster: LiveCluster, data: Path) -> Iterator[str]:
+    """A server on the restored data that has recovered; yields its DSN."""
+    # A path of its own, because the path of a socket has 107 characters at most. No other user can enter it.
     with tempfile.TemporaryDirectory(prefix="restore-drill-") as sockets:
-        hba, empty, log = place / "pg_hba.conf", place / "empty.conf", place / "server.log"
-        hba.write_text("local all all trust\n")
-        empty.touch()
-        # One file after the other: the background process that fetches ahead would take the lock of the live archiver.
-        fetch = shlex.join([*pgbackrest(settings), f"--pg1-path={data}", "--no-archive-async", "archive-get"]).replace("%", "%%")
-        configuration = _QUIET | {
-            "config_file": str(empty), "hba_file": str(hba), "ident_file": str(empty), "unix_socket_directories": sockets,
-            "restore_command": f'{fetch} %f "%p"',
-            # Without its library there is no reading of compressed chunks.
-            "shared_preload_libraries": "timescaledb" if "timescaledb" in cluster.preloaded else "",
-        }  # fmt: skip
+        dsn = make_conninfo(host=sockets, port=5432, user=live.info.user, dbname=live.info.dbname)
+        configuration = _configuration(settings, cluster, data, sockets)
         options = [part for name, value in configuration.items() for part in ("-c", f"{name}={value}")]
-        user, database = live.info.user, live.info.dbname
-        dsn = make_conninfo(host=sockets, port=5432, user=user, dbname=database)
+        log = data.with_name("server.log")
         with (
             log.open("wb") as output,
-            _child([str(cluster.programs / "postgres"), "-D", str(data), *options], stdout=output, stderr=output) as process,
+            child_process([str(cluster.programs / "postgres"), "-D", str(data), *options], stdout=output, stderr=output) as process,
         ):
-            while not _answers(dsn):
+            while not _accepts_connections(dsn):
                 if process.poll() is not None:
                     raise UserError(
-                        f"The restored server ended before it had recovered ({_fatal(log)}): see btc-assets ops backup-status for missing WAL."
+                        f"The restored server ended before it had recovered ({_fatal_message(log)}): run btc-assets ops backup-status "
+                        "to see whether WAL is missing."
                     )
                 time.sleep(0.1)
             yield dsn
 
 
-def _answers(dsn: str) -> bool:
-    """Whether the server takes connections; until it has recovered, it does not."""
+def _configuration(settings: Settings, cluster: LiveCluster, data: Path, sockets: str) -> dict[str, str]:
+    """The settings of the server on the restored data; the files that they name are written beside the data."""
+    hba, empty = data.with_name("pg_hba.conf"), data.with_name("empty.conf")
+    hba.write_text("local all all trust\n")
+    empty.touch()
+    # Without archive-async: the background process that prefetches WAL would take the lock of the live archiver.
+    fetch = shlex.join([*pgbackrest_command(settings), f"--pg1-path={data}", "--no-archive-async", "archive-get"]).replace("%", "%%")
+    return _INERT | {
+        "config_file": str(empty),
+        "hba_file": str(hba),
+        "ident_file": str(empty),
+        "unix_socket_directories": sockets,
+        "restore_command": f'{fetch} %f "%p"',
+        # Compressed chunks cannot be read without its library.
+        "shared_preload_libraries": "timescaledb" if "timescaledb" in cluster.preloaded else "",
+    }
+
+
+def _accepts_connections(dsn: str) -> bool:
+    """Whether the server accepts connections, which it does once it has recovered."""
     try:
         psycopg.connect(dsn, connect_timeout=10).close()
     except psycopg.OperationalError:
@@ -266,41 +217,24 @@ def _answers(dsn: str) -> bool:
     return True
 
 
-def _fatal(log: Path) -> str:
-    """What a server that ended said last, apart from what it said to those who wanted to connect."""
-    said = [line.partition("FATAL:")[2].strip() for line in log.read_text(errors="replace").splitlines() if "FATAL:" in line]
-    return next((message for message in reversed(said) if not message.startswith("the database system is")), "without a message")
+def _fatal_message(log: Path) -> str:
+    """The last fatal message in the log of a server, except those that refuse a connection during recovery."""
+    messages = [line.partition("FATAL:")[2].strip() for line in log.read_text(errors="replace").splitlines() if "FATAL:" in line]
+    return next((message for message in reversed(messages) if not message.startswith("the database system is")), "without a message")
 
 
-@contextmanager
-def _child(command: list[str], stdout: object, stderr: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, so that Ctrl-C reaches us alone; it has ended when this has."""
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)  # type: ignore[call-overload]
-    except OSError as error:
-        raise UserError(f"{command[0]} cannot be started ({error.strerror}): install it, or correct BTC_ASSETS_PGBACKREST.") from None
-    try:
-        yield process
-    finally:
-        for ending, seconds in ((signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):  # PostgreSQL's fast and immediate shutdown
-            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
-                if process.poll() is None:
-                    os.killpg(process.pid, ending)
-                    process.wait(seconds)
+def _read_last_commit(dsn: str, cluster: LiveCluster, settings: Settings) -> datetime | None:
+    """When the newest transaction of the copy was committed.
 
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let a signal that would end the process at once end it as Ctrl-C does: with everything cleaned up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # cleaning up is not to be interrupted
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    Raises:
+        UserError: it is a copy of another cluster.
+    """
+    with connect(dsn) as connection:
+        identifier, last_commit = only_row(
+            connection.execute("SELECT system_identifier, pg_last_xact_replay_timestamp() FROM pg_control_system()")
+        )
+    if identifier != cluster.system_identifier:
+        raise UserError(
+            f"Stanza {settings.backup_stanza} holds backups of another cluster than the one that BTC_ASSETS_DSN names: correct one of them."
+        )
+    return last_commit

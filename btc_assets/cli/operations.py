@@ -143,11 +143,12 @@ def ops_run(app: App, policy: str) -> None:
 def ops_backup_status(app: App, metrics: str | None, host: str | None) -> None:
     """Show what there is to restore from, and whether WAL is archived; ends with 1 where something is amiss."""
 
-    from btc_assets.backup.backups import backup_status, put_metrics
-    from btc_assets.domain.durations import age
+    from btc_assets.backup.metrics import put_metrics
+    from btc_assets.backup.status import read_backup_status
+    from btc_assets.domain.durations import format_age
 
     with app.store.connect() as connection:
-        status = backup_status(connection, app.settings)
+        status = read_backup_status(connection, app.settings)
     table = Table("backup", "kind", "finished", "seconds", "MB", "MB stored")
     for column in table.columns[3:]:
         column.justify = "right"
@@ -157,7 +158,7 @@ def ops_backup_status(app: App, metrics: str | None, host: str | None) -> None:
         table.add_row(backup.label, backup.kind, f"{backup.stopped:%Y-%m-%d %H:%M:%S}", f"{seconds:,.0f}", *sizes)
     out.print(table)
     if status.restorable_from and status.restorable_to:
-        since = f"{status.restorable_to:%Y-%m-%d %H:%M:%S}, {age(status.restorable_to, status.at)} ago"
+        since = f"{status.restorable_to:%Y-%m-%d %H:%M:%S}, {format_age(status.restorable_to, status.at)} ago"
         out.print(
             f"It can be restored to any moment from {status.restorable_from:%Y-%m-%d %H:%M:%S} to {since}.", highlight=False, soft_wrap=True
         )
@@ -189,14 +190,15 @@ def ops_restore_drill(app: App, moment: str | None, directory: Path | None, keep
     """
     import signal
 
-    from btc_assets.backup.restore_drill import compare
-    from btc_assets.backup.restored_copy import ended_by_signals, restored_copy
+    from btc_assets.backup.child_process import exit_on_signals
+    from btc_assets.backup.restore_drill import compare_copy
+    from btc_assets.backup.restored_copy import restored_copy
     from btc_assets.store.database import connect
 
     config, target = app.settings, parse_time(moment) if moment else None
     if config.dsn is None:
         raise UserError("The embedded server has no backups: name the server in BTC_ASSETS_DSN, as a superuser.")
-    with ended_by_signals(), app.store.connect() as live, restored_copy(live, config, target, directory) as copy:
+    with exit_on_signals(), app.store.connect() as live, restored_copy(live, config, target, directory) as copy:
         out.print(
             f"Restored {copy.target:%Y-%m-%d %H:%M:%S} UTC from {copy.backup.label}, {copy.bytes / 1e6:,.0f} MB: {copy.restore_seconds:.1f} s to "
             f"restore, {copy.recovery_seconds:.1f} s to recover, up to the commit of {copy.last_commit or copy.backup.stopped:%H:%M:%S.%f}.",
@@ -204,7 +206,7 @@ def ops_restore_drill(app: App, moment: str | None, directory: Path | None, keep
         )  # fmt: skip
         started = time.perf_counter()
         with connect(copy.dsn) as restored, progress_bar("comparing") as advance:
-            found = compare(restored, live, lambda done, total: advance("days", done, total))
+            found = compare_copy(restored, live, lambda done, total: advance("days", done, total))
         seconds = time.perf_counter() - started
         _print_comparison(found, seconds)
         if report:
@@ -235,13 +237,13 @@ def ops_end_lost_runs(app: App) -> None:
 
 
 def _print_comparison(found: Comparison, seconds: float) -> None:
-    from btc_assets.backup.restore_drill import DAMAGED, ranges
+    from btc_assets.backup.restore_drill import DAMAGED, merge_differences
 
     out.print(
         f"Compared {found.rows:,} ticks in {found.slices:,} slices, and {len(found.tables)} other tables, in {seconds:.1f} s.",
         highlight=False,
     )
-    shown = list(ranges(found.differences))
+    shown = list(merge_differences(found.differences))
     if shown:
         table = Table("slices", "symbol", "ticks then", "ticks now", "why", title="A restore would bring back")
         for column in table.columns[2:4]:

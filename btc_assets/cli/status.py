@@ -43,10 +43,10 @@ def status(app: App, start: str | None, end: str | None) -> None:
 
 
 def _print_health(app: App, health: Health, now: datetime) -> None:
-    from btc_assets.domain.durations import age
+    from btc_assets.domain.durations import format_age
 
     for symbol in health.symbols:
-        newest = f"ticks up to {symbol.newest:%Y-%m-%d %H:%M:%S}, {age(symbol.newest, now)} ago" if symbol.newest else "no ticks yet"
+        newest = f"ticks up to {symbol.newest:%Y-%m-%d %H:%M:%S}, {format_age(symbol.newest, now)} ago" if symbol.newest else "no ticks yet"
         out.print(f"[bold]{symbol.label}[/bold]: {newest}.", highlight=False)
     waiting = health.waiting
     out.print(

@@ -1,4 +1,4 @@
-"""Progress of long work, for whoever watches: the command line draws a bar, a Dagster run ignores it."""
+"""Progress of long work: the command line draws a bar from it, a Dagster run ignores it."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ Listener = Callable[[str, int, int], None]  # stage, units done, units in total
 
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
-    """The listener of work that nobody watches."""
+    """A listener that does nothing."""

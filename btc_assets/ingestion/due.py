@@ -1,7 +1,7 @@
-"""Due slices: what must be made again because the ticks it is made of changed.
+"""Due slices: the slices of an asset that must be rebuilt because the ticks below them changed.
 
-The loader marks a slice due for every asset that follows the ticks, in the transaction that writes them. Whoever makes the
-slice of such an asset settles it. So nothing is forgotten when a run fails half-way, when one run carries a hundred
+The loader marks a slice due for every asset that follows the ticks, in the transaction that writes them. The code that rebuilds
+the slice of such an asset clears the mark. So no change is forgotten when a run fails halfway, when one run covers a hundred
 slices, or when Dagster loses its storage.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import NamedTuple
 
 import psycopg
 
@@ -17,7 +18,7 @@ from btc_assets.domain.slices import Window
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.store.errors import server_errors
 
-# Slices without an entry in the registry hold nothing and held nothing.
+# A slice without an entry in the registry has no rows and never had any.
 _MARK = """
 INSERT INTO ingestion.due_slices (asset, bucket_5m)
 SELECT asset, bucket_5m FROM unnest(%(assets)s::text[]) AS asset,
@@ -26,15 +27,16 @@ ORDER BY bucket_5m, asset
 ON CONFLICT (bucket_5m, asset) DO UPDATE SET changed_at = clock_timestamp()
 """
 
-# Read before they are made: what lies below may be made, and settled, while these are made of what it was before.
-_TO_MAKE = """
+# While these slices are rebuilt from the old state of the asset below, another run may rebuild that asset and clear its marks.
+# So a slice whose source is due when the marks are read stays due itself.
+_READ = """
 SELECT bucket_5m, changed_at FROM ingestion.due_slices AS due WHERE asset = %s AND bucket_5m >= %s AND bucket_5m < %s
     AND NOT EXISTS (SELECT 1 FROM ingestion.due_slices AS below WHERE below.bucket_5m = due.bucket_5m AND below.asset = %s)
 """
 
-_SETTLE = """
-DELETE FROM ingestion.due_slices AS due USING unnest(%s::timestamptz[], %s::timestamptz[]) AS made (bucket_5m, changed_at)
-WHERE asset = %s AND (due.bucket_5m, due.changed_at) = (made.bucket_5m, made.changed_at)
+_CLEAR = """
+DELETE FROM ingestion.due_slices AS due USING unnest(%s::timestamptz[], %s::timestamptz[]) AS rebuilt (bucket_5m, changed_at)
+WHERE asset = %s AND (due.bucket_5m, due.changed_at) = (rebuilt.bucket_5m, rebuilt.changed_at)
 """
 
 _DUE = """
@@ -45,45 +47,53 @@ FROM (
 ) AS newest
 GROUP BY bucket_5m ORDER BY bucket_5m
 """
-_MOST = 100_000  # rows that one look takes in; the rest waits for these
+_MAX_ROWS = 100_000  # one read returns at most these; older slices follow once these are rebuilt
 
-Due = tuple[datetime, datetime]  # a slice, and when it changed
+
+class DueMark(NamedTuple):
+    """A slice of an asset that is due: the start of the slice, and when the ticks below it last changed."""
+
+    bucket: datetime
+    changed_at: datetime
 
 
 def mark_due(cursor: psycopg.Cursor, assets: Sequence[str], window: Window) -> None:
-    """Note, in the transaction that replaces ticks, that the window's slices of `assets` must be made again."""
+    """Mark the window's slices of `assets` due, in the transaction that replaces the ticks."""
     cursor.execute(_MARK, {"assets": list(assets), "start": window.start, "end": window.end})
 
 
-def read_due(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> list[Due]:
-    """What of an asset's window is due, to be settled once it is made.
+def read_due_marks(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> list[DueMark]:
+    """Read the due marks of an asset before its slices are rebuilt; clear them afterwards.
 
     Args:
-        connection: in autocommit, so that what changed before is seen by whoever makes the slices.
+        connection: in autocommit mode, so that the rebuild sees every change that was marked before.
         asset: its key, such as `market_data/candles_1m`.
-        window: the slices that are to be made.
-        below: the asset that they are made of, if it is one that can be due itself; slices of which it is stay due.
+        window: the slices that will be rebuilt.
+        below: the asset that these slices are built from, if that one can be due too. Slices that are due there stay due.
     """
     with server_errors():
-        return connection.execute(_TO_MAKE, (asset, window.start, window.end, below or "")).fetchall()
+        return [DueMark(*row) for row in connection.execute(_READ, (asset, window.start, window.end, below or "")).fetchall()]
 
 
-def settle(cursor: psycopg.Cursor | psycopg.Connection, asset: str, made: Sequence[Due]) -> None:
-    """What was due before it was made and has not changed meanwhile is due no longer."""
-    if made:
-        cursor.execute(_SETTLE, (*map(list, zip(*made, strict=True)), asset))
+def clear_due_marks(cursor: psycopg.Cursor | psycopg.Connection, asset: str, marks: Sequence[DueMark]) -> None:
+    """Clear the marks of slices that were rebuilt; a slice that changed again meanwhile stays due."""
+    if marks:
+        cursor.execute(_CLEAR, (*map(list, zip(*marks, strict=True)), asset))
 
 
 @contextmanager
-def settling(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> Iterator[None]:
-    """Around the making of an asset's slices that commits by itself: `read_due`, then `settle`."""
-    due = read_due(connection, asset, window, below=below)
+def clearing_due_marks(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> Iterator[None]:
+    """Rebuild an asset's slices, with commits of its own, inside the block: the marks read before it are cleared after it.
+
+    The arguments are those of `read_due_marks`. If the block raises, every mark stays.
+    """
+    marks = read_due_marks(connection, asset, window, below=below)
     yield
     with server_errors():
-        settle(connection, asset, due)
+        clear_due_marks(connection, asset, marks)
 
 
 def read_due_slices(connection: psycopg.Connection, assets: Iterable[str]) -> list[DueSlice]:
-    """The slices that are due for any of `assets`, ascending; the newest, where they are very many."""
+    """The slices that are due for any of `assets`, in ascending order; if there are very many, the newest."""
     with server_errors():
-        return [DueSlice(*row) for row in connection.execute(_DUE, (list(assets), _MOST)).fetchall()]
+        return [DueSlice(*row) for row in connection.execute(_DUE, (list(assets), _MAX_ROWS)).fetchall()]

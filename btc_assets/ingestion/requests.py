@@ -1,4 +1,4 @@
-"""From slices that are due to the runs to ask for: contiguous ranges, each bounded, none that is under way."""
+"""Plan the runs that rebuild due slices: contiguous ranges of bounded length, without slices that a run is already working on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 
 from btc_assets.domain.slices import DAY, SLICE, Window
 
-# A slice that is still due after so long is asked for once more; from then on once a day.
+# A slice that is still due after these times is requested again; after the last of them, once a day.
 RETRY_AFTER = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), DAY)
 
 
 @dataclass(frozen=True, order=True)
 class DueSlice:
-    """A slice that must be made.
+    """A slice that must be loaded or rebuilt.
 
     Attributes:
-        bucket: its start.
-        since: since when it is due.
-        digest: of what makes it due; changes whenever there is something new.
+        bucket: start of the slice.
+        since: when it became due.
+        digest: of the reasons why it is due; it changes with every new reason.
     """
 
     bucket: datetime
@@ -30,11 +30,11 @@ class DueSlice:
 
 @dataclass(frozen=True)
 class Request:
-    """A run to ask for.
+    """A run to request.
 
     Attributes:
         window: its slices.
-        key: the same for the same work, so that it is asked for once; another after each time in `RETRY_AFTER`.
+        key: equal for equal work, so that Dagster runs it once; it changes after each time in `RETRY_AFTER`.
     """
 
     window: Window
@@ -44,16 +44,16 @@ class Request:
 def plan_requests(
     due: Sequence[DueSlice], busy: Sequence[Window], now: datetime, *, slices_per_run: int, step: timedelta = SLICE
 ) -> Iterator[Request]:
-    """The runs that make what is due, the newest first.
+    """Plan the runs for all due slices, newest first.
 
-    What has waited for longer was asked for before and may fail again, so it does not share a run with what is new.
+    Slices that were requested before may fail again, so they never share a run with slices that are new.
 
     Args:
-        due: ascending by slice.
-        busy: what runs under way will make; their slices wait for the end of those.
-        now: to tell how long a slice has been due.
+        due: in ascending order.
+        busy: windows of the runs in progress; their slices wait until those runs end.
+        now: the present, in UTC.
         slices_per_run: most slices in one run.
-        step: what runs are made of: slices, or days, which are made as a whole.
+        step: the unit of a run: a slice, or a day if the asset has daily partitions.
     """
     units: dict[datetime, list[DueSlice]] = {}
     for one in due:
@@ -71,7 +71,7 @@ def plan_requests(
 
 
 def _runs(starts: list[datetime], step: timedelta, longest: int, attempts: dict[datetime, int]) -> Iterator[list[datetime]]:
-    """Contiguous units that were asked for equally often, from the newest backwards, in pieces of at most `longest`."""
+    """Group contiguous units that were requested equally often, newest first, into pieces of at most `longest`."""
     piece: list[datetime] = []
     for start in reversed(starts):
         if piece and (piece[0] - start != step or len(piece) == longest or attempts[piece[0]] != attempts[start]):
@@ -83,5 +83,6 @@ def _runs(starts: list[datetime], step: timedelta, longest: int, attempts: dict[
 
 
 def _attempt(waited: timedelta) -> int:
+    """How often a slice that has been due for so long was requested again."""
     passed = sum(waited >= limit for limit in RETRY_AFTER)
     return passed + max(waited // DAY - 1, 0)

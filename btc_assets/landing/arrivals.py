@@ -17,7 +17,7 @@ import psycopg
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
-from btc_assets.ingestion.offsets import listed, position
+from btc_assets.ingestion.offsets import read_listing_position, record_listing
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.zone import LandingZone
@@ -113,7 +113,7 @@ def look(
     until = clock() + LIST_SECONDS
     total: Arrivals | None = None
     for prefix, own in feeds.groups():
-        before, listed_at = position(connection, prefix)
+        before, listed_at = read_listing_position(connection, prefix)
         if listed_at and listed_at <= now < listed_at + RELIST and closed_before(now, grace) == closed_before(listed_at, grace):
             continue
         total = total or Arrivals()
@@ -140,7 +140,7 @@ def _look(
         if tired():
             found.complete = False
             break
-    listed(connection, prefix, before, newest, now if found.complete else None)
+    record_listing(connection, prefix, before, newest, now if found.complete else None)
     return found
 
 

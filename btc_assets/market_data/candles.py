@@ -14,7 +14,7 @@ import psycopg
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.ingestion.due import settling
+from btc_assets.ingestion.due import clearing_due_marks
 from btc_assets.market_data.keys import candles_key
 from btc_assets.store.errors import server_errors
 
@@ -81,7 +81,7 @@ def refresh_candles(connection: psycopg.Connection, interval: str, window: Windo
                 "(btc-assets load)."
             )
         lower = interval_below(interval)
-        with settling(connection, candles_key(interval), window, below=candles_key(lower) if lower else None):
+        with clearing_due_marks(connection, candles_key(interval), window, below=candles_key(lower) if lower else None):
             return sum(_refresh_day(connection, interval, day) for day in window.days())
 
 

@@ -21,7 +21,7 @@ from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import SLICE, Window, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, conflicts, int64, repeats, tick_order
 from btc_assets.ingestion.due import mark_due
-from btc_assets.ingestion.offsets import advance
+from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
 from btc_assets.landing.registry import mark_gone, register_group
@@ -104,7 +104,7 @@ class TickReplacement(Replacement):
 
     def record(self, cursor: psycopg.Cursor) -> None:
         mark_loaded(cursor, self.window, self.sources, self.loaded_rows)
-        advance(cursor, TABLE, self._load.feeds.labels)
+        advance_offsets(cursor, TABLE, self._load.feeds.labels)
         mark_due(cursor, self._load.options.followers, self.window)
 
     def rebuild(self) -> Iterator[Replacement]:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from btc_assets.backup.backups import backup_status
+from btc_assets.backup.status import read_backup_status
 from btc_assets.market_data.keys import TICKS
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.keys import POLICIES, RECONCILIATIONS
@@ -60,7 +60,7 @@ def _restorable(deployment: Deployment) -> dg.AssetChecksDefinition:
     )
     def restorable(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
         with plain_failures(), store.connect() as connection:
-            found = backup_status(connection, deployment.settings)
+            found = read_backup_status(connection, deployment.settings)
         return check_result(
             found.problems,
             "problems",

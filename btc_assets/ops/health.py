@@ -11,7 +11,7 @@ import psycopg
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE
 from btc_assets.domain.ticks import TABLE
-from btc_assets.ingestion.offsets import position
+from btc_assets.ingestion.offsets import read_listing_position
 from btc_assets.landing.arrivals import Waiting, waiting
 from btc_assets.store.errors import server_errors
 
@@ -87,7 +87,7 @@ def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, 
 
 def _landing(connection: psycopg.Connection, feeds: Feeds, now: datetime, grace: timedelta) -> Iterator[str]:
     for prefix in feeds.prefixes:
-        newest, listed_at = position(connection, prefix)
+        newest, listed_at = read_listing_position(connection, prefix)
         if listed_at is None:
             yield f"The landing sensor has not looked at {prefix} yet: btc-assets dev starts it, btc-assets load does without it."
         elif now - listed_at > _SENSOR_RESTS:

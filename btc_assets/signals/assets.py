@@ -80,10 +80,10 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
     def embeddings(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]) -> list[Output]:
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect() as connection:
-            slices_due = due.read_due(connection, EMBEDDINGS, window, below=FEATURES)
+            slices_due = due.read_due_marks(connection, EMBEDDINGS, window, below=FEATURES)
             models = read_maintained_models(connection)
             if not models:
-                due.settle(connection, EMBEDDINGS, slices_due)
+                due.clear_due_marks(connection, EMBEDDINGS, slices_due)
                 context.log.info("No model is maintained: train one (btc-assets train) and activate it (btc-assets models activate).")
                 return []
             require_torch()

@@ -17,7 +17,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import MICROSECOND, SLICE, SLICE_US, Window, from_microseconds
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA, TIME, int64
-from btc_assets.ingestion.offsets import rewind
+from btc_assets.ingestion.offsets import rewind_listing
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import decode_group, fetch_groups
 from btc_assets.landing.zone import LandingZone
@@ -246,7 +246,7 @@ def prepare(
     if row != (True,):
         raise UserError(f"Another play into {feed.prefix} is under way: end that one first.")
     planned = plan(recording, newest_tick(connection, zone, feed), now, speed, not_before=not_before)
-    rewind(connection, feed.prefix, planned.start.replace(second=0, microsecond=0))
+    rewind_listing(connection, feed.prefix, planned.start.replace(second=0, microsecond=0))
     return planned
 
 

@@ -130,13 +130,13 @@ def test_candles_that_are_not_those_of_their_ticks_are_named(source: psycopg.Con
     with pytest.raises(UserError) as raised:
         copied(source, on_timescale)
     assert str(raised.value) == (
-        "market_data.candle_partials_1s on 2024-01-10 has 900 rows on the source and 900 others after copying: make its candles again on the "
+        "market_data.candle_partials_1s on 2024-01-10 has 900 rows on the source and 900 other rows after copying: rebuild its candles on the "
         "source (btc-assets load) and copy once more."
     )
 
 
 def test_a_store_is_not_copied_onto_itself(store: StoreUnderTest) -> None:
-    with store.connect() as other, pytest.raises(UserError, match="is the database that is to be copied"):
+    with store.connect() as other, pytest.raises(UserError, match="is the source itself: name another database"):
         copied(store.connection, other)
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import psycopg
 import pytest
 
-from btc_assets.backup.restore_drill import DAMAGED, DROPPED, compare
-from btc_assets.backup.restored_copy import restored_copy
-from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.backup.restore_drill import DAMAGED, DROPPED, Difference, DifferenceRange, compare_copy, merge_differences
+from btc_assets.domain.errors import TransientError
 from btc_assets.domain.settings import Settings
-from btc_assets.domain.slices import DAY, SLICE
+from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.policies import declared_policies
 from btc_assets.store.migrations import migrate
@@ -140,32 +136,6 @@ def test_a_drill_that_is_interrupted_while_it_restores_leaves_nothing_behind(clu
     assert_nothing_is_left(cluster)
 
 
-def test_a_drill_refuses_what_it_cannot_do_in_a_sentence_and_changes_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusal(target: datetime | None = None, directory: Path | None = None) -> str:
-        with cluster.connect() as live, pytest.raises(UserError) as raised, restored_copy(live, cluster.settings(), target, directory):
-            pass
-        return str(raised.value)
-
-    data = cluster.data
-    if os.geteuid() == 0:
-        assert refusal().startswith("PostgreSQL refuses to run as root: run this as the user that the cluster belongs to")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert refusal(datetime(2100, 1, 1, tzinfo=UTC)) == "2100-01-01 00:00:00 is still to come: name a moment in the past with --to."
-    assert refusal(datetime(2020, 1, 1, tzinfo=UTC)).startswith("Nothing older than the end of the first backup can be restored: name a")
-    assert (
-        refusal(directory=data / "base" / "drill") == f"{data}/base/drill overlaps the live data directory {data}: name another directory."
-    )
-    assert refusal(directory=cluster.directory).startswith(f"{cluster.directory} overlaps the live data directory")
-    assert refusal(directory=cluster.directory / "log") == (
-        f"{cluster.directory}/log is not empty: name an empty directory, or one that does not exist yet."
-    )
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 30))
-    assert refusal(directory=cluster.directory / "tmp").startswith(
-        f"{cluster.directory}/tmp has 1.1 GB free, and the copy may need 2.2: free"
-    )
-    assert list((cluster.directory / "tmp").iterdir()) == []
-
-
 def test_ticks_that_their_policy_dropped_since_are_no_damage(on_postgres: psycopg.Connection, plain_server: str) -> None:
     live = on_postgres
     with temporary_database(plain_server) as other, psycopg.connect(other, autocommit=True, options="-c timezone=UTC") as copy:
@@ -174,9 +144,9 @@ def test_ticks_that_their_policy_dropped_since_are_no_damage(on_postgres: psycop
             write_ticks(connection, every(1, 600))
             connection.execute("UPDATE landing.raw_blobs_5m SET loaded_at = '2024-01-10T13:00Z'")
         live.execute("DELETE FROM market_data.btc_ticks WHERE bucket_5m = %s", (NOON,))
-        assert [(each.then, each.now, each.why) for each in compare(copy, live).differences] == [(300, 0, DAMAGED)]
+        assert [(each.then, each.now, each.why) for each in compare_copy(copy, live).differences] == [(300, 0, DAMAGED)]
         retention_jobs.apply_policies(live, declared_policies(Settings()))
-        found = compare(copy, live)
+        found = compare_copy(copy, live)
         assert [(each.then, each.now, each.why) for each in found.differences] == [(300, 0, DROPPED)]
         assert found.damaged == [] and found.contradictions == []
         # The first three say when each was set up and registered.
@@ -255,3 +225,18 @@ def test_when_the_host_is_gone_no_more_is_lost_than_what_one_archive_timeout_hol
     )
     assert kept > 0
     assert seconds <= (ARCHIVE_TIMEOUT + 1) * (waiting + 1)  # the server looks once a second whether the time is over
+
+
+def test_contiguous_differences_of_one_reason_are_merged() -> None:
+    differences = [
+        *(Difference(NOON + n * SLICE, "BTCUSDT", 10, n, DAMAGED) for n in range(3)),
+        Difference(NOON + 3 * SLICE, "BTCUSDT", 10, 0, DROPPED),
+        Difference(NOON + 5 * SLICE, "BTCUSDT", 10, 0, DROPPED),
+        Difference(NOON + 6 * SLICE, "ETHUSDT", 10, 0, DROPPED),
+    ]
+    assert list(merge_differences(differences)) == [
+        DifferenceRange(Window(NOON, NOON + 3 * SLICE), "BTCUSDT", DAMAGED, 30, 3),
+        DifferenceRange(Window.of_slice(NOON + 3 * SLICE), "BTCUSDT", DROPPED, 10, 0),
+        DifferenceRange(Window.of_slice(NOON + 5 * SLICE), "BTCUSDT", DROPPED, 10, 0),
+        DifferenceRange(Window.of_slice(NOON + 6 * SLICE), "ETHUSDT", DROPPED, 10, 0),
+    ]

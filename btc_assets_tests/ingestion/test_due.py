@@ -97,7 +97,7 @@ def test_making_some_slices_or_some_intervals_leaves_the_others_due(ticks: Store
 
 def test_a_slice_that_is_loaded_while_its_candles_are_made_stays_due(ticks: StoreUnderTest) -> None:
     asset = candles_key("1s")
-    with due.settling(ticks.connection, asset, HOUR):
+    with due.clearing_due_marks(ticks.connection, asset, HOUR):
         load(ticks, Window.of_slice(NOON))
     assert due_slices(ticks, asset) == [NOON]
 
@@ -105,7 +105,7 @@ def test_a_slice_that_is_loaded_while_its_candles_are_made_stays_due(ticks: Stor
 def test_a_slice_that_becomes_due_while_its_candles_are_made_stays_due(ticks: StoreUnderTest) -> None:
     asset = candles_key("1s")
     late = NOON + 2 * SLICE
-    with due.settling(ticks.connection, asset, HOUR):
+    with due.clearing_due_marks(ticks.connection, asset, HOUR):
         ticks.land(every(1, 5, start=late, first_id=1000))
         load(ticks, Window.of_slice(late))
     assert due_slices(ticks, asset) == [late]
@@ -116,13 +116,13 @@ def test_a_load_that_commits_only_after_the_candles_were_begun_leaves_the_slice_
     with ticks.connect() as loader, loader.cursor() as cursor:
         loader.autocommit = False
         due.mark_due(cursor, [asset], Window.of_slice(NOON))  # written, but whoever makes the candles does not see it
-        with due.settling(ticks.connection, asset, HOUR):
+        with due.clearing_due_marks(ticks.connection, asset, HOUR):
             loader.commit()
     assert due_slices(ticks, asset) == [NOON]
 
 
 def test_candles_that_fail_stay_due(ticks: StoreUnderTest) -> None:
-    with pytest.raises(RuntimeError), due.settling(ticks.connection, candles_key("1s"), HOUR):
+    with pytest.raises(RuntimeError), due.clearing_due_marks(ticks.connection, candles_key("1s"), HOUR):
         raise RuntimeError("killed")
     assert due_slices(ticks, candles_key("1s")) == [NOON, NOON + SLICE]
 
@@ -137,7 +137,7 @@ def test_an_interval_made_while_the_one_below_it_is_due_stays_due(ticks: StoreUn
 
 def test_an_interval_stays_due_when_the_one_below_it_is_made_meanwhile_by_somebody_else(ticks: StoreUnderTest) -> None:
     above, below = candles_key("30s"), candles_key("1s")
-    with due.settling(ticks.connection, above, HOUR, below=below), ticks.connect() as other:
+    with due.clearing_due_marks(ticks.connection, above, HOUR, below=below), ticks.connect() as other:
         candles.refresh_candles(other, "1s", HOUR)
     assert due_slices(ticks, above) == [NOON, NOON + SLICE]
     assert due_slices(ticks, below) == []
@@ -217,13 +217,13 @@ def test_three_days_of_slices_are_marked_and_settled_at_once(store: StoreUnderTe
     assert len(window) == 864
     noon_to_noon = Window(NOON, NOON + DAY)
     for asset in CANDLES:
-        with due.settling(store.connection, asset, noon_to_noon):
+        with due.clearing_due_marks(store.connection, asset, noon_to_noon):
             pass
     assert due_slices(store) == [bucket for bucket in window.slices() if bucket not in noon_to_noon]
 
 
 def test_of_very_many_slices_the_newest_are_looked_at_first(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(due, "_MOST", 3)
+    monkeypatch.setattr(due, "_MAX_ROWS", 3)
     registered(store, HOUR)
     mark(store, CANDLES[:1], HOUR)
     assert due_slices(store) == list(HOUR.slices())[-3:]

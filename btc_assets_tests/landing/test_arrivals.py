@@ -11,7 +11,7 @@ import pytest
 
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.ingestion.offsets import listed, position, rewind
+from btc_assets.ingestion.offsets import read_listing_position, record_listing, rewind_listing
 from btc_assets.landing import arrivals
 from btc_assets.landing.arrivals import Arrivals, look, notice, waiting
 from btc_assets.simulation.replay import encode_batch
@@ -33,7 +33,7 @@ def look_at(store: StoreUnderTest, now: datetime, *, clock: Callable[[], float] 
 
 
 def listed_to(store: StoreUnderTest) -> datetime | None:
-    return position(store.connection, FEED.prefix)[0]
+    return read_listing_position(store.connection, FEED.prefix)[0]
 
 
 def noticed(store: StoreUnderTest) -> list[tuple[datetime, str]]:
@@ -90,9 +90,9 @@ def test_a_collector_whose_clock_runs_ahead_is_noticed_and_does_not_move_the_pos
 def test_the_position_can_be_moved_back_and_not_forward(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON - 24 * HOUR, NOON)
     assert look_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
-    rewind(anywhere.connection, FEED.prefix, NOON + HOUR)
+    rewind_listing(anywhere.connection, FEED.prefix, NOON + HOUR)
     assert listed_to(anywhere) == NOON
-    rewind(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
+    rewind_listing(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
     assert look_at(anywhere, NOON + MINUTE) == Arrivals(listed=2, noticed=1)
     assert listed_to(anywhere) == NOON
 
@@ -103,7 +103,7 @@ def test_moving_the_position_back_while_a_listing_is_under_way_is_not_lost(anywh
 
     def meanwhile() -> Iterator[float]:
         yield 0.0  # the listing begins
-        rewind(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
+        rewind_listing(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
         while True:
             yield 0.0
 
@@ -116,7 +116,7 @@ def test_moving_the_position_back_while_a_listing_is_under_way_is_not_lost(anywh
 def test_a_listing_that_takes_too_long_goes_on_from_there_the_next_time(store: StoreUnderTest) -> None:
     days = [NOON + i * 24 * HOUR for i in range(5)]  # a directory is listed day by day
     put(store, *days)
-    rewind(store.connection, FEED.prefix, NOON)
+    rewind_listing(store.connection, FEED.prefix, NOON)
     for i in range(1, 5):
         seconds = iter([0.0, 1.0, arrivals.LIST_SECONDS + 1])  # at the start, and after each day
         assert look_at(store, days[-1] + HOUR + i * SECOND, clock=seconds.__next__) == Arrivals(2, 2 if i == 1 else 1, complete=False)
@@ -141,10 +141,10 @@ def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
     feeds = Feeds([FEED, Feed("Binance/ETHUSDT", "ETHUSDT", "ETHUSDT")])
     store.zone().put("Binance/ETHUSDT/2024/01/10/12/00/batch-a.csv", b"1")
     put(store, NOON + MINUTE)
-    listed(store.connection, "Binance/ETHUSDT", None, NOON - HOUR, None)
+    record_listing(store.connection, "Binance/ETHUSDT", None, NOON - HOUR, None)
     found = look(store.connection, store.zone(), feeds, NOON + 2 * MINUTE, lookback=LOOKBACK, grace=GRACE)
     assert found == Arrivals(listed=2, noticed=2)
-    assert position(store.connection, "Binance/ETHUSDT")[0] == NOON
+    assert read_listing_position(store.connection, "Binance/ETHUSDT")[0] == NOON
     assert store.rows("SELECT asset FROM landing.raw_blobs_5m ORDER BY 1") == [("BTCUSDT",), ("ETHUSDT",)]
 
 

@@ -16,7 +16,7 @@ import pytest
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import folder_path
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
-from btc_assets.ingestion.offsets import rewind
+from btc_assets.ingestion.offsets import rewind_listing
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
 from btc_assets.landing.arrivals import Waiting, notice, waiting
@@ -228,7 +228,7 @@ def test_a_folder_far_in_the_past_is_not_listed_but_loaded_when_somebody_points_
     found = Window(by_reconciling, by_reconciling + SLICE)
     reconcile(anywhere.connection, anywhere.zone(), FEEDS, found, daemon.now + HOUR, ReconcileOptions(heal=True))
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_reconciling, 0))]]
-    rewind(anywhere.connection, FEED.prefix, by_rewind)
+    rewind_listing(anywhere.connection, FEED.prefix, by_rewind)
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_rewind, 0))]]
     assert ticks(anywhere) == 90
 

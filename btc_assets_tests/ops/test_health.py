@@ -5,13 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import dagster as dg
-import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
-from btc_assets.domain.durations import age
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.ingestion.offsets import listed
+from btc_assets.ingestion.offsets import record_listing
 from btc_assets.landing.arrivals import look
 from btc_assets.ops.health import Health, read_health
 from btc_assets.orchestration.home import prepare_dagster_home
@@ -53,7 +51,7 @@ def test_a_sensor_that_stopped_is_named_with_its_last_look(store: StoreUnderTest
 
 
 def test_a_collector_that_stopped_is_named_with_its_last_folder(store: StoreUnderTest) -> None:
-    listed(store.connection, FEED.prefix, None, NOON, NOON + timedelta(minutes=30))
+    record_listing(store.connection, FEED.prefix, None, NOON, NOON + timedelta(minutes=30))
     assert at(store, NOON + timedelta(minutes=30)).reasons == [
         "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: look after the collector."
     ]
@@ -107,10 +105,3 @@ def test_status_names_the_failure_that_work_is_stuck_at(store: StoreUnderTest) -
     shown = " ".join(CliRunner().invoke(main, ["status"], catch_exceptions=False).output.split())
     assert "0 of 1" in shown and "1 waiting" in shown
     assert "ingest: The disk is full: free some." in shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(7, "7 s"), (372, "6 min 12 s"), (11_100, "3 h 5 min"), (187_200, "2 d 4 h"), (-5, "0 s")], ids=str
-)
-def test_ages_are_told_in_their_two_largest_units(seconds: int, text: str) -> None:
-    assert age(NOON, NOON + timedelta(seconds=seconds)) == text

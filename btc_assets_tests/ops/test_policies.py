@@ -301,7 +301,9 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
 
     def wait_for(*kinds: str) -> None:
         until = time.monotonic() + 60
-        while not all(status.last_result for status in jobs.read_statuses(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds):
+        while not all(
+            status.last_result for status in jobs.read_statuses(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds
+        ):
             assert time.monotonic() < until, jobs.read_statuses(on_timescale, DECLARED)
             time.sleep(0.2)
 

@@ -24,7 +24,7 @@ from btc_assets.cli.main import main
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
 from btc_assets.domain.ticks import int64
-from btc_assets.ingestion.offsets import rewind
+from btc_assets.ingestion.offsets import rewind_listing
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.live import Playing, SliceLog, WallClock, play
 from btc_assets.simulation.live_plan import Newest, Plan, newest_tick, plan, prepare, record, survey
@@ -374,9 +374,9 @@ def test_the_sensor_is_sent_back_to_where_a_play_begins_and_never_forward(store:
     with store.connect() as connection:
         prepare(connection, store.zone(), FEED, recording, NOW, 60)
     assert position() == datetime(2024, 4, 30, 9, 54, tzinfo=UTC)
-    rewind(store.connection, FEED.prefix, NOW)
+    rewind_listing(store.connection, FEED.prefix, NOW)
     assert position() == datetime(2024, 4, 30, 9, 54, tzinfo=UTC)
-    rewind(store.connection, FEED.prefix, NOON)
+    rewind_listing(store.connection, FEED.prefix, NOON)
     assert position() == NOON
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from btc_assets.domain.settings import Settings
 from btc_assets.store import migrations, sql_files
+from btc_assets.store.database import only_row
 from btc_assets_tests.support.s3 import S3Server, running_s3
 
 ARCHIVE_TIMEOUT = int(os.environ.get("DRILL_ARCHIVE_TIMEOUT", "2"))  # seconds; 60 on a host of ours
@@ -149,6 +150,23 @@ class Cluster:
 
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(self.dsn, autocommit=True, options="-c timezone=UTC")
+
+    def write_wal(self, files: int) -> None:
+        """Commit something and close the WAL file, several times."""
+        with self.connect() as connection:
+            for _ in range(files):
+                connection.execute("SELECT pg_logical_emit_message(true, 'test', 'a commit')")
+                connection.execute("SELECT pg_switch_wal()")
+
+    def count_waiting_wal(self) -> int:
+        """Number of closed WAL files that are not archived yet."""
+        with self.connect() as connection:
+            (count,) = only_row(connection.execute("SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"))
+        return int(count)
+
+    def wait_until_archived(self) -> None:
+        """Wait until no WAL file waits to be archived."""
+        wait_for(lambda: self.count_waiting_wal() == 0)
 
     @contextmanager
     def s3_hangs(self) -> Iterator[None]:

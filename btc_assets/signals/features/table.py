@@ -82,7 +82,7 @@ class SliceFeatures(Replacements):
             for bucket, count in (pair for of_symbol in slices.values() for pair in of_symbol):
                 ticks[bucket] = ticks.get(bucket, 0) + count
             for part in cut_window(sorted(ticks.items()), day, _PART_TICKS):
-                made, loaded = due.read_due(connection, FEATURES_KEY, part), _loaded(connection, part)
+                made, loaded = due.read_due_marks(connection, FEATURES_KEY, part), _loaded(connection, part)
                 rows = [_rows(self._store, symbol, part, [b for b, _ in slices[symbol] if b in part]) for symbol in self._symbols]
                 yield _Part(self, part, pa.concat_tables(rows), made, loaded)
 
@@ -94,7 +94,7 @@ class SliceFeatures(Replacements):
 
 
 class _Part(Replacement):
-    def __init__(self, maker: SliceFeatures, window: Window, rows: pa.Table, made: Sequence[due.Due], loaded: object) -> None:
+    def __init__(self, maker: SliceFeatures, window: Window, rows: pa.Table, made: Sequence[due.DueMark], loaded: object) -> None:
         super().__init__(window, rows)
         self._maker, self._made, self._loaded = maker, made, loaded
 
@@ -107,7 +107,7 @@ class _Part(Replacement):
         return self._maker.parts(self.window)
 
     def record(self, cursor: psycopg.Cursor) -> None:
-        due.settle(cursor, FEATURES_KEY, self._made)
+        due.clear_due_marks(cursor, FEATURES_KEY, self._made)
 
 
 def _require_ticks(connection: psycopg.Connection, window: Window) -> None:

@@ -54,7 +54,7 @@ class Embeddings(Replacements):
         encoder: Encoder,
         window: Window,
         *,
-        settles: Sequence[due.Due] = (),
+        settles: Sequence[due.DueMark] = (),
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         self.table = model.table
@@ -92,7 +92,7 @@ class Embeddings(Replacements):
         with self._store.connect() as connection:
             fill_labels(connection, self._model, replacement.window)
             # Last, so that what is killed in between stays due.
-            due.settle(connection, EMBEDDINGS, [one for one in self._settles if one[0] in replacement.window])
+            due.clear_due_marks(connection, EMBEDDINGS, [one for one in self._settles if one[0] in replacement.window])
         self._done += len(replacement.window)
         self._progress(self._done)
 
