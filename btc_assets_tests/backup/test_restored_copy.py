@@ -17,7 +17,7 @@ from btc_assets_tests.support.clusters import Cluster
 pytestmark = pytest.mark.xdist_group("backups")  # they share one cluster
 
 
-def test_a_drill_refuses_what_it_cannot_do_in_a_sentence_and_changes_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_cannot_be_made_is_refused_and_changes_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusal(target: datetime | None = None, directory: Path | None = None) -> str:
         with cluster.connect() as live, pytest.raises(UserError) as raised, restored_copy(live, cluster.settings(), target, directory):
             pass
@@ -25,7 +25,7 @@ def test_a_drill_refuses_what_it_cannot_do_in_a_sentence_and_changes_nothing(clu
 
     data = cluster.data
     if os.geteuid() == 0:
-        assert refusal().startswith("PostgreSQL refuses to run as root: run this as the user that the cluster belongs to")
+        assert refusal().startswith("PostgreSQL refuses to run as root: run this as the user that owns the cluster")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert refusal(datetime(2100, 1, 1, tzinfo=UTC)) == "2100-01-01 00:00:00 is in the future: name a moment in the past with --to."
     assert refusal(datetime(2020, 1, 1, tzinfo=UTC)).startswith("Nothing older than the end of the first backup can be restored: name a")
