@@ -230,7 +230,8 @@ def test_dagster_runs_by_its_units_and_is_reached_from_the_host_alone(host: Host
         assert {"ingest", "maintain", "watch_backups"} <= {job["name"] for job in repository["jobs"]}
         with host.from_outside(), pytest.raises(OSError):
             urlopen(f"http://{ADDRESS}:3000/", timeout=5)
-    assert host.run("cmp", "/var/lib/btc-assets/dagster/dagster.yaml", str(PROJECT / "btc_assets/orchestration/dagster.yaml")).returncode == 0
+    ours = PROJECT / "btc_assets/orchestration/dagster.yaml"
+    assert host.run("cmp", "/var/lib/btc-assets/dagster/dagster.yaml", str(ours)).returncode == 0
 
 
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
