@@ -50,8 +50,8 @@ from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.embedded import embedded_dsn, stop
 from btc_assets.store.encode import ENCODE_ROWS
 from btc_assets.store.migrations import migrate
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 
 FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
 DAY_START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -37,8 +37,8 @@ from btc_assets.signals.search import embeddings, indexes, similar
 from btc_assets.simulation.generate import generate_market
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.migrations import migrate
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
 
 START = datetime(2023, 1, 1, tzinfo=UTC)

@@ -42,7 +42,7 @@ from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.database import identifier
 from btc_assets.store.engines import engine, read_facts
 from btc_assets.store.errors import server_errors
-from btc_assets.store.replace import replace_all
+from btc_assets.store.writers import replace_all
 
 GOAL_LOAD = 0.9  # of the server's own COPY
 GOAL_SIZE = 8.0  # times smaller

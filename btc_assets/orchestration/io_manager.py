@@ -15,8 +15,9 @@ from btc_assets.orchestration.metadata import Output, Shown, add_once, add_slice
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.database import Store, location
 from btc_assets.store.read import stream_slices
-from btc_assets.store.replace import Replacements, replace_all
+from btc_assets.store.replace import Replacements
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 
 
 class CopyIOManager(dg.IOManager):

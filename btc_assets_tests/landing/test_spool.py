@@ -11,8 +11,8 @@ from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import LoadOptions, TickLoad
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 

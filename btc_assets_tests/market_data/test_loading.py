@@ -15,13 +15,16 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TABLE
+from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import loading
 from btc_assets.market_data.loading import LoadOptions, TickLoad
+from btc_assets.market_data.source_rows import SourceReader
 from btc_assets.simulation.replay import encode_batch
 from btc_assets.store.database import Store
 from btc_assets.store.locks import lock_slices
-from btc_assets.store.replace import Replacement, replace_all
+from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
@@ -294,10 +297,10 @@ def test_two_loaders_on_the_same_range_give_one_exact_result(store: StoreUnderTe
 def test_what_is_registered_while_a_load_reads_is_in_it(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     store.land(every(1, 100))
     store.register(HOUR)
-    read = TickLoad.read
+    read = SourceReader.read
     landed: list[bool] = []
 
-    def lands_meanwhile(self: TickLoad, *arguments: object) -> object:
+    def lands_meanwhile(self: SourceReader, *arguments: object) -> object:
         rows = read(self, *arguments)  # type: ignore[arg-type]
         if not landed:
             landed.append(True)
@@ -305,7 +308,7 @@ def test_what_is_registered_while_a_load_reads_is_in_it(store: StoreUnderTest, m
             store.register(HOUR)
         return rows
 
-    monkeypatch.setattr(TickLoad, "read", lands_meanwhile)
+    monkeypatch.setattr(SourceReader, "read", lands_meanwhile)
     store.load(HOUR)
     assert ids(store) == list(range(1, 201))
 
@@ -344,8 +347,8 @@ def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
     store.put("2024/01/10/12/00/dump.parquet", encode_batch(ticks, FEED)[1])
     store.register(HOUR)
     reads = []
-    read = loading.LandingZone.read
-    monkeypatch.setattr(loading.LandingZone, "read", lambda self, obj: reads.append(obj) or read(self, obj))
+    read = LandingZone.read
+    monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj) or read(self, obj))
     store.load(HOUR, commit_rows=300)
     assert ids(store) == list(range(1, 3601))
     assert len(reads) == 1

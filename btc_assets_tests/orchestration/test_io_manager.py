@@ -16,8 +16,8 @@ from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.orchestration.io_manager import CopyIOManager, read_slices
 from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG, backfill_policy, five_minutes
 from btc_assets.store.cut import ArrowReplacements
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 

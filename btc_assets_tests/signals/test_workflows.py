@@ -17,8 +17,8 @@ from btc_assets.signals.evaluation.report import Evaluation
 from btc_assets.signals.features import table as slice_features
 from btc_assets.simulation.generate import generate_market
 from btc_assets.simulation.replay import Landed, read_trades
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.daemon import QUIETLY
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import FEED, StoreUnderTest, real_data

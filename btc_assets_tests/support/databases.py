@@ -24,8 +24,8 @@ from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.embedded import embedded_dsn
 from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 
 WASM = Path(__file__).parent / "wasm"
 

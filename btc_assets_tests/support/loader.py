@@ -27,8 +27,8 @@ from btc_assets.market_data import candles
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.store.database import Store
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.paths import PROJECT
 
 NAME = "fault-loader"  # of its sessions on the server

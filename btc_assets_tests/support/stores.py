@@ -36,8 +36,8 @@ from btc_assets.simulation.replay import Landed, land
 from btc_assets.store.database import Store
 from btc_assets.store.embedded import embedded_dsn
 from btc_assets.store.migrations import migrate
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.paths import SHARED
 
 SHARED_DATA = SHARED / "data"

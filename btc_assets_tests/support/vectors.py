@@ -12,8 +12,8 @@ from btc_assets.domain.slices import EPOCH, SLICE, SLICE_US, Window
 from btc_assets.domain.ticks import TIME
 from btc_assets.signals.encoders.models import Model, register_model
 from btc_assets.store.cut import ArrowReplacements
-from btc_assets.store.replace import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 
 
 def registered_model(

@@ -19,8 +19,9 @@ from btc_assets.signals.features import table as slice_features
 from btc_assets.signals.keys import EMBEDDINGS
 from btc_assets.store.database import Store
 from btc_assets.store.errors import server_errors
-from btc_assets.store.replace import Replacement, Replacements, Stale, replace_all
+from btc_assets.store.replace import Replacement, Replacements, Stale
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 
 if TYPE_CHECKING:
     from btc_assets.signals.encoders.encoder import Encoder

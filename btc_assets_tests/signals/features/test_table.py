@@ -19,8 +19,9 @@ from btc_assets.signals.features.formulas import FEATURES, features
 from btc_assets.signals.features.table import TABLE, SliceFeatures, read_features
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.signals.keys import FEATURES as FEATURES_KEY
-from btc_assets.store.replace import Replacement, replace_all
+from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target, read_columns
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every

@@ -26,8 +26,9 @@ from btc_assets.signals.keys import EMBEDDINGS
 from btc_assets.signals.search import embeddings
 from btc_assets.signals.search.similar import similar
 from btc_assets.simulation.generate import generate_market
-from btc_assets.store.replace import Replacement, replace_all
+from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.daemon import QUIETLY
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest

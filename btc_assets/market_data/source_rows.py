@@ -1,0 +1,182 @@
+"""Reading the ticks of sources, exactly as registered: from the spool, from small objects in groups, from large objects by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.feeds import Feeds
+from btc_assets.domain.objects import ObjectVersion
+from btc_assets.domain.slices import KEY_FORMAT, Window, to_microseconds
+from btc_assets.domain.ticks import TICK_SCHEMA, int64
+from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.reading import count_by_slice, decode_group, fetch_groups, group_by_prefix
+from btc_assets.landing.sliced_object import SlicedObject
+from btc_assets.landing.spool import Spool
+from btc_assets.landing.zone import LandingZone
+from btc_assets.market_data.sources import Source, SourceKey, count_object_rows
+
+_Piece = tuple[pa.Table, np.ndarray]  # ticks, and for each the position of its object
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """Ticks and the objects that they come from.
+
+    Attributes:
+        ticks: in `TICK_SCHEMA`.
+        owner: for each tick, the position of its object in `versions`.
+        versions: the objects, in the order of their URIs.
+    """
+
+    ticks: pa.Table
+    owner: np.ndarray
+    versions: Sequence[ObjectVersion]
+
+    def take(self, rows: np.ndarray) -> SourceRows:
+        """The rows at these positions, in this order."""
+        return SourceRows(self.ticks.take(rows), self.owner[rows], self.versions)
+
+    def filter(self, keep: np.ndarray) -> SourceRows:
+        """The rows where `keep` is true."""
+        return SourceRows(self.ticks.filter(pa.array(keep)), self.owner[keep], self.versions)
+
+    def count_by_source(self) -> dict[SourceKey, int]:
+        """Rows of each source that has any."""
+        counted = count_by_slice(self.ticks, self.owner)
+        buckets, symbols, objects, counts = (counted[name].to_pylist() for name in ("bucket_5m", "symbol", "object", "row_count"))
+        return {
+            SourceKey(bucket, symbol, self.versions[position]): count
+            for bucket, symbol, position, count in zip(buckets, symbols, objects, counts, strict=True)
+        }
+
+
+class SourceReader:
+    """Reads the ticks of sources, part by part; keeps large objects open from one part to the next.
+
+    Args:
+        connection: to the store, in autocommit mode; it must stay open as long as the reader.
+        zone: the landing zone.
+        feeds: what lands there.
+        window: all slices that will be read.
+        spool: ticks that the registry of the same process has decoded already.
+    """
+
+    def __init__(self, connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, window: Window, spool: Spool | None = None) -> None:
+        self._connection, self._zone, self._feeds, self._window, self._spool = connection, zone, feeds, window, spool
+        self._large: dict[ObjectVersion, SlicedObject] = {}
+
+    def read(self, window: Window, sources: Sequence[Source]) -> SourceRows:
+        """All rows of the sources of a window, object by object.
+
+        Args:
+            window: the next slices, in ascending order from call to call.
+            sources: all sources of the window.
+
+        Raises:
+            ObjectGone, ObjectChanged: an object is no longer what was registered.
+            UserError: an object holds other rows than were registered.
+        """
+        by_version = {source.version: source for source in sources}
+        versions = sorted(by_version)
+        objects = {version: self.landed_object(by_version[version]) for version in versions}
+        position = {version: i for i, version in enumerate(versions)}
+        pieces = list(self._pieces(window, objects, position))
+        ticks = pa.concat_tables([ticks for ticks, _ in pieces]) if pieces else TICK_SCHEMA.empty_table()
+        owner = np.concatenate([owner for _, owner in pieces]) if pieces else np.empty(0, np.int64)
+        pieces.clear()
+        rows = _in_object_order(_inside(SourceRows(ticks, owner, versions), window))
+        _require_registered(rows.count_by_source(), sources)
+        return SourceRows(rows.ticks.combine_chunks(), rows.owner, versions)
+
+    def landed_object(self, source: Source) -> LandedObject:
+        """The object that a source is part of.
+
+        Raises:
+            UserError: it lies outside the landing zone or under no feed's prefix.
+        """
+        path = self._zone.path(source.uri)
+        feeds = self._feeds.by_path(path)
+        if feeds is None or path == source.uri:
+            raise UserError(
+                f"{source.uri} is registered, but lies outside the landing zone {self._zone.url} and its feeds: correct "
+                "BTC_ASSETS_LANDING_URL or BTC_ASSETS_LANDING_FEEDS."
+            )
+        return LandedObject(source.uri, source.etag, source.size_bytes, source.last_modified, feeds.prefixes[0])
+
+    def forget(self, uri: str) -> None:
+        """Drop what is kept of an object, because it changed."""
+        for version in [version for version in self._large if version.uri == uri]:
+            self._large.pop(version).close()
+
+    def close(self) -> None:
+        """Close the large objects and remove their temporary files."""
+        for large in self._large.values():
+            large.close()
+        self._large.clear()
+
+    def _pieces(
+        self, window: Window, objects: Mapping[ObjectVersion, LandedObject], position: Mapping[ObjectVersion, int]
+    ) -> Iterator[_Piece]:
+        spooled = set()
+        for version, ticks in self._spool.take(list(objects)) if self._spool else ():
+            spooled.add(version)
+            yield ticks, np.full(len(ticks), position[version])
+        unread = [obj for version, obj in objects.items() if version not in spooled]
+        yield from self._read_small([obj for obj in unread if not obj.is_large], position)
+        for obj in unread:
+            if obj.is_large:
+                ticks = self._sliced(obj).take(window)
+                yield ticks, np.full(len(ticks), position[obj.version])
+
+    def _read_small(self, objects: Sequence[LandedObject], position: Mapping[ObjectVersion, int]) -> Iterator[_Piece]:
+        for of_prefix, feeds in group_by_prefix(objects, self._feeds):
+            for group in fetch_groups(self._zone, of_prefix):
+                for fetched in group:
+                    if fetched.error is not None:
+                        raise fetched.error
+                positions = np.array([position[fetched.obj.version] for fetched in group])
+                for piece in decode_group(group, feeds):
+                    yield piece.decoded.ticks, positions[piece.tick_object]
+                for fetched in group:
+                    if fetched.rejected is not None:
+                        raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
+
+    def _sliced(self, obj: LandedObject) -> SlicedObject:
+        if obj.version not in self._large:
+            expected = count_object_rows(self._connection, obj.version, self._window)
+            self._large[obj.version] = SlicedObject(self._zone, obj, self._feeds.by_prefix(obj.prefix), expected)
+        return self._large[obj.version]
+
+
+def _inside(rows: SourceRows, window: Window) -> SourceRows:
+    bucket = int64(rows.ticks["bucket_5m"])
+    inside = (bucket >= to_microseconds(window.start)) & (bucket < to_microseconds(window.end))
+    return rows if inside.all() else rows.filter(inside)
+
+
+def _in_object_order(rows: SourceRows) -> SourceRows:
+    """Rows object by object, so that the earlier URI comes first among repeated keys; out of order after several schemas or sizes."""
+    return rows.take(np.argsort(rows.owner, kind="stable")) if (np.diff(rows.owner) < 0).any() else rows
+
+
+def _require_registered(found: dict[SourceKey, int], sources: Sequence[Source]) -> None:
+    """Raise UserError if the objects hold other numbers of rows than were registered."""
+    for source in sources:
+        count = found.pop(source.key, 0)
+        if count != source.row_count:
+            raise _other_rows(source.key, count, f"{source.row_count} were")
+    for key, count in found.items():
+        raise _other_rows(key, count, "none were")
+
+
+def _other_rows(key: SourceKey, count: int, registered: str) -> UserError:
+    return UserError(
+        f"{key.version.uri} holds {count} ticks of {key.asset} in slice {key.bucket_5m:{KEY_FORMAT}}, but {registered} registered: "
+        "the settings changed since, so register it again (btc-assets load --reread)."
+    )
