@@ -1,4 +1,4 @@
-"""Ticks in Arrow: the one canonical schema that every format decodes to, and what makes a tick valid and unique."""
+"""Ticks in Arrow: the canonical schema that every format decodes to, and the order and uniqueness of ticks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TICK_SCHEMA = pa.schema(
 
 
 def tick_order(ticks: pa.Table) -> np.ndarray:
-    """Indices that sort by `(bucket_5m, symbol, trade_id)`; rows of one key keep their order."""
+    """Indices that sort by the key `(bucket_5m, symbol, trade_id)`; rows with equal keys keep their order."""
     trade_id, symbol, bucket = keys = _keys(ticks)
     in_order = (bucket[1:] > bucket[:-1]) | ((bucket[1:] == bucket[:-1]) & (trade_id[1:] >= trade_id[:-1]))
     if in_order.all() and not np.diff(symbol).any():
@@ -38,34 +38,34 @@ def tick_order(ticks: pa.Table) -> np.ndarray:
 
 
 def repeats(ordered: pa.Table) -> np.ndarray:
-    """Which rows of an ordered table repeat the key of the row before them."""
+    """For each row of an ordered table, whether it repeats the key of the row before."""
     same = np.zeros(len(ordered), bool)
     same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in _keys(ordered)])
     return same
 
 
 def _keys(ticks: pa.Table) -> list[np.ndarray]:
-    """The columns of the key as numbers, the last one first."""
+    """The columns of the key as numbers, the last one first, as `numpy.lexsort` expects."""
     return [ticks["trade_id"].to_numpy(), symbol_codes(ticks), int64(ticks["bucket_5m"])]
 
 
 def conflicts(ordered: pa.Table, repeated: np.ndarray) -> int:
-    """How many repeated rows differ from the row that is kept in their stead."""
+    """How many repeated rows differ from the first row with the same key, which is kept."""
     if not repeated.any():
         return 0
     kept = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(ordered))))
-    these, those = ordered.take(np.flatnonzero(repeated)), ordered.take(kept[repeated])
-    differs = np.zeros(len(these), bool)
+    dropped_rows, kept_rows = ordered.take(np.flatnonzero(repeated)), ordered.take(kept[repeated])
+    differs = np.zeros(len(dropped_rows), bool)
     for name in ordered.column_names:
-        one, other = these[name], those[name]
-        equal = pc.fill_null(pc.equal(one, other), False)
-        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
+        left, right = dropped_rows[name], kept_rows[name]
+        equal = pc.fill_null(pc.equal(left, right), False)
+        both_null = pc.and_(pc.is_null(left), pc.is_null(right))
         differs |= ~pc.or_(equal, both_null).to_numpy()
     return int(differs.sum())
 
 
 def symbol_codes(ticks: pa.Table) -> np.ndarray:
-    """The symbols as small integers in the order of their names."""
+    """The symbols as small integers, in alphabetical order."""
     encoded = ticks["symbol"].combine_chunks().dictionary_encode()
     rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object)))
     return rank[encoded.indices.to_numpy(zero_copy_only=False)]

@@ -1,7 +1,7 @@
-"""S3 events: reading the queue of messages that say that an object was created.
+"""S3 events: a queue of messages that name created objects.
 
-Messages only wake the store up. A message names an object; what the object is now, the landing zone is asked. Messages that
-come twice, late or in the wrong order therefore change nothing.
+A message is only a hint. The landing zone says what the object is now, so messages that arrive twice, late or out of order
+change nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Received:
         messages: read.
         noticed: objects that the registry did not know.
         foreign: objects of other buckets and prefixes.
-        left: messages that nobody can read, with the reason; they stay, and the queue moves them to its dead-letter queue.
+        left: messages that cannot be parsed, with the reason; they stay, until the queue moves them to its dead-letter queue.
     """
 
     messages: int = 0
@@ -116,10 +116,10 @@ def receive(
         feeds: what lands there.
         queue: boto3's SQS client.
         url: of the queue.
-        clock: seconds, to stop in time.
+        clock: seconds; receiving stops after `RECEIVE_SECONDS`.
 
     Raises:
-        UserError: the queue, the landing zone or the server fails; messages that were not deleted come again.
+        UserError: the queue, the landing zone or the server fails; messages that were not deleted are delivered again.
     """
     total, deadline = Received(), clock() + RECEIVE_SECONDS
     for messages in _batches(queue, url):
@@ -162,7 +162,7 @@ def _batches(queue: Any, url: str) -> Iterator[list[dict[str, Any]]]:
 def _delete(queue: Any, url: str, messages: Sequence[dict[str, Any]]) -> None:
     for start in range(0, len(messages), 10):
         entries = [{"Id": str(i), "ReceiptHandle": message["ReceiptHandle"]} for i, message in enumerate(messages[start : start + 10])]
-        with _ERRORS.during(f"The queue {url}"):  # a message whose deletion fails comes again, which does no harm
+        with _ERRORS.during(f"The queue {url}"):  # a message that is not deleted is delivered again, which does no harm
             queue.delete_message_batch(QueueUrl=url, Entries=entries)
 
 

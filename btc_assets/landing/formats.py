@@ -148,17 +148,7 @@ def _read_zip(source: bytes | Path) -> Iterator[pa.Table]:
 
 
 def _read_csv(file: BinaryIO) -> Iterator[pa.Table]:
-    buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
-    first = next((line for line in buffered if line.strip()), b"")
-    if not first:
-        raise ObjectRejected("the object holds no rows, not even a header: land it again")
-    cells = [cell.strip().strip('"') for cell in first.decode("utf-8-sig").rstrip("\r\n").split(",")]
-    names: list[str] = cells
-    stream: io.IOBase = buffered
-    if all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
-        if len(cells) not in _HEADERLESS:
-            raise ObjectRejected(f"it has no header line and {len(cells)} columns, which no known dump has: add a header line")
-        names, stream = _HEADERLESS[len(cells)], _Unread(first, buffered)
+    names, rows = _read_csv_header(file)
     bad: list[pa_csv.InvalidRow] = []
 
     def set_aside(row: pa_csv.InvalidRow) -> str:
@@ -167,16 +157,16 @@ def _read_csv(file: BinaryIO) -> Iterator[pa.Table]:
 
     empty = pa.table({name: pa.array([], pa.string()) for name in names})
     batches = (
-        pa_csv.open_csv(
-            stream,
+        ()
+        if rows is None
+        else pa_csv.open_csv(
+            rows,
             read_options=pa_csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK, use_threads=False),
             parse_options=pa_csv.ParseOptions(invalid_row_handler=set_aside),
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=NULLS
             ),
         )
-        if stream is not buffered or buffered.peek(1)
-        else ()
     )
     number = 1
     for table in itertools.chain((pa.Table.from_batches([batch]) for batch in batches), [empty]):
@@ -184,6 +174,20 @@ def _read_csv(file: BinaryIO) -> Iterator[pa.Table]:
         number += len(table)
         if len(table) or number == 1:
             yield table
+
+
+def _read_csv_header(file: BinaryIO) -> tuple[list[str], io.IOBase | None]:
+    """The names of the columns, and the stream from the first row on; None if there are no rows."""
+    buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
+    first = next((line for line in buffered if line.strip()), b"")
+    if not first:
+        raise ObjectRejected("the object holds no rows, not even a header: land it again")
+    cells = [cell.strip().strip('"') for cell in first.decode("utf-8-sig").rstrip("\r\n").split(",")]
+    if not all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
+        return cells, buffered if buffered.peek(1) else None
+    if len(cells) not in _HEADERLESS:
+        raise ObjectRejected(f"it has no header line and {len(cells)} columns, which no known dump has: add a header line")
+    return _HEADERLESS[len(cells)], _Unread(first, buffered)
 
 
 def _insert_unparsed(table: pa.Table, bad: list[pa_csv.InvalidRow], number: int) -> pa.Table:

@@ -90,7 +90,7 @@ class LandingZone:
     def uri_range(self, prefix: str, window: Window) -> tuple[str, str]:
         """The half-open range of URIs, in byte order, whose folder minute lies in `window`.
 
-        It includes objects directly in the folder of a day or an hour only if that whole day or hour is in `window`.
+        An object directly in the folder of a day or an hour belongs to the range of that whole day or hour.
         """
 
         def edge(time: datetime) -> str:
@@ -117,7 +117,7 @@ class LandingZone:
         """Objects whose folder minute is `start` or later, in batches.
 
         On S3 this is one LIST call for every thousand objects, however long ago `start` is. A directory has no order to start
-        from, so it is listed day by day until a day after `now`, to find the objects of a collector whose clock runs ahead.
+        from, so it is listed day by day until a day after `now`, which includes a collector whose clock is fast.
         """
         if self.scheme != "file":
             yield from self._listing.list_since(prefix, start)
