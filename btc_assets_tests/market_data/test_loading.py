@@ -174,16 +174,16 @@ def test_an_object_that_disappears_before_it_is_loaded_costs_only_its_own_rows(s
 def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     store.land(every(1, 3600))
     store.register(HOUR)
-    advance = loading.advance
+    advance_offsets = loading.advance_offsets
     calls = iter(range(100))
 
     def dies_in_the_fourth(*arguments: object) -> None:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        advance(*arguments)
+        advance_offsets(*arguments)
 
     with monkeypatch.context() as dying:
-        dying.setattr(loading, "advance", dies_in_the_fourth)
+        dying.setattr(loading, "advance_offsets", dies_in_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             store.load(HOUR, commit_rows=300, writers=1)
     assert ids(store) == list(range(1, 901))
