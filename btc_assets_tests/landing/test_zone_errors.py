@@ -3,12 +3,94 @@
 from __future__ import annotations
 
 import pytest
+from botocore.exceptions import ClientError, FlexibleChecksumError, ReadTimeoutError
+from obstore.exceptions import GenericError, NotFoundError, PermissionDeniedError, PreconditionError
 
-from btc_assets.domain.errors import UserError
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.landing.objects import ObjectChanged, ObjectCorrupt, ObjectGone
 from btc_assets.landing.zone import LandingZone
+from btc_assets.landing.zone_errors import ErrorTranslator, Interrupted, Meaning, describe, meaning_of
 from btc_assets_tests.support.fault_proxy import FaultProxy
 from btc_assets_tests.support.landed import PREFIX, S3_ADVICE, land, window
 from btc_assets_tests.support.s3 import Bucket
+
+URI = "s3://landing/object"
+
+
+def boto3_error(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "As S3 says."}}, "GetObject")
+
+
+def xml(code: str) -> str:
+    """The text of an obstore error with an answer of S3."""
+    return f"Server returned non-2xx status code: 404 Not Found: <Error><Code>{code}</Code><Message>As S3 says.</Message></Error>"
+
+
+DENIED_FILE = 'Unable to open file x\n\nDebug source:\nOs {\n code: 13,\n kind: PermissionDenied,\n message: "Permission denied",\n}'
+NO_ANSWER = "HTTP error\n\nDebug source:\nHttpError {\n    kind: Timeout,\n}"
+
+# An error, what it means, and how it is described.
+ERRORS: list[tuple[Exception, Meaning, str]] = [
+    (FileNotFoundError(xml("NoSuchBucket")), Meaning.REFUSED, "NoSuchBucket: As S3 says"),
+    (GenericError(xml("SignatureDoesNotMatch")), Meaning.REFUSED, "SignatureDoesNotMatch: As S3 says"),
+    (PermissionDeniedError("HEAD x: status code: 403 Forbidden: \n\nmore"), Meaning.REFUSED, "HEAD x: status code: 403 Forbidden"),
+    (GenericError(DENIED_FILE), Meaning.REFUSED, "Permission denied"),
+    (PermissionError(13, "Permission denied"), Meaning.REFUSED, "[Errno 13] Permission denied"),
+    (boto3_error("AccessDenied"), Meaning.REFUSED, "AccessDenied: As S3 says"),
+    (boto3_error("AWS.SimpleQueueService.NonExistentQueue"), Meaning.REFUSED, "AWS.SimpleQueueService.NonExistentQueue: As S3 says"),
+    (FileNotFoundError(xml("NoSuchKey")), Meaning.GONE, "NoSuchKey: As S3 says"),
+    (NotFoundError("Object at location Denied/NoSuchBucket not found"), Meaning.GONE, "Object at location Denied/NoSuchBucket not found"),
+    (boto3_error("NoSuchKey"), Meaning.GONE, "NoSuchKey: As S3 says"),
+    (PreconditionError("Request precondition failure"), Meaning.CHANGED, "Request precondition failure"),
+    (boto3_error("PreconditionFailed"), Meaning.CHANGED, "PreconditionFailed: As S3 says"),
+    (FlexibleChecksumError(error_msg="Expected a, got b"), Meaning.CORRUPT, "Expected a, got b"),
+    (boto3_error("SlowDown"), Meaning.TRANSIENT, "SlowDown: As S3 says"),
+    (GenericError(NO_ANSWER), Meaning.TRANSIENT, "no answer within 30 seconds"),
+    (ReadTimeoutError(endpoint_url="http://s3"), Meaning.TRANSIENT, 'Read timeout on endpoint URL: "http://s3"'),
+    (OSError(5, "Input/output error"), Meaning.TRANSIENT, "[Errno 5] Input/output error"),
+]
+each_error = pytest.mark.parametrize(
+    ("error", "meaning", "words"), ERRORS, ids=[f"{type(error).__name__}: {words}" for error, _, words in ERRORS]
+)
+
+# What each meaning is raised as.
+TRANSLATED: dict[Meaning, tuple[type[Exception], str]] = {
+    Meaning.REFUSED: (UserError, "Reading it failed ({}): look there."),
+    Meaning.GONE: (ObjectGone, URI),
+    Meaning.CHANGED: (ObjectChanged, URI),
+    Meaning.CORRUPT: (ObjectCorrupt, "the bytes do not match the checksum that S3 stored"),
+    Meaning.TRANSIENT: (Interrupted, "Reading it failed ({}): look there."),
+}
+
+
+@each_error
+def test_an_error_has_a_meaning_and_a_short_description(error: Exception, meaning: Meaning, words: str) -> None:
+    assert (meaning_of(error), describe(error)) == (meaning, words)
+
+
+@each_error
+def test_each_meaning_is_an_exception_of_ours(error: Exception, meaning: Meaning, words: str) -> None:
+    kind, message = TRANSLATED[meaning]
+    with pytest.raises(kind) as raised, ErrorTranslator("look there.").during("Reading it", uri=URI, transient=Interrupted):
+        raise error
+    assert type(raised.value) is kind
+    assert str(raised.value) == message.format(words)
+    assert raised.value.__cause__ is error
+
+
+def test_only_a_request_for_a_single_object_can_find_it_gone() -> None:
+    with pytest.raises(TransientError, match=r"^Listing it failed"), ErrorTranslator("look there.").during("Listing it"):
+        raise FileNotFoundError(2, "No such file or directory")
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours"), UserError("ours")], ids=repr)
+def test_an_error_of_another_origin_passes_through(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, ErrorTranslator("look there.").during("Reading it"):
+        raise error
+    assert raised.value is error
+
+
+# ---- on a real server
 
 ETAGS = pytest.mark.parametrize("etag", ["md5", "opaque"])
 
