@@ -7,9 +7,10 @@ import click
 from btc_assets.cli.app import App, PlainErrorsGroup, example
 from btc_assets.cli.database import db
 from btc_assets.cli.demo import demo, dev
+from btc_assets.cli.doctor import doctor
 from btc_assets.cli.landing import land
 from btc_assets.cli.loading import load
-from btc_assets.cli.operations import doctor, ops
+from btc_assets.cli.operations import ops
 from btc_assets.cli.signals import evaluate, models, similar, train
 from btc_assets.cli.status import candles, status
 from btc_assets.cli.worker import worker

@@ -1,4 +1,4 @@
-"""Commands `doctor` and `ops`: what the store needs, its policies, its backups."""
+"""Commands `ops`: the policies on the store's tables, and its backups."""
 
 from __future__ import annotations
 
@@ -21,22 +21,6 @@ from btc_assets.domain.slices import parse_time
 
 if TYPE_CHECKING:
     from btc_assets.backup.restore_drill import Comparison
-
-
-@click.command(epilog=example("btc-assets doctor"))
-@pass_app
-def doctor(app: App) -> None:
-    """Check everything that the store needs, and say what to do where something is missing."""
-    from btc_assets.ops.doctor import examine
-
-    marks = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "problem": "[red]problem[/red]"}
-    problems = 0
-    for finding in examine(app.settings):
-        out.print(f"{marks[finding.state]} [bold]{finding.subject}[/bold]: ", end="", highlight=False)
-        out.print(finding.text, highlight=False, markup=False, soft_wrap=True)
-        problems += finding.state == "problem"
-    if problems:
-        sys.exit(1)
 
 
 @click.group(epilog=example("btc-assets ops status"))
@@ -63,12 +47,13 @@ def ops_apply(app: App) -> None:
 @pass_app
 def ops_status(app: App) -> None:
     """Show every policy, how it last went, and how large the tables are; ends with 1 where something is amiss."""
-    from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import declared_policies
+    from btc_assets.ops.policies_in_force import read_policy_statuses
+    from btc_assets.ops.table_sizes import read_table_sizes
 
     with app.store.connect(owner=True) as connection:
-        statuses = retention_jobs.read_statuses(connection, declared_policies(app.settings))
-        sizes = retention_jobs.read_sizes(connection)
+        statuses = read_policy_statuses(connection, declared_policies(app.settings))
+        sizes = read_table_sizes(connection)
     table = Table("policy", "of", "state", "last run", "next run", "last result")
     for status in statuses:
         kind, _, name = status.job_name.partition(" ")
@@ -122,9 +107,10 @@ def ops_run(app: App, policy: str) -> None:
     """Run a POLICY now, by its name in ops status."""
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import declared_policies
+    from btc_assets.ops.policies_in_force import read_policy_statuses
 
     with app.store.connect(owner=True) as connection:
-        statuses = {status.job_name: status for status in retention_jobs.read_statuses(connection, declared_policies(app.settings))}
+        statuses = {status.job_name: status for status in read_policy_statuses(connection, declared_policies(app.settings))}
         if policy not in statuses:
             raise UserError(f"There is no policy {policy!r}: name one of {', '.join(statuses)}.")
         if statuses[policy].state == "not supported" or policy.startswith("keep"):
@@ -132,7 +118,7 @@ def ops_run(app: App, policy: str) -> None:
         if statuses[policy].state != "applied":
             raise UserError(f"{policy!r} is not in force: {statuses[policy].drift}.")
         retention_jobs.run_policy(connection, policy)
-        status = next(s for s in retention_jobs.read_statuses(connection, declared_policies(app.settings)) if s.job_name == policy)
+        status = next(s for s in read_policy_statuses(connection, declared_policies(app.settings)) if s.job_name == policy)
     out.print(f"{policy}: {status.last_result}", highlight=False)
 
 

@@ -10,6 +10,7 @@ from btc_assets.landing.resources import Landing
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.keys import POLICIES, RECONCILIATIONS
 from btc_assets.ops.policies import declared_policies
+from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.orchestration.checks import bullets
 from btc_assets.orchestration.deployment import Deployment
@@ -63,7 +64,7 @@ def _policies_asset(deployment: Deployment) -> dg.AssetsDefinition:
             declared = declared_policies(settings)
             changes = retention_jobs.apply_policies(connection, declared) if config.apply else []
             ran = retention_jobs.run_due_policies(connection)
-            statuses = retention_jobs.read_statuses(connection, declared)
+            statuses = read_policy_statuses(connection, declared)
             retention_jobs.record_statuses(connection, statuses)
             (count,) = only_row(connection.execute("SELECT count(*) FROM ops.retention_jobs"))
             columns = read_columns(connection, "ops.retention_jobs")

@@ -4,9 +4,9 @@ import dagster as dg
 
 from btc_assets.backup.status import read_backup_status
 from btc_assets.market_data.keys import TICKS
-from btc_assets.ops import retention_jobs
 from btc_assets.ops.keys import POLICIES, RECONCILIATIONS
 from btc_assets.ops.policies import declared_policies
+from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.reconcile import read_last_reconciliations
 from btc_assets.orchestration.checks import check_result
 from btc_assets.orchestration.deployment import Deployment
@@ -29,7 +29,7 @@ def _policies_in_force(deployment: Deployment) -> dg.AssetChecksDefinition:
     )
     def policies_in_force(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
         with plain_failures(), store.connect(owner=True) as connection:
-            statuses = retention_jobs.read_statuses(connection, declared_policies(deployment.settings))
+            statuses = read_policy_statuses(connection, declared_policies(deployment.settings))
         problems = [f"{status.job_name}: {problem}" for status in statuses for problem in (status.drift, status.failure) if problem]
         return check_result(problems, "problems", policies=len(statuses))
 

@@ -39,6 +39,7 @@ from btc_assets.market_data import candles
 from btc_assets.market_data.sensors import candles_follow_ticks
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.policies import Keep, declared_policies
+from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.reconcile import reconcile
 from btc_assets.signals.sensors import signals_follow_ticks
 from btc_assets.simulation.replay import encode_batch
@@ -246,7 +247,7 @@ class Soak(RuleBasedStateMachine):
         policies = declared_policies(store_settings())
         with self.store.connect() as connection:
             retention_jobs.apply_policies(connection, policies)
-            states = {status.job_name: status.state for status in retention_jobs.read_statuses(connection, policies)}
+            states = {status.job_name: status.state for status in read_policy_statuses(connection, policies)}
             assert "drifted" not in states.values(), states
             for policy in policies:
                 if not isinstance(policy, Keep) and states[policy.job_name] == "applied":

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
-from click.testing import CliRunner
 
-from btc_assets.cli.main import main
+from btc_assets.cli.doctor import examine_dagster
 from btc_assets.domain.settings import load_settings
-from btc_assets.ops import doctor
-from btc_assets.ops.doctor import Finding, examine
+from btc_assets.ops.doctor import examine_store
+from btc_assets.ops.findings import Finding
 from btc_assets.signals.encoders import models
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -22,7 +18,8 @@ from btc_assets_tests.support.vectors import registered_model
 
 
 def findings() -> dict[str, Finding]:
-    return {finding.subject: finding for finding in examine(load_settings())}
+    settings = load_settings()
+    return {finding.subject: finding for finding in examine_store(settings, lambda: examine_dagster(settings))}
 
 
 def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
@@ -59,16 +56,6 @@ def test_a_model_whose_artefact_is_gone_is_a_problem(store: StoreUnderTest) -> N
     assert found.text.endswith("copy its artefact there, or train a model and activate that one.")
 
 
-def test_the_command_prints_a_line_each_and_ends_with_1_where_there_is_a_problem(store: StoreUnderTest) -> None:
-    result = CliRunner().invoke(main, ["doctor"])
-    assert result.exit_code == 0, result.output
-    assert any(line.startswith("ok") and "server: PostgreSQL" in line for line in result.output.splitlines())
-    store.landing.rmdir()
-    result = CliRunner().invoke(main, ["doctor"])
-    assert result.exit_code == 1
-    assert "is not a directory: create it, or set BTC_ASSETS_LANDING_URL" in result.output.replace("\n", " ")
-
-
 def test_a_server_that_is_down_is_the_only_thing_said_of_the_database(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@127.0.0.1:1/btc")
     found = findings()
@@ -82,41 +69,6 @@ def test_a_server_that_is_down_is_the_only_thing_said_of_the_database(store: Sto
 def test_an_empty_database_needs_migrations(store: StoreUnderTest, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", empty_database)
     assert findings()["migrations"] == Finding("migrations", "problem", "The database is not set up: run btc-assets db migrate.")
-
-
-def test_rights_that_are_missing_are_named_and_the_rest_is_looked_at(store: StoreUnderTest) -> None:
-    with psycopg.connect(store.dsn, autocommit=True) as connection:
-        connection.execute("CREATE ROLE reader_of_doctor")
-        try:
-            connection.execute("GRANT SELECT ON landing.raw_blobs_5m TO reader_of_doctor")
-            connection.execute("SET ROLE reader_of_doctor")
-            found = {finding.subject: finding for finding in doctor._database(connection, store.settings)}
-            rights = found["rights"]
-            assert rights.state == "problem"
-            assert rights.text.startswith("reader_of_doctor lacks USAGE on schema ") and rights.text.endswith(
-                ": have the owner run btc-assets db grant --loader reader_of_doctor."
-            )
-            assert "INSERT on landing.raw_blobs_5m" in rights.text and "SELECT on landing.raw_blobs_5m" not in rights.text
-            assert found["owner"].text.startswith("reader_of_doctor does not own market_data.btc_ticks, market_data.candle_partials_")
-            assert found["migrations"].text.startswith("The database user lacks a right (permission denied for schema ops)")
-            assert {"engine", "policies", "server disk", "server clock"} <= found.keys()
-        finally:
-            connection.execute("RESET ROLE")
-            connection.execute("DROP OWNED BY reader_of_doctor; DROP ROLE reader_of_doctor")
-
-
-@pytest.mark.parametrize(("free", "state"), [(500 << 20, "problem"), (5 << 30, "warning"), (50 << 30, "ok")])
-def test_a_disk_that_fills_up_is_seen(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100 << 30, (100 << 30) - free, free))
-    assert findings()["disk"].state == state
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(90, "90.0 s ahead of this machine"), (-90, "90.0 s behind this machine")])
-def test_clocks_that_differ_are_seen(seconds: int, words: str) -> None:
-    now = datetime.now(UTC)
-    finding = doctor._skew("server clock", now + timedelta(seconds=seconds), now)
-    assert finding == Finding("server clock", "problem", f"{words}: let NTP set both.")
 
 
 def test_the_clock_and_the_listing_of_an_s3_landing_zone_are_looked_at(

@@ -15,7 +15,9 @@ from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day, 
 from btc_assets.market_data import candles
 from btc_assets.ops import retention_jobs as jobs
 from btc_assets.ops.policies import TICKS, Compress, Drop, Keep, Policy, Refresh, declared_policies
+from btc_assets.ops.policies_in_force import PolicyStatus, read_policies_in_force, read_policy_statuses
 from btc_assets.ops.reconcile import reconcile
+from btc_assets.ops.table_sizes import read_table_sizes
 from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 from btc_assets.store.engines import engine
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
@@ -27,8 +29,8 @@ DECLARED = declared_policies(Settings())
 TODAY = floor_day(datetime.now(UTC))
 
 
-def by_name(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, jobs.JobStatus]:
-    return {status.job_name: status for status in jobs.read_statuses(connection, policies)}
+def by_name(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, PolicyStatus]:
+    return {status.job_name: status for status in read_policy_statuses(connection, policies)}
 
 
 def problems(connection: psycopg.Connection, policies: tuple[Policy, ...] = DECLARED) -> dict[str, str]:
@@ -71,7 +73,7 @@ def test_applying_brings_everything_into_force_and_the_second_time_changes_nothi
     assert len(jobs.apply_policies(either, DECLARED)) == len(DECLARED)
     assert jobs.apply_policies(either, DECLARED) == []
     assert problems(either) == {}
-    states = {status.policy.kind: status.state for status in jobs.read_statuses(either, DECLARED) if status.policy}
+    states = {status.policy.kind: status.state for status in read_policy_statuses(either, DECLARED) if status.policy}
     compression = "applied" if engine(either) == "timescale" else "not supported"
     assert states == {"compress": compression, "drop": "applied", "refresh": "applied", "keep": "applied"}
     recorded = either.execute("SELECT job_name, hypertable, policy ->> 'kind', state FROM ops.retention_jobs").fetchall()
@@ -94,7 +96,7 @@ def test_a_policy_that_is_not_declared_any_more_is_ended(either: psycopg.Connect
     assert set(problems(either, kept)) == {"keep market_data.btc_ticks", "drop market_data.btc_ticks"}
     assert set(jobs.apply_policies(either, kept)) == {"keep market_data.btc_ticks: applied", "drop market_data.btc_ticks: removed"}
     assert problems(either, kept) == {}
-    assert ("drop", TICKS) not in {(policy.kind, policy.table) for policy in jobs._in_force(either).values()}
+    assert ("drop", TICKS) not in {(policy.kind, policy.table) for policy in read_policies_in_force(either)}
 
 
 def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int:
@@ -129,7 +131,7 @@ def test_a_policy_that_drops_what_is_to_be_kept_is_drift_and_its_owners_to_remov
     on_timescale.execute("SELECT add_retention_policy('market_data.candle_partials_1m', interval '1 year')")
     drift = {
         "keep market_data.candle_partials_1m": (
-            "market_data.candle_partials_1m is to be kept for ever, but the server has a policy that drops from it: remove that"
+            "market_data.candle_partials_1m must be kept forever, but the server has a policy that drops from it: remove that policy"
         )
     }
     assert problems(on_timescale) == drift
@@ -143,7 +145,7 @@ def test_a_policy_that_nobody_declared_is_drift_on_the_stores_own_tables(on_time
     for table in ("public.mine", TICKS):
         on_timescale.execute("SELECT add_retention_policy(%s::regclass, interval '1 year')", (table,))
     assert problems(on_timescale) == {
-        "retention market_data.btc_ticks": "nobody declared it: remove it from the server (see timescaledb_information.jobs)"
+        "retention market_data.btc_ticks": "it is not declared: remove it from the server (see timescaledb_information.jobs)"
     }
 
 
@@ -245,14 +247,14 @@ def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> 
     jobs.run_policy(on_timescale, f"compress {TICKS}")
     chunks = on_timescale.execute("SELECT range_start, compressed FROM ops.chunks(%s) ORDER BY 1", (TICKS,)).fetchall()
     assert chunks == [(TODAY - 10 * DAY, True), (TODAY - 2 * DAY, False)]
-    (ticks,) = [size for size in jobs.read_sizes(on_timescale) if size.table == TICKS]
+    (ticks,) = [size for size in read_table_sizes(on_timescale) if size.table == TICKS]
     assert (ticks.chunks, ticks.compressed_chunks) == (2, 1)
     assert ticks.before and ticks.after and ticks.before > ticks.after
 
 
 def test_sizes_are_those_of_ticks_and_every_interval(either: psycopg.Connection) -> None:
     write_candles(either, write_ticks(either, every(1, 600)))
-    sizes = {size.table: size for size in jobs.read_sizes(either)}
+    sizes = {size.table: size for size in read_table_sizes(either)}
     assert sizes.keys() == {TICKS, *(f"market_data.candle_partials_{interval}" for interval in candles.INTERVALS)}
     assert all(size.total > 8192 for size in sizes.values())
     assert sizes[TICKS].chunks == 1
@@ -302,9 +304,9 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
     def wait_for(*kinds: str) -> None:
         until = time.monotonic() + 60
         while not all(
-            status.last_result for status in jobs.read_statuses(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds
+            status.last_result for status in read_policy_statuses(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds
         ):
-            assert time.monotonic() < until, jobs.read_statuses(on_timescale, DECLARED)
+            assert time.monotonic() < until, read_policy_statuses(on_timescale, DECLARED)
             time.sleep(0.2)
 
     wait_for("compress", "refresh")
@@ -312,7 +314,7 @@ def test_timescaledbs_scheduler_runs_them_and_it_is_seen(on_timescale: psycopg.C
     assert first_drop and timedelta(minutes=50) < first_drop - datetime.now(UTC) <= timedelta(hours=1)
     on_timescale.execute("SELECT alter_job(%s, next_start => now())", (job_of(on_timescale, "drop"),))
     wait_for("drop")
-    assert {status.failure for status in jobs.read_statuses(on_timescale, DECLARED)} == {""}
+    assert {status.failure for status in read_policy_statuses(on_timescale, DECLARED)} == {""}
     assert days_of_ticks(on_timescale) == []
     assert by_name(on_timescale)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
     assert jobs.run_due_policies(on_timescale) == []

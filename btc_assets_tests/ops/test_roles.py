@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from btc_assets.cli.main import main
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.ops.doctor import examine
+from btc_assets.ops.doctor import examine_store
 from btc_assets.ops.roles import ROOMS, grant, missing_rights
 from btc_assets_tests.store.test_compressed import compress
 from btc_assets_tests.support.databases import write_ticks
@@ -68,7 +68,7 @@ def test_the_loader_takes_slices_from_the_landing_zone_to_candles_and_features(
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(600,)]
     assert store.rows("SELECT sum(trade_count) FROM market_data.candles_1h") == [(600,)]
     assert store.rows("SELECT count(*) FROM signals.slice_features") == [(2,)]
-    assert {"rights": "ok", "owner": "ok"}.items() <= {finding.subject: finding.state for finding in examine(store.settings)}.items()
+    assert {"rights": "ok", "owner": "ok"}.items() <= {finding.subject: finding.state for finding in examine_store(store.settings)}.items()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Command `doctor`: whether everything is in place that the store needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from btc_assets.cli.app import App, example, out, pass_app
+
+if TYPE_CHECKING:
+    from btc_assets.domain.settings import Settings
+    from btc_assets.ops.findings import Finding
+
+_MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "problem": "[red]problem[/red]"}
+
+
+@click.command(epilog=example("btc-assets doctor"))
+@pass_app
+def doctor(app: App) -> None:
+    """Check everything that the store needs, and say what to do where something is missing."""
+    from btc_assets.ops.doctor import examine_store
+
+    problems = 0
+    for finding in examine_store(app.settings, lambda: examine_dagster(app.settings)):
+        out.print(f"{_MARKS[finding.state]} [bold]{finding.subject}[/bold]: ", end="", highlight=False)
+        out.print(finding.text, highlight=False, markup=False, soft_wrap=True)
+        problems += finding.state == "problem"
+    if problems:
+        sys.exit(1)
+
+
+def examine_dagster(settings: Settings) -> Iterator[Finding]:
+    """Whether Dagster's instance opens, and whether a daemon runs."""
+    from btc_assets.ops.findings import Finding
+    from btc_assets.orchestration.instance import read_instance_status
+
+    status = read_instance_status(settings)
+    if status.daemons:
+        yield Finding("Dagster", "ok", f"instance in {status.home}; daemon running ({', '.join(status.daemons).lower()}).")
+    else:
+        yield Finding(
+            "Dagster",
+            "warning",
+            f"instance in {status.home}; no daemon runs, so no schedule and no sensor does: start btc-assets dev or dagster-daemon.",
+        )

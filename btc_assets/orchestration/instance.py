@@ -1,0 +1,37 @@
+"""Dagster's instance, as seen from outside a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import Settings
+from btc_assets.orchestration.home import prepare_dagster_home
+
+
+@dataclass(frozen=True)
+class InstanceStatus:
+    """An instance: its DAGSTER_HOME, and the names of its daemons that are running."""
+
+    home: Path
+    daemons: tuple[str, ...]
+
+
+def read_instance_status(settings: Settings) -> InstanceStatus:
+    """Open the instance and look for running daemons.
+
+    Raises:
+        UserError: the instance does not open.
+    """
+    home = prepare_dagster_home(settings)
+    try:
+        instance = dg.DagsterInstance.get()
+    except Exception as error:  # anything that its storage, launcher or dagster.yaml may raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The Dagster instance in {home} does not open ({reason}): correct its dagster.yaml.") from error
+    with instance:
+        daemons = sorted(name for name, status in instance.get_daemon_statuses().items() if status.healthy)
+    return InstanceStatus(home, tuple(daemons))
