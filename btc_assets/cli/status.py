@@ -50,7 +50,7 @@ def _print_health(app: App, health: Health, now: datetime) -> None:
         out.print(f"[bold]{symbol.label}[/bold]: {newest}.", highlight=False)
     waiting = health.waiting
     out.print(
-        f"Slices with something to load: {len(waiting.due):,} due, {waiting.restless:,} with objects still landing, {waiting.open:,} not closed yet; "
+        f"Slices with something to load: {len(waiting.due):,} due, {waiting.still_receiving:,} still receiving objects, {waiting.open:,} not closed yet; "
         f"candles to make: {health.candles_due:,}, features and embeddings: {health.signals_due:,}.",
         highlight=False,
     )

@@ -1,15 +1,14 @@
-"""Arrivals: noticing what landed, and which slices are to be loaded for it.
+"""Arrivals: new objects are noticed, and the slices that they belong to become due.
 
-Listing is the truth. It goes from a look-back before the newest folder that was ever listed, never from the last key seen:
-keys inside a minute are unordered, and an object may be late. What a listing shows and the registry does not know is
-written into the registry as `noticed`, before anything is read. A slice is due once it is closed and quiet, for as long as
-the registry says that the landing zone holds something else for it than the table.
+Listing is the truth. It starts a look-back before the newest folder that was ever listed, never at the last key seen: keys inside a
+minute are unordered, and an object may be late. A version that a listing shows and the registry does not know is recorded as `noticed`
+before anything is read. A slice is due once it is closed and quiet, as long as it has unsettled rows in the registry.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -19,47 +18,54 @@ from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
 from btc_assets.ingestion.offsets import read_listing_position, record_listing
 from btc_assets.ingestion.requests import DueSlice
-from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.registry import notice
+from btc_assets.landing.states import Status
 from btc_assets.landing.zone import LandingZone
 from btc_assets.store.errors import server_errors
 
-LIST_SECONDS = 20.0  # a tick of Dagster's has 60
-RELIST = timedelta(seconds=30)  # listings cost money; a slice that closes is listed for at once
-QUIET = timedelta(seconds=30)  # an object that lands now is rarely the last one
-PATIENCE = 5 * QUIET  # who lands something every few seconds does not put a slice off for ever
+LIST_SECONDS = 20.0  # Dagster gives the tick of a sensor 60
+RELIST_AFTER = timedelta(seconds=30)  # listings cost money; when a slice closes, it is listed at once
+QUIET = timedelta(seconds=30)  # an object that lands now is rarely the last one of its slice
+PATIENCE = 5 * QUIET  # a collector that lands an object every few seconds does not put off a slice for ever
 
-_KNOWN = "SELECT uri, etag, status, last_modified FROM landing.raw_blobs_5m WHERE uri = ANY(%s) AND status IN ('noticed', 'registered', 'rejected')"
-
-_NOTICE = """
-INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified)
-SELECT bucket_5m, asset, uri, etag, size_bytes, 0, 'noticed', last_modified
-FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
-    AS landed (bucket_5m, asset, uri, etag, size_bytes, last_modified)
-ORDER BY bucket_5m, asset, uri, etag
-ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
-    status = 'noticed', reason = NULL, noticed_at = now(), last_modified = excluded.last_modified
-WHERE raw_blobs_5m.status IN ('superseded', 'gone', 'rejected')
-"""
-
-# What was noticed is read also where an object is gone: it may be that object, restored under another ETag, or hold trades
-# of other slices.
+# If an object of the slice is gone, only noticed objects count: one may be that object, restored under another ETag, or hold trades of
+# other slices. Loading the others would be refused.
 _WAITING = """
 SELECT bucket_5m, min(noticed_at), max(noticed_at), max(least(last_modified, noticed_at)),
        md5(string_agg(uri || etag || status || noticed_at, ' ' ORDER BY uri, etag, asset))
 FROM landing.raw_blobs_5m AS unsettled
 WHERE landing.is_unsettled(status, loaded_at)
-    AND (status = 'noticed' OR NOT EXISTS (
+    AND (status = %(noticed)s OR NOT EXISTS (
         SELECT 1 FROM landing.raw_blobs_5m AS lost
-        WHERE lost.bucket_5m = unsettled.bucket_5m AND lost.status = 'gone' AND lost.loaded_at IS NOT NULL
+        WHERE lost.bucket_5m = unsettled.bucket_5m AND landing.is_source_gone(lost.status, lost.loaded_at)
     ))
-GROUP BY bucket_5m ORDER BY bucket_5m DESC LIMIT %s
+GROUP BY bucket_5m ORDER BY bucket_5m DESC LIMIT %(most)s
 """
-_MOST = 20_000  # slices that one look takes in; the rest waits for these
+_MOST_SLICES = 20_000  # that are read at a time, newest first
+
+
+@dataclass(frozen=True)
+class ArrivalTiming:
+    """When objects are expected.
+
+    Attributes:
+        lookback: how far before the newest folder an object is still looked for.
+        grace: how long after its end a slice is closed.
+    """
+
+    lookback: timedelta
+    grace: timedelta
+
+    def is_too_soon(self, now: datetime, listed_at: datetime | None) -> bool:
+        """Whether a prefix that was listed at `listed_at` need not be listed again yet: for 30 seconds, or until a slice closes."""
+        if listed_at is None or not listed_at <= now < listed_at + RELIST_AFTER:
+            return False
+        return last_close(now, self.grace) == last_close(listed_at, self.grace)
 
 
 @dataclass
 class Arrivals:
-    """What looking found: objects `listed` and `noticed` now, and whether the listing got to its end."""
+    """How many objects were listed, how many of them were noticed, and whether the listing is complete."""
 
     listed: int = 0
     noticed: int = 0
@@ -73,100 +79,73 @@ class Arrivals:
 
 
 @dataclass
-class Waiting:
-    """Slices with something to load: those that are `due`, ascending, and how many are open or not quiet yet."""
+class WaitingSlices:
+    """Slices with something to load: those that are due, ascending, and how many are not closed yet or still receive objects."""
 
     due: list[DueSlice] = field(default_factory=list)
     open: int = 0
-    restless: int = 0
+    still_receiving: int = 0
 
 
-def look(
+def notice_arrivals(
     connection: psycopg.Connection,
     zone: LandingZone,
     feeds: Feeds,
     now: datetime,
-    *,
-    lookback: timedelta,
-    grace: timedelta,
+    timing: ArrivalTiming,
     clock: Callable[[], float] = time.monotonic,
 ) -> Arrivals | None:
-    """List what may be new and notice what is.
+    """List the folders in which objects may be new, and record those that are.
 
-    A listing that takes too long stops and goes on from there the next time.
+    A listing that takes too long stops, and the next one continues from there.
 
     Args:
         connection: to the store; in autocommit.
         zone: the landing zone.
-        feeds: what lands there.
+        feeds: of the store.
         now: the present, in UTC.
-        lookback: how far before the newest folder an object is still looked for.
-        grace: how long after its end a slice is closed.
-        clock: to tell how long listing takes, in seconds.
+        timing: when objects are expected.
+        clock: measures how long listing takes, in seconds.
 
     Returns:
-        None where it is too soon to list again: 30 seconds, or until a slice closes.
+        None if it is too soon to list again.
 
     Raises:
         UserError: the landing zone or the server fails.
     """
-    until = clock() + LIST_SECONDS
+    deadline = clock() + LIST_SECONDS
     total: Arrivals | None = None
-    for prefix, own in feeds.groups():
-        before, listed_at = read_listing_position(connection, prefix)
-        if listed_at and listed_at <= now < listed_at + RELIST and closed_before(now, grace) == closed_before(listed_at, grace):
-            continue
-        total = total or Arrivals()
-        total += _look(connection, zone, own, now, before, lookback, lambda: clock() > until)
+    for _, prefix_feeds in feeds.groups():
+        found = _notice_prefix(connection, zone, prefix_feeds, now, timing, lambda: clock() > deadline)
+        if found is not None:
+            total = total or Arrivals()
+            total += found
     return total
 
 
-def _look(
+def _notice_prefix(
     connection: psycopg.Connection,
     zone: LandingZone,
     feeds: Feeds,
     now: datetime,
-    before: datetime | None,
-    lookback: timedelta,
-    tired: Callable[[], bool],
-) -> Arrivals:
-    prefix, found = feeds[0].prefix, Arrivals()
+    timing: ArrivalTiming,
+    past_deadline: Callable[[], bool],
+) -> Arrivals | None:
+    prefix, found = feeds.prefixes[0], Arrivals()
+    before, listed_at = read_listing_position(connection, prefix)
+    if timing.is_too_soon(now, listed_at):
+        return None
     newest = min(before or now, now)
-    for objects in zone.list_from(prefix, newest - lookback, now):
+    for objects in zone.list_from(prefix, newest - timing.lookback, now):
         found.listed += len(objects)
         found.noticed += notice(connection, feeds, objects)
-        # A clock that runs ahead must not carry the position past what still lands.
+        # A collector whose clock runs ahead must not carry the position past folders in which objects still land.
         newest = max(newest, *(min(obj.folder_time, now) for obj in objects if obj.folder_time))
-        if tired():
+        if past_deadline():
             found.complete = False
             break
     record_listing(connection, prefix, before, newest, now if found.complete else None)
     return found
-
-
-def notice(connection: psycopg.Connection, feeds: Feeds, objects: Iterable[LandedObject]) -> int:
-    """Write objects that the registry does not know, or rejected before they were written last, into it, as work to be done.
-
-    Args:
-        connection: to the store; in autocommit.
-        feeds: those of the objects' one prefix.
-        objects: as they are in the landing zone now.
-
-    Returns:
-        How many.
-    """
-    found = {(obj.uri, obj.etag): obj for obj in objects}
-    with server_errors(), connection.transaction():
-        known = {
-            (uri, etag)
-            for uri, etag, status, modified in connection.execute(_KNOWN, ([uri for uri, _ in found],))
-            if not (status == "rejected" and (uri, etag) in found and found[uri, etag].is_newer_than(modified))
-        }
-        new = [obj for key, obj in found.items() if key not in known]
-        if new:
-            rows = [(obj.home_slice, feeds[0].label, obj.uri, obj.etag, obj.size, obj.last_modified) for obj in new]
-            connection.execute(_NOTICE, [list(column) for column in zip(*rows, strict=True)])
-    return len(new)
 
 
 def next_close(now: datetime, grace: timedelta) -> datetime:
@@ -174,13 +153,13 @@ def next_close(now: datetime, grace: timedelta) -> datetime:
     return ceil_slice(now - grace) + grace
 
 
-def closed_before(now: datetime, grace: timedelta) -> datetime:
+def last_close(now: datetime, grace: timedelta) -> datetime:
     """The end of the last slice that is closed."""
     return floor_slice(now - grace)
 
 
-def waiting(connection: psycopg.Connection, now: datetime, *, grace: timedelta) -> Waiting:
-    """The slices of which the landing zone holds something else than the table, but for those that a person must decide on.
+def read_waiting_slices(connection: psycopg.Connection, now: datetime, *, grace: timedelta) -> WaitingSlices:
+    """The slices with something to load, except those that a person must decide on because an object is gone.
 
     Args:
         connection: to the store.
@@ -188,13 +167,13 @@ def waiting(connection: psycopg.Connection, now: datetime, *, grace: timedelta) 
         grace: how long after its end a slice is closed.
     """
     with server_errors(), connection.transaction():
-        rows = connection.execute(_WAITING, (_MOST,)).fetchall()
-    result, quiet = Waiting(), min(QUIET, grace)
-    for bucket, first, last, landed, digest in reversed(rows):
+        rows = connection.execute(_WAITING, {"noticed": Status.NOTICED, "most": _MOST_SLICES}).fetchall()
+    waiting, quiet = WaitingSlices(), min(QUIET, grace)
+    for bucket, first_noticed, last_noticed, last_landed, digest in reversed(rows):
         if bucket + SLICE + grace > now:
-            result.open += 1
-        elif landed + quiet > now and first + PATIENCE > now:
-            result.restless += 1
+            waiting.open += 1
+        elif last_landed + quiet > now and first_noticed + PATIENCE > now:
+            waiting.still_receiving += 1
         else:
-            result.due.append(DueSlice(bucket, last, digest))
-    return result
+            waiting.due.append(DueSlice(bucket, last_noticed, digest))
+    return waiting

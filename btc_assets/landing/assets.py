@@ -5,7 +5,7 @@ import time
 import dagster as dg
 
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
-from btc_assets.landing.registry import register_window
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.resources import Landing
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
@@ -60,15 +60,14 @@ def _registry_asset(
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect() as connection:
             zone = landing.zone()
+            options = RegisterOptions(settings.landing_margin, config.reread, landing.spool)
             result = register_window(
                 connection,
                 zone,
                 settings.landing_feeds,
                 window,
-                margin=settings.landing_margin,
-                reread=config.reread,
-                spool=landing.spool,
-                progress=lambda done, total: deployment.report_progress("objects", done, total),
+                options,
+                lambda done, total: deployment.report_progress("objects", done, total),
             )
             rows = count_rows(connection, _TABLE, window)
             add_slice_rows(context, context.asset_key, window, last_partition(context), rows)

@@ -5,6 +5,7 @@ import psycopg
 
 from btc_assets.domain.slices import Window
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
+from btc_assets.landing.states import Status
 from btc_assets.orchestration.checks import Problems, SliceCheck
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import asset_key
@@ -13,8 +14,8 @@ from btc_assets.orchestration.jobs import asset_key
 def _rejected_objects(connection: psycopg.Connection, window: Window) -> Problems:
     rows = connection.execute(
         "SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m "
-        "WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = 'rejected' OR (status = 'gone' AND loaded_at IS NULL)) ORDER BY uri",
-        (window.start, window.end),
+        "WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = %s OR (status = %s AND loaded_at IS NULL)) ORDER BY uri",
+        (window.start, window.end, Status.REJECTED, Status.GONE),
     ).fetchall()
     return Problems([f"{uri}: {reason}" for uri, reason in rows])
 

@@ -17,8 +17,8 @@ import orjson
 import psycopg
 
 from btc_assets.domain.feeds import Feeds, folder_time
-from btc_assets.landing.arrivals import notice
 from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.registry import notice
 from btc_assets.landing.zone import LandingZone
 from btc_assets.landing.zone_errors import ErrorTranslator
 

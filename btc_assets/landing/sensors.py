@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from btc_assets.landing.arrivals import look, next_close, waiting
+from btc_assets.landing.arrivals import ArrivalTiming, next_close, notice_arrivals, read_waiting_slices
 from btc_assets.landing.events import receive
 from btc_assets.landing.resources import EventsQueue, Landing
 from btc_assets.orchestration import automation
@@ -41,21 +41,22 @@ def _landing_sensor(deployment: Deployment, ingest: SlicedJobs) -> dg.SensorDefi
         context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         grace = settings.landing_grace
+        timing = ArrivalTiming(settings.landing_lookback, grace)
         now = _wait_for_close(grace)
         with plain_failures(), store.connect() as connection:
-            arrivals = look(connection, landing.zone(), settings.landing_feeds, now, lookback=settings.landing_lookback, grace=grace)
+            arrivals = notice_arrivals(connection, landing.zone(), settings.landing_feeds, now, timing)
             # Before reading what is due: a run that ends in between is not requested again.
             runs = automation.Automation(context, deployment)
-            found = waiting(connection, now, grace=grace)
-        requests = [*runs.requests(found.due, ingest)]
+            waiting = read_waiting_slices(connection, now, grace=grace)
+        requests = [*runs.requests(waiting.due, ingest)]
         yield from requests
         if arrivals and arrivals.noticed:
             context.log.info(f"Listed {arrivals.listed:,} objects, {arrivals.noticed:,} of them new.")
         if not requests:
             listed = f"{arrivals.noticed:,} of {arrivals.listed:,} listed objects are new" if arrivals else "Not listed again yet"
             yield dg.SkipReason(
-                f"{listed}; slices with something to load: {found.open} not closed yet, {found.restless} still receiving objects, "
-                f"{len(found.due)} due (in progress, or requested before)."
+                f"{listed}; slices with something to load: {waiting.open} not closed yet, {waiting.still_receiving} still receiving objects, "
+                f"{len(waiting.due)} due (in progress, or requested before)."
             )
 
     return landing_sensor

@@ -13,12 +13,12 @@ from btc_assets.domain.slices import Window
 from btc_assets.domain.ticks import TABLE
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.resources import Landing
+from btc_assets.landing.sources import count_sources
 from btc_assets.market_data.candles import WIDTHS, enabled_intervals, interval_below, read_candles, refresh_candles
 from btc_assets.market_data.continuity import read_gaps
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.market_data.pictures import VolumeStrips, draw_candles
-from btc_assets.market_data.sources import count_sources
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key

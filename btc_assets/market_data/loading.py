@@ -23,12 +23,12 @@ from btc_assets.domain.ticks import TABLE, conflicts, int64, repeats, tick_order
 from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
-from btc_assets.landing.reading import fetch
-from btc_assets.landing.registry import mark_gone, register_group
+from btc_assets.landing.registration import register_object
+from btc_assets.landing.registry import mark_gone, mark_loaded
+from btc_assets.landing.sources import Source, count_rows_by_slice, read_lost_sources, read_sources
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.source_rows import SourceReader, SourceRows
-from btc_assets.market_data.sources import Source, count_rows_by_slice, mark_loaded, read_orphaned, read_sources
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store
 from btc_assets.store.errors import server_errors
@@ -110,7 +110,7 @@ class TickReplacement(Replacement):
         cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
         if read_sources(cursor, self.window) != list(self._sources):
             raise Stale("objects were registered while these were read")
-        if not self._load.options.force and read_orphaned(cursor, self.window):
+        if not self._load.options.force and read_lost_sources(cursor, self.window):
             raise Stale("an object disappeared")
 
     def record(self, cursor: psycopg.Cursor) -> None:
@@ -191,7 +191,7 @@ class TickLoad(Replacements):
         """The replacements of one part of the range: one, or several around slices that must stay as they are."""
         for _ in range(_READ_ATTEMPTS):
             with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
-                orphaned = {} if self.options.force else dict(read_orphaned(cursor, window))
+                orphaned = {} if self.options.force else dict(read_lost_sources(cursor, window))
                 sources = read_sources(cursor, window)
             self.refused.update(orphaned)
             try:
@@ -220,7 +220,7 @@ class TickLoad(Replacements):
         if obj is None:
             mark_gone(self._connection, [uri])
         else:
-            register_group(self._connection, self.zone, [fetch(self.zone, obj)], self.feeds.by_prefix(prefix))
+            register_object(self._connection, self.zone, obj, self.feeds.by_prefix(prefix))
 
 
 def _without(window: Window, buckets: Iterable[datetime]) -> Iterator[Window]:

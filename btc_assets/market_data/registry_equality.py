@@ -7,6 +7,7 @@ from datetime import datetime
 import psycopg
 
 from btc_assets.domain.slices import Window
+from btc_assets.landing.states import SliceState
 from btc_assets.store.errors import server_errors
 
 _TABLE = """
@@ -18,7 +19,7 @@ FULL JOIN (
 ) AS stored USING (bucket_5m, asset)
 WHERE coalesce(loaded_rows, 0) <> coalesce(ticks, 0)
         AND NOT (ticks IS NULL AND bucket_5m < ops.drop_horizon('market_data.btc_ticks'))
-    OR state IS NULL OR %(unloaded)s AND state IN ('pending', 'stale') AND noticed_objects = 0
+    OR state IS NULL OR %(unloaded)s AND state IN (%(pending)s, %(stale)s) AND noticed_objects = 0
 ORDER BY bucket_5m, asset
 """
 
@@ -31,8 +32,10 @@ def table_differences(connection: psycopg.Connection, window: Window, *, unloade
         window: the slices to compare.
         unloaded: also those of which something registered is not loaded.
     """
+    unsettled = {"pending": SliceState.PENDING, "stale": SliceState.STALE}
+    parameters = {"start": window.start, "end": window.end, "unloaded": unloaded, **unsettled}
     with server_errors(), connection.transaction():
-        rows = connection.execute(_TABLE, {"start": window.start, "end": window.end, "unloaded": unloaded}).fetchall()
+        rows = connection.execute(_TABLE, parameters).fetchall()
     return [
         (bucket, f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table")
         for bucket, asset, state, loaded, ticks, _ in rows

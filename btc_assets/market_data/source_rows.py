@@ -17,9 +17,9 @@ from btc_assets.domain.ticks import TICK_SCHEMA, int64
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.reading import count_by_slice, decode_group, fetch_groups, group_by_prefix
 from btc_assets.landing.sliced_object import SlicedObject
+from btc_assets.landing.sources import Source, SourceKey, count_object_rows
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
-from btc_assets.market_data.sources import Source, SourceKey, count_object_rows
 
 _Piece = tuple[pa.Table, np.ndarray]  # ticks, and for each the position of its object
 

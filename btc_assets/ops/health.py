@@ -12,7 +12,8 @@ from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE
 from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion.offsets import read_listing_position
-from btc_assets.landing.arrivals import Waiting, waiting
+from btc_assets.landing.arrivals import WaitingSlices, read_waiting_slices
+from btc_assets.landing.states import SliceState
 from btc_assets.store.errors import server_errors
 
 _SENSOR_RESTS = timedelta(minutes=2)  # it lists every 30 s
@@ -46,7 +47,7 @@ class Health:
     """
 
     symbols: list[Symbol]
-    waiting: Waiting
+    waiting: WaitingSlices
     candles_due: int
     signals_due: int
     reasons: list[str]
@@ -62,13 +63,15 @@ def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, 
         now: the present, in UTC.
         grace: how long after its end a slice is closed.
     """
-    found = waiting(connection, now, grace=grace)
+    waiting = read_waiting_slices(connection, now, grace=grace)
     with server_errors():
         offsets: dict[str, datetime | None] = dict(connection.execute("SELECT source, last_ts FROM ingestion.stream_offsets").fetchall())
-        gone = connection.execute("SELECT count(DISTINCT bucket_5m) FROM landing.slices WHERE state = 'source gone'").fetchone()
+        gone = connection.execute(
+            "SELECT count(DISTINCT bucket_5m) FROM landing.slices WHERE state = %s", (SliceState.SOURCE_GONE,)
+        ).fetchone()
         behind: dict[str, tuple[int, datetime]] = {room: (count, since) for room, count, since in connection.execute(_BEHIND).fetchall()}
     assert gone
-    overdue = [one for one in found.due if now - one.since > _RUN_TAKES]
+    overdue = [one for one in waiting.due if now - one.since > _RUN_TAKES]
     reasons = list(_landing(connection, feeds, now, grace))
     if overdue:
         reasons.append(f"{len(overdue):,} slices wait for their run, the oldest since {_at(min(one.since for one in overdue))}.")
@@ -82,7 +85,7 @@ def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, 
     ]
     symbols = [Symbol(feed.label, offsets.get(f"{TABLE}/{feed.label}")) for feed in feeds]
     candles_due, signals_due = (behind[room][0] if room in behind else 0 for room in _MADE_OF_TICKS)
-    return Health(symbols, found, candles_due, signals_due, reasons, bool(overdue or late))
+    return Health(symbols, waiting, candles_due, signals_due, reasons, bool(overdue or late))
 
 
 def _landing(connection: psycopg.Connection, feeds: Feeds, now: datetime, grace: timedelta) -> Iterator[str]:

@@ -15,13 +15,15 @@ from psycopg.types.json import Jsonb
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
-from btc_assets.landing.arrivals import notice
-from btc_assets.landing.registry import known, mark_gone, missing
+from btc_assets.landing.registration import compare_folders
+from btc_assets.landing.registry import mark_gone, notice, renew_unsettled, withdraw_loaded
+from btc_assets.landing.states import SliceState
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.registry_equality import table_differences
 from btc_assets.store.errors import server_errors
 
 STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
+_STUCK_STATES = [SliceState.PENDING.value, SliceState.STALE.value, SliceState.SOURCE_GONE.value]
 _SHOWN = 20  # sentences of each kind
 _STRAY = "{} lies in no minute folder, so it is in no slice: move it to where its trades belong"
 
@@ -29,7 +31,7 @@ _STRAY = "{} lies in no minute folder, so it is in no slice: move it to where it
 _STUCK = """
 SELECT bucket_5m, asset, state, objects + noticed_objects FROM landing.slices AS slice
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s
-    AND state IN ('pending', 'stale', 'source gone')
+    AND state = ANY(%(states)s)
     AND (SELECT max(blob.noticed_at) < %(before)s FROM landing.raw_blobs_5m AS blob
          WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND landing.is_unsettled(blob.status, blob.loaded_at))
 ORDER BY bucket_5m, asset
@@ -39,21 +41,6 @@ _BEHIND = """
 SELECT asset, count(*), min(bucket_5m), max(bucket_5m) FROM ingestion.makeable_slices
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
 GROUP BY asset ORDER BY min(due_since)
-"""
-
-_ASK_AGAIN = """
-UPDATE landing.raw_blobs_5m SET noticed_at = now() WHERE bucket_5m = ANY(%s) AND landing.is_unsettled(status, loaded_at)
-"""
-
-# The registry's word for a slice that differs from the table is withdrawn, so that it is loaded again; but not where
-# it cannot be, because an object is gone.
-_LOAD_AGAIN = """
-UPDATE landing.raw_blobs_5m AS blob SET loaded_at = NULL, loaded_rows = NULL, noticed_at = now()
-WHERE bucket_5m = ANY(%s) AND status = 'registered' AND NOT EXISTS (
-    SELECT 1 FROM landing.raw_blobs_5m AS lost
-    WHERE lost.bucket_5m = blob.bucket_5m AND lost.status = 'gone' AND lost.loaded_at IS NOT NULL
-)
-RETURNING bucket_5m
 """
 
 _MAKE_AGAIN = """
@@ -145,35 +132,33 @@ def _compare_objects(  # seven: all of them are what one comparison is about
     found: Differences,
 ) -> None:
     prefix, strays, before = feeds.prefixes[0], set[str](), now - options.settled
-    landed = zone.list_window(prefix, day, strays)
-    versions = known(connection, zone.uri_range(prefix, day), landed)
-    registered = {uri for uri, _ in versions}
+    folders = compare_folders(connection, zone, prefix, day, strays)
+    registered = {uri for uri, _ in folders.versions}
     for uri in sorted(strays):
         found.add("stray", _STRAY.format(uri))
-    new = [obj for obj in landed if obj.last_modified < before and (obj.uri, obj.etag) not in versions]
+    new = [obj for obj in folders.unknown if obj.last_modified < before]
     for obj in new:
         at = f"{obj.last_modified:%Y-%m-%d %H:%M:%S}"
         if obj.uri in registered:
             found.add("changed", f"{obj.uri} was overwritten at {at} and the registry has the older version")
         else:
             found.add("missing", f"{obj.uri} landed at {at} and is not registered")
-    gone = missing(zone, prefix, registered - {obj.uri for obj in landed})
-    for uri in gone:
+    for uri in folders.missing:
         found.add("extra", f"{uri} is registered and no longer in the landing zone")
     if options.heal:
-        found.healed += notice(connection, feeds, new) + len(gone)
-        mark_gone(connection, gone)
+        found.healed += notice(connection, feeds, new) + len(folders.missing)
+        mark_gone(connection, folders.missing)
 
 
 def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, options: ReconcileOptions, found: Differences) -> None:
     limits = {"start": day.start, "end": day.end, "before": now - STUCK_AFTER}
     with server_errors():
-        stuck = connection.execute(_STUCK, limits).fetchall()
+        stuck = connection.execute(_STUCK, limits | {"states": _STUCK_STATES}).fetchall()
         behind = connection.execute(_BEHIND, limits).fetchall()
     for bucket, asset, state, objects in stuck:
         what = (
             "an object that it was loaded from is gone: restore it, or load the slice with --force"
-            if state == "source gone"
+            if state == SliceState.SOURCE_GONE
             else f"{state} for more than an hour, with {objects} objects: look at the last failed run of its range"
         )
         found.add("stuck", f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {what}")
@@ -188,13 +173,12 @@ def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, 
         )
     if not options.heal:
         return
-    with server_errors(), connection.transaction():
-        reloaded = connection.execute(_LOAD_AGAIN, ([bucket for bucket, _ in unequal],)).fetchall()
-        found.healed += len({row[0] for row in reloaded})
+    with server_errors(), connection.transaction(), connection.cursor() as cursor:
+        found.healed += withdraw_loaded(cursor, [bucket for bucket, _ in unequal])
         if options.ask_again:
-            again = [bucket for bucket, _, state, _ in stuck if state != "source gone"]
-            connection.execute(_ASK_AGAIN, (again,))
-            connection.execute(_MAKE_AGAIN, limits)
+            again = [bucket for bucket, _, state, _ in stuck if state != SliceState.SOURCE_GONE]
+            renew_unsettled(cursor, again)
+            cursor.execute(_MAKE_AGAIN, limits)
             found.healed += len(again) + sum(count for _, count, *_ in behind)
 
 

@@ -13,7 +13,8 @@ from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.offsets import read_listing_position, record_listing, rewind_listing
 from btc_assets.landing import arrivals
-from btc_assets.landing.arrivals import Arrivals, look, notice, waiting
+from btc_assets.landing.arrivals import Arrivals, ArrivalTiming, notice_arrivals, read_waiting_slices
+from btc_assets.landing.registry import notice
 from btc_assets.simulation.replay import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
@@ -21,6 +22,7 @@ from btc_assets_tests.support.trades import NOON, every
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 GRACE = 90 * SECOND
 LOOKBACK = 2 * HOUR
+TIMING = ArrivalTiming(LOOKBACK, GRACE)
 
 
 def put(store: StoreUnderTest, *folders: datetime, name: str = "batch-a.csv", data: bytes = b"1") -> None:
@@ -28,8 +30,8 @@ def put(store: StoreUnderTest, *folders: datetime, name: str = "batch-a.csv", da
         store.put(f"{folder:%Y/%m/%d/%H/%M}/{name}", data)
 
 
-def look_at(store: StoreUnderTest, now: datetime, *, clock: Callable[[], float] = lambda: 0.0) -> Arrivals | None:
-    return look(store.connection, store.zone(), FEEDS, now, lookback=LOOKBACK, grace=GRACE, clock=clock)
+def list_at(store: StoreUnderTest, now: datetime, *, clock: Callable[[], float] = lambda: 0.0) -> Arrivals | None:
+    return notice_arrivals(store.connection, store.zone(), FEEDS, now, TIMING, clock)
 
 
 def listed_to(store: StoreUnderTest) -> datetime | None:
@@ -53,53 +55,53 @@ def registry(store: StoreUnderTest) -> list[tuple[datetime, str, bool]]:
 
 def test_objects_are_noticed_under_the_slice_of_their_folder_and_only_once(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON, NOON + 6 * MINUTE)
-    assert look_at(anywhere, NOON + HOUR) == Arrivals(listed=2, noticed=2)
+    assert list_at(anywhere, NOON + HOUR) == Arrivals(listed=2, noticed=2)
     assert noticed(anywhere) == [(NOON, "2024/01/10/12/00/batch-a.csv"), (NOON + SLICE, "2024/01/10/12/06/batch-a.csv")]
     put(anywhere, NOON + 7 * MINUTE)
-    assert look_at(anywhere, NOON + HOUR + MINUTE) == Arrivals(listed=3, noticed=1)
-    assert look_at(anywhere, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=3, noticed=0)
+    assert list_at(anywhere, NOON + HOUR + MINUTE) == Arrivals(listed=3, noticed=1)
+    assert list_at(anywhere, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=3, noticed=0)
 
 
 def test_listing_goes_back_from_the_newest_folder_and_not_from_the_present(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON)
-    look_at(anywhere, NOON)
+    list_at(anywhere, NOON)
     # Then nothing lands for a day, and what does belongs to folders before the last one that was listed.
     put(anywhere, NOON - LOOKBACK, NOON - LOOKBACK - SLICE, name="batch-late.csv")
-    assert look_at(anywhere, NOON + 24 * HOUR) == Arrivals(listed=2, noticed=1)
+    assert list_at(anywhere, NOON + 24 * HOUR) == Arrivals(listed=2, noticed=1)
     assert noticed(anywhere) == [(NOON - LOOKBACK, "2024/01/10/10/00/batch-late.csv"), (NOON, "2024/01/10/12/00/batch-a.csv")]
 
 
 def test_the_position_is_the_newest_folder_that_was_listed_and_is_kept_in_the_store(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON)
-    look_at(anywhere, NOON + MINUTE)
+    list_at(anywhere, NOON + MINUTE)
     rows = anywhere.rows("SELECT last_ts, state ->> 'listed_at' FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'")
     assert rows == [(NOON + MINUTE, "2024-01-10T12:01:00+00:00")]  # nothing was known before, so it began with the present
-    look_at(anywhere, NOON + HOUR)
+    list_at(anywhere, NOON + HOUR)
     assert listed_to(anywhere) == NOON + MINUTE  # time alone does not move it
     put(anywhere, NOON + 30 * MINUTE, NOON + 3 * MINUTE)
-    look_at(anywhere, NOON + 2 * HOUR)
+    list_at(anywhere, NOON + 2 * HOUR)
     assert listed_to(anywhere) == NOON + 30 * MINUTE
 
 
 def test_a_collector_whose_clock_runs_ahead_is_noticed_and_does_not_move_the_position_past_the_present(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON + HOUR)
-    assert look_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
+    assert list_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
     assert listed_to(anywhere) == NOON
 
 
 def test_the_position_can_be_moved_back_and_not_forward(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON - 24 * HOUR, NOON)
-    assert look_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
+    assert list_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
     rewind_listing(anywhere.connection, FEED.prefix, NOON + HOUR)
     assert listed_to(anywhere) == NOON
     rewind_listing(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
-    assert look_at(anywhere, NOON + MINUTE) == Arrivals(listed=2, noticed=1)
+    assert list_at(anywhere, NOON + MINUTE) == Arrivals(listed=2, noticed=1)
     assert listed_to(anywhere) == NOON
 
 
 def test_moving_the_position_back_while_a_listing_is_under_way_is_not_lost(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON - 24 * HOUR, NOON)
-    look_at(anywhere, NOON)
+    list_at(anywhere, NOON)
 
     def meanwhile() -> Iterator[float]:
         yield 0.0  # the listing begins
@@ -108,9 +110,9 @@ def test_moving_the_position_back_while_a_listing_is_under_way_is_not_lost(anywh
             yield 0.0
 
     put(anywhere, NOON + MINUTE)
-    look_at(anywhere, NOON + 2 * MINUTE, clock=meanwhile().__next__)
+    list_at(anywhere, NOON + 2 * MINUTE, clock=meanwhile().__next__)
     assert listed_to(anywhere) == NOON - 24 * HOUR
-    assert look_at(anywhere, NOON + 3 * MINUTE) == Arrivals(listed=3, noticed=1)
+    assert list_at(anywhere, NOON + 3 * MINUTE) == Arrivals(listed=3, noticed=1)
 
 
 def test_a_listing_that_takes_too_long_goes_on_from_there_the_next_time(store: StoreUnderTest) -> None:
@@ -119,22 +121,22 @@ def test_a_listing_that_takes_too_long_goes_on_from_there_the_next_time(store: S
     rewind_listing(store.connection, FEED.prefix, NOON)
     for i in range(1, 5):
         seconds = iter([0.0, 1.0, arrivals.LIST_SECONDS + 1])  # at the start, and after each day
-        assert look_at(store, days[-1] + HOUR + i * SECOND, clock=seconds.__next__) == Arrivals(2, 2 if i == 1 else 1, complete=False)
+        assert list_at(store, days[-1] + HOUR + i * SECOND, clock=seconds.__next__) == Arrivals(2, 2 if i == 1 else 1, complete=False)
         assert listed_to(store) == days[i]
-    assert look_at(store, days[-1] + HOUR + 5 * SECOND) == Arrivals(listed=1, noticed=0)  # at once, as it never came to its end
+    assert list_at(store, days[-1] + HOUR + 5 * SECOND) == Arrivals(listed=1, noticed=0)  # at once, as it never came to its end
 
 
 def test_it_is_listed_again_after_half_a_minute_or_when_a_slice_closes(store: StoreUnderTest) -> None:
     put(store, NOON)
     listed_at = NOON + SLICE + GRACE + MINUTE
-    assert look_at(store, listed_at)
-    assert look_at(store, listed_at + 29 * SECOND) is None
-    assert look_at(store, listed_at + 30 * SECOND)
+    assert list_at(store, listed_at)
+    assert list_at(store, listed_at + 29 * SECOND) is None
+    assert list_at(store, listed_at + 30 * SECOND)
     closing = NOON + 2 * SLICE + GRACE
-    assert look_at(store, closing - SECOND)
-    assert look_at(store, closing)
-    assert look_at(store, closing + SECOND) is None
-    assert look_at(store, closing - HOUR)  # a clock that was set back waits for nothing
+    assert list_at(store, closing - SECOND)
+    assert list_at(store, closing)
+    assert list_at(store, closing + SECOND) is None
+    assert list_at(store, closing - HOUR)  # a clock that was set back waits for nothing
 
 
 def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
@@ -142,7 +144,7 @@ def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
     store.zone().put("Binance/ETHUSDT/2024/01/10/12/00/batch-a.csv", b"1")
     put(store, NOON + MINUTE)
     record_listing(store.connection, "Binance/ETHUSDT", None, NOON - HOUR, None)
-    found = look(store.connection, store.zone(), feeds, NOON + 2 * MINUTE, lookback=LOOKBACK, grace=GRACE)
+    found = notice_arrivals(store.connection, store.zone(), feeds, NOON + 2 * MINUTE, TIMING)
     assert found == Arrivals(listed=2, noticed=2)
     assert read_listing_position(store.connection, "Binance/ETHUSDT")[0] == NOON
     assert store.rows("SELECT asset FROM landing.raw_blobs_5m ORDER BY 1") == [("BTCUSDT",), ("ETHUSDT",)]
@@ -154,7 +156,7 @@ def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
 def test_what_was_noticed_is_pending_until_it_is_read_under_the_slices_that_it_really_covers(anywhere: StoreUnderTest) -> None:
     _, data = encode_batch(every(10, 60), FEED)  # two slices, in the folder of a third
     put(anywhere, NOON + 11 * MINUTE, name="batch-a.parquet", data=data)
-    look_at(anywhere, NOON + HOUR)
+    list_at(anywhere, NOON + HOUR)
     slices = "SELECT bucket_5m, state, objects, noticed_objects FROM landing.slices ORDER BY 1"
     assert anywhere.rows(slices) == [(NOON + 2 * SLICE, "pending", 0, 1)]
     window = Window(NOON, NOON + HOUR)
@@ -162,32 +164,32 @@ def test_what_was_noticed_is_pending_until_it_is_read_under_the_slices_that_it_r
     assert anywhere.rows(slices) == [(NOON, "pending", 1, 0), (NOON + SLICE, "pending", 1, 0)]
     anywhere.load(window)
     put(anywhere, NOON)
-    look_at(anywhere, NOON + 2 * HOUR)
+    list_at(anywhere, NOON + 2 * HOUR)
     assert anywhere.rows(slices) == [(NOON, "stale", 1, 1), (NOON + SLICE, "loaded", 1, 0)]
 
 
 def test_objects_that_vanish_before_they_are_read_are_forgotten_wherever_they_were(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON)
     put(anywhere, NOON - 90 * MINUTE, name="batch-apart.csv")
-    look_at(anywhere, NOON)
+    list_at(anywhere, NOON)
     # One of them was noticed under a slice far from its folder, as if a wrong clock had named that.
     anywhere.connection.execute("UPDATE landing.raw_blobs_5m SET bucket_5m = %s WHERE uri LIKE '%%apart%%'", (NOON,))
     anywhere.delete(*anywhere.uris())
     anywhere.register(Window.of_slice(NOON))
     assert registry(anywhere) == [(NOON, "gone", False)] * 2
-    assert waiting(anywhere.connection, NOON + HOUR, grace=GRACE).due == []
+    assert read_waiting_slices(anywhere.connection, NOON + HOUR, grace=GRACE).due == []
 
 
 def test_an_object_that_is_overwritten_is_noticed_again_and_only_its_last_version_is_read(anywhere: StoreUnderTest) -> None:
     for i in range(1, 4):
         _, data = encode_batch(every(10, i), FEED)
         put(anywhere, NOON, name="batch-a.parquet", data=data)
-        assert look_at(anywhere, NOON + i * MINUTE) == Arrivals(listed=1, noticed=1)
+        assert list_at(anywhere, NOON + i * MINUTE) == Arrivals(listed=1, noticed=1)
     anywhere.register(Window.of_slice(NOON))
     assert registry(anywhere) == [(NOON, "registered", False), (NOON, "superseded", False), (NOON, "superseded", False)]
     anywhere.load(Window.of_slice(NOON))
     assert anywhere.rows("SELECT count(*) FROM market_data.btc_ticks") == [(3,)]
-    assert look_at(anywhere, NOON + 5 * MINUTE) == Arrivals(listed=1, noticed=0)
+    assert list_at(anywhere, NOON + 5 * MINUTE) == Arrivals(listed=1, noticed=0)
 
 
 @pytest.mark.parametrize("loaded", [True, False], ids=["second version loaded", "second version only read"])
@@ -197,10 +199,10 @@ def test_content_that_changes_back_to_an_older_version_is_loaded_again(on_s3: St
     one, two = (encode_batch(every(10, count), FEED)[1] for count in (1, 2))
     for data in (one, two, one):
         put(on_s3, NOON, name="batch-a.parquet", data=data)
-        look_at(on_s3, NOON)
+        list_at(on_s3, NOON)
         on_s3.connection.execute("DELETE FROM ingestion.stream_offsets WHERE source LIKE 'landing/%'")  # list again at once
         assert noticed(on_s3) == [(NOON, "2024/01/10/12/00/batch-a.parquet")]
-        assert waiting(on_s3.connection, NOON + 36500 * 24 * HOUR, grace=GRACE).due
+        assert read_waiting_slices(on_s3.connection, NOON + 36500 * 24 * HOUR, grace=GRACE).due
         on_s3.register(window)
         if loaded or data is not two:
             on_s3.load(window)
@@ -212,13 +214,13 @@ def test_a_file_that_is_replaced_by_an_older_one_is_loaded_from_that(store: Stor
     window = Window.of_slice(NOON)
     one, two = (encode_batch(every(10, count), FEED)[1] for count in (1, 2))
     put(store, NOON, name="batch-a.parquet", data=two)
-    look_at(store, NOON)
+    list_at(store, NOON)
     store.register(window)
     store.load(window)
     put(store, NOON, name="batch-a.parquet", data=one)
     (uri,) = store.uris()
     os.utime(store.landing / store.zone().path(uri), (0, NOON.timestamp()))  # as `cp -p` and `rsync -t` leave it
-    look_at(store, NOON + MINUTE)
+    list_at(store, NOON + MINUTE)
     store.register(window)
     store.load(window)
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(1,)]
@@ -237,7 +239,7 @@ def test_an_object_that_came_back_and_went_again_still_holds_on_to_its_rows(stor
     store.register(window)
     assert registry(store) == [(NOON, "gone", True)]
     hidden.rename(file)
-    look_at(store, NOON)
+    list_at(store, NOON)
     store.register(window)
     file.unlink()
     store.register(window)
@@ -258,13 +260,13 @@ def row(store: StoreUnderTest, bucket: datetime, *, noticed_at: datetime, last_m
 
 
 def due_at(store: StoreUnderTest, now: datetime, *, grace: timedelta = GRACE) -> list[datetime]:
-    return [one.bucket for one in waiting(store.connection, now, grace=grace).due]
+    return [one.bucket for one in read_waiting_slices(store.connection, now, grace=grace).due]
 
 
 def test_a_slice_is_due_when_it_is_closed(store: StoreUnderTest) -> None:
     row(store, NOON, noticed_at=NOON)
     closed = NOON + SLICE + GRACE
-    assert waiting(store.connection, closed - SECOND, grace=GRACE).open == 1
+    assert read_waiting_slices(store.connection, closed - SECOND, grace=GRACE).open == 1
     assert due_at(store, closed - SECOND) == []
     assert due_at(store, closed) == [NOON]
 
@@ -272,7 +274,7 @@ def test_a_slice_is_due_when_it_is_closed(store: StoreUnderTest) -> None:
 def test_a_slice_in_which_something_landed_just_now_waits_until_it_is_quiet(store: StoreUnderTest) -> None:
     landed = NOON + HOUR
     row(store, NOON, noticed_at=landed)
-    assert waiting(store.connection, landed + 29 * SECOND, grace=GRACE).restless == 1
+    assert read_waiting_slices(store.connection, landed + 29 * SECOND, grace=GRACE).still_receiving == 1
     assert due_at(store, landed + 29 * SECOND) == []
     assert due_at(store, landed + 30 * SECOND) == [NOON]
     assert due_at(store, landed + 10 * SECOND, grace=10 * SECOND) == [NOON]  # who wants it at once says so with the grace
@@ -317,15 +319,15 @@ def test_the_digest_of_a_slice_changes_with_every_object_and_with_nothing_else(s
     for i in range(3):
         row(store, NOON, noticed_at=NOON + i * MINUTE)
         row(store, NOON, noticed_at=NOON + i * MINUTE, status="registered", loaded=True)
-        (one,) = waiting(store.connection, NOON + HOUR, grace=GRACE).due
-        assert [one] == waiting(store.connection, NOON + 2 * HOUR, grace=GRACE).due
+        (one,) = read_waiting_slices(store.connection, NOON + HOUR, grace=GRACE).due
+        assert [one] == read_waiting_slices(store.connection, NOON + 2 * HOUR, grace=GRACE).due
         assert one.since == NOON + i * MINUTE
         digests.append(one.digest)
     assert len(set(digests)) == 3
 
 
 def test_of_very_many_slices_the_newest_are_looked_at_first(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "_MOST", 2)
+    monkeypatch.setattr(arrivals, "_MOST_SLICES", 2)
     for i in range(4):
         row(store, NOON + i * SLICE, noticed_at=NOON)
     assert due_at(store, NOON + HOUR) == [NOON + 2 * SLICE, NOON + 3 * SLICE]
@@ -343,15 +345,15 @@ def test_noticing_the_same_objects_at_the_same_time_writes_them_once(store: Stor
 def test_a_rejected_object_is_noticed_again_once_it_is_uploaded_again_also_with_the_same_bytes(on_s3: StoreUnderTest) -> None:
     """Its reason advises that, and on S3 the same bytes have the same ETag."""
     on_s3.put("2024/01/10/12/00/batch-a.csv", b"no trades")
-    look_at(on_s3, NOON + HOUR)
+    list_at(on_s3, NOON + HOUR)
     on_s3.register(Window.of_slice(NOON))
     assert registry(on_s3) == [(NOON, "rejected", False)]
-    assert look_at(on_s3, NOON + HOUR + MINUTE) == Arrivals(listed=1, noticed=0)
+    assert list_at(on_s3, NOON + HOUR + MINUTE) == Arrivals(listed=1, noticed=0)
     time.sleep(1.1)  # S3 tells whole seconds
     on_s3.put("2024/01/10/12/00/batch-a.csv", b"no trades")
-    assert look_at(on_s3, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=1, noticed=1)
+    assert list_at(on_s3, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=1, noticed=1)
     assert on_s3.register(Window.of_slice(NOON)).rejected == 1
-    assert look_at(on_s3, NOON + HOUR + 3 * MINUTE) == Arrivals(listed=1, noticed=0)
+    assert list_at(on_s3, NOON + HOUR + 3 * MINUTE) == Arrivals(listed=1, noticed=0)
 
 
 def test_what_is_unsettled_is_found_by_its_index(store: StoreUnderTest) -> None:
@@ -367,7 +369,7 @@ def test_what_is_unsettled_is_found_by_its_index(store: StoreUnderTest) -> None:
         line for (line,) in store.rows("EXPLAIN SELECT bucket_5m FROM landing.raw_blobs_5m WHERE landing.is_unsettled(status, loaded_at)")
     )
     assert "raw_blobs_5m_unsettled" in plan and "Seq Scan" not in plan and "is_unsettled(" not in plan
-    assert len(waiting(store.connection, NOON + timedelta(days=36_500), grace=GRACE).due) == 10
+    assert len(read_waiting_slices(store.connection, NOON + timedelta(days=36_500), grace=GRACE).due) == 10
 
 
 @pytest.mark.parametrize("loaded", [False, True])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feed, Feeds
-from btc_assets.landing.arrivals import waiting
+from btc_assets.landing.arrivals import read_waiting_slices
 from btc_assets.landing.events import Malformed, Received, created_objects, receive
-from btc_assets.landing.registry import register_window
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.simulation.replay import encode_batch
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.s3_events import RECEIVES, EventsUnderTest
@@ -37,7 +37,7 @@ def noticed(store: StoreUnderTest) -> list[tuple[datetime, str]]:
 
 
 def due(store: StoreUnderTest) -> list[datetime]:
-    return [one.bucket for one in waiting(store.connection, datetime.now(UTC) + timedelta(hours=1), grace=NO_GRACE).due]
+    return [one.bucket for one in read_waiting_slices(store.connection, datetime.now(UTC) + timedelta(hours=1), grace=NO_GRACE).due]
 
 
 def event(bucket: str, key: str, name: str = "ObjectCreated:Put") -> str:
@@ -100,7 +100,7 @@ def test_an_older_versions_event_after_the_newer_ones_changes_nothing(store: Sto
     (older,) = events.take()
     events.put(path, encode_batch(every(1, 20), FEED)[1])
     read(store, events)
-    register_window(store.connection, events.zone(), FEEDS, HOUR, margin=timedelta(minutes=5))
+    register_window(store.connection, events.zone(), FEEDS, HOUR, RegisterOptions(timedelta(minutes=5)))
     events.send(older)
     assert read(store, events) == Received(messages=1, noticed=0)
     assert store.rows("SELECT status, row_count FROM landing.raw_blobs_5m") == [("registered", 20)]

@@ -19,8 +19,9 @@ from btc_assets.domain.slices import DAY, SLICE, Window, floor_slice
 from btc_assets.ingestion.offsets import rewind_listing
 from btc_assets.ingestion.requests import RETRY_AFTER
 from btc_assets.landing import sensors
-from btc_assets.landing.arrivals import Waiting, notice, waiting
+from btc_assets.landing.arrivals import WaitingSlices, read_waiting_slices
 from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.registry import notice
 from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.orchestration import automation
@@ -375,13 +376,13 @@ def test_a_run_that_ends_while_the_sensor_looks_is_not_asked_for_again(
     noticed_in(store, slices(start, 0))
     run = daemon.have_run("ingest", partition_tags(slices(start, 0)))
 
-    def ends(*arguments: Any, **options: Any) -> Waiting:
-        found = waiting(*arguments, **options)
+    def ends(*arguments: Any, **options: Any) -> WaitingSlices:
+        found = read_waiting_slices(*arguments, **options)
         loaded_in(store, slices(start, 0))
         daemon.end(run, dg.DagsterEventType.RUN_SUCCESS)
         return found
 
-    monkeypatch.setattr(sensors, "waiting", ends)
+    monkeypatch.setattr(sensors, "read_waiting_slices", ends)
     assert daemon.tick() == []
 
 

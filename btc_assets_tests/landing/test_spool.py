@@ -7,7 +7,7 @@ import pytest
 
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.ticks import TABLE
-from btc_assets.landing.registry import register_window
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import LoadOptions, TickLoad
@@ -57,7 +57,7 @@ def test_a_load_in_the_process_that_registered_reads_no_object_again(store: Stor
     store.land(every(1, 300), seconds=60)
     spool = Spool()
     with store.connect() as connection:
-        register_window(connection, store.zone(), FEEDS, HOUR, margin=HOUR.end - HOUR.start, spool=spool)
+        register_window(connection, store.zone(), FEEDS, HOUR, RegisterOptions(HOUR.end - HOUR.start, spool=spool))
     read = LandingZone.read
     reads: list[str] = []
     monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj.uri) or read(self, obj))

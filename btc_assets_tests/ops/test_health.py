@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from btc_assets.cli.main import main
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.offsets import record_listing
-from btc_assets.landing.arrivals import look
+from btc_assets.landing.arrivals import ArrivalTiming, notice_arrivals
 from btc_assets.ops.health import Health, read_health
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
@@ -25,7 +25,7 @@ def at(store: StoreUnderTest, now: datetime) -> Health:
 
 
 def sensor_looks(store: StoreUnderTest, now: datetime) -> None:
-    look(store.connection, store.zone(), FEEDS, now, lookback=timedelta(hours=2), grace=GRACE)
+    notice_arrivals(store.connection, store.zone(), FEEDS, now, ArrivalTiming(timedelta(hours=2), GRACE))
 
 
 def test_a_store_that_is_up_to_date_has_no_reason(store: StoreUnderTest) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
-from btc_assets.landing.arrivals import notice, waiting
+from btc_assets.landing.arrivals import read_waiting_slices
+from btc_assets.landing.registry import notice
 from btc_assets.market_data import candles
 from btc_assets.market_data.registry_equality import table_differences
 from btc_assets.ops.reconcile import Differences, ReconcileOptions, read_last_reconciliations, reconcile
@@ -28,7 +29,7 @@ def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = Fa
 
 
 def due(store: StoreUnderTest) -> list[datetime]:
-    return [one.bucket for one in waiting(store.connection, datetime.now(UTC) + timedelta(minutes=1), grace=timedelta(0)).due]
+    return [one.bucket for one in read_waiting_slices(store.connection, datetime.now(UTC) + timedelta(minutes=1), grace=timedelta(0)).due]
 
 
 def work_off(store: StoreUnderTest) -> None:

@@ -20,7 +20,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import Window, parse_time
 from btc_assets.domain.ticks import TABLE
-from btc_assets.landing.registry import register_window
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.resources import Landing
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
@@ -54,7 +54,7 @@ def load_range(
     zone, feeds = zone or Landing(settings).zone(), settings.landing_feeds
     report("registering")
     with store.connect() as connection:
-        register_window(connection, zone, feeds, window, margin=settings.landing_margin, reread=reread)
+        register_window(connection, zone, feeds, window, RegisterOptions(settings.landing_margin, reread))
         report("loading")
         followers = [candles_key(interval) for interval in candles.INTERVALS]
         load = TickLoad(store, zone, feeds, window, LoadOptions(settings.commit_rows, followers))

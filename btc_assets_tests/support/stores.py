@@ -28,7 +28,7 @@ from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.settings import Settings, load_settings
 from btc_assets.domain.slices import Window
 from btc_assets.domain.ticks import TABLE
-from btc_assets.landing.registry import Registration, register_window
+from btc_assets.landing.registration import RegisterOptions, Registration, register_window
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import LoadOptions, LoadResult, TickLoad
@@ -136,7 +136,7 @@ class StoreUnderTest:
 
     def register(self, window: Window, *, feeds: Feeds = FEEDS, reread: bool = False) -> Registration:
         with self.connect() as connection:
-            return register_window(connection, self.zone(), feeds, window, margin=timedelta(minutes=5), reread=reread)
+            return register_window(connection, self.zone(), feeds, window, RegisterOptions(timedelta(minutes=5), reread))
 
     def load(
         self, window: Window, *, feeds: Feeds = FEEDS, force: bool = False, commit_rows: int = 100_000, writers: int = 2

@@ -1,6 +1,6 @@
 -- The objects of each slice, and its state. Spark, Glue or Airflow fan out from this view without listing the landing zone.
 --
--- Requires: landing.is_unsettled
+-- Requires: landing.is_source_gone, landing.is_unsettled
 CREATE OR REPLACE VIEW landing.slices AS
 SELECT
     bucket_5m,
@@ -12,7 +12,7 @@ SELECT
     coalesce(sum(row_count) FILTER (WHERE status = 'registered'), 0)::bigint AS row_count,
     coalesce(sum(loaded_rows) FILTER (WHERE loaded_at IS NOT NULL), 0)::bigint AS loaded_rows,
     CASE
-        WHEN bool_or(status = 'gone' AND loaded_at IS NOT NULL) THEN 'source gone'
+        WHEN bool_or(landing.is_source_gone(status, loaded_at)) THEN 'source gone'
         WHEN bool_or(landing.is_unsettled(status, loaded_at)) THEN
             CASE WHEN bool_or(loaded_at IS NOT NULL) THEN 'stale' ELSE 'pending' END
         WHEN bool_or(status = 'rejected') THEN 'rejected'

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from btc_assets.domain.feeds import Feeds
-from btc_assets.landing import registry
+from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.replay import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
@@ -69,7 +69,7 @@ def test_a_deleted_object_is_marked_gone_but_a_listing_that_forgets_one_changes_
     uris = store.land(every(1, 60))
     store.register(HOUR)
     with monkeypatch.context() as forgetful:
-        forgetful.setattr(registry.LandingZone, "list_window", lambda self, prefix, window: [])
+        forgetful.setattr(LandingZone, "list_window", lambda self, prefix, window, misplaced: [])
         assert store.register(HOUR).gone == 0
     store.delete(uris[0])
     assert store.register(HOUR).gone == 1

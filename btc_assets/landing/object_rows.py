@@ -1,0 +1,113 @@
+"""From the decoded pieces of a group of objects to their rows in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+from btc_assets.domain.feeds import Feeds
+from btc_assets.domain.slices import EPOCH
+from btc_assets.landing.reading import Fetched, Piece, count_by_slice
+from btc_assets.landing.registry import Readings, RegistryRow, RejectedRow
+from btc_assets.landing.states import Status
+
+
+class TickCount(NamedTuple):
+    """The ticks that an object holds for one slice: how many, and the first and last event time."""
+
+    rows: int
+    first: datetime
+    last: datetime
+
+
+@dataclass
+class ObjectContent:
+    """What the pieces of one object add up to.
+
+    Attributes:
+        slices: the ticks by symbol label and slice.
+        rejected_rows: number, slice if it is known, reason and text of each row that is no valid trade.
+        extra_columns: columns that no known producer sends.
+    """
+
+    slices: dict[tuple[str, datetime], TickCount] = field(default_factory=dict)
+    rejected_rows: list[tuple[int, datetime | None, str, str]] = field(default_factory=list)
+    extra_columns: set[str] = field(default_factory=set)
+
+
+def collect_contents(count: int, pieces: Iterable[Piece]) -> list[ObjectContent]:
+    """The contents of a group of `count` objects, from the pieces that were decoded of it."""
+    contents = [ObjectContent() for _ in range(count)]
+    for piece in pieces:
+        _add_ticks(contents, piece)
+        _add_rejected_rows(contents, piece)
+        if piece.decoded.extra_columns:
+            for position in np.unique(piece.tick_object).tolist():
+                contents[position].extra_columns.update(piece.decoded.extra_columns)
+    return contents
+
+
+def _add_ticks(contents: Sequence[ObjectContent], piece: Piece) -> None:
+    counted = count_by_slice(piece.decoded.ticks, piece.tick_object)
+    columns = (column.to_pylist() for column in counted.columns)
+    for position, label, bucket, rows, first, last in zip(*columns, strict=True):
+        slices = contents[position].slices
+        before = slices.get((label, bucket), TickCount(0, first, last))
+        slices[label, bucket] = TickCount(before.rows + rows, min(before.first, first), max(before.last, last))
+
+
+def _add_rejected_rows(contents: Sequence[ObjectContent], piece: Piece) -> None:
+    rejected = zip(piece.rejected_object.tolist(), piece.rejected_row.tolist(), piece.decoded.rejected.to_pylist(), strict=True)
+    for position, number, row in rejected:
+        bucket = None if row["bucket_us"] is None else EPOCH + timedelta(microseconds=row["bucket_us"])
+        contents[position].rejected_rows.append((number, bucket, row["reason"], row["record"]))
+
+
+def build_readings(group: Sequence[Fetched], contents: Sequence[ObjectContent], feeds: Feeds) -> Readings:
+    """What the registry records of a group.
+
+    Args:
+        group: objects of one prefix that were read; those that proved unreadable are marked `rejected`.
+        contents: of each object; that of an unreadable one is ignored.
+        feeds: those of the prefix.
+    """
+    rows: list[RegistryRow] = []
+    rejected_rows: list[RejectedRow] = []
+    for fetched, decoded in zip(group, contents, strict=True):
+        obj, content = fetched.obj, ObjectContent() if fetched.rejected else decoded
+        rows += _registry_rows(fetched, content, feeds)
+        rejected_rows += [
+            RejectedRow(obj.uri, obj.etag, number, bucket or obj.home_slice, reason, record)
+            for number, bucket, reason, record in content.rejected_rows
+        ]
+    return Readings([fetched.obj for fetched in group], rows, rejected_rows)
+
+
+def _registry_rows(fetched: Fetched, content: ObjectContent, feeds: Feeds) -> list[RegistryRow]:
+    obj = fetched.obj
+    status = Status.REJECTED if fetched.rejected else Status.REGISTERED
+    metadata = orjson.dumps(_metadata(fetched, content)).decode()
+    # An object without a valid row has a row in the registry all the same, under the slice of its folder: it landed, and was read.
+    slices: Mapping[tuple[str, datetime], tuple[int, datetime | None, datetime | None]]
+    slices = content.slices or {(feeds[0].label, obj.home_slice): (0, None, None)}
+    return [
+        RegistryRow(
+            bucket, label, obj.uri, obj.etag, obj.size, *ticks,
+            fetched.format, status.value, fetched.rejected, metadata, obj.last_modified,
+        )
+        for (label, bucket), ticks in slices.items()
+    ]  # fmt: skip
+
+
+def _metadata(fetched: Fetched, content: ObjectContent) -> dict[str, object]:
+    metadata: dict[str, object] = {"verified": fetched.verified}
+    if content.rejected_rows:
+        metadata["rejected_rows"] = len(content.rejected_rows)
+    if content.extra_columns:
+        metadata["extra_columns"] = sorted(content.extra_columns)
+    return metadata

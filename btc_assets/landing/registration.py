@@ -1,0 +1,265 @@
+"""Registering: the registry is brought up to date with the landing zone.
+
+The folders of a window are listed and compared with the registry. Every version that the registry has not read yet is read once, and is
+recorded under each slice that it covers, also outside the window. Ticks are not written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import psycopg
+
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.feeds import Feeds
+from btc_assets.domain.objects import ObjectVersion
+from btc_assets.domain.slices import Window
+from btc_assets.landing import registry
+from btc_assets.landing.object_rows import build_readings, collect_contents
+from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
+from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups
+from btc_assets.landing.spool import Spool
+from btc_assets.landing.states import Status
+from btc_assets.landing.zone import LandingZone
+
+Progress = Callable[[int, int], None]  # objects done, objects in total
+
+_READ_ATTEMPTS = 5  # of an object that changes while it is read
+_SHOWN = 20  # sentences of each kind in a result
+
+
+@dataclass(frozen=True)
+class RegisterOptions:
+    """How a window is registered.
+
+    Attributes:
+        margin: how far an object's folder may lie from the event times in it.
+        reread: read objects again that are registered already.
+        spool: keeps what was decoded for a loader in the same process.
+    """
+
+    margin: timedelta
+    reread: bool = False
+    spool: Spool | None = None
+
+
+@dataclass
+class Registration:
+    """What registering did.
+
+    Attributes:
+        listed: objects that the listings show.
+        read: objects that were read; `bytes` is their size.
+        registered, rejected: how many of those are readable and unreadable.
+        rejected_rows: rows of readable objects that are no valid trades.
+        gone: objects that have disappeared.
+        rejections: a sentence for each of the first unreadable objects.
+        refused: a sentence for each of the first objects that the landing zone refused to hand out. They stay as they were in the
+            registry, and are requested again.
+    """
+
+    listed: int = 0
+    read: int = 0
+    registered: int = 0
+    rejected: int = 0
+    rejected_rows: int = 0
+    gone: int = 0
+    bytes: int = 0
+    rejections: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def __iadd__(self, other: Registration) -> Registration:
+        for name in ("listed", "read", "registered", "rejected", "rejected_rows", "gone", "bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.rejections = (self.rejections + other.rejections)[:_SHOWN]
+        self.refused = (self.refused + other.refused)[:_SHOWN]
+        return self
+
+
+def register_window(
+    connection: psycopg.Connection,
+    zone: LandingZone,
+    feeds: Feeds,
+    window: Window,
+    options: RegisterOptions,
+    progress: Progress = lambda done, total: None,
+) -> Registration:
+    """Bring the registry up to date with the objects whose folders lie in `window` or within the margin of it.
+
+    Commits after every group of objects, so that a killed run keeps what it registered.
+
+    Args:
+        connection: to the store; not inside a transaction.
+        zone: the landing zone.
+        feeds: of the store.
+        window: slices.
+        options: how.
+        progress: called day by day with the number of objects that are done.
+
+    Raises:
+        UserError: the landing zone or the server fails, or the landing zone refuses to hand out every object that had to be read.
+    """
+    total, failed = Registration(), set[str]()
+    for day in window.widened(options.margin).days():
+        for prefix, prefix_feeds in feeds.groups():
+            folders = compare_folders(connection, zone, prefix, day)
+            registry.mark_gone(connection, folders.missing)
+            total += Registration(listed=len(folders.listed), gone=len(folders.missing))
+            objects = folders.listed if options.reread else folders.unread
+            done = total.listed - len(objects)
+            progress(done, total.listed)
+            for group in fetch_groups(zone, objects):
+                failed.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are not noticed any more
+                total += register_group(connection, zone, group, prefix_feeds, reread=options.reread, spool=options.spool)
+                done += len(group)
+                progress(done, total.listed)
+    for prefix, prefix_feeds in feeds.groups():
+        objects = _noticed_elsewhere(connection, zone, prefix, window, failed)
+        total.listed += len(objects)
+        for group in fetch_groups(zone, objects):
+            total += register_group(connection, zone, group, prefix_feeds, spool=options.spool)
+    if total.refused and not total.read:
+        raise UserError(total.refused[0])
+    return total
+
+
+# ---- list and compare
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of one prefix and window beside the registry.
+
+    Attributes:
+        listed: the objects in them.
+        versions: the versions that the registry believes to be there, with their status.
+        missing: URIs of those versions absent from the listing that HEAD also reports missing.
+    """
+
+    listed: list[LandedObject]
+    versions: dict[ObjectVersion, Status]
+    missing: list[str]
+
+    @property
+    def unknown(self) -> list[LandedObject]:
+        """Objects whose current version the registry does not know."""
+        return [obj for obj in self.listed if obj.version not in self.versions]
+
+    @property
+    def unread(self) -> list[LandedObject]:
+        """Objects whose current version was not read yet."""
+        return [obj for obj in self.listed if self.versions.get(obj.version) not in (Status.REGISTERED, Status.REJECTED)]
+
+
+def compare_folders(
+    connection: psycopg.Connection, zone: LandingZone, prefix: str, window: Window, misplaced: set[str] | None = None
+) -> Folders:
+    """List the folders of a window and compare them with the registry.
+
+    Args:
+        connection: to the store.
+        zone: the landing zone.
+        prefix: of a feed.
+        window: the folders' minutes.
+        misplaced: gets the URIs of objects that lie among the others, in folders that are no time.
+    """
+    listed = zone.list_window(prefix, window, misplaced)
+    versions = registry.read_current_versions(connection, zone.uri_range(prefix, window), listed)
+    absent = sorted({version.uri for version in versions} - {obj.uri for obj in listed})
+    found = _head_all(zone, prefix, absent)
+    return Folders(listed, versions, [uri for uri in absent if found[uri] is None])
+
+
+def _head_all(zone: LandingZone, prefix: str, uris: Collection[str]) -> dict[str, LandedObject | None]:
+    """The current version of each object; None if there is no such object."""
+    if not uris:
+        return {}
+    with ThreadPoolExecutor(zone.concurrency) as pool:
+        return dict(zip(uris, pool.map(lambda uri: zone.head(uri, prefix), uris), strict=True))
+
+
+def _noticed_elsewhere(
+    connection: psycopg.Connection, zone: LandingZone, prefix: str, window: Window, failed: Collection[str]
+) -> list[LandedObject]:
+    """Objects that were noticed under slices of `window` and lie in folders far from it, as of a collector whose clock is wrong.
+
+    Without those whose reading `failed`: if a listing shows an object that nobody can read, marking it as gone would make every listing
+    notice it again, and request a run for it.
+    """
+    below_prefix = f"{zone.url}/{prefix}/", f"{zone.url}/{prefix}0"  # "0" follows "/"
+    uris = [uri for uri in registry.read_unread_uris(connection, window, below_prefix) if uri not in failed]
+    found = _head_all(zone, prefix, uris)
+    registry.mark_gone(connection, [uri for uri, obj in found.items() if obj is None])
+    return [obj for obj in found.values() if obj is not None]
+
+
+# ---- read and record
+
+
+def register_object(connection: psycopg.Connection, zone: LandingZone, obj: LandedObject, feeds: Feeds) -> Registration:
+    """Read one object and record it; `feeds` are those of its prefix."""
+    return register_group(connection, zone, [fetch(zone, obj)], feeds)
+
+
+def register_group(
+    connection: psycopg.Connection,
+    zone: LandingZone,
+    group: Sequence[Fetched],
+    feeds: Feeds,
+    *,
+    reread: bool = False,
+    spool: Spool | None = None,
+) -> Registration:
+    """Decode fetched objects of one prefix and record them in one transaction; an object that is refused holds up no others."""
+    refused = [str(fetched.error) for fetched in group if _is_refused(fetched)]
+    group = list(_read_current(zone, (fetched for fetched in group if not _is_refused(fetched))))
+    spooled: list[Piece] | None = [] if spool is not None and all(fetched.path is None for fetched in group) else None
+    contents = collect_contents(len(group), _keep(decode_group(group, feeds), spooled))
+    readings = build_readings(group, contents, feeds)
+    for uri in registry.register(connection, readings, reread=reread):
+        if (current := zone.head(uri, feeds.prefixes[0])) is not None:
+            registry.supersede_others(connection, current.version)
+    if spool is not None:
+        spool.put([fetched.obj.version for fetched in group], [(piece.decoded.ticks, piece.tick_object) for piece in spooled or ()])
+    rejections = [f"{fetched.obj.uri}: {fetched.rejected}" for fetched in group if fetched.rejected]
+    return Registration(
+        read=len(group),
+        registered=len(group) - len(rejections),
+        rejected=len(rejections),
+        rejected_rows=len(readings.rejected_rows),
+        bytes=sum(fetched.obj.size for fetched in group),
+        rejections=rejections,
+        refused=refused,
+    )
+
+
+def _is_refused(fetched: Fetched) -> bool:
+    """Whether a person must correct something before the object can be read."""
+    return isinstance(fetched.error, UserError) and not isinstance(fetched.error, TransientError)
+
+
+def _read_current(zone: LandingZone, group: Iterable[Fetched]) -> Iterator[Fetched]:
+    """The objects as they are now: read again if they were overwritten meanwhile, left out if they have disappeared."""
+    for fetched in group:
+        for _ in range(_READ_ATTEMPTS):
+            if not isinstance(fetched.error, ObjectChanged) or (obj := zone.head(fetched.obj.uri, fetched.obj.prefix)) is None:
+                break
+            fetched = fetch(zone, obj)
+        else:
+            reason = "it changes faster than it can be read: land each batch under a name of its own"
+            fetched = replace(fetched, error=None, rejected=reason)
+        if fetched.error is None:
+            yield fetched
+        elif not isinstance(fetched.error, ObjectGone | ObjectChanged):
+            raise fetched.error
+
+
+def _keep(pieces: Iterable[Piece], kept: list[Piece] | None) -> Iterator[Piece]:
+    """The same pieces, each of them also added to `kept`."""
+    for piece in pieces:
+        if kept is not None:
+            kept.append(piece)
+        yield piece
