@@ -9,7 +9,7 @@ every statement from every state and compares. docs/architecture.md shows the sa
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from itertools import product
 from typing import NamedTuple
 
@@ -60,19 +60,26 @@ SOURCE_GONE = State(Status.GONE, True)
 
 
 class Event(StrEnum):
-    """What happens to a row. A version has rows under several slices, and one happening can be different events for each of them."""
+    """What happens to a row. A version has rows under several slices, and what happens to it can be a different event for each of them."""
 
     SEEN = "a listing or an S3 event shows the version"
     WRITTEN_AGAIN = "a listing or an S3 event shows that the version was written again since it was rejected"
     READABLE = "the version was read, and it covers the slice"
     UNREADABLE = "the version was read, it is unreadable, and the slice is that of its folder"
     NOT_COVERED = "the version was read, and it does not cover the slice"
-    NO_LONGER_COVERED = "the version was read again on request (`--reread`), and it does not cover the slice"
+    NO_LONGER_COVERED = "the version was read again on request (`--reread`), and it does not cover the slice any more"
     OVERWRITTEN = "another version of the object was read, and it is not older"
     NOT_CURRENT = "the landing zone says that another version of the object is current"
     DISAPPEARED = "neither a listing nor a HEAD request finds the object"
     SLICE_REPLACED = "the slice was replaced with the ticks of its registered rows"
     SLICE_UNEQUAL = "the table holds other ticks of the slice than the registry says, and no object of the slice is gone"
+
+
+class _Same(Enum):
+    SAME = "the same"
+
+
+SAME = _Same.SAME  # the status does not change
 
 
 class Transition(NamedTuple):
@@ -82,76 +89,85 @@ class Transition(NamedTuple):
         event: what happened.
         function: that records it.
         before: the statuses of the rows that it changes; None stands for no row.
-        status: of the row afterwards; None if the row is deleted.
+        after: the status afterwards; None if the row is deleted.
         loaded_before: whether the rows that it changes are loaded; None for either.
-        loaded: whether the row is loaded afterwards; None for as before.
+        loaded_after: whether the row is loaded afterwards; None for as before.
     """
 
     event: Event
     function: str
     before: tuple[Status | None, ...]
-    status: Status | None
+    after: Status | _Same | None
     loaded_before: bool | None = None
-    loaded: bool | None = None
+    loaded_after: bool | None = None
 
 
-_N, _R, _X, _S, _G = Status  # noticed, registered, rejected, superseded, gone
+_NOTICED, _REGISTERED, _REJECTED, _SUPERSEDED, _GONE = Status
+_ANY = (None, *Status)
+_EXCEPT_SUPERSEDED = (_NOTICED, _REGISTERED, _REJECTED, _GONE)
 
 TRANSITIONS = (
-    Transition(Event.SEEN, "notice", (None, _S, _G), _N),
-    Transition(Event.WRITTEN_AGAIN, "notice", (_X,), _N),
-    Transition(Event.READABLE, "register", (None, _N, _R, _X, _S, _G), _R),
-    Transition(Event.UNREADABLE, "register", (None, _N, _R, _X, _S, _G), _X),
-    Transition(Event.NOT_COVERED, "register", (_N,), None, loaded_before=False),
-    Transition(Event.NOT_COVERED, "register", (_N,), _S, loaded_before=True),
-    Transition(Event.NO_LONGER_COVERED, "register", (_N,), None, loaded_before=False),
-    Transition(Event.NO_LONGER_COVERED, "register", (_N,), _S, loaded_before=True),
-    Transition(Event.NO_LONGER_COVERED, "register", (_R, _X, _G), _S),
-    Transition(Event.OVERWRITTEN, "register", (_N, _R, _X, _G), _S),
-    Transition(Event.NOT_CURRENT, "supersede_others", (_N, _R, _X, _G), _S),
-    Transition(Event.DISAPPEARED, "mark_gone", (_N, _R, _X), _G),
-    Transition(Event.DISAPPEARED, "mark_gone", (_S,), _G, loaded_before=True),
-    Transition(Event.SLICE_REPLACED, "mark_loaded", (_R,), _R, loaded=True),
-    Transition(Event.SLICE_REPLACED, "mark_loaded", (_N,), _N, loaded_before=True, loaded=False),
-    Transition(Event.SLICE_REPLACED, "mark_loaded", (_X,), _X, loaded_before=True, loaded=False),
-    Transition(Event.SLICE_REPLACED, "mark_loaded", (_S,), _S, loaded_before=True, loaded=False),
-    Transition(Event.SLICE_REPLACED, "mark_loaded", (_G,), _G, loaded_before=True, loaded=False),
-    Transition(Event.SLICE_UNEQUAL, "withdraw_loaded", (_R,), _R, loaded=False),
+    Transition(Event.SEEN, "notice", (None, _SUPERSEDED, _GONE), _NOTICED),
+    Transition(Event.WRITTEN_AGAIN, "notice", (_REJECTED,), _NOTICED),
+    Transition(Event.READABLE, "register", _ANY, _REGISTERED),
+    Transition(Event.UNREADABLE, "register", _ANY, _REJECTED),
+    Transition(Event.NOT_COVERED, "register", (_NOTICED,), None, loaded_before=False),
+    Transition(Event.NOT_COVERED, "register", (_NOTICED,), _SUPERSEDED, loaded_before=True),
+    Transition(Event.NO_LONGER_COVERED, "register", (_REGISTERED, _REJECTED, _GONE), _SUPERSEDED),
+    Transition(Event.OVERWRITTEN, "register", _EXCEPT_SUPERSEDED, _SUPERSEDED),
+    Transition(Event.NOT_CURRENT, "supersede_others", _EXCEPT_SUPERSEDED, _SUPERSEDED),
+    Transition(Event.DISAPPEARED, "mark_gone", (_NOTICED, _REGISTERED, _REJECTED), _GONE),
+    Transition(Event.DISAPPEARED, "mark_gone", (_SUPERSEDED,), _GONE, loaded_before=True),
+    Transition(Event.SLICE_REPLACED, "mark_loaded", (_REGISTERED,), SAME, loaded_after=True),
+    Transition(
+        Event.SLICE_REPLACED, "mark_loaded", (_NOTICED, _REJECTED, _SUPERSEDED, _GONE), SAME, loaded_before=True, loaded_after=False
+    ),
+    Transition(Event.SLICE_UNEQUAL, "withdraw_loaded", (_REGISTERED,), SAME, loaded_after=False),
 )
 
 STATES = tuple(State(status, loaded) for status, loaded in product(Status, (False, True)))
 
 
-def _expand() -> dict[tuple[State | None, Event], State | None]:
-    """The state after each event, for the states that it changes."""
-    after: dict[tuple[State | None, Event], State | None] = {}
-    for transition in TRANSITIONS:
-        for status, loaded in product(transition.before, (False, True)):
-            if transition.loaded_before not in (None, loaded) or (status is None and loaded):
-                continue
-            before = None if status is None else State(status, loaded)
-            assert (before, transition.event) not in after
-            kept = loaded if transition.loaded is None else transition.loaded
-            after[before, transition.event] = None if transition.status is None else State(transition.status, kept)
-    return after
+def _after(transition: Transition, before: State | None) -> State | None:
+    """The state that a transition leads to from one of its states."""
+    loaded = transition.loaded_after if transition.loaded_after is not None else before is not None and before.loaded
+    if transition.after is None:
+        return None
+    if isinstance(transition.after, Status):
+        return State(transition.after, loaded)
+    assert before is not None
+    return State(before.status, loaded)
 
 
-_AFTER = _expand()
+def _starts_from(transition: Transition, state: State | None) -> bool:
+    """Whether a transition changes rows in that state."""
+    if state is None:
+        return None in transition.before
+    return state.status in transition.before and transition.loaded_before in (None, state.loaded)
+
+
+NEXT_STATE = {
+    (state, transition.event): _after(transition, state)
+    for transition in TRANSITIONS
+    for state in (None, *STATES)
+    if _starts_from(transition, state)
+}
 
 
 def next_state(state: State | None, event: Event) -> State | None:
     """The state of a row after an event; None stands for no row."""
-    return _AFTER.get((state, event), state)
+    return NEXT_STATE.get((state, event), state)
 
 
 def transitions_table() -> str:
     """The transitions as a table in Markdown."""
-    lines = ["| event | from | to | `loaded_at` | function |", "|---|---|---|---|---|"]
+    lines = ["| event | from | to | function |", "|---|---|---|---|"]
     for one in TRANSITIONS:
-        before = ", ".join(f"`{status}`" if status else "–" for status in one.before)
-        if one.loaded_before is not None:
-            before += " and loaded" if one.loaded_before else " and not loaded"
-        after = f"`{one.status}`" if one.status else "deleted"
-        loaded = {None: "", True: "set", False: "cleared"}[one.loaded]
-        lines.append(f"| {one.event} | {before} | {after} | {loaded} | [`{one.function}`](../btc_assets/landing/registry.py) |")
+        before = "any" if one.before == _ANY else ", ".join(f"`{status}`" if status else "no row" for status in one.before)
+        after = f"`{one.after}`" if isinstance(one.after, Status) else one.after.value if one.after else "no row"
+        lines.append(f"| {one.event} | {before}{_loaded(one.loaded_before)} | {after}{_loaded(one.loaded_after)} | `{one.function}` |")
     return "\n".join(lines)
+
+
+def _loaded(loaded: bool | None) -> str:
+    return {None: "", True: ", loaded", False: ", not loaded"}[loaded]
