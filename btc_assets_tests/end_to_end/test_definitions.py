@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 
 import dagster as dg
 import pytest
-from btc_assets.orchestration.resources import Landing, Store
 
-from btc_assets.cli.demo_store import dev_environment
-from btc_assets.definitions import defs
-from btc_assets.domain.settings import settings
-from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
-from btc_assets.ops.assets import ops_assets
-from btc_assets.orchestration.failures import impatient
-from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG, five_minutes, history
+from btc_assets.domain.slices import KEY_FORMAT, Window
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.partitions import Partitions, partition_tags
+from btc_assets_tests.support.daemon import QUIETLY
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -25,10 +22,11 @@ from btc_assets_tests.support.trades import HOUR, NOON, every
 TICKS = dg.AssetKey(["market_data", "btc_ticks"])
 
 
-def run(window: Window, *, run_config: dict[str, object] | None = None) -> dg.ExecuteInProcessResult:
-    tags = {RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)}
-    with dg.DagsterInstance.ephemeral() as instance, impatient():
-        return defs.resolve_job_def("ingest").execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False)
+def run(store: StoreUnderTest, window: Window, *, run_config: dict[str, object] | None = None) -> dg.ExecuteInProcessResult:
+    """The job `ingest` over a range of slices."""
+    job = store.definitions.resolve_job_def("ingest")
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(instance=instance, tags=partition_tags(window), run_config=run_config, raise_on_error=False)
 
 
 def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -41,12 +39,21 @@ def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
     (event,) = [event for event in result.all_node_events if event.is_step_failure]
-    return event.step_failure_data.user_failure_data.description
+    data = event.step_failure_data.user_failure_data
+    assert data is not None and data.description is not None
+    return data.description
+
+
+def columns_shown(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, dg.TableColumn]:
+    """The columns of a table as the asset's page lists them."""
+    schema = metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema)
+    return {column.name: column for column in schema.columns}
 
 
 def test_a_range_is_one_run_with_ticks_candles_and_checks(store: StoreUnderTest) -> None:
     store.land(every(1, 3600))
-    result = run(HOUR)
+    result = run(store, HOUR)
     assert result.success and failed_checks(result) == {}
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(3600,)]
     assert store.rows("SELECT count(*), sum(trade_count) FROM market_data.candles_1m") == [(60, 3600)]
@@ -65,76 +72,80 @@ def test_a_range_is_one_run_with_ticks_candles_and_checks(store: StoreUnderTest)
 
 def test_each_slice_of_a_range_shows_its_own_number_of_rows(store: StoreUnderTest) -> None:
     store.land(every(1, 450))
-    events = {event.partition: event for event in run(HOUR).asset_materializations_for_node("market_data__btc_ticks")}
+    events = {event.partition: event for event in run(store, HOUR).asset_materializations_for_node("market_data__btc_ticks")}
     counts = [events[start.strftime(KEY_FORMAT)].metadata["dagster/partition_row_count"].value for start in list(HOUR.slices())[:3]]
     assert counts == [300, 150, 0]
 
 
 def test_every_asset_shows_its_rows_its_table_and_what_the_columns_mean(store: StoreUnderTest) -> None:
     store.land(every(1, 3600))
-    result = run(HOUR)
+    result = run(store, HOUR)
     with dg.DagsterInstance.ephemeral() as instance:
-        policies = dg.materialize(ops_assets, resources={"store": Store(), "landing": Landing()}, instance=instance)
-    shown = {event.asset_key.path[-1]: event.materialization.metadata for event in _materializations(result) + _materializations(policies)}
+        operations = [
+            store.definitions.resolve_job_def(job).execute_in_process(instance=instance, run_config=QUIETLY)
+            for job in ("maintain", "reconcile")
+        ]
+    shown = {_table(event): event.materialization.metadata for done in (result, *operations) for event in _materializations(done)}
     assert {name: metadata["dagster/row_count"].value for name, metadata in shown.items()} == {
         "raw_blobs_5m": 240, "btc_ticks": 3600, "candles_1s": 3600, "candles_30s": 120, "candles_1m": 60, "candles_5m": 12,
         "candles_1h": 1, "candles_1d": 0, "slice_features": 12, "btc_embeddings": 0, "retention_jobs": 0, "reconciliations": 1,
     }  # fmt: skip
-    for spec in defs.resolve_all_asset_specs():
-        if spec.group_name == "history" or spec.key.path[-1] not in shown:  # the first write the same tables, the others need a model
+    for spec in store.definitions.resolve_all_asset_specs():
+        if spec.group_name == "history" or spec.key.path[-1] not in shown:  # history has the same tables, the others need a model
             continue
         assert spec.metadata["dagster/table_name"] == ".".join(spec.key.path)
-        columns = shown[spec.key.path[-1]]["dagster/column_schema"].value.columns
-        assert columns and all(column.type and column.description for column in columns)
-    price, buyer = (
-        next(c for c in shown["btc_ticks"]["dagster/column_schema"].value.columns if c.name == name) for name in ("price", "buyer_order_id")
-    )
+        columns = columns_shown(shown[spec.key.path[-1]])
+        assert columns and all(column.type and column.description for column in columns.values())
+    price, buyer = (columns_shown(shown["btc_ticks"])[name] for name in ("price", "buyer_order_id"))
     assert (price.type, price.description, price.constraints.nullable) == ("numeric", "Price in quote currency (USDT)", False)
     assert (buyer.type, buyer.constraints.nullable) == ("bigint", True)
 
 
 def test_pictures_and_column_schemas_are_stored_once_a_run_with_its_last_slice(store: StoreUnderTest) -> None:
     store.land(every(1, 3600))
-    result = run(HOUR)
+    result = run(store, HOUR)
     drawn = {}
     for event in _materializations(result):
         names = [name for name, value in event.materialization.metadata.items() if "data:image/svg+xml" in str(value.value)]
         assert ("dagster/column_schema" in event.materialization.metadata) == (event.partition == "2024-01-10T12:55Z")
         if names:
             assert event.partition == "2024-01-10T12:55Z"
-            drawn[event.asset_key.path[-1]] = names
-    # 3,600 candles of a second are too many to be seen, and one of an hour is no picture.
+            drawn[_table(event)] = names
+    # 3,600 candles of a second would be too small to see, and one candle of an hour is not worth a picture.
     assert drawn == {
         "btc_ticks": ["volume and gaps of BTCUSDT"], "candles_30s": ["candlesticks of BTCUSDT"], "candles_1m": ["candlesticks of BTCUSDT"], "candles_5m": ["candlesticks of BTCUSDT"],
     }  # fmt: skip
+
+
+def _table(event: dg.DagsterEvent) -> str:
+    assert event.asset_key is not None
+    return event.asset_key.path[-1]
 
 
 def _materializations(result: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent]:
     return [event for event in result.all_events if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION]
 
 
-def test_all_five_minute_assets_share_one_partitions_definition_and_run_as_ranges() -> None:
-    assets = list(defs.resolve_all_asset_specs())
+def test_all_five_minute_assets_share_one_partitions_definition_and_run_as_ranges(store: StoreUnderTest) -> None:
+    assets = list(store.definitions.resolve_all_asset_specs())
     assert {spec.key.path[0] for spec in assets} == {"landing", "market_data", "signals", "ops"}
-    assert {spec.partitions_def for spec in assets if spec.group_name in ("landing", "market_data", "signals")} == {five_minutes}
+    assert {spec.partitions_def for spec in assets if spec.group_name in ("landing", "market_data", "signals")} == {
+        Partitions.of(store.settings).slices
+    }
     assert {spec.partitions_def for spec in assets if spec.group_name in ("encoders", "ops")} == {None}
-    graph = defs.resolve_asset_graph()
+    graph = store.definitions.resolve_asset_graph()
     assert {graph.get(spec.key).backfill_policy for spec in assets} == {dg.BackfillPolicy.single_run()}
 
 
-def test_history_ends_where_the_slices_begin() -> None:
-    assert history is not None
-    assert {spec.partitions_def for spec in defs.resolve_all_asset_specs() if spec.group_name == "history"} == {history}
-    assert history.get_last_partition_key() == "2020-01-31"
-    assert history.time_window_for_partition_key("2020-01-31").end == settings().first_slice == five_minutes.start
-
-
-def test_the_ui_backfills_a_week_of_slices_a_run_unless_it_is_told_otherwise(
-    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == str(7 * 288)
-    monkeypatch.setenv("BTC_ASSETS_BACKFILL_SLICES_PER_RUN", "288")
-    assert dev_environment()["BTC_ASSETS_BACKFILL_SLICES_PER_RUN"] == "288"
+def test_history_ends_where_the_slices_begin(store: StoreUnderTest) -> None:
+    partitions = Partitions.of(store.settings)
+    assert partitions.history is not None
+    assert {spec.partitions_def for spec in store.definitions.resolve_all_asset_specs() if spec.group_name == "history"} == {
+        partitions.history
+    }
+    assert partitions.history.get_last_partition_key() == "2020-01-31"
+    end = partitions.history.time_window_for_partition_key("2020-01-31").end
+    assert end == store.settings.first_slice == partitions.slices.start
 
 
 def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest_loads(store: StoreUnderTest) -> None:
@@ -143,7 +154,7 @@ def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest
     empty = store.put("2024/01/10/12/00/batch-x.parquet", b"")
     row = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n900,BTCUSDT,1704888002000,,1,true\n"
     bad = store.put("2024/01/10/12/00/batch-y.csv", row)
-    result = run(HOUR)
+    result = run(store, HOUR)
     assert result.success
     assert failed_checks(result) == {
         "landing/raw_blobs_5m no_rejected_object": f"* {empty}: the object is empty (0 bytes): land it again",
@@ -155,12 +166,13 @@ def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest
 
 def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) -> None:
     store.land(every(1, 60))
-    run(HOUR)
+    run(store, HOUR)
     store.connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id = 60")
+    built = store.definitions
     with dg.DagsterInstance.ephemeral() as instance:
         checks = dg.AssetSelection.all_asset_checks()
         job = dg.Definitions(
-            assets=defs.assets, asset_checks=defs.asset_checks, resources=defs.resources, executor=dg.in_process_executor,
+            assets=built.assets, asset_checks=built.asset_checks, resources=built.resources, executor=dg.in_process_executor,
             jobs=[dg.define_asset_job("checks", selection=checks)],
         )  # fmt: skip
         result = job.resolve_job_def("checks").execute_in_process(instance=instance)
@@ -176,29 +188,30 @@ def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) ->
 
 def test_a_landing_directory_that_does_not_exist_is_named(store: StoreUnderTest) -> None:
     store.landing.rmdir()
-    assert failure(run(HOUR)) == (
+    assert failure(run(store, HOUR)) == (
         f"The landing zone {store.landing} is not a directory: create it, or set BTC_ASSETS_LANDING_URL to where objects land."
     )
 
 
 def test_a_server_that_is_down_is_named_without_its_password(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@127.0.0.1:1/btc")
-    settings.cache_clear()
-    assert failure(run(HOUR)) == "PostgreSQL at 127.0.0.1:1/btc cannot be reached: start it, or correct BTC_ASSETS_DSN."
+    assert failure(run(store, HOUR)) == "PostgreSQL at 127.0.0.1:1/btc cannot be reached: start it, or correct BTC_ASSETS_DSN."
 
 
 def test_a_database_that_was_not_migrated_is_named(store: StoreUnderTest, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", empty_database)
-    settings.cache_clear()
-    assert failure(run(HOUR)) == 'The database is not set up (relation "landing.raw_blobs_5m" does not exist): run btc-assets db migrate.'
+    assert (
+        failure(run(store, HOUR))
+        == 'The database is not set up (relation "landing.raw_blobs_5m" does not exist): run btc-assets db migrate.'
+    )
 
 
 def test_an_object_that_is_gone_can_be_forced_from_the_launchpad(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 60), seconds=300)
-    run(HOUR)
+    run(store, HOUR)
     store.delete(uris[0])
-    assert "is gone: restore it" in failure(run(HOUR))
-    assert run(HOUR, run_config={"ops": {"market_data__btc_ticks": {"config": {"force": True}}}}).success
+    assert "is gone: restore it" in failure(run(store, HOUR))
+    assert run(store, HOUR, run_config={"ops": {"market_data__btc_ticks": {"config": {"force": True}}}}).success
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(30,)]
 
 
@@ -215,13 +228,11 @@ TICKS_ALONE = 'key:"market_data/btc_ticks"'
     ],
     ids=["a slice", "a range", "all ticks of a day"],
 )
-def test_the_dagster_command_line_materialises(store: StoreUnderTest, select: str, partitions: list[str], expected: int) -> None:
+def test_the_dagster_command_line_materializes(store: StoreUnderTest, select: str, partitions: list[str], expected: int) -> None:
     store.land(every(1, 600))
     if select == TICKS_ALONE:
         store.register(HOUR)
-    from btc_assets.orchestration.home import prepare_dagster_home
-
-    prepare_dagster_home()
+    prepare_dagster_home(store.settings)
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", select, *partitions]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Failures: what may pass is tried again, what cannot is not, and each is one sentence."""
+"""Failures: those that may pass by themselves are retried, the others are not, and each is one sentence."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
-from btc_assets.orchestration.resources import Landing, Store
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from psycopg import sql
 
-from btc_assets.definitions import defs
+from btc_assets.assembly import build_definitions
 from btc_assets.domain.errors import TransientError, UserError
-from btc_assets.domain.settings import settings
-from btc_assets.domain.slices import KEY_FORMAT, SLICE
+from btc_assets.domain.settings import Settings
+from btc_assets.landing.resources import Landing
 from btc_assets.landing.zone import LandingZone
-from btc_assets.orchestration.failures import RETRIES, impatient, plain_failures
+from btc_assets.orchestration.failures import RETRIES, plain_failures
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.database import connect
 from btc_assets_tests.support.fault_proxy import FaultProxy
 from btc_assets_tests.support.s3 import Bucket
@@ -33,7 +32,7 @@ RETRY, FAILED = dg.DagsterEventType.STEP_UP_FOR_RETRY, dg.DagsterEventType.STEP_
 
 
 class Meanwhile:
-    """What happens while Dagster waits before it tries a step again; nobody waits for real."""
+    """Something that happens while Dagster waits before it retries a step; the wait itself is skipped."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waits = 0
@@ -54,34 +53,37 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     return Meanwhile(monkeypatch)
 
 
-def ingest(**resources: object) -> dg.ExecuteInProcessResult:
-    """The job `ingest` over an hour, as a worker runs it."""
+def ingest(store: StoreUnderTest, *, patient: bool = True, **resources: object) -> dg.ExecuteInProcessResult:
+    """The job `ingest` over an hour, as a worker runs it; `resources` replace those of the definitions."""
+    built = build_definitions(store.settings, patient=patient)
     definitions = dg.Definitions(
-        assets=defs.assets,
-        asset_checks=defs.asset_checks,
-        jobs=defs.jobs,
-        executor=defs.executor,
-        resources={**defs.resources, **resources},
+        assets=built.assets,
+        asset_checks=built.asset_checks,
+        jobs=built.jobs,
+        executor=built.executor,
+        resources={**(built.resources or {}), **resources},
     )
-    tags = {RANGE_START_TAG: HOUR.start.strftime(KEY_FORMAT), RANGE_END_TAG: (HOUR.end - SLICE).strftime(KEY_FORMAT)}
     with dg.DagsterInstance.ephemeral() as instance:
-        return definitions.resolve_job_def("ingest").execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        job = definitions.resolve_job_def("ingest")
+        return job.execute_in_process(instance=instance, tags=partition_tags(HOUR), raise_on_error=False)
 
 
 def sentences(result: dg.ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[str]:
-    """What a person reads at the steps that are tried again, or that failed."""
-    read = []
-    for event in result.all_node_events:
-        if event.event_type == kind:
-            data = event.step_retry_data if kind == RETRY else event.step_failure_data
-            error = data.error
-            read.append(data.user_failure_data.description if kind == FAILED and data.user_failure_data else (error.cause or error).message)
-    return [text.strip() for text in read]
+    """The sentences that a person reads at the steps that are retried, or that failed."""
+    return [_sentence(event).strip() for event in result.all_node_events if event.event_type == kind]
+
+
+def _sentence(event: dg.DagsterEvent) -> str:
+    if event.is_step_failure and event.step_failure_data.user_failure_data:
+        return event.step_failure_data.user_failure_data.description or ""
+    error = event.step_failure_data.error if event.is_step_failure else event.step_retry_data.error
+    assert error is not None
+    return (error.cause or error).message
 
 
 @contextmanager
 def closed(store: StoreUnderTest, server_dsn: str) -> Iterator[Callable[[], None]]:
-    """The store's database takes no connections, until what this gives is called."""
+    """The store's database refuses connections until the function that this yields is called."""
     name = psycopg.conninfo.conninfo_to_dict(store.dsn)["dbname"]
 
     def allow(whether: bool) -> None:
@@ -96,14 +98,14 @@ def closed(store: StoreUnderTest, server_dsn: str) -> Iterator[Callable[[], None
 
 
 def ticks(store: StoreUnderTest) -> int:
-    return store.rows("SELECT count(*) FROM market_data.btc_ticks")[0][0]
+    return int(store.rows("SELECT count(*) FROM market_data.btc_ticks")[0][0])
 
 
-def test_a_server_that_comes_back_while_the_step_waits_is_no_failure(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
+def test_a_server_that_comes_back_before_the_retry_is_no_failure(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
     store.land(every(10, 360), seconds=60)
     with closed(store, server_dsn) as open_again:
         meanwhile(open_again)
-        result = ingest()
+        result = ingest(store)
     assert result.success and ticks(store) == 360
     (sentence,) = sentences(result, RETRY)
     assert "cannot be reached: start it, or correct BTC_ASSETS_DSN." in sentence
@@ -111,7 +113,7 @@ def test_a_server_that_comes_back_while_the_step_waits_is_no_failure(store: Stor
 
 def test_a_server_that_stays_away_is_one_failure_after_five_attempts(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
     with closed(store, server_dsn):
-        result = ingest()
+        result = ingest(store)
     assert not result.success
     (sentence,) = sentences(result, FAILED)
     assert sentence.endswith("cannot be reached: start it, or correct BTC_ASSETS_DSN.")
@@ -121,9 +123,9 @@ def test_a_server_that_stays_away_is_one_failure_after_five_attempts(store: Stor
 @pytest.mark.parametrize(
     ("event", "table"),
     [("INSERT", "landing.raw_blobs_5m"), ("INSERT", "market_data.btc_ticks"), ("DELETE", "ingestion.due_slices")],
-    ids=["registering", "loading", "making candles"],
+    ids=["registering", "loading", "refreshing candles"],
 )
-def test_a_connection_that_is_lost_in_the_middle_is_made_again_and_the_result_is_exact(
+def test_a_connection_that_is_lost_in_the_middle_is_retried_and_the_result_is_exact(
     store: StoreUnderTest, meanwhile: Meanwhile, event: str, table: str
 ) -> None:
     store.land(every(10, 360), seconds=60)
@@ -135,7 +137,7 @@ def test_a_connection_that_is_lost_in_the_middle_is_made_again_and_the_result_is
         """
     )
     meanwhile(lambda: store.connection.execute(f"DROP TRIGGER in_the_middle ON {table}"))
-    result = ingest()
+    result = ingest(store)
     assert result.success and ticks(store) == 360
     (sentence,) = sentences(result, RETRY)
     assert "The database server ended the connection (terminating connection due to administrator command)" in sentence
@@ -143,13 +145,14 @@ def test_a_connection_that_is_lost_in_the_middle_is_made_again_and_the_result_is
 
 
 class LandingBehind(Landing):
-    """A landing zone on S3 that is asked once, not six times, so that the step feels what fails."""
+    """A landing zone on S3, behind an endpoint, that sends each request once instead of six times, so that the step sees each failure."""
 
-    endpoint: str
-    url: str
+    def __init__(self, settings: Settings, endpoint: str, url: str) -> None:
+        super().__init__(settings)
+        self.url, self._endpoint = url, endpoint
 
     def zone(self) -> LandingZone:
-        return LandingZone(self.url, endpoint=self.endpoint, retries=0)
+        return LandingZone(self.url, endpoint=self._endpoint, retries=0)
 
 
 @pytest.fixture
@@ -159,67 +162,67 @@ def behind_proxy(store: StoreUnderTest, s3: Bucket) -> Iterator[tuple[FaultProxy
     for obj in store.zone().list_all(FEED.prefix):
         s3.zone().put(store.zone().path(obj.uri), (store.landing / store.zone().path(obj.uri)).read_bytes())
     with FaultProxy(s3.server.endpoint) as proxy:
-        yield proxy, LandingBehind(endpoint=proxy.endpoint, url=s3.url)
+        yield proxy, LandingBehind(store.settings, proxy.endpoint, s3.url)
 
 
-def test_s3_that_is_too_busy_for_a_while_is_no_failure(
+def test_s3_that_is_too_busy_for_a_moment_is_no_failure(
     store: StoreUnderTest, behind_proxy: tuple[FaultProxy, LandingBehind], meanwhile: Meanwhile
 ) -> None:
     proxy, landing = behind_proxy
     proxy.fail("503")
     meanwhile(proxy.heal)
-    result = ingest(landing=landing)
+    result = ingest(store, landing=landing)
     assert result.success and ticks(store) == 360
     (sentence,) = sentences(result, RETRY)
     assert f"Listing {landing.url}/{FEED.prefix}" in sentence and "Please reduce your request rate" in sentence
 
 
-def test_a_bucket_that_does_not_exist_is_said_at_once(
+def test_a_bucket_that_does_not_exist_fails_at_once(
     store: StoreUnderTest, behind_proxy: tuple[FaultProxy, LandingBehind], meanwhile: Meanwhile
 ) -> None:
     proxy, landing = behind_proxy
     proxy.fail("404")
-    (sentence,) = sentences(ingest(landing=landing), FAILED)
+    (sentence,) = sentences(ingest(store, landing=landing), FAILED)
     assert "NoSuchBucket" in sentence and meanwhile.waits == 0
 
 
-def test_wrong_credentials_of_s3_are_said_at_once(
+def test_wrong_credentials_of_s3_fail_at_once(
     store: StoreUnderTest, behind_proxy: tuple[FaultProxy, LandingBehind], meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    (sentence,) = sentences(ingest(landing=behind_proxy[1]), FAILED)
+    (sentence,) = sentences(ingest(store, landing=behind_proxy[1]), FAILED)
     assert "AWS credentials" in sentence and meanwhile.waits == 0
 
 
-def test_what_a_person_must_mend_is_tried_exactly_once(store: StoreUnderTest, meanwhile: Meanwhile) -> None:
+def test_a_failure_that_a_person_must_correct_is_not_retried(store: StoreUnderTest, meanwhile: Meanwhile) -> None:
     store.landing.rmdir()
-    result = ingest()
+    result = ingest(store)
     (sentence,) = sentences(result, FAILED)
     assert sentence.startswith(f"The landing zone {store.landing} is not a directory")
     assert (meanwhile.waits, sentences(result, RETRY)) == (0, [])
     assert sum(event.is_step_start for event in result.all_node_events) == 1
 
 
-def test_in_front_of_a_terminal_nothing_is_waited_for(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
-    with closed(store, server_dsn), impatient():
-        result = ingest()
+def test_at_a_terminal_nothing_is_retried(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
+    with closed(store, server_dsn):
+        result = ingest(store, patient=False)
     (sentence,) = sentences(result, FAILED)
     assert "cannot be reached" in sentence and meanwhile.waits == 0
 
 
-def test_a_lost_connection_that_nobody_thought_of_is_one_sentence_and_may_pass(store: StoreUnderTest) -> None:
-    with pytest.raises(dg.Failure) as failure, plain_failures(), Store().connect() as connection:
+def test_a_lost_connection_is_one_sentence_and_may_be_retried(store: StoreUnderTest) -> None:
+    with pytest.raises(dg.Failure) as failure, plain_failures(), store.database.connect() as connection:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     assert str(failure.value.description).startswith("The database server ended the connection (")
     assert failure.value.allow_retries and isinstance(failure.value.__cause__, TransientError)
 
 
-def test_a_failure_that_is_none_of_ours_passes_as_it_is() -> None:
+def test_an_error_that_is_not_ours_passes_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), plain_failures():
         1 / 0  # noqa: B018
 
 
-def test_a_refusal_by_the_server_does_not_pass_by_itself(store: StoreUnderTest) -> None:
+def test_a_login_that_the_server_refuses_is_not_retried(store: StoreUnderTest) -> None:
     store.connection.execute("CREATE ROLE reader_without_login NOLOGIN")
     try:
         for user in ("nobody_of_that_name", "reader_without_login"):
@@ -230,7 +233,7 @@ def test_a_refusal_by_the_server_does_not_pass_by_itself(store: StoreUnderTest) 
         store.connection.execute("DROP ROLE reader_without_login")
 
 
-def test_a_missing_right_does_not_pass_by_itself(store: StoreUnderTest) -> None:
+def test_a_missing_right_is_not_retried(store: StoreUnderTest) -> None:
     store.connection.execute("CREATE ROLE reader_of_little LOGIN")
     try:
         with (
@@ -244,16 +247,16 @@ def test_a_missing_right_does_not_pass_by_itself(store: StoreUnderTest) -> None:
         store.connection.execute("DROP ROLE reader_of_little")
 
 
-def test_workers_that_die_are_replaced_twice_and_steps_that_fail_are_not_run_again_as_runs(store: StoreUnderTest) -> None:
-    prepare_dagster_home()
+def test_runs_whose_worker_died_are_retried_twice_and_runs_whose_step_failed_are_not(store: StoreUnderTest) -> None:
+    prepare_dagster_home(store.settings)
     with dg.DagsterInstance.get() as instance:
         assert instance.run_retries_enabled and instance.run_retries_max_retries == 2
         assert instance.run_retries_retry_on_asset_or_op_failure is False
         assert instance.run_monitoring_enabled
 
 
-def test_the_instance_that_we_write_starts_runs_at_once_and_few_at_a_time(store: StoreUnderTest) -> None:
-    home = prepare_dagster_home()
+def test_our_instance_starts_runs_at_once_and_few_at_a_time(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
     assert home == Path(store.home.parent / "dagster")
     with dg.DagsterInstance.get() as instance:
         coordinator = instance.run_coordinator
@@ -265,11 +268,11 @@ def test_the_instance_that_we_write_starts_runs_at_once_and_few_at_a_time(store:
     assert store.rows("SELECT count(*) FROM dagster.runs") == [(0,)]  # its tables are in the store, beside the rooms
 
 
-def test_a_configuration_that_somebody_changed_is_kept(store: StoreUnderTest) -> None:
-    home = prepare_dagster_home()
+def test_a_dagster_yaml_that_a_person_changed_is_kept(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
     changed = yaml.safe_load((home / "dagster.yaml").read_text()) | {"concurrency": {"runs": {"max_concurrent_runs": 9}}}
     (home / "dagster.yaml").write_text(yaml.safe_dump(changed))
-    settings.cache_clear()
-    prepare_dagster_home()
+    prepare_dagster_home(store.settings)
     with dg.DagsterInstance.get() as instance:
-        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 9
+        limits = instance.get_concurrency_config().run_queue_config
+        assert limits is not None and limits.max_concurrent_runs == 9

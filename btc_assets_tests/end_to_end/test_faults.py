@@ -1,7 +1,7 @@
-"""Faults: whatever breaks, and whenever, no slice is half-loaded, nothing is said that is not so, and the retry is exact.
+"""Faults: whatever breaks, and whenever, no slice is half-loaded, the registry claims nothing false, and the retry is exact.
 
-Every test here ends with `truth.check`. `make faults` runs the long form: FAULT_KILLS loaders are killed, at moments that follow
-from FAULT_SEED, and more of the rest is tried. docs/faults.md tells which fault is shown where.
+Every test here ends with `truth.check`. `make faults` runs the long form: FAULT_KILLS loaders are killed at moments drawn from FAULT_SEED,
+and more variants of the other faults are tried. docs/faults.md lists which test covers which fault.
 """
 
 from __future__ import annotations
@@ -26,21 +26,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.landing import objects, s3, verified_read
-from btc_assets.landing.sensors import landing_sensor
 from btc_assets.landing.zone import LandingZone
-from btc_assets.ops.reconcile import reconcile
+from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.simulation.replay import encode_batch
 from btc_assets.store.migrations import migrate
 from btc_assets_tests.support import truth
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
-from btc_assets_tests.support.loader import NAME, Loader, load_range, wait_for_its_sessions_to_end
+from btc_assets_tests.support.loader import NAME, Loader, load_range, wait_until_its_sessions_end
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.servers import Server, database_on_a_small_disk
-from btc_assets_tests.support.stores import FEED, StoreUnderTest, temporary_database
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest, temporary_database
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 from btc_assets_tests.support.truth import Landings
 from btc_assets_tests.support.zones import StoreOnS3
@@ -78,7 +76,7 @@ def _hour(version: int) -> pa.Table:
 
 @pytest.fixture
 def landed(on_s3: StoreOnS3, monkeypatch: pytest.MonkeyPatch) -> Landings:
-    """A store that was exact with objects in half of its slices, and then had all of them overwritten and the rest landed."""
+    """A store that was exact with half of the objects; since then those were overwritten, and the others landed."""
     return start_again(on_s3, monkeypatch, 0)
 
 
@@ -90,7 +88,7 @@ def overwritten(store: StoreOnS3, seed: int) -> Landings:
     load_range(HOUR)
     truth.check(landed)
     for numbers in _OBJECTS:
-        # Of what is overwritten some becomes shorter, and some trades land twice, with another price.
+        # Some objects become shorter, and some trades land twice, with different prices.
         landed.put(trades(numbers[: 20 if numbers.start % 4 == 0 else 34], version=1))
     landed.put(trades(range(250, 450), version=2), "another-collector")
     return landed
@@ -99,7 +97,7 @@ def overwritten(store: StoreOnS3, seed: int) -> Landings:
 # ---- the check itself
 
 _FIRST = "bucket_5m = (SELECT min(bucket_5m) FROM landing.raw_blobs_5m)"
-LIES = [
+FALSE_CLAIMS = [
     "DELETE FROM market_data.btc_ticks WHERE trade_id = 377",
     "UPDATE market_data.btc_ticks SET price = price + 0.01 WHERE trade_id = 377",
     "UPDATE market_data.btc_ticks SET bucket_5m = bucket_5m + interval '5 minutes' WHERE trade_id = 377",
@@ -124,19 +122,19 @@ UNDONE = [
 ]
 
 
-def test_the_check_sees_every_lie_and_what_was_left_undone(landed: Landings) -> None:
+def test_the_check_finds_every_false_claim_and_everything_undone(landed: Landings) -> None:
     load_range(HOUR)
     truth.check(landed)
     connection = landed.store.connection
-    for statement in LIES + UNDONE:
+    for statement in FALSE_CLAIMS + UNDONE:
         with connection.transaction(force_rollback=True):
-            assert connection.execute(statement).rowcount  # type: ignore[arg-type]
+            assert connection.execute(statement).rowcount
             assert truth.violations_in(connection, landed), statement
-            assert bool(truth.violations_in(connection, landed, on_the_way=True)) == (statement in LIES), statement
+            assert bool(truth.violations_in(connection, landed, on_the_way=True)) == (statement in FALSE_CLAIMS), statement
 
 
-def test_the_check_sees_a_slice_that_is_half_old_and_half_new_whatever_the_registry_says(landed: Landings) -> None:
-    """As a loader would leave it that committed object by object."""
+def test_the_check_finds_a_slice_that_is_half_old_and_half_new_whatever_the_registry_says(landed: Landings) -> None:
+    """A loader that committed object by object would leave such a slice."""
     load_range(HOUR)
     one = "uri = (SELECT min(uri) FROM landing.raw_blobs_5m)"
     (rows,) = landed.store.rows(f"DELETE FROM landing.raw_blobs_5m WHERE {one} AND status = 'registered' RETURNING loaded_rows")[0]
@@ -157,7 +155,7 @@ def test_a_load_that_nothing_disturbs_is_exact(landed: Landings) -> None:
 
 
 class Moments:
-    """When to strike, in a loader that has begun."""
+    """The moments at which a loader that has begun is killed."""
 
     def __init__(self, connection: psycopg.Connection, duration: float, chance: random.Random) -> None:
         self._connection, self._duration, self._chance = connection, duration, chance
@@ -186,13 +184,13 @@ class Moments:
         condition += (
             " AND (SELECT count(DISTINCT bucket_5m) FROM landing.raw_blobs_5m WHERE status = 'registered' AND loaded_at IS NOT NULL) >= %s"
         )
-        while loader.runs and not self._connection.execute(condition, (parameter, loaded)).fetchone():  # type: ignore[arg-type]
+        while loader.runs and not self._connection.execute(condition, (parameter, loaded)).fetchone():
             pass
 
 
 @contextmanager
 def slowly(store: StoreUnderTest) -> Iterator[None]:
-    """COPY takes half a second an hour, and each COMMIT a tenth, so that they can be met."""
+    """Slow down COPY to half a second for the hour, and each COMMIT to a tenth of a second, so that a kill can hit them."""
     with store.connect() as connection:
         connection.execute(
             """
@@ -206,7 +204,7 @@ def slowly(store: StoreUnderTest) -> Iterator[None]:
     try:
         yield
     finally:
-        with store.connect() as connection:  # another, because the server may have been restarted
+        with store.connect() as connection:  # a new one, because the server may have been restarted
             connection.execute("DROP FUNCTION take_time CASCADE")
 
 
@@ -215,35 +213,34 @@ def kill_the_process(loader: Loader, connection: psycopg.Connection, chance: ran
 
 
 def kill_its_session(loader: Loader, connection: psycopg.Connection, chance: random.Random) -> None:
-    """The one that writes, or the one that reads the registry."""
+    """End the session that writes, or the one that reads the registry."""
     sessions = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", (NAME,)).fetchall()
     if sessions:
         connection.execute("SELECT pg_terminate_backend(%s)", chance.choice(sessions))
 
 
 def start_again(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, seed: int) -> Landings:
-    """The same store, emptied, with a landing zone elsewhere in the bucket."""
+    """The same store, emptied, with a landing zone below another prefix of the bucket."""
     assert isinstance(store, StoreOnS3)
     tables = store.rows(
         "SELECT string_agg(format('%I.%I', table_schema, table_name), ', ') FROM information_schema.tables "
         "WHERE table_schema IN ('landing', 'ingestion', 'market_data') AND table_type = 'BASE TABLE' AND table_name <> 'candle_levels'"
     )[0][0]
-    store.connection.execute(f"TRUNCATE {tables}")  # type: ignore[arg-type]
+    store.connection.execute(f"TRUNCATE {tables}")
     store = replace(store, bucket=Bucket(store.bucket.server, f"tests/{uuid.uuid4().hex}"))
     monkeypatch.setenv("BTC_ASSETS_LANDING_URL", store.bucket.url)
     monkeypatch.setenv("BTC_ASSETS_COMMIT_ROWS", "200")  # two slices a commit
-    settings.cache_clear()
     return overwritten(store, seed)
 
 
 def clean_load(landed: Landings) -> float:
-    """Seconds that a load takes which nobody disturbs."""
+    """Seconds that an undisturbed load takes."""
     with Loader(HOUR) as loader:
         started = time.perf_counter()
         loader.go()
         loader.wait_until("done")
         seconds = time.perf_counter() - started
-        assert loader.end() == (0, "")
+        assert loader.wait() == (0, "")
     truth.check(landed)
     return seconds
 
@@ -269,23 +266,21 @@ def test_a_loader_that_is_killed_at_any_moment_leaves_whole_slices_and_the_retry
             loader.go()
             strike(loader)
             kill(loader, connection, chance)
-            _, complaint = loader.end()
-            wait_for_its_sessions_to_end(connection)
-        if loader.phase == "done":  # it was faster, or did not need the session any more
+            _, errors = loader.wait()
+            wait_until_its_sessions_end(connection)
+        if loader.phase == "done":  # it ended before the kill, or no longer needed the session
             truth.check(landed)
             undisturbed += 1
             assert undisturbed <= 10 + KILLS
             continue
         if kill is kill_its_session:
-            assert complaint.startswith("The database server ended the connection (") and complaint.endswith(
-                ": run it again once it is up.\n"
-            )
+            assert errors.startswith("The database server ended the connection (") and errors.endswith(": run it again once it is up.\n")
         truth.check_on_the_way(landed)
         partly += truth.loaded_partly(landed)
         kills[strike.__name__.replace("_", " ") + ", while " + loader.phase] += 1
         load_range(HOUR)
         truth.check(landed)
-    print(f"\n{kill.__name__.replace('_', ' ')}, {kills.total()} times (seed {SEED}; {undisturbed} more came too late):")
+    print(f"\n{kill.__name__.replace('_', ' ')}, {kills.total()} times (seed {SEED}; {undisturbed} more kills came too late):")
     print("\n".join(f"{count:5} {phase}" for phase, count in sorted(kills.items())))
     print(f"{partly:5} of them left some slices old and others new; none of them half, and every retry was exact")
 
@@ -302,7 +297,7 @@ def test_two_loaders_on_one_range_at_once_give_one_exact_result_and_readers_see_
             if one_is_killed and truth.loaded_partly(landed):
                 first.kill()
                 break
-        ended = [first.end(), second.end()]
+        ended = [first.wait(), second.wait()]
     assert ended[one_is_killed:] == [(0, "")] * (1 if one_is_killed else 2)
     assert looks
     truth.check(landed)
@@ -336,13 +331,13 @@ def test_a_server_that_is_restarted_during_a_load_has_whole_slices_and_the_retry
                     loader.go()
                     (moments.at_any_time if phases.total() % 2 else moments.inside_copy)(loader)
                     own_server.restart(mode)
-                    _, complaint = loader.end()
+                    _, errors = loader.wait()
             if loader.phase == "done":
                 truth.check(landed)
                 continue
             phases[loader.phase] += 1
-            assert complaint.count("\n") == 1
-            assert complaint.endswith((": run it again once it is up.\n", "cannot be reached: start it, or correct BTC_ASSETS_DSN.\n"))
+            assert errors.count("\n") == 1
+            assert errors.endswith((": run it again once it is up.\n", "cannot be reached: start it, or correct BTC_ASSETS_DSN.\n"))
             truth.check_on_the_way(landed)
             load_range(HOUR)
             truth.check(landed)
@@ -360,13 +355,13 @@ def test_a_full_disk_is_one_sentence_and_the_server_goes_on_and_with_room_again_
             disk.fill(leave=kilobytes * 1000)
             begun: list[str] = []
             with pytest.raises(UserError) as failed:
-                load_range(HOUR, say=begun.append)
+                load_range(HOUR, report=begun.append)
             phases[begun[-1]] += 1
             assert re.fullmatch(
                 r"The database server's disk is full \(could not extend file .*: No space left on device\): free space there and run it again\.",
                 str(failed.value),
             )
-            assert store.rows("SELECT 1") == [(1,)]  # in the session that was open before
+            assert store.rows("SELECT 1") == [(1,)]  # in the session that was open all along
             truth.check_on_the_way(landed)
             disk.empty()
             load_range(HOUR)
@@ -381,7 +376,7 @@ def test_a_full_disk_is_one_sentence_and_the_server_goes_on_and_with_room_again_
 @pytest.fixture
 def proxy(landed: Landings, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     assert isinstance(landed.store, StoreOnS3)
-    monkeypatch.setattr(s3, "REQUEST_SECONDS", 1)  # as long as a server may be silent
+    monkeypatch.setattr(s3, "REQUEST_SECONDS", 1)  # how long a server may be silent
     with FaultProxy(landed.store.bucket.server.endpoint) as proxy:
         yield proxy
 
@@ -396,7 +391,7 @@ MOMENTS = {"while registering": 5, "while loading": len(_OBJECTS) + 15}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_faults_of_s3_that_pass_are_none_of_the_load(landed: Landings, proxy: FaultProxy, moment: str) -> None:
+def test_faults_of_s3_that_pass_do_not_fail_the_load(landed: Landings, proxy: FaultProxy, moment: str) -> None:
     proxy.fail("503", "500", "reset", "stall", "cut", "flip", times=1, of=OBJECTS, after=MOMENTS[moment])
     load_range(HOUR, zone=through(proxy, landed))
     assert proxy.failed == 6
@@ -419,7 +414,7 @@ SENTENCES = {
         *(zip(["503", "500", "reset", "stall", "cut"], [*MOMENTS][::-1] * 3, strict=False) if LONG else []),
     ],
 )
-def test_a_fault_of_s3_that_stays_is_one_sentence_and_once_it_has_gone_the_load_is_exact(
+def test_a_lasting_fault_of_s3_is_one_sentence_and_once_it_is_gone_the_load_is_exact(
     landed: Landings, proxy: FaultProxy, fault: Fault, moment: str
 ) -> None:
     proxy.fail(fault, of=OBJECTS, after=MOMENTS[moment])
@@ -436,7 +431,7 @@ def test_a_fault_of_s3_that_stays_is_one_sentence_and_once_it_has_gone_the_load_
     truth.check(landed)
 
 
-def test_an_object_whose_bytes_never_match_is_put_aside_and_loads_once_the_same_bytes_are_uploaded_again(
+def test_an_object_whose_bytes_never_match_is_rejected_and_loads_once_the_same_bytes_are_uploaded_again(
     landed: Landings, proxy: FaultProxy
 ) -> None:
     uri = landed.put(trades(_OBJECTS[7], version=3))
@@ -447,7 +442,7 @@ def test_an_object_whose_bytes_never_match_is_put_aside_and_loads_once_the_same_
     ((reason,),) = landed.store.rows("SELECT reason FROM landing.raw_blobs_5m WHERE status = 'rejected'")
     assert reason.startswith("the bytes do not match the object's size or the MD5 in its ETag, read 3 times: upload it again")
     proxy.heal()
-    time.sleep(1.1)  # S3 tells whole seconds
+    time.sleep(1.1)  # S3 reports modification times in whole seconds
     landed.put(trades(_OBJECTS[7], version=3))
     assert truth.violations(landed) != []
     load_range(HOUR, zone=through(proxy, landed))
@@ -455,7 +450,9 @@ def test_an_object_whose_bytes_never_match_is_put_aside_and_loads_once_the_same_
 
 
 @pytest.mark.parametrize("read", [1, 2], ids=["between listing and reading", "between registering and loading"])
-def test_an_object_that_is_overwritten_before_it_is_read_is_loaded_as_it_is_then(landed: Landings, proxy: FaultProxy, read: int) -> None:
+def test_an_object_that_is_overwritten_before_it_is_read_is_loaded_with_its_new_content(
+    landed: Landings, proxy: FaultProxy, read: int
+) -> None:
     numbers = _OBJECTS[4]
     uri = landed.put(trades(numbers, version=2))
     path = re.escape(uri.removeprefix("s3:/"))
@@ -472,7 +469,7 @@ def test_an_object_that_is_overwritten_before_it_is_read_is_loaded_as_it_is_then
     truth.check(landed)
 
 
-def test_a_large_object_that_is_overwritten_while_it_is_read_is_loaded_as_it_is_then(
+def test_a_large_object_that_is_overwritten_while_it_is_read_is_loaded_with_its_new_content(
     landed: Landings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "LARGE_BYTES", 10_000)
@@ -493,7 +490,7 @@ def test_a_large_object_that_is_overwritten_while_it_is_read_is_loaded_as_it_is_
     truth.check(landed)
 
 
-def test_objects_that_are_cut_short_foreign_or_of_another_schema_are_put_aside_with_their_reasons_and_the_others_load(
+def test_truncated_foreign_and_drifted_objects_are_rejected_with_their_reasons_and_the_others_load(
     landed: Landings,
 ) -> None:
     whole = encode_batch(trades(range(30), version=2), FEED)[1]
@@ -526,13 +523,13 @@ def _parquet(rows: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-# ---- what nobody told
+# ---- objects that land late
 
 
-def test_late_and_backdated_objects_are_loaded_once_also_after_dagster_has_lost_its_storage(
+def test_late_and_backdated_objects_are_loaded_once_even_if_dagster_loses_its_storage(
     on_s3: StoreOnS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon, landed = Daemon(landing_sensor, monkeypatch), Landings(on_s3)
+    daemon, landed = Daemon(on_s3, "landing_sensor", monkeypatch), Landings(on_s3)
     start = floor_slice(datetime.now(UTC)) - timedelta(hours=1)  # S3's clock cannot be set
     ticks = every(3, 400, start=start)  # four slices
 
@@ -550,10 +547,10 @@ def test_late_and_backdated_objects_are_loaded_once_also_after_dagster_has_lost_
 
     landed.put(every(1, 20, start=start + SLICE, first_id=1000), "late")
     landed.put(every(1, 20, start=start + 3 * SLICE, first_id=2000), "backdated", folder=start - timedelta(days=3))
-    asked = daemon.settle(load_range)
-    assert asked == [[("ingest", Window.of_slice(start + SLICE))]]
-    assert truth.violations(landed)  # where no listing looks, as after a lost event
-    reconcile(on_s3.connection, on_s3.zone(), [FEED], None, daemon.now + timedelta(hours=1), heal=True)
+    requested = daemon.settle(load_range)
+    assert requested == [[("ingest", Window.of_slice(start + SLICE))]]
+    assert truth.violations(landed)  # the backdated one is where no listing looks, as after a lost event
+    reconcile(on_s3.connection, on_s3.zone(), FEEDS, None, daemon.now + timedelta(hours=1), ReconcileOptions(heal=True))
     daemon.forget()
     daemon.settle(load_range)
     truth.check(landed)

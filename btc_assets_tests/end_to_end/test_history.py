@@ -1,8 +1,7 @@
-"""History: days before the 5-minute partitions, which go into the same tables and meet the slices without gap or overlap."""
+"""History: days before the 5-minute partitions. They are loaded into the same tables and meet the slices without gap or overlap."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,35 +10,40 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from btc_assets.definitions import defs
-from btc_assets.domain.slices import DAY, SLICE, Window
+from btc_assets.assembly import HISTORY_ASSETS, LOADING_ASSETS
+from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window
+from btc_assets.ingestion.requests import DueSlice
 from btc_assets.market_data import candles
-from btc_assets.orchestration.automation import partition_tags
-from btc_assets.orchestration.failures import impatient
-from btc_assets.orchestration.jobs import history_assets
+from btc_assets.orchestration.automation import Automation
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.ingest import IngestOptions, ingest
+from btc_assets.orchestration.jobs import SlicedJobs, asset_key
+from btc_assets.orchestration.partitions import Partitions, partition_tags
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
 
-HAND_OVER = datetime(2020, 2, 1, tzinfo=UTC)  # where the partitions of this process start
-LAST_DAY = Window(HAND_OVER - DAY, HAND_OVER)
-LAST_THREE = Window(HAND_OVER - 3 * DAY, HAND_OVER)
+FIRST_SLICE = datetime(2020, 2, 1, tzinfo=UTC)  # of the 5-minute partitions, as conftest.py sets it
+LAST_DAY = Window(FIRST_SLICE - DAY, FIRST_SLICE)
+LAST_THREE = Window(FIRST_SLICE - 3 * DAY, FIRST_SLICE)
 
 
-def run_history(days: Window, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
-    with dg.DagsterInstance.ephemeral() as ephemeral, impatient():
-        job = defs.resolve_job_def("ingest_history")
+def run_history(store: StoreUnderTest, days: Window, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
+    """The job `ingest_history` over a range of days."""
+    job = store.definitions.resolve_job_def("ingest_history")
+    with dg.DagsterInstance.ephemeral() as ephemeral:
         return job.execute_in_process(instance=instance or ephemeral, tags=partition_tags(days, DAY), raise_on_error=False)
 
 
 def land_trades(store: StoreUnderTest, window: Window) -> None:
-    """A trade every five minutes, off the beat, in objects that span slices and midnights."""
+    """Land a trade every five minutes, seven seconds into the slice, in objects that span slices and midnights."""
     count = (window.end - window.start) // timedelta(minutes=5)
     store.land(every(300, count, start=window.start + timedelta(seconds=7)), seconds=1800)
 
 
-def contents(store: StoreUnderTest) -> dict[str, list[tuple]]:  # type: ignore[type-arg]
-    """All that a loaded range left in the store, but for when."""
+def contents(store: StoreUnderTest) -> dict[str, list[tuple[object, ...]]]:
+    """Everything that loading a range left in the store, except the times of loading."""
     tables = {f"market_data.candles_{interval}": "*" for interval in candles.INTERVALS} | {
         "market_data.btc_ticks": "*",
         "landing.slices": "bucket_5m, asset, state, objects, uris, row_count, loaded_rows",
@@ -47,10 +51,10 @@ def contents(store: StoreUnderTest) -> dict[str, list[tuple]]:  # type: ignore[t
     return {name: store.rows(f"SELECT {columns} FROM {name} ORDER BY 1, 2, 3, 4, 5") for name, columns in tables.items()}
 
 
-@pytest.mark.parametrize("days", [LAST_DAY, Window(HAND_OVER - 2 * DAY, HAND_OVER)], ids=["a day", "a range of days"])
+@pytest.mark.parametrize("days", [LAST_DAY, Window(FIRST_SLICE - 2 * DAY, FIRST_SLICE)], ids=["a day", "a range of days"])
 def test_history_is_loaded_by_days_with_the_same_result_as_by_slices(store: StoreUnderTest, days: Window) -> None:
     land_trades(store, days)
-    assert run_history(days).success
+    assert run_history(store, days).success
     assert store.rows("SELECT * FROM ingestion.due_slices") == [] and candles.outdated(store.connection, days) == []
     by_days = contents(store)
     assert len(by_days["market_data.btc_ticks"]) == len(days)
@@ -65,153 +69,112 @@ def test_history_is_loaded_by_days_with_the_same_result_as_by_slices(store: Stor
 
 
 def test_a_day_of_history_does_not_touch_the_days_beside_it(store: StoreUnderTest) -> None:
-    land_trades(store, Window(LAST_THREE.start, HAND_OVER + DAY))
-    assert run_history(Window(HAND_OVER - 2 * DAY, HAND_OVER - DAY)).success
+    land_trades(store, Window(LAST_THREE.start, FIRST_SLICE + DAY))
+    assert run_history(store, Window(FIRST_SLICE - 2 * DAY, FIRST_SLICE - DAY)).success
     assert store.rows("SELECT min(bucket_5m), max(bucket_5m), count(*) FROM market_data.btc_ticks") == [
-        (HAND_OVER - 2 * DAY, HAND_OVER - DAY - SLICE, 288)
+        (FIRST_SLICE - 2 * DAY, FIRST_SLICE - DAY - SLICE, 288)
     ]
 
 
-def python(script: str, **variables: str) -> dict[str, object]:
-    """What a script prints as JSON, in a process of its own: partitions are made from the settings when it starts."""
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)} | variables
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-_AT_THE_HAND_OVER = """
-import json
-from datetime import timedelta
-import dagster as dg
-from btc_assets.orchestration.automation import Automation, partition_tags
-from btc_assets.store.database import connect
-from btc_assets.definitions import defs
-from btc_assets.ingestion.requests import DueSlice
-from btc_assets.orchestration.jobs import ingest, ingest_history
-from btc_assets.orchestration.partitions import five_minutes, history, own_slices
-from btc_assets.domain.settings import settings
-from btc_assets.domain.slices import DAY, SLICE, Window
-
-first = settings().first_slice
-around = Window(first - timedelta(minutes=20), first + timedelta(minutes=20))
-last = history.get_last_partition_key()
-out = {"last": last, "window": str(own_slices(history.time_window_for_partition_key(last), history)), "first": five_minutes.get_first_partition_key()}
-with dg.DagsterInstance.ephemeral() as instance:
-    context = dg.build_sensor_context(instance=instance, sensor_name="landing_sensor")
-    due = [DueSlice(bucket, first, "x") for bucket in around.slices()]
-    requests = list(Automation(context).requests(due, ingest, ingest_history))
-    out["requests"] = [[request.job_name, sorted(request.tags.values())] for request in requests]
-    out["loaded"] = []
-    for request in reversed(requests):
-        assert defs.resolve_job_def(request.job_name).execute_in_process(instance=instance, tags=request.tags).success
-        with connect() as connection:
-            rows = connection.execute("SELECT min(bucket_5m)::text, max(bucket_5m)::text, count(*) FROM market_data.btc_ticks")
-            out["loaded"].append(rows.fetchone())
-print(json.dumps(out))
-"""
-
-
-def test_a_first_slice_within_a_day_cuts_that_day_between_history_and_slices(store: StoreUnderTest) -> None:
+@pytest.fixture
+def within_a_day(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """The first slice, at 06:35 of a day, of a store with 20 trades on each side of it, one a minute, in a single object."""
     first = datetime(2024, 1, 10, 6, 35, tzinfo=UTC)
-    # One object holds the trades on both sides of the hand-over.
+    monkeypatch.setenv("BTC_ASSETS_PARTITIONS_START", first.strftime(KEY_FORMAT))
     store.land(every(60, 40, start=first - timedelta(minutes=20)), seconds=3600)
-    assert python(_AT_THE_HAND_OVER, BTC_ASSETS_PARTITIONS_START="2024-01-10T06:35Z") == {
-        "last": "2024-01-10",
-        "window": "2024-01-10T00:00Z to 2024-01-10T06:35Z",
-        "first": "2024-01-10T06:35Z",
-        "requests": [["ingest", ["2024-01-10T06:35Z", "2024-01-10T06:50Z"]], ["ingest_history", ["2024-01-10"]]],
-        # First the day, which ends there, then the slices, which begin there.
-        "loaded": [["2024-01-10 06:15:00+00", "2024-01-10 06:30:00+00", 20], ["2024-01-10 06:15:00+00", "2024-01-10 06:50:00+00", 40]],
-    }
+    return first
 
 
-_LOAD_OVER_THE_HAND_OVER = """
-import json
-from btc_assets.orchestration.ingest import ingest
-from btc_assets.domain.settings import settings
-from btc_assets.domain.slices import SLICE, Window
-
-first = settings().first_slice
-print(json.dumps([ingest(Window(first + start * SLICE, first + 4 * SLICE)).ticks for start in (-4, -2000)]))
-"""
+def test_a_first_slice_within_a_day_cuts_that_day_between_history_and_slices(store: StoreUnderTest, within_a_day: datetime) -> None:
+    partitions = Partitions.of(store.settings)
+    assert partitions.history is not None
+    assert partitions.slices.get_first_partition_key() == "2024-01-10T06:35Z"
+    assert partitions.history.get_last_partition_key() == "2024-01-10"
+    last_day = partitions.own_slices(partitions.history.time_window_for_partition_key("2024-01-10"), partitions.history)
+    assert str(last_day) == "2024-01-10T00:00Z to 2024-01-10T06:35Z"
 
 
-def test_a_load_over_a_hand_over_within_a_day_has_both_sides(store: StoreUnderTest) -> None:
-    store.land(every(60, 40, start=datetime(2024, 1, 10, 6, 15, tzinfo=UTC)), seconds=3600)
-    assert python(_LOAD_OVER_THE_HAND_OVER, BTC_ASSETS_PARTITIONS_START="2024-01-10T06:35Z") == [40, 40]
+def test_slices_that_are_due_on_both_sides_are_loaded_by_a_run_of_each_kind(store: StoreUnderTest, within_a_day: datetime) -> None:
+    around = Window(within_a_day - timedelta(minutes=20), within_a_day + timedelta(minutes=20))
+    due = [DueSlice(bucket, within_a_day, "version") for bucket in around.slices()]
+    jobs = SlicedJobs(*(job for job in store.definitions.jobs or [] if job.name in ("ingest", "ingest_history")))  # type: ignore[arg-type]
+    loaded = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, sensor_name="landing_sensor")
+        requests = list(Automation(context, Deployment.of(store.settings)).requests(due, jobs))
+        for request in reversed(requests):
+            assert request.job_name is not None
+            assert store.definitions.resolve_job_def(request.job_name).execute_in_process(instance=instance, tags=request.tags).success
+            loaded += store.rows("SELECT min(bucket_5m), max(bucket_5m), count(*) FROM market_data.btc_ticks")
+    assert [(request.job_name, sorted(request.tags.values())) for request in requests] == [
+        ("ingest", ["2024-01-10T06:35Z", "2024-01-10T06:50Z"]),
+        ("ingest_history", ["2024-01-10"]),
+    ]
+    # First the day, which ends at the first slice, then the slices.
+    assert loaded == [(around.start, within_a_day - SLICE, 20), (around.start, around.end - SLICE, 40)]
 
 
-_WITHOUT = """
-import json
-from btc_assets.definitions import defs
-from btc_assets.landing.sensors import landing_sensor
-keys = [spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()]
-print(json.dumps({
-    "history": [key for key in keys if "history" in key],
-    "ticks": "market_data/btc_ticks" in keys,
-    "jobs": [job.name for job in defs.resolve_all_job_defs() if "history" in job.name],
-    "sensor": [target.job_name for target in landing_sensor.targets],
-}))
-"""
+@pytest.mark.parametrize("slices_before", [4, 2000])
+def test_a_load_over_a_first_slice_within_a_day_has_both_sides(store: StoreUnderTest, within_a_day: datetime, slices_before: int) -> None:
+    prepare_dagster_home(store.settings)
+    window = Window(within_a_day - slices_before * SLICE, within_a_day + 4 * SLICE)
+    report = ingest(store.definitions, LOADING_ASSETS, Partitions.of(store.settings), window, IngestOptions())
+    assert report.ticks == 40 and report.checks_passed
 
 
-def test_without_a_day_before_the_first_slice_there_are_no_history_assets(store: StoreUnderTest) -> None:
-    found = python(_WITHOUT, BTC_ASSETS_HISTORY_START="2024-01-10", BTC_ASSETS_PARTITIONS_START="2024-01-10")
-    assert found == {"history": [], "ticks": True, "jobs": [], "sensor": ["ingest"]}
+def test_without_a_day_before_the_first_slice_there_are_no_history_assets(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ASSETS_HISTORY_START", "2024-01-10")
+    monkeypatch.setenv("BTC_ASSETS_PARTITIONS_START", "2024-01-10")
+    keys = [spec.key.to_user_string() for spec in store.definitions.resolve_all_asset_specs()]
+    assert "market_data/btc_ticks" in keys and not [key for key in keys if "history" in key]
+    assert not [job.name for job in store.definitions.resolve_all_job_defs() if "history" in job.name]
+    assert [target.job_name for target in store.definitions.get_sensor_def("landing_sensor").targets] == ["ingest"]
 
 
-def test_the_dagster_command_line_materialises_a_day(store: StoreUnderTest) -> None:
-    from btc_assets.orchestration.home import prepare_dagster_home
-
+def test_the_dagster_command_line_materializes_a_day(store: StoreUnderTest) -> None:
     day = Window(datetime(2019, 12, 31, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC))
     land_trades(store, day)
-    prepare_dagster_home()
-    command = [
-        "-m",
-        "dagster",
-        "asset",
-        "materialize",
-        "-m",
-        "btc_assets.definitions",
-        "--select",
-        "group:history",
-        "--partition",
-        "2019-12-31",
-    ]
+    prepare_dagster_home(store.settings)
+    command = ["-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", "group:history"]
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *command, "--partition", "2019-12-31"], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(288,)]
     assert store.rows("SELECT sum(trade_count) FROM market_data.candles_1h") == [(288,)]
 
 
-def compare_everything(instance: dg.DagsterInstance, hours: int = 0) -> int:
-    job = defs.resolve_job_def("reconcile")
+def reconcile(store: StoreUnderTest, instance: dg.DagsterInstance, hours: int = 0) -> int:
+    """Run the job `reconcile`; returns the number of days of history that it reported as materialized."""
+    job = store.definitions.resolve_job_def("reconcile")
     result = job.execute_in_process(instance=instance, run_config={"ops": {"ops__reconciliations": {"config": {"hours": hours}}}})
     (event,) = result.asset_materializations_for_node("ops__reconciliations")
-    return event.metadata["history_days_shown"].value
+    reported = event.metadata["history_days_shown"].value
+    assert isinstance(reported, int)
+    return reported
 
 
-def test_days_that_were_loaded_as_slices_before_the_hand_over_moved_are_shown_as_materialised(store: StoreUnderTest) -> None:
+def test_days_that_were_loaded_as_slices_before_the_boundary_moved_are_reported_as_materialized(store: StoreUnderTest) -> None:
     land_trades(store, LAST_THREE)
-    store.ingest(Window(LAST_THREE.start, HAND_OVER - DAY))  # the last day waits for being loaded
+    store.ingest(Window(LAST_THREE.start, FIRST_SLICE - DAY))  # the last day is registered and not loaded
     store.register(LAST_DAY)
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_history(Window(LAST_THREE.start, LAST_THREE.start + DAY), instance).success  # Dagster knows of this one
-        assert compare_everything(instance, hours=48) == 0
-        assert compare_everything(instance) == 1
+        assert run_history(store, Window(LAST_THREE.start, LAST_THREE.start + DAY), instance).success  # Dagster knows of this day
+        assert reconcile(store, instance, hours=48) == 0
+        assert reconcile(store, instance) == 1
+        history_assets = [asset_key(name) for name in HISTORY_ASSETS]
         for key in history_assets:
             assert instance.get_materialized_partitions(key) == {"2020-01-29", "2020-01-30"}
-        assert compare_everything(instance) == 0
+        assert reconcile(store, instance) == 0
         assert len(instance.fetch_materializations(history_assets[0], limit=10).records) == 2
 
 
-def test_a_day_whose_candles_are_behind_is_not_shown_yet(store: StoreUnderTest) -> None:
+def test_a_day_whose_candles_are_due_is_not_reported_yet(store: StoreUnderTest) -> None:
     land_trades(store, LAST_DAY)
     store.ingest(LAST_DAY)
     store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', %s)", (LAST_DAY.start,))
     with dg.DagsterInstance.ephemeral() as instance:
-        assert compare_everything(instance) == 0
+        assert reconcile(store, instance) == 0
         store.refresh(LAST_DAY)
-        assert compare_everything(instance) == 1
+        assert reconcile(store, instance) == 1

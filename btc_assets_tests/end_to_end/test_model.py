@@ -1,4 +1,4 @@
-"""Any sequence of landings, overwrites, deletions and loads ends with table = de-duplicated content of the current objects."""
+"""After any sequence of landings, overwrites, deletions and loads, the table is the de-duplicated content of the current objects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.market_data import candles
 from btc_assets.simulation.replay import encode_batch
-from btc_assets.store import copy
+from btc_assets.store import replace
+from btc_assets.store.encode import EncodedRows
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, table, trade
 
 RANGE = Window(NOON, NOON + 4 * SLICE)
 
-# A trade is its id: when it was and what it cost follow from it, as they do on the exchange.
+# A trade is determined by its id, as on the exchange: its time and its price follow from it.
 trade_ids = st.integers(0, 119)
 batches = st.lists(trade_ids, min_size=3, max_size=15)
 names = st.sampled_from(["a", "b", "c", "d", "e"])
@@ -38,7 +40,7 @@ def the_trade(trade_id: int) -> dict[str, object]:
 
 @dataclass
 class Model:
-    """What must be true: objects by name, and the ids that each slice was last loaded with."""
+    """What must hold: objects by name, and the ids that each slice was last loaded with."""
 
     objects: dict[str, list[int]] = field(default_factory=dict)
     registered: dict[str, list[int]] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Machine(RuleBasedStateMachine):
             "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets"
         )
         for interval in candles.INTERVALS:
-            self.store.connection.execute(f"TRUNCATE market_data.candle_partials_{interval}")  # type: ignore[arg-type]
+            self.store.connection.execute(f"TRUNCATE market_data.candle_partials_{interval}")
         shutil.rmtree(self.store.landing)
         self.store.landing.mkdir()
         for name, batch in landed.items():
@@ -93,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         self.store.refresh(window)
 
     def refused(self, window: Window) -> set[object]:
-        """Slices that were loaded from an object which no longer is there under any content."""
+        """Slices that were loaded from an object that no longer exists, with any content."""
         return {
             bucket for bucket in window.slices() if any(name not in self.model.objects for name in self.model.loaded_from.get(bucket, {}))
         }
@@ -128,16 +130,15 @@ def test_the_table_equals_the_current_objects_after_any_sequence(store: StoreUnd
     )
 
 
-def test_the_model_is_not_blind(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same run finds a loader that loses every row of one id."""
-    original = copy.replace
+def test_the_model_finds_a_loader_that_loses_rows(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = replace.replace_slices
 
-    def loses_a_row(connection: psycopg.Connection, target: copy.Target, replacement: copy.Replacement, encoded: copy.Encoded) -> list[str]:
+    def loses_a_row(connection: psycopg.Connection, target: Target, replacement: replace.Replacement, encoded: EncodedRows) -> list[str]:
         chunks = original(connection, target, replacement, encoded)
         connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 10 = 7")
         return chunks
 
-    monkeypatch.setattr(copy, "replace", loses_a_row)
+    monkeypatch.setattr(replace, "replace_slices", loses_a_row)
     machine = type("BoundMachine", (Machine,), {"store": store})
     with pytest.raises((AssertionError, UserError)):  # refreshing candles refuses where a slice lost all of its rows
         run_state_machine_as_test(

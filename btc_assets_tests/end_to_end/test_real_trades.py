@@ -1,8 +1,9 @@
-"""The exchange's own trades go in, and the exchange's own candles come out."""
+"""Real trades of the exchange, loaded, give the candles that the exchange published."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import zipfile
 from collections.abc import Iterator
@@ -87,8 +88,6 @@ def test_the_same_trades_give_the_same_table_in_any_format(store: StoreUnderTest
     with pq.ParquetWriter(parquet, trades[0].schema) as writer:
         for table in trades:
             writer.write_table(table)
-    import gzip
-
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.writestr("trades.csv", gzip.decompress(as_csv.read_bytes()))
     first = trades[0]["event_time"][0].as_py()

@@ -1,7 +1,7 @@
-"""Soak: whatever lands, fails, is killed or runs at once, in any order, the table is what the registry says, and heals.
+"""Soak: whatever lands, fails, is killed or runs at once, in any order, the table agrees with the registry and heals.
 
-A short form runs with the suite. `make soak` goes on for as long as it is told, with a new seed each round; a failure prints
-the seed and the shortest sequence that was found to break the promise.
+A short form runs with the suite. `make soak` runs for a given time, with a new seed each round; a failure prints the seed and the
+shortest sequence of steps that breaks a promise.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import settings as store_settings
+from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, floor_slice
-from btc_assets.landing.sensors import landing_sensor
 from btc_assets.market_data import candles
-from btc_assets.market_data.sensors import candles_follow_ticks
+from btc_assets.market_data.keys import candles_key
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.policies import Keep, declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
-from btc_assets.ops.reconcile import reconcile
-from btc_assets.signals.sensors import signals_follow_ticks
+from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.simulation.replay import encode_batch
-from btc_assets.store import copy
+from btc_assets.store import replace as store_replace
+from btc_assets.store.encode import EncodedRows
+from btc_assets.store.tables import Target
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
 from btc_assets_tests.support.s3 import Bucket, S3Server
@@ -77,13 +77,14 @@ forkserver = multiprocessing.get_context("forkserver")
 forkserver.set_forkserver_preload([__name__])
 
 
-def ingest_in_a_process(store: StoreOnS3, window: Window, started: Event) -> None:
+def ingest_in_a_process(dsn: str, home: Path, bucket: Bucket, followers: tuple[str, ...], window: Window, started: Event) -> None:
     started.set()
-    store.ingest(window)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        StoreOnS3(dsn, home, home, connection, bucket, followers=followers).ingest(window)
 
 
-def told(method: Callable[..., None]) -> Callable[..., None]:
-    """The first thing that goes wrong is printed at once: what depends on a moment may not go wrong again when it is repeated."""
+def traced(method: Callable[..., None]) -> Callable[..., None]:
+    """Prints the first failure at once: one that depends on timing may not happen again when the steps are repeated."""
 
     @wraps(method)
     def inner(self: Soak, **drawn: object) -> None:
@@ -93,21 +94,21 @@ def told(method: Callable[..., None]) -> Callable[..., None]:
         except Exception:
             if not type(self).failed:
                 type(self).failed = True
-                print("\nWent wrong after:", *(did for did in self.trail if "every_promise" not in did), traceback.format_exc(), sep="\n")
+                print("\nFailed after:", *(call for call in self.trail if "every_promise" not in call), traceback.format_exc(), sep="\n")
             raise
 
     return inner
 
 
 def step(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
-    return lambda method: rule(**strategies)(told(method))
+    return lambda method: rule(**strategies)(traced(method))  # type: ignore[call-overload]  # it would confuse them with `target`
 
 
 class Soak(RuleBasedStateMachine):
-    """The steps, and what must be true after each of them.
+    """The steps, and the invariants that must hold after each of them.
 
-    The model knows what every version of every object held. Which versions a slice is made of, the registry says; the rows
-    of the slice must be exactly theirs, always. When all is quiet, the registry must say what the landing zone holds.
+    The model knows the rows of every version of every object. The registry says which versions a slice was loaded from: the slice must
+    always hold exactly their rows. Once everything has come to rest, the registry must agree with the landing zone.
     """
 
     server: str
@@ -132,13 +133,11 @@ class Soak(RuleBasedStateMachine):
             "TICKS_DROP_AFTER_DAYS": str(DROP_AFTER_DAYS),
         }.items():
             patch.setenv(f"BTC_ASSETS_{name}", value)
-        store_settings.cache_clear()
-        self.open.callback(store_settings.cache_clear)
         connection = self.open.enter_context(psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC"))
-        followers = tuple(map(candles.asset_key, candles.INTERVALS))
+        followers = tuple(map(candles_key, candles.INTERVALS))
         self.store = StoreOnS3(dsn, self.home, self.home, connection, bucket, followers=followers)
-        self.behind = replace(self.store, bucket=replace(bucket, server=replace(bucket.server, endpoint=self.proxy.endpoint)))
-        self.daemons = [Daemon(sensor, patch) for sensor in (landing_sensor, candles_follow_ticks, signals_follow_ticks)]
+        self.store_behind_proxy = replace(self.store, bucket=replace(bucket, server=replace(bucket.server, endpoint=self.proxy.endpoint)))
+        self.daemons = [Daemon(self.store, sensor, patch) for sensor in ("landing_sensor", "candles_follow_ticks", "signals_follow_ticks")]
         for daemon in self.daemons:
             self.open.callback(daemon.close)
         recent = floor_slice(datetime.now(UTC)) - timedelta(minutes=50)
@@ -155,12 +154,12 @@ class Soak(RuleBasedStateMachine):
     # ---- what lands
 
     @initialize(objects=objects)
-    def begin_with_some_objects(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
+    def start_with_some_objects(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
         self.land(objects=objects)
 
     @step(objects=objects)
     def land(self, objects: dict[tuple[str, int], tuple[int, list[int]]]) -> None:
-        """Land objects or overwrite some: in their folder, late in another one, with corrected prices, with repeats of others' trades."""
+        """Land objects or overwrite some: in their folder or late in another one, with corrected prices, or with trades that others have too."""
         for (name, place), (edition, ids) in objects.items():
             self.steps["objects landed"] += 1
             rows = table([self.trade(i, edition) for i in ids])
@@ -170,7 +169,7 @@ class Soak(RuleBasedStateMachine):
             self.put(name, place, encode_batch(rows, FEED)[1], held)
 
     @step(name=names, place=places)
-    def land_what_cannot_be_read(self, name: str, place: int) -> None:
+    def land_an_unreadable_object(self, name: str, place: int) -> None:
         self.put(name, place, b"PAR1 and nothing more", {})
 
     @precondition(lambda self: self.objects)
@@ -181,36 +180,39 @@ class Soak(RuleBasedStateMachine):
         del self.objects[uri]
         self.deleted = True
 
-    # ---- what is done, and undone
+    # ---- loads, kills and maintenance
 
     @step(stretch=stretches, force=st.booleans(), fault=faults)
     def load(self, stretch: tuple[int, int], force: bool, fault: tuple[Fault, int] | None) -> None:
         window = self.window(stretch)
-        self.under(fault, lambda: self.behind.register(window))
-        self.under(fault, lambda: self.behind.load(window, force=force, commit_rows=10))
+        self.under(fault, lambda: self.store_behind_proxy.register(window))
+        self.under(fault, lambda: self.store_behind_proxy.load(window, force=force, commit_rows=10))
 
     @step(stretch=stretches, moment=moments)
     def kill_a_loader(self, stretch: tuple[int, int], moment: float) -> None:
         self.steps["loaders killed"] += 1
         started = forkserver.Event()
-        process = forkserver.Process(target=ingest_in_a_process, args=(replace(self.store, connection=None), self.window(stretch), started))
+        process = forkserver.Process(
+            target=ingest_in_a_process,
+            args=(self.store.dsn, self.home, self.store.bucket, self.store.followers, self.window(stretch), started),
+        )
         process.start()
         assert started.wait(60)
         time.sleep(moment)
         process.kill()
         process.join()
-        self.wait_for_backends()
+        self.wait_until_backends_end()
 
     @step(stretch=stretches, moment=moments)
     def end_the_backends_of_a_loader(self, stretch: tuple[int, int], moment: float) -> None:
         self.steps["backends ended"] += 1
         with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self.store.ingest, self.window(stretch))
+            load = pool.submit(self.store.ingest, self.window(stretch))
             time.sleep(moment / 2)
             self.store.connection.execute(f"SELECT pg_terminate_backend(pid) FROM ({_BACKENDS}) AS others")
             try:
-                work.result()
-            except psycopg.OperationalError:  # of a connection that the test itself was about to close
+                load.result()
+            except psycopg.OperationalError:  # of a connection that was about to be closed
                 pass
             except UserError as error:
                 assert "terminat" in str(error) or "connection" in str(error) or self.deleted, error
@@ -219,32 +221,32 @@ class Soak(RuleBasedStateMachine):
     def load_twice_at_once(self, one: tuple[int, int], other: tuple[int, int]) -> None:
         self.steps["loaded at once"] += 1
         with ThreadPoolExecutor(2) as pool:
-            work = [pool.submit(self.store.ingest, self.window(stretch)) for stretch in (one, other)]
-        for done in work:
-            self.under(None, done.result)
+            loads = [pool.submit(self.store.ingest, self.window(stretch)) for stretch in (one, other)]
+        for load in loads:
+            self.under(None, load.result)
 
     @step(fault=faults)
     def tick_and_run(self, fault: tuple[Fault, int] | None) -> None:
-        """The sensors look, and Dagster runs what they ask for."""
+        """Evaluate the sensors, and execute the runs that they request."""
         for daemon in self.daemons:
             daemon.now = max(daemon.now + timedelta(seconds=31), datetime.now(UTC) + timedelta(minutes=2))
-            asked = self.under(fault, daemon.tick)
-            self.steps["runs"] += len(asked or [])
-            if asked:
+            requested = self.under(fault, daemon.tick)
+            self.steps["runs"] += len(requested or [])
+            if requested:
                 self.arm(fault)
-                done = daemon.attempt()
+                succeeded = daemon.attempt()
                 self.arm(None)
-                assert done == len(asked) or fault or self.deleted, asked
+                assert succeeded == len(requested) or fault or self.deleted, requested
 
     @step()
-    def lose_the_storage_of_dagster(self) -> None:
+    def lose_dagsters_storage(self) -> None:
         for daemon in self.daemons:
             daemon.forget()
 
     @step()
     def run_the_policies(self) -> None:
         self.steps["policies run"] += 1
-        policies = declared_policies(store_settings())
+        policies = declared_policies(load_settings())
         with self.store.connect() as connection:
             retention_jobs.apply_policies(connection, policies)
             states = {status.job_name: status.state for status in read_policy_statuses(connection, policies)}
@@ -261,40 +263,42 @@ class Soak(RuleBasedStateMachine):
 
     @step()
     def come_to_rest(self) -> None:
-        """Nothing fails any more: a few rounds later everything is as it should be."""
+        """Let nothing fail any more: after a few rounds everything agrees and nothing is due."""
         self.steps["came to rest"] += 1
         for _ in range(6):
             healed = self.compare_everything()
-            asked = [daemon.tick_after(timedelta(seconds=31)) for daemon in self.daemons]
-            self.steps["runs"] += sum(map(len, asked))
+            requested = [daemon.tick_after(timedelta(seconds=31)) for daemon in self.daemons]
+            self.steps["runs"] += sum(map(len, requested))
             for daemon in self.daemons:
                 daemon.attempt()
-            if not healed and not any(asked):
+            if not healed and not any(requested):
                 break
         else:
-            raise AssertionError(f"it does not come to rest, {healed} things were mended and this was asked for: {asked}")
-        loaded, here = self.loaded(), set(self.objects.values())
+            raise AssertionError(
+                f"it does not come to rest: {healed} differences were healed in the last round, and it requested {requested}"
+            )
+        loaded, existing = self.loaded(), set(self.objects.values())
         for bucket in self.slices:
-            current = {version for version in here if bucket in self.versions[version]}
+            current = {version for version in existing if bucket in self.versions[version]}
             lost = {uri for uri, _ in loaded.get(bucket, set())} - set(self.objects)
             assert lost or loaded.get(bucket, set()) == current, (bucket, loaded.get(bucket), current)
         registered = self.store.rows(
             "SELECT DISTINCT uri, etag, status FROM landing.raw_blobs_5m WHERE status NOT IN ('superseded', 'gone')"
         )
         assert {(uri, etag): status for uri, etag, status in registered} == {
-            version: "registered" if self.versions[version] else "rejected" for version in here
+            version: "registered" if self.versions[version] else "rejected" for version in existing
         }
         due = {bucket for (bucket,) in self.store.rows("SELECT bucket_5m FROM ingestion.due_slices")}
         assert due <= self.dropped
 
-    # ---- what must be true after every step
+    # ---- invariants
 
     @invariant()
-    @told
+    @traced
     def every_promise_holds(self) -> None:
         self.each_slice_has_exactly_the_rows_of_the_versions_that_it_was_loaded_from()
         self.the_offset_is_the_newest_trade()
-        self.candles_that_are_not_due_hold_their_ticks_also_after_those_were_dropped()
+        self.candles_that_are_not_due_agree_with_their_ticks_even_after_those_were_dropped()
 
     def each_slice_has_exactly_the_rows_of_the_versions_that_it_was_loaded_from(self) -> None:
         loaded, rows = self.loaded(), self.rows()
@@ -314,7 +318,7 @@ class Soak(RuleBasedStateMachine):
                 (max(rows[max(rows)]),)
             ]
 
-    def candles_that_are_not_due_hold_their_ticks_also_after_those_were_dropped(self) -> None:
+    def candles_that_are_not_due_agree_with_their_ticks_even_after_those_were_dropped(self) -> None:
         due = {bucket for (bucket,) in self.store.rows("SELECT bucket_5m FROM ingestion.due_slices WHERE asset LIKE 'market_data/%'")}
         made = {
             bucket: (trades, value)
@@ -337,7 +341,7 @@ class Soak(RuleBasedStateMachine):
     # ---- the model
 
     def trade(self, trade_id: int, edition: int) -> dict[str, object]:
-        """A trade is its id; another edition has another price."""
+        """The trade with an id; another edition of it has another price."""
         place, k = divmod(trade_id, PER_SLICE)
         at = self.slices[place] + k * timedelta(seconds=25)
         return trade(trade_id, at, price=f"{100 + trade_id}.{edition}", maker=trade_id % 2 == 0)
@@ -350,7 +354,7 @@ class Soak(RuleBasedStateMachine):
         self.versions[uri, obj.etag] = held
 
     def merged(self, bucket: datetime, versions: set[Version]) -> Rows:
-        """The trades of a slice in some versions of objects; where two hold the same one, the earlier URI's counts."""
+        """The trades of a slice in some versions of objects; of a trade in two of them, the one with the earlier URI counts."""
         return {i: price for version in sorted(versions, reverse=True) for i, price in self.versions[version].get(bucket, {}).items()}
 
     # ---- the store
@@ -362,7 +366,7 @@ class Soak(RuleBasedStateMachine):
     def rows(self) -> dict[datetime, Rows]:
         found: dict[datetime, Rows] = {}
         for bucket, trade_id, price in self.store.rows("SELECT bucket_5m, trade_id, price FROM market_data.btc_ticks"):
-            assert found.setdefault(bucket, {}).setdefault(trade_id, price) is price  # not there before
+            assert found.setdefault(bucket, {}).setdefault(trade_id, price) is price  # once only
         return found
 
     def loaded(self) -> dict[datetime, set[Version]]:
@@ -375,17 +379,18 @@ class Soak(RuleBasedStateMachine):
         return found
 
     def registry(self) -> str:
-        """For whoever reads a failure."""
+        """The registry, for the message of a failure."""
         return "\n".join(map(str, self.store.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, noticed_at")))
 
     def compare_everything(self) -> int:
         with self.store.connect() as connection:
-            now = datetime.now(UTC) + HOURS_LATER  # so that whatever waits, waits for too long
-            return reconcile(connection, self.behind.zone(), FEEDS, None, now, heal=True, settled=timedelta()).healed
+            now = datetime.now(UTC) + HOURS_LATER  # whatever waits has waited for too long by then
+            options = ReconcileOptions(heal=True, settled=timedelta())
+            return reconcile(connection, self.store_behind_proxy.zone(), FEEDS, None, now, options).healed
 
     def arm(self, fault: tuple[Fault, int] | None) -> None:
         self.steps["faults"] += bool(fault)
-        if fault and fault[0] == "flip":  # twice at most: an object that never matches is rejected, and rightly
+        if fault and fault[0] == "flip":  # at most twice: an object whose bytes never match is rejected, as it should be
             self.proxy.fail("flip", times=min(fault[1], 2), of=OBJECTS)
         elif fault:
             self.proxy.fail(fault[0], times=fault[1])
@@ -393,22 +398,22 @@ class Soak(RuleBasedStateMachine):
             self.proxy.heal()
 
     def under(self, fault: tuple[Fault, int] | None, work: Callable[[], T]) -> T | None:
-        """Do something while S3 fails a few times; what comes of it is either done or one sentence."""
+        """Do something while S3 fails a few times: it succeeds, or fails with one sentence."""
         self.arm(fault)
         try:
             return work()
-        except (UserError, dg.Failure) as error:  # Dagster's is of a sensor
+        except (UserError, dg.Failure) as error:  # the latter from a sensor
             assert fault or (self.deleted and "is gone" in str(error)), error
             assert len(str(error).splitlines()) == 1, error
             return None
         finally:
             self.arm(None)
 
-    def wait_for_backends(self) -> None:
-        """A backend whose client was killed ends or undoes what it did, and notices when it reads or writes next."""
+    def wait_until_backends_end(self) -> None:
+        """Wait until the server has noticed that a client was killed, and has committed or rolled back."""
         until = time.monotonic() + 30
         while self.store.rows(_BACKENDS):
-            assert time.monotonic() < until, "a backend does not notice that its client is gone"
+            assert time.monotonic() < until, "a backend of a killed client is still there"
             time.sleep(0.01)
 
 
@@ -445,16 +450,17 @@ def test_a_short_soak(machine: type[Soak]) -> None:
     play(machine, rounds=3, steps=12, reproducible=True)
 
 
-def test_the_soak_is_not_blind(machine: type[Soak], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It finds a loader that does not load one of the ids."""
-    original = copy.replace
+def test_the_soak_finds_a_loader_that_loses_rows(machine: type[Soak], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = store_replace.replace_slices
 
-    def loses_a_row(connection: psycopg.Connection, target: copy.Target, replacement: copy.Replacement, encoded: copy.Encoded) -> list[str]:
+    def loses_a_row(
+        connection: psycopg.Connection, target: Target, replacement: store_replace.Replacement, encoded: EncodedRows
+    ) -> list[str]:
         chunks = original(connection, target, replacement, encoded)
         connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 12 = 7")
         return chunks
 
-    monkeypatch.setattr(copy, "replace", loses_a_row)
+    monkeypatch.setattr(store_replace, "replace_slices", loses_a_row)
     with pytest.raises(AssertionError):
         play(machine, rounds=10, steps=12, phases=[Phase.generate], reproducible=True)
 

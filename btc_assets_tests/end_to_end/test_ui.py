@@ -1,6 +1,6 @@
 """The web UI as a person uses it: a real Chromium on a real webserver and daemon, from the asset graph to the pictures.
 
-`make test-browser` installs what it needs. The screenshots lie in `.btc_assets/screenshots`.
+`make test-browser` installs what it needs. The screenshots go to `.btc_assets/screenshots`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,9 +24,13 @@ from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 from btc_assets.simulation.generate import generate_day
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.waiting import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright: make test-browser installs it")
-expect, Page = playwright.expect, playwright.Page
+expect = playwright.expect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -37,9 +41,9 @@ pytestmark = [
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 SCREENSHOTS = PROJECT / ".btc_assets" / "screenshots"
-PATIENCE_MS = 120_000  # for what starts a process; everything else is there at once or soon
+PROCESS_START_MS = 120_000  # timeout of a step that starts a process; the other steps are much faster
 
-# Yesterday: the partitions start there, so that the UI has two days of them to draw and not ten months.
+# The partitions start yesterday, so that the UI draws two days of them and not ten months.
 YESTERDAY = floor_day(datetime.now(UTC)) - DAY
 TWO_HOURS = Window(YESTERDAY + timedelta(hours=8), YESTERDAY + timedelta(hours=10))
 SLICES = f"[{TWO_HOURS.start:{KEY_FORMAT}}...{TWO_HOURS.end - SLICE:{KEY_FORMAT}}]"
@@ -49,27 +53,25 @@ SLICES = f"[{TWO_HOURS.start:{KEY_FORMAT}}...{TWO_HOURS.end - SLICE:{KEY_FORMAT}
 def ui(store: StoreUnderTest) -> Iterator[str]:
     """Address of `btc-assets dev` on a store with two hours of trades landed and nothing registered."""
     store.land(*(hour for number, hour in enumerate(generate_day(YESTERDAY, 240_000)) if number in (8, 9)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address, log = f"http://127.0.0.1:{port}", store.home.parent / "dev.log"
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "BTC_ASSETS_PARTITIONS_START": f"{YESTERDAY:{KEY_FORMAT}}"}
     with log.open("w") as output:
         command = [sys.executable, "-m", "btc_assets.cli", "dev", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        wait_for(f"{address}/server_info", process, log)
+        wait_until_it_serves(f"{address}/server_info", process, log)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: webserver, daemon and code server end in their own time
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: webserver, daemon and code server shut down by themselves
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(PATIENCE_MS // 500):
+def wait_until_it_serves(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(PROCESS_START_MS // 500):
         assert process.poll() is None, log.read_text()[-2000:]
         try:
             urllib.request.urlopen(address, timeout=5).close()
@@ -95,7 +97,7 @@ _shots = count(1)
 
 def screenshot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(500)  # what fades in has done so
+    page.wait_for_timeout(500)  # until animations are over
     page.screenshot(path=SCREENSHOTS / f"{next(_shots)} {name}.png")
 
 
@@ -104,7 +106,7 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
 ) -> None:
     page.goto(f"{ui}/asset-groups")
     graph = page.locator("svg").filter(has_text="market_data")
-    expect(graph.get_by_text("landing", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    expect(graph.get_by_text("landing", exact=True)).to_be_visible(timeout=PROCESS_START_MS)
     screenshot(page, "asset graph, rooms")
     graph.get_by_text("market_data", exact=True).click()
     expect(page.get_by_text("candles_1m", exact=True).first).to_be_visible()
@@ -112,8 +114,8 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
 
     search = page.locator(".CodeMirror").first
     search.click()
-    page.keyboard.type('key:"landing/raw_blobs_5m"+')  # and all that is made of it
-    page.keyboard.press("Escape")  # the suggestions
+    page.keyboard.type('key:"landing/raw_blobs_5m"+')  # and everything downstream
+    page.keyboard.press("Escape")  # closes the suggestions
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Materialize all").click()
     dialog = page.get_by_role("dialog")
@@ -124,8 +126,8 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
     screenshot(page, "backfill of 24 slices")
     dialog.get_by_role("button", name="Launch backfill").click()
 
-    page.get_by_text("View", exact=True).click()  # in the message that it is created
-    expect(page.get_by_text("100% completed", exact=True)).to_have_count(10, timeout=PATIENCE_MS)
+    page.get_by_text("View", exact=True).click()  # in the message that the backfill was created
+    expect(page.get_by_text("100% completed", exact=True)).to_have_count(10, timeout=PROCESS_START_MS)
     screenshot(page, "backfill is done")
     assert store.rows("SELECT count(*), count(DISTINCT bucket_5m) FROM market_data.btc_ticks") == [(20_000, 24)]
     assert store.rows("SELECT count(*) FROM dagster.runs") == [(1,)]  # one run for all assets and all slices
@@ -140,16 +142,16 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
 
 
 def asset_page(page: Page, ui: str, table: str, *, rows: str, column: str) -> None:
-    """Open the page of an asset, and find what a reader of its table wants to know."""
+    """Open the page of an asset: it shows the number of rows, the description of a column, and a passing freshness check."""
     page.goto(f"{ui}/assets/market_data/{table}")
     expect(page.get_by_text(rows, exact=True).first).to_be_visible()
     expect(page.get_by_text(column).first).to_be_visible()
-    expect(page.get_by_text("Passing").first).to_be_visible(timeout=PATIENCE_MS)  # freshness; the daemon looks twice a minute
+    expect(page.get_by_text("Passing").first).to_be_visible(timeout=PROCESS_START_MS)  # freshness; the daemon looks twice a minute
     screenshot(page, f"{table}, overview")
 
 
 def picture(page: Page, name: str, shot: str) -> None:
-    """Open a picture in the metadata of the page, and see that the browser has drawn it."""
+    """Open a picture in the metadata of the page: the browser draws it."""
     page.get_by_role("row").filter(has_text=name).get_by_text("[Show Markdown]").click()
     image = page.get_by_role("dialog").get_by_role("img", name=name)
     expect(image).to_be_visible()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pytest
-from btc_assets.orchestration.resources import Store
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
-from btc_assets.orchestration.io_manager import CopyIOManager, read_slices
-from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG, backfill_policy, five_minutes
+from btc_assets.domain.slices import SLICE, Window
+from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.io_manager import CopyIOManager
+from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.cut import ArrowReplacements
+from btc_assets.store.read import stream_slices
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -56,15 +58,38 @@ def rows(count: int, *, start: datetime = NOON, per_slice: int = 3) -> pa.Table:
     return pa.Table.from_pylist([row(start + i // per_slice * SLICE, i) for i in range(count)], schema=WIDE)
 
 
-def materialize(data: object, window: Window, *downstream: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
-    @dg.asset(key=["signals", "wide"], partitions_def=five_minutes, backfill_policy=backfill_policy, io_manager_key="copy")
+def io_manager(store: StoreUnderTest) -> CopyIOManager:
+    return CopyIOManager(store.database, Deployment.of(store.settings))
+
+
+def materialize(store: StoreUnderTest, data: object, window: Window, *downstream: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+    """Materialize an asset whose output is `data`, over a range of slices."""
+
+    @dg.asset(key=["signals", "wide"], io_manager_key="copy", **sliced(store))
     def wide_asset() -> dg.Output[object]:
         return dg.Output(data)
 
-    tags = {RANGE_START_TAG: window.start.strftime(KEY_FORMAT), RANGE_END_TAG: (window.end - SLICE).strftime(KEY_FORMAT)}
-    manager = CopyIOManager(store=Store())
     with dg.DagsterInstance.ephemeral() as instance:
-        return dg.materialize([wide_asset, *downstream], resources={"copy": manager}, tags=tags, instance=instance, raise_on_error=False)
+        return dg.materialize(
+            [wide_asset, *downstream],
+            resources={"copy": io_manager(store)},
+            tags=partition_tags(window),
+            instance=instance,
+            raise_on_error=False,
+        )
+
+
+def sliced(store: StoreUnderTest) -> dict[str, Any]:
+    """The options of an asset with 5-minute partitions."""
+    deployment = Deployment.of(store.settings)
+    return deployment.writes_slices(deployment.partitions.slices)
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """The sentence that a person reads at the failed step."""
+    data = result.failure_data_for_node("signals__wide")
+    assert data is not None and data.user_failure_data is not None
+    return data.user_failure_data.description or ""
 
 
 def reader_of(table: pa.Table) -> pa.RecordBatchReader:
@@ -76,9 +101,9 @@ def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
 
 
 @pytest.mark.parametrize("kind", [pa.Table.combine_chunks, reader_of, batches_of], ids=["table", "reader", "stream of batches"])
-def test_arrow_of_any_kind_is_written(wide: StoreUnderTest, kind: object) -> None:
+def test_arrow_of_any_kind_is_written(wide: StoreUnderTest, kind: Callable[[pa.Table], object]) -> None:
     data = rows(36)
-    assert materialize(kind(data), HOUR).success  # type: ignore[operator]
+    assert materialize(wide, kind(data), HOUR).success
     written = wide.rows(
         "SELECT bucket_5m, name, count, ratio, amount, vector::text, labels, flag, filled_in FROM signals.wide ORDER BY count"
     )
@@ -89,14 +114,14 @@ def test_arrow_of_any_kind_is_written(wide: StoreUnderTest, kind: object) -> Non
 
 def test_a_table_may_be_in_any_order(wide: StoreUnderTest) -> None:
     data = rows(36)
-    assert materialize(data.take(list(reversed(range(36)))), HOUR).success
+    assert materialize(wide, data.take(list(reversed(range(36)))), HOUR).success
     assert wide.rows("SELECT count(DISTINCT bucket_5m), count(*) FROM signals.wide") == [(12, 36)]
 
 
 def test_a_second_write_replaces_the_range_and_nothing_outside_it(wide: StoreUnderTest) -> None:
-    materialize(rows(36), HOUR)
+    materialize(wide, rows(36), HOUR)
     inner = Window(NOON + SLICE, NOON + 3 * SLICE)
-    materialize(rows(2, start=NOON + SLICE), inner)
+    materialize(wide, rows(2, start=NOON + SLICE), inner)
     assert wide.rows("SELECT bucket_5m, count(*) FROM signals.wide WHERE bucket_5m < %s GROUP BY 1 ORDER BY 1", NOON + 4 * SLICE) == [
         (NOON, 3),
         (NOON + SLICE, 2),
@@ -108,18 +133,17 @@ def test_the_same_window_is_loaded_back_as_arrow(wide: StoreUnderTest) -> None:
     seen: list[pa.Table] = []
 
     @dg.asset(
-        partitions_def=five_minutes,
-        backfill_policy=backfill_policy,
-        io_manager_key="copy",
-        ins={"wide": dg.AssetIn(key=["signals", "wide"])},
+        ins={"loaded": dg.AssetIn(key=["signals", "wide"])},
         key=["signals", "wide_copy"],
+        io_manager_key="copy",
         metadata={"table": "signals.wide"},
+        **sliced(wide),
     )
-    def copy(wide: pa.Table) -> pa.Table:
-        seen.append(wide)
-        return wide.drop_columns(["filled_in"])
+    def copy(loaded: pa.Table) -> pa.Table:
+        seen.append(loaded)
+        return loaded.drop_columns(["filled_in"])
 
-    assert materialize(rows(36), HOUR, copy).success
+    assert materialize(wide, rows(36), HOUR, copy).success
     assert len(seen[0]) == 36
     assert seen[0].schema.field("amount").type == pa.decimal128(20, 4)
     assert seen[0].sort_by("count")["vector"][7].as_py() == [7, 0.5, -1.25]
@@ -131,17 +155,19 @@ def test_ticks_read_back_equal_what_was_loaded(store: StoreUnderTest) -> None:
     store.land(ticks)
     store.ingest(HOUR)
     with store.connect() as connection:
-        back = read_slices(Target.of(connection, "market_data.btc_ticks"), HOUR).read_all()
+        target = Target.of(connection, "market_data.btc_ticks")
+    back = stream_slices(store.database, target, HOUR).read_all()
     assert back.sort_by("trade_id").cast(ticks.schema).equals(ticks)
 
 
-def test_materialisation_metadata_is_what_the_ui_understands(wide: StoreUnderTest) -> None:
-    result = materialize(rows(36), HOUR)
-    event = result.asset_materializations_for_node("signals__wide")[-1]
-    assert event.metadata["dagster/row_count"].value == 36
-    assert event.metadata["dagster/table_name"].value == "signals.wide"
-    assert [column.name for column in event.metadata["dagster/column_schema"].value.columns][:2] == ["bucket_5m", "name"]
-    assert "password" not in str(event.metadata) and event.metadata["dagster/uri"].value.endswith("#signals.wide")
+def test_the_metadata_of_a_materialization_is_what_the_ui_understands(wide: StoreUnderTest) -> None:
+    result = materialize(wide, rows(36), HOUR)
+    metadata = result.asset_materializations_for_node("signals__wide")[-1].metadata
+    assert metadata["dagster/row_count"].value == 36
+    assert metadata["dagster/table_name"].value == "signals.wide"
+    schema = metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema) and [column.name for column in schema.columns][:2] == ["bucket_5m", "name"]
+    assert "password" not in str(metadata) and str(metadata["dagster/uri"].value).endswith("#signals.wide")
 
 
 @pytest.mark.parametrize(
@@ -168,9 +194,9 @@ def test_materialisation_metadata_is_what_the_ui_understands(wide: StoreUnderTes
 def test_data_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_written(
     wide: StoreUnderTest, data: object, sentence: str
 ) -> None:
-    result = materialize(data, HOUR)
+    result = materialize(wide, data, HOUR)
     assert not result.success
-    assert sentence in result.failure_data_for_node("signals__wide").user_failure_data.description
+    assert sentence in failure(result)
     assert wide.rows("SELECT count(*) FROM signals.wide") == [(0,)]
 
 
@@ -190,7 +216,7 @@ def test_a_range_longer_than_a_day_without_rows_is_emptied(wide: StoreUnderTest)
     wide.connection.execute(
         "INSERT INTO signals.wide (bucket_5m) SELECT generate_series(%s, %s, interval '1 hour')", (NOON, NOON + timedelta(days=3))
     )
-    assert materialize(rows(0), long).success
+    assert materialize(wide, rows(0), long).success
     assert wide.rows("SELECT count(*) FROM signals.wide") == [(1,)]
 
 
@@ -207,7 +233,5 @@ def test_an_asset_without_partitions_is_refused(store: StoreUnderTest) -> None:
     def unpartitioned() -> pa.Table:
         return rows(1)
 
-    result = dg.materialize([unpartitioned], resources={"copy": CopyIOManager(store=Store())}, raise_on_error=False)
-    assert result.failure_data_for_node("signals__wide").user_failure_data.description == (
-        "signals/wide has no partitions, but CopyIOManager replaces slices: give the asset the five_minutes partitions."
-    )
+    result = dg.materialize([unpartitioned], resources={"copy": io_manager(store)}, raise_on_error=False)
+    assert failure(result) == "signals/wide has no partitions, but CopyIOManager replaces slices: give the asset the partitions of slices."

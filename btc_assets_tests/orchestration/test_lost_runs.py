@@ -1,0 +1,37 @@
+"""Runs whose processes ended with the code location."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from btc_assets.orchestration.lost_runs import WORKERS_TAG, end_lost_runs
+
+Status = dg.DagsterRunStatus
+
+
+@dg.asset
+def anything() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("status", "tags", "ended"),
+    [
+        (Status.STARTING, {}, True),
+        (Status.STARTED, {}, True),
+        (Status.CANCELING, {}, True),
+        (Status.STARTED, {WORKERS_TAG: "a task of a worker"}, False),
+        (Status.NOT_STARTED, {}, False),
+        (Status.SUCCESS, {}, False),
+    ],
+)
+def test_only_runs_in_progress_that_no_worker_executes_are_reported_as_failed(
+    status: dg.DagsterRunStatus, tags: dict[str, str], ended: bool
+) -> None:
+    job = dg.Definitions([anything]).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(job, status=status, tags=tags)
+        assert end_lost_runs(instance) == ([run.run_id] if ended else [])
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None and found.status == (Status.FAILURE if ended else status)
+        assert end_lost_runs(instance) == []
