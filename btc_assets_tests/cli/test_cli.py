@@ -11,14 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from btc_assets.cli.main import main
-from btc_assets.domain.settings import settings
 from btc_assets.store.migrations import migration_status
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
 
 
 def cli(*arguments: str) -> Result:
-    settings.cache_clear()
+    """Run a command; its tables are 200 columns wide."""
     return CliRunner().invoke(main, list(arguments), env={"COLUMNS": "200"})
 
 
@@ -35,6 +34,7 @@ def trades_file(tmp_path: Path) -> Path:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The paths of a group, its commands and its subgroups."""
     found = [path]
     for name, command in group.commands.items():
         found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
@@ -102,14 +102,14 @@ def test_policies_are_applied_shown_and_run(store: StoreUnderTest) -> None:
         (("candles", "1m", "--from", "noon"), "'noon' is not a date or time"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(store: StoreUnderTest, arguments: tuple[str, ...], sentence: str) -> None:
+def test_an_error_is_one_sentence(store: StoreUnderTest, arguments: tuple[str, ...], sentence: str) -> None:
     result = cli(*arguments)
     assert result.exit_code == 1
     assert sentence in result.output
     assert "Traceback" not in result.output
 
 
-def test_rows_of_a_file_that_are_no_trades_are_named_and_the_others_landed(store: StoreUnderTest, tmp_path: Path) -> None:
+def test_rows_of_a_file_that_are_not_trades_are_reported_and_the_others_landed(store: StoreUnderTest, tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("trade_id,trade_time,price,quantity,is_market_maker\n1,1704888001000,5,1,true\n2,1704888002000,-5,1,true\n")
     result = cli("land", str(file))
@@ -118,7 +118,7 @@ def test_rows_of_a_file_that_are_no_trades_are_named_and_the_others_landed(store
     assert len(store.uris()) == 1
 
 
-def test_loading_with_failed_checks_says_so_and_exits_with_2(store: StoreUnderTest) -> None:
+def test_loading_with_failed_checks_reports_them_and_exits_with_2(store: StoreUnderTest) -> None:
     store.land(every(1, 60))
     store.put("2024/01/10/12/00/batch-x.parquet", b"")
     result = cli("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:05Z")

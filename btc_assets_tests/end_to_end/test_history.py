@@ -128,7 +128,7 @@ def test_without_a_day_before_the_first_slice_there_are_no_history_assets(store:
     keys = [spec.key.to_user_string() for spec in store.definitions.resolve_all_asset_specs()]
     assert "market_data/btc_ticks" in keys and not [key for key in keys if "history" in key]
     assert not [job.name for job in store.definitions.resolve_all_job_defs() if "history" in job.name]
-    assert [target.job_name for target in store.definitions.get_sensor_def("landing_sensor").targets] == ["ingest"]
+    assert [target.job_name for target in store.definitions.resolve_sensor_def("landing_sensor").targets] == ["ingest"]
 
 
 def test_the_dagster_command_line_materializes_a_day(store: StoreUnderTest) -> None:

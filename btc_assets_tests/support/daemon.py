@@ -30,7 +30,7 @@ class Daemon:
     def __init__(self, store: StoreUnderTest, sensor: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self._definitions = store.definitions
         self._partitions = Partitions.of(store.settings)
-        self.sensor = self._definitions.get_sensor_def(sensor)
+        self.sensor = self._definitions.resolve_sensor_def(sensor)
         self.now = ceil_slice(datetime.now(UTC)) + timedelta(minutes=2)
         self.skipped: str | None = None
         self.requests: list[dg.RunRequest] = []
