@@ -16,8 +16,9 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.market_data import candles
 from btc_assets.simulation.replay import encode_batch
-from btc_assets.store import replace
+from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
+from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, table, trade
@@ -131,14 +132,14 @@ def test_the_table_equals_the_current_objects_after_any_sequence(store: StoreUnd
 
 
 def test_the_model_finds_a_loader_that_loses_rows(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = replace.replace_slices
+    original = writers.replace_slices
 
-    def loses_a_row(connection: psycopg.Connection, target: Target, replacement: replace.Replacement, encoded: EncodedRows) -> list[str]:
+    def loses_a_row(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: EncodedRows) -> list[str]:
         chunks = original(connection, target, replacement, encoded)
         connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 10 = 7")
         return chunks
 
-    monkeypatch.setattr(replace, "replace_slices", loses_a_row)
+    monkeypatch.setattr(writers, "replace_slices", loses_a_row)
     machine = type("BoundMachine", (Machine,), {"store": store})
     with pytest.raises((AssertionError, UserError)):  # refreshing candles refuses where a slice lost all of its rows
         run_state_machine_as_test(

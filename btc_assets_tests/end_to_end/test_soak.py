@@ -41,8 +41,9 @@ from btc_assets.ops.policies import Keep, declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.simulation.replay import encode_batch
-from btc_assets.store import replace as store_replace
+from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
+from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
@@ -451,16 +452,14 @@ def test_a_short_soak(machine: type[Soak]) -> None:
 
 
 def test_the_soak_finds_a_loader_that_loses_rows(machine: type[Soak], monkeypatch: pytest.MonkeyPatch) -> None:
-    original = store_replace.replace_slices
+    original = writers.replace_slices
 
-    def loses_a_row(
-        connection: psycopg.Connection, target: Target, replacement: store_replace.Replacement, encoded: EncodedRows
-    ) -> list[str]:
+    def loses_a_row(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: EncodedRows) -> list[str]:
         chunks = original(connection, target, replacement, encoded)
         connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 12 = 7")
         return chunks
 
-    monkeypatch.setattr(store_replace, "replace_slices", loses_a_row)
+    monkeypatch.setattr(writers, "replace_slices", loses_a_row)
     with pytest.raises(AssertionError):
         play(machine, rounds=10, steps=12, phases=[Phase.generate], reproducible=True)
 
