@@ -16,7 +16,7 @@ from rich.table import Table
 from btc_assets.signals.features.bars import bars
 from btc_assets.signals.features.formulas import features
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.generate_day import generate_day
 
 GOAL_SECONDS = 3.0  # features and bars of three million ticks
 

@@ -44,8 +44,9 @@ from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
-from btc_assets.simulation.generate import generate_day
-from btc_assets.simulation.replay import Landed, encode_batch, land
+from btc_assets.simulation.generate_day import generate_day
+from btc_assets.simulation.batches import BatchLimits, encode_batch
+from btc_assets.simulation.replay import Landed, land_trades
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.embedded import embedded_dsn, stop
 from btc_assets.store.encode import ENCODE_ROWS
@@ -123,7 +124,7 @@ class Bench:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         hours = list(generate_day(DAY_START, ticks))
-        landed = land(_zone(self.small), FEED, iter(hours), Landed(), batch_seconds=DAY / timedelta(seconds=1) / objects)
+        landed = land_trades(_zone(self.small), FEED, iter(hours), Landed(), limits=BatchLimits(DAY / timedelta(seconds=1) / objects))
         _zone(self.large).put(*encode_batch(pa.concat_tables(hours), FEED))
         with pq.ParquetWriter(self.native, TICK_SCHEMA) as writer:
             for hour in hours:

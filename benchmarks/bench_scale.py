@@ -268,8 +268,8 @@ def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     from btc_assets.orchestration.resources import Landing
 
     from btc_assets.orchestration.home import prepare_dagster_home
-    from btc_assets.simulation.generate import generate_days
-    from btc_assets.simulation.replay import Landed, land
+    from btc_assets.simulation.generate_day import generate_days
+    from btc_assets.simulation.replay import Landed, land_trades
     from btc_assets.store.database import connect
     from btc_assets.store.migrations import migrate
 
@@ -278,7 +278,7 @@ def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     feed = settings().landing_feeds[0]
     end = floor_day(datetime.now(UTC))
     start = end - sizes[-1] * DAY
-    hours = generate_days(start, sizes[-1], args.ticks, symbol=feed.label)
+    hours = generate_days(start, sizes[-1], args.ticks, first=FirstTrade(feed.label))
     landed, landing_seconds = Landed(), 0.0
     measures: list[Measured] = []
     with connect(autocommit=True) as connection, out.status("") as status:
@@ -286,7 +286,7 @@ def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
         for days, before in zip(sizes, [0, *sizes], strict=False):
             status.update(f"{days} days: landing")
             started = time.perf_counter()
-            land(Landing().zone(), feed, islice(hours, (days - before) * 24), landed, batch_seconds=args.batch_seconds)
+            land_trades(Landing().zone(), feed, islice(hours, (days - before) * 24), landed, limits=BatchLimits(args.batch_seconds))
             landing_seconds += time.perf_counter() - started
             status.update(f"{days} days: loading")
             measures.append(measure(connection, Window(start, start + days * DAY), days - before))

@@ -34,7 +34,7 @@ from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features import table as slice_features
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.signals.search import embeddings, indexes, similar
-from btc_assets.simulation.generate import generate_market
+from btc_assets.simulation.generate_market import generate_market
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.migrations import migrate
 from btc_assets.store.tables import Target

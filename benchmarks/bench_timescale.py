@@ -36,7 +36,7 @@ from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import DAY, Window, floor_day
 from btc_assets.domain.ticks import PRICE, TABLE, TICK_SCHEMA
 from btc_assets.market_data import candles
-from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.replay import Landed, read_trades
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.database import identifier

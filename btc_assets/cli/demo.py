@@ -40,7 +40,7 @@ def demo(app: App, trades: Path | None, ticks: int) -> None:
     home = app.settings.home
     app = App(use_demo(home, name))
     if source:
-        landed = land_file(app, source, None, 15.0, 5000)
+        landed = land_file(app, source, None)
         if landed.rejected_rows:
             out.print(
                 f"[red]{landed.rejected_rows:,} rows are no valid trades and were not landed[/red], such as {landed.rejected[0]}",
@@ -64,13 +64,14 @@ def demo(app: App, trades: Path | None, ticks: int) -> None:
 
 
 def _land_generated(app: App, day: datetime, ticks: int) -> Landed:
-    from btc_assets.simulation.generate import generate_day
-    from btc_assets.simulation.replay import Landed, land
+    from btc_assets.simulation.generate_day import generate_day
+    from btc_assets.simulation.replay import Landed, land_trades
+    from btc_assets.simulation.trade_table import FirstTrade
 
     feed = app.settings.landing_feeds[0]
     with progress_bar("landing") as advance:
-        return land(
-            app.landing.zone(), feed, generate_day(day, ticks, symbol=feed.label), Landed(),
+        return land_trades(
+            app.landing.zone(), feed, generate_day(day, ticks, first=FirstTrade(feed.label)), Landed(),
             progress=lambda objects: advance("objects", objects, 0),
         )  # fmt: skip
 

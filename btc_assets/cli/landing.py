@@ -16,7 +16,9 @@ from btc_assets.cli.app import App, example, out, pass_app, progress_bar
 from btc_assets.domain.errors import UserError
 
 if TYPE_CHECKING:
-    from btc_assets.simulation.live import Playing
+    from btc_assets.simulation.batches import BatchLimits
+    from btc_assets.simulation.play import PlayProgress
+    from btc_assets.simulation.play_plan import PlayOptions
     from btc_assets.simulation.replay import Landed
 
 
@@ -53,15 +55,19 @@ def land(
     With --live-from, the file's trades get new times, which begin where the store ends or as long ago as it takes to reach
     the present, and land when a collector would have landed them. Their ids follow on from the store's.
     """
+    from btc_assets.simulation.batches import BatchLimits
+    from btc_assets.simulation.play_plan import PlayOptions
+
     if (file is None) == (live is None):
         raise UserError("Name one file of trades: FILE to land it at once, or --live-from FILE to play it.")
+    limits = BatchLimits(batch_seconds, batch_rows)
     if live is not None:
-        landed = _play(app, live, symbol, batch_seconds, batch_rows, speed, minutes, log)
+        landed = _play(app, live, symbol, PlayOptions(speed, minutes, limits, app.settings.first_slice), log)
     elif speed != 1 or minutes or log:
         raise UserError("--speed, --minutes and --log are for a play: name its file with --live-from.")
     else:
         assert file is not None
-        landed = land_file(app, file, symbol, batch_seconds, batch_rows)
+        landed = land_file(app, file, symbol, limits)
     out.print(
         f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}."
         if landed.objects
@@ -78,55 +84,55 @@ def land(
         )
 
 
-def _play(
-    app: App, source: str, symbol: str | None, batch_seconds: float, batch_rows: int, speed: float, minutes: float | None, log: Path | None
-) -> Landed:
-    from btc_assets.simulation.live import SliceLog, WallClock, play
-    from btc_assets.simulation.live_plan import prepare, record
+def _play(app: App, source: str, symbol: str | None, options: PlayOptions, log: Path | None) -> Landed:
+    from btc_assets.simulation.clocks import WallClock
+    from btc_assets.simulation.play import play
+    from btc_assets.simulation.play_plan import prepare_play
+    from btc_assets.simulation.recordings import read_recording
+    from btc_assets.simulation.slice_log import SliceLog
 
     feed, zone = app.settings.landing_feeds.by_label(symbol), app.landing.zone()
     with out.status("reading the trades"):
-        recording = record(source, feed)
+        recording = read_recording(source, feed)
     app.set_up_embedded_database()
     with ExitStack() as stack:
         connection = stack.enter_context(app.store.connect())
         slices = stack.enter_context(SliceLog(log)) if log else None
         clock = stack.enter_context(WallClock())
-        plan = prepare(connection, zone, feed, recording, clock.now(), speed, not_before=app.settings.first_slice)
-        out.print(plan.describe(f"{zone.url}/{feed.prefix}", minutes), highlight=False, soft_wrap=True)
-        landed = play(
-            zone, feed, plan, clock, batch_seconds=batch_seconds, batch_rows=batch_rows, minutes=minutes, log=slices,
-            tell=stack.enter_context(_live_line()),
-        )  # fmt: skip
+        plan = prepare_play(connection, zone, feed, recording, clock.now(), options)
+        out.print(plan.describe(f"{zone.url}/{feed.prefix}"), highlight=False, soft_wrap=True)
+        landed = play(zone, feed, plan, clock, report=stack.enter_context(_live_line()), log=slices)
     landed.rejected, landed.rejected_rows = recording.rejected, recording.rejected_rows
     return landed
 
 
-def land_file(app: App, file: Path, symbol: str | None, batch_seconds: float, batch_rows: int) -> Landed:
-    from btc_assets.simulation.replay import Landed, land, read_trades
+def land_file(app: App, file: Path, symbol: str | None, limits: BatchLimits | None = None) -> Landed:
+    """Land a file with a progress bar; by default, in batches as the collector is set up."""
+    from btc_assets.simulation.batches import BATCH_LIMITS
+    from btc_assets.simulation.replay import Landed, land_trades, read_trades
 
     feed = app.settings.landing_feeds.by_label(symbol)
     landed = Landed()
     with progress_bar("landing") as advance:
-        return land(
+        return land_trades(
             app.landing.zone(), feed, read_trades(file, feed, landed), landed,
-            batch_seconds=batch_seconds, batch_rows=batch_rows, progress=lambda objects: advance("objects", objects, 0),
+            limits=limits or BATCH_LIMITS, progress=lambda objects: advance("objects", objects, 0),
         )  # fmt: skip
 
 
 @contextmanager
-def _live_line() -> Iterator[Callable[[Playing], None]]:
+def _live_line() -> Iterator[Callable[[PlayProgress], None]]:
     """One line that says how a play goes; where the output is no terminal, a line every ten seconds."""
     told = float("-inf")
     with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as line:
 
-        def tell(playing: Playing) -> None:
+        def tell(progress: PlayProgress) -> None:
             nonlocal told
             if (now := time.monotonic()) - told >= (0.25 if line else 10):
                 told = now
                 if line:
-                    line.update(Text(str(playing), no_wrap=True, overflow="ellipsis"), refresh=True)
+                    line.update(Text(str(progress), no_wrap=True, overflow="ellipsis"), refresh=True)
                 else:
-                    click.echo(str(playing))
+                    click.echo(str(progress))
 
         yield tell

@@ -33,7 +33,7 @@ from btc_assets.signals.features.table import StoredSlices
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.signals.search import embeddings, indexes
 from btc_assets.signals.search.embeddings import FEWEST_TICKS
-from btc_assets.simulation.generate import generate_market
+from btc_assets.simulation.generate_market import generate_market
 from btc_assets.store.database import Store
 from btc_assets.store.errors import server_errors
 

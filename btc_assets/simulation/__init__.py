@@ -1,1 +1,1 @@
-"""Trades made or played for demos, tests and benchmarks: generating, replaying, playing live. Nothing that production data goes through."""
+"""Trades for demos, tests and benchmarks: generated, landed from a file, or played live. Production data passes through none of it."""

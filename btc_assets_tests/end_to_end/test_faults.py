@@ -30,7 +30,7 @@ from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.landing import objects, s3, verified_read
 from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets.store.migrations import migrate
 from btc_assets_tests.support import truth
 from btc_assets_tests.support.daemon import Daemon

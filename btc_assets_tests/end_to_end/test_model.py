@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.market_data import candles
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
 from btc_assets.store.replace import Replacement

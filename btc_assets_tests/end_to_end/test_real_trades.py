@@ -17,7 +17,8 @@ import pytest
 from btc_assets.domain.slices import EPOCH, Window
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.simulation.replay import Landed, land, read_trades
+from btc_assets.simulation.batches import BatchLimits
+from btc_assets.simulation.replay import Landed, land_trades, read_trades
 from btc_assets_tests.support.stores import FEED, StoreUnderTest, real_data
 
 DAY = Window(datetime(2020, 2, 22, tzinfo=UTC), datetime(2020, 2, 23, tzinfo=UTC))
@@ -26,7 +27,7 @@ CONTENT = "SELECT * FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade
 
 def land_file(store: StoreUnderTest, path: Path, seconds: float = 15.0) -> Landed:
     landed = Landed()
-    return land(store.zone(), FEED, read_trades(path, FEED, landed), landed, batch_seconds=seconds)
+    return land_trades(store.zone(), FEED, read_trades(path, FEED, landed), landed, limits=BatchLimits(seconds))
 
 
 def klines() -> Iterator[tuple[datetime, list[Decimal]]]:

@@ -40,7 +40,7 @@ from btc_assets.ops import retention_jobs
 from btc_assets.ops.policies import Keep, declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
 from btc_assets.store.replace import Replacement

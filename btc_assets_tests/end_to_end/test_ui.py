@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
-from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.generate_day import generate_day
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.waiting import free_port

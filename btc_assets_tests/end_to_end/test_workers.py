@@ -32,7 +32,8 @@ from btc_assets.domain.slices import DAY, Window, parse_time
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import RANGE_START_TAG
-from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.generate_day import generate_day
+from btc_assets.simulation.trade_table import FirstTrade
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 from btc_assets_tests.support.waiting import wait_for
@@ -155,7 +156,9 @@ def test_a_backfill_whose_workers_are_killed_ends_exact_and_within_the_limit_of_
 ) -> None:
     chance, kills = random.Random(SEED), Counter[str]()
     print(f"\nWORKERS_SEED={SEED}: {DAYS} days of {TICKS:,} trades, {WORKERS} workers, at most {LIMIT} write at once, {KILLS} kills")
-    days = [pa.concat_tables(generate_day(START + n * DAY, TICKS, seed=n + 1, first_trade_id=1 + n * TICKS)) for n in range(DAYS)]
+    days = [
+        pa.concat_tables(generate_day(START + n * DAY, TICKS, seed=n + 1, first=FirstTrade(trade_id=1 + n * TICKS))) for n in range(DAYS)
+    ]
     store.land(*days, seconds=15 if TICKS > 50_000 else 300)
     window = Window(START, START + DAYS * DAY)
     # Several kills may hit the same run more often than the default number of retries allows.

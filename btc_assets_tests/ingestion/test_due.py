@@ -14,8 +14,8 @@ from btc_assets.ingestion import due
 from btc_assets.market_data import candles
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
-from btc_assets.store.writers import replace_all
 from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 

@@ -15,7 +15,7 @@ from btc_assets.ingestion.offsets import read_listing_position, record_listing, 
 from btc_assets.landing import arrivals
 from btc_assets.landing.arrivals import Arrivals, ArrivalTiming, notice_arrivals, read_waiting_slices
 from btc_assets.landing.registry import notice
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
 

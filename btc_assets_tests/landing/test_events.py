@@ -17,7 +17,7 @@ from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.landing.arrivals import read_waiting_slices
 from btc_assets.landing.events import Malformed, Received, created_objects, receive
 from btc_assets.landing.registration import RegisterOptions, register_window
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.s3_events import RECEIVES, EventsUnderTest
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest

@@ -8,7 +8,7 @@ import pytest
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.landing.zone import LandingZone
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 

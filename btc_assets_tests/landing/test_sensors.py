@@ -26,7 +26,7 @@ from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.orchestration import automation
 from btc_assets.orchestration.partitions import partition_tags
-from btc_assets.simulation.replay import encode_batches
+from btc_assets.simulation.batches import encode_batches
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import every

@@ -18,7 +18,7 @@ from btc_assets.landing.formats import ObjectRejected
 from btc_assets.landing.objects import ObjectGone
 from btc_assets.landing.sliced_object import SlicedObject
 from btc_assets.landing.zone import LandingZone
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.landed import land, remove
 from btc_assets_tests.support.stores import FEED
 from btc_assets_tests.support.trades import NOON, every

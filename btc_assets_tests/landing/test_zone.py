@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from btc_assets.domain.errors import UserError
 from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.landed import PREFIX, land, listed_paths, put, window
 from btc_assets_tests.support.s3 import Bucket
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import NOON, every
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "100%41", "ü", "a#b", "q?x=1", "a+b&c=d", "[x]{y}", "~tilde"])
@@ -92,3 +94,14 @@ def test_a_failed_write_is_one_sentence(tmp_path: Path) -> None:
         zone.put("file/below", b"x")
     advice = "check BTC_ASSETS_LANDING_URL and the permissions of that directory."
     assert str(failed.value) == f"Writing {zone.url}/file/below failed (Not a directory): {advice}"
+
+
+def test_the_newest_minute_is_the_last_one_that_holds_an_object(store: StoreUnderTest) -> None:
+    zone = store.zone()
+    assert zone.newest_minute(FEED.prefix) is None
+    (old, new) = store.land(every(3600, 2))
+    assert zone.newest_minute(FEED.prefix) == NOON + timedelta(hours=1)
+    store.delete(new)  # its directories stay
+    assert zone.newest_minute(FEED.prefix) == NOON
+    store.delete(old)
+    assert zone.newest_minute(FEED.prefix) is None

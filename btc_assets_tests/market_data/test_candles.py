@@ -14,7 +14,7 @@ from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
-from btc_assets.simulation.generate import generate_day
+from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.replay import Landed, read_trades
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
 from btc_assets_tests.support.stores import FEED, real_data

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.market_data.continuity import Gap, Repeat, read_gaps, read_repeats
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 

@@ -19,7 +19,7 @@ from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import loading
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.market_data.source_rows import SourceReader
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets.store.database import Store
 from btc_assets.store.locks import lock_slices
 from btc_assets.store.replace import Replacement

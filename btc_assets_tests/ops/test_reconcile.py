@@ -15,7 +15,7 @@ from btc_assets.landing.registry import notice
 from btc_assets.market_data import candles
 from btc_assets.market_data.registry_equality import table_differences
 from btc_assets.ops.reconcile import Differences, ReconcileOptions, read_last_reconciliations, reconcile
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 

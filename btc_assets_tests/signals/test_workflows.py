@@ -15,7 +15,7 @@ from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.signals import workflows
 from btc_assets.signals.evaluation.report import Evaluation
 from btc_assets.signals.features import table as slice_features
-from btc_assets.simulation.generate import generate_market
+from btc_assets.simulation.generate_market import generate_market
 from btc_assets.simulation.replay import Landed, read_trades
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all

@@ -32,7 +32,8 @@ from btc_assets.landing.registration import RegisterOptions, Registration, regis
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
 from btc_assets.market_data.loading import LoadOptions, LoadResult, TickLoad
-from btc_assets.simulation.replay import Landed, land
+from btc_assets.simulation.batches import BatchLimits
+from btc_assets.simulation.replay import Landed, land_trades
 from btc_assets.store.database import Store
 from btc_assets.store.embedded import embedded_dsn
 from btc_assets.store.migrations import migrate
@@ -128,7 +129,7 @@ class StoreUnderTest:
     def land(self, *tables: pa.Table, seconds: float = 15.0) -> list[str]:
         """Land ticks as the collector does; returns the URIs."""
         before = set(self.uris())
-        land(self.zone(), FEED, iter(tables), Landed(), batch_seconds=seconds)
+        land_trades(self.zone(), FEED, iter(tables), Landed(), limits=BatchLimits(seconds))
         return sorted(set(self.uris()) - before)
 
     def uris(self) -> list[str]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psycopg
 import pyarrow as pa
 
-from btc_assets.simulation.replay import encode_batch
+from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 
 Version = tuple[str, str]  # URI and ETag

@@ -18,7 +18,7 @@ from btc_assets.signals.evaluation.report import LEVELS, Evaluation
 from btc_assets.signals.evaluation.robustness import Rates, Retrieval
 from btc_assets.signals.features.formulas import FEATURES, features
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets.simulation.generate import generate_market
+from btc_assets.simulation.generate_market import generate_market
 from btc_assets.simulation.replay import Landed, read_trades
 from btc_assets_tests.support.stores import FEED, real_data
 

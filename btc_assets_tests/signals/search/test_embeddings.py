@@ -25,7 +25,7 @@ from btc_assets.signals.features import table as slice_features
 from btc_assets.signals.keys import EMBEDDINGS
 from btc_assets.signals.search import embeddings
 from btc_assets.signals.search.similar import similar
-from btc_assets.simulation.generate import generate_market
+from btc_assets.simulation.generate_market import generate_market
 from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
