@@ -108,7 +108,7 @@ def care(window: Window) -> dict[str, Any]:
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import declared_policies
     from btc_assets.ops.reconcile import reconcile
-    from btc_assets.ops.status import read_status
+    from btc_assets.ops.status import read_daily_status
     from btc_assets.store.database import connect
 
     intervals, feeds = candles.enabled_intervals(settings()), settings().landing_feeds
@@ -116,7 +116,7 @@ def care(window: Window) -> dict[str, Any]:
     with connect(autocommit=True) as connection:
 
         def nothing_differs(of: Window | None) -> None:
-            found = reconcile(connection, Landing().zone(), feeds, of, datetime.now(UTC), settled=timedelta(0))
+            found = reconcile(connection, Landing().zone(), feeds, of, datetime.now(UTC), min_object_age=timedelta(0))
             if found.counts:
                 raise SystemExit(f"reconcile: {found.sentences}")
 
@@ -136,7 +136,7 @@ def care(window: Window) -> dict[str, Any]:
             "checks of everything": lambda: checks(window),
             "reconcile one day": lambda: nothing_differs(newest),
             "reconcile everything": lambda: nothing_differs(None),
-            "status of everything": lambda: read_status(connection, window),
+            "status of everything": lambda: read_daily_status(connection, window),
             "policies, nothing to do": lambda: retention_jobs.run_due_policies(connection),
         }
         retention_jobs.apply_policies(connection, declared_policies(settings()))

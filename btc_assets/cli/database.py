@@ -43,12 +43,12 @@ def migrate(app: App) -> None:
 @pass_app
 def grant(app: App, loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
     """Let roles that exist load into the store or read it; run it as the owner, safe to repeat."""
-    from btc_assets.ops.roles import grant as give
+    from btc_assets.ops.roles import grant_rights
 
     if not (loaders or readers):
         raise click.UsageError("Name at least one role with --loader or --reader.")
     with app.store.connect(owner=True) as connection:
-        give(connection, loaders=loaders, readers=readers)
+        grant_rights(connection, loaders=loaders, readers=readers)
     for role in loaders:
         out.print(f"{role} may load.", highlight=False, markup=False)
     for role in readers:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def status(app: App, start: str | None, end: str | None) -> None:
     """Show how far behind the store is and why, and what is landed and loaded by day."""
     from btc_assets.ops.health import read_health
-    from btc_assets.ops.status import read_status
+    from btc_assets.ops.status import read_daily_status
 
     now, config = datetime.now(UTC), app.settings
     with app.store.connect() as connection:
-        rows = read_status(connection, parse_window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
+        rows = read_daily_status(connection, parse_window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
         health = read_health(connection, config.landing_feeds, now, grace=config.landing_grace)
     if not rows:
         out.print("Nothing is registered in that range: land objects, then run btc-assets load.", highlight=False)

@@ -1,1 +1,1 @@
-"""Room `ops`: keeping the store healthy and saying how it is: policies, reconciliation, roles, health. No backups."""
+"""Room `ops`: keeping the store healthy and reporting its state: policies, reconciliation, roles, health, doctor. No backups."""

@@ -1,4 +1,4 @@
-"""Assets `ops/retention_jobs`, the declared policies in force, and `ops/reconciliations`, the store compared with what landed."""
+"""Assets `ops/retention_jobs`, the policies in force, and `ops/reconciliations`, comparisons of the store with what landed."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def ops_assets(deployment: Deployment, history_assets: Sequence[str]) -> list[dg
 
     Args:
         deployment: what they are built from.
-        history_assets: keys of the assets with daily partitions, of all rooms.
+        history_assets: keys of the assets of all rooms that have daily partitions.
     """
     return [_policies_asset(deployment), _reconciliations_asset(deployment, history_assets)]
 
@@ -36,8 +36,9 @@ def ops_assets(deployment: Deployment, history_assets: Sequence[str]) -> list[dg
 class PolicyConfig(dg.Config):
     """Launchpad options of the policies.
 
-    `apply`: bring the declared policies into force, as `btc-assets ops apply` does. Off by default, because retention then starts to
-    drop ticks, and a person who materializes everything may not have meant that.
+    Attributes:
+        apply: bring the declared policies into force, as `btc-assets ops apply` does. Off by default, because retention then starts
+            to drop ticks, which a person who materializes everything may not want.
     """
 
     apply: bool = False
@@ -50,7 +51,7 @@ def _policies_asset(deployment: Deployment) -> dg.AssetsDefinition:
         key=asset_key(POLICIES),
         group_name="ops",
         kinds={"postgres"},
-        backfill_policy=dg.BackfillPolicy.single_run(),  # so that `dagster asset materialize --select '*' --partition-range` accepts it
+        backfill_policy=dg.BackfillPolicy.single_run(),  # `dagster asset materialize --select '*' --partition-range` demands it
         owners=["team:data-engineering"],
         description=(
             "Compression, retention and refresh policies as declared in btc_assets/ops/policies.py. Materializing runs what is due if "
@@ -91,9 +92,11 @@ def _policies_asset(deployment: Deployment) -> dg.AssetsDefinition:
 class ReconcileConfig(dg.Config):
     """Launchpad options of reconciling.
 
-    `hours`: how far back to compare, from now; 0 compares everything. `heal`: also hand the differences to the sensors, which mend them.
-    `ask_again`: with `heal`, request stuck slices at once, as after their cause was corrected; otherwise the sensors do, at growing
-    intervals.
+    Attributes:
+        hours: how far back from now to compare; 0 compares everything.
+        heal: also hand the differences to the sensors, which request the runs that repair them.
+        ask_again: with `heal`, request stuck slices at once, as is right after their cause was removed; otherwise the sensors
+            request them, at growing intervals.
     """
 
     hours: int = 48

@@ -7,7 +7,7 @@ from btc_assets.market_data.keys import TICKS
 from btc_assets.ops.keys import POLICIES, RECONCILIATIONS
 from btc_assets.ops.policies import declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
-from btc_assets.ops.reconcile import read_last_reconciliations
+from btc_assets.ops.reconciliations import read_last_reconciliations
 from btc_assets.orchestration.checks import check_result
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
@@ -39,14 +39,14 @@ def _policies_in_force(deployment: Deployment) -> dg.AssetChecksDefinition:
 def _nothing_differs() -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(RECONCILIATIONS),
-        description="When they were last compared, landing zone, registry and tables agreed, and no slice was stuck.",
+        description="Landing zone, registry and tables agreed when they were last compared, and no slice was stuck.",
     )
     def nothing_differs(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
         with plain_failures(), store.connect() as connection:
             found = read_last_reconciliations(connection)
         if not found:
             return check_result(["nothing was compared yet: run the job reconcile"], "shown")
-        sentences = list(dict.fromkeys(sentence for one in found for sentence in one.sentences))
+        sentences = list(dict.fromkeys(sentence for each in found for sentence in each.sentences))
         last = found[-1]
         return check_result(sentences, "shown", compared_at=f"{last.at:%Y-%m-%d %H:%M}", healed=last.healed, **last.problems)
 
@@ -56,7 +56,7 @@ def _nothing_differs() -> dg.AssetChecksDefinition:
 def _restorable(deployment: Deployment) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(TICKS),
-        description="There are recent backups, and all WAL since is archived, so that the store can be restored to any moment.",
+        description="There are recent backups, and all WAL since them is archived, so the store can be restored to any moment.",
     )
     def restorable(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
         with plain_failures(), store.connect() as connection:

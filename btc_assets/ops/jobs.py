@@ -1,4 +1,4 @@
-"""Jobs of this room."""
+"""The jobs of this room."""
 
 import dagster as dg
 

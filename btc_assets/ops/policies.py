@@ -1,7 +1,7 @@
-"""The policies on the store's tables, declared once, for both engines.
+"""The policies on the store's tables, declared once for both engines.
 
-On TimescaleDB they become jobs of its scheduler; on plain PostgreSQL the Dagster job `maintain` runs them, except
-compression, which that server has not. `retention_jobs.py` brings them into force and compares.
+On TimescaleDB they become jobs of its scheduler. On plain PostgreSQL the Dagster job `maintain` runs them, except compression, which
+that server does not have. `retention_jobs.py` brings them into force, `policies_in_force.py` compares.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Policy:
-    """What is to happen to a table by itself.
+    """What happens to a table regularly.
 
     Attributes:
+        kind: of the policy.
         table: `schema.table`.
-        every: how often.
+        every: how often it runs.
     """
 
     kind: ClassVar[str]
@@ -38,14 +39,14 @@ class Policy:
         return f"{self.kind} {self.table}"
 
     def as_json(self) -> dict[str, Any]:
-        """Kind and settings, as `ops.retention_jobs.policy` holds them; durations in seconds, as SQL reads intervals."""
+        """Kind and settings, as in `ops.retention_jobs.policy`. Durations have the form `60 seconds`, which SQL reads as an interval."""
         settings = {name: value for name, value in asdict(self).items() if name != "table" and value is not None}
         return {"kind": self.kind} | {name: _seconds(value) if isinstance(value, timedelta) else value for name, value in settings.items()}
 
 
 @dataclass(frozen=True)
 class Compress(Policy):
-    """Compress chunks that are older than `after`, by segments of equal `segment_by`, each in order of `order_by`."""
+    """Compress chunks older than `after`, in segments of equal `segment_by`, each in the order of `order_by`."""
 
     kind = "compress"
     after: timedelta = 7 * DAY
@@ -56,7 +57,7 @@ class Compress(Policy):
 
 @dataclass(frozen=True)
 class Drop(Policy):
-    """Drop chunks that are older than `after`; ticks only where all their candles and features are made."""
+    """Drop chunks older than `after`; chunks of ticks only once all their candles and features exist."""
 
     kind = "drop"
     after: timedelta = 90 * DAY
@@ -64,10 +65,9 @@ class Drop(Policy):
 
 @dataclass(frozen=True)
 class Refresh(Policy):
-    """Make candles again where the ticks between `after` and `until` ago changed and no run did it.
+    """Rebuild candles whose ticks, from between `after` and `until` ago, changed without a run that rebuilt them.
 
-    A net under the candle assets, which refresh what they are told: it mends what a killed run or a hand in the
-    database left behind.
+    A safety net below the candle assets: it repairs what a killed run or a change by hand left behind.
     """
 
     kind = "refresh"
@@ -78,17 +78,17 @@ class Refresh(Policy):
 
 @dataclass(frozen=True)
 class Keep(Policy):
-    """Keep a table for ever: a policy that drops from it is a fault."""
+    """Keep a table forever: a policy of the server that drops from it is a fault."""
 
     kind = "keep"
-    every: timedelta | None = None  # type: ignore[assignment]  # nothing is ever to be done
+    every: timedelta | None = None  # type: ignore[assignment]  # it never runs
 
 
 def declared_policies(settings: Settings) -> tuple[Policy, ...]:
     """The policies of a store with these settings.
 
     Raises:
-        UserError: ticks would be dropped while policies still compress them or make their candles.
+        UserError: ticks would be dropped while policies still compress them or rebuild their candles.
     """
     compress = Compress(TICKS, segment_by=("symbol",), order_by=("bucket_5m", "trade_id"))
     candles = [f"market_data.candle_partials_{interval}" for interval in enabled_intervals(settings)]
@@ -101,7 +101,7 @@ def declared_policies(settings: Settings) -> tuple[Policy, ...]:
         longest = max(compress.after, *(policy.after for policy in refresh)) + DAY  # a chunk is a day
         if ticks.after < longest:
             raise UserError(
-                f"BTC_ASSETS_TICKS_DROP_AFTER_DAYS={drop_after} would drop ticks whose candles a policy still makes: set {longest.days} or more."
+                f"BTC_ASSETS_TICKS_DROP_AFTER_DAYS={drop_after} would drop ticks whose candles a policy still rebuilds: set {longest.days} or more."
             )
     return (
         compress,

@@ -1,17 +1,18 @@
-"""Reconciling: what the landing zone holds, what the registry says and what the tables hold, compared from scratch.
+"""Reconciling: landing zone, registry and tables compared from scratch.
 
-The sensors look at what is new. This looks at everything in a range, so that an object which landed where nobody looked, a
-lost event, a row deleted by hand or a slice that keeps failing does not stay unseen. To heal is to write the difference into
-the registry as work to be done: the landing sensor asks for the runs.
+The sensors see what is new. Reconciling reads everything in a range, and so finds an object in a folder that no listing reached, a
+lost event, a row that somebody deleted, and a slice that keeps failing. Healing writes a difference into the registry as work to
+do, for which the landing sensor requests the runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
@@ -20,14 +21,15 @@ from btc_assets.landing.registry import mark_gone, notice, renew_unsettled, with
 from btc_assets.landing.states import SliceState
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.ops.differences import Differences
+from btc_assets.ops.reconciliations import record_reconciliation
+from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
-STUCK_AFTER = timedelta(hours=1)  # a backlog is worked off in ranges of a day; what waits for longer does not move
+STUCK_AFTER = timedelta(hours=1)  # runs of a whole day work off a backlog faster than this
 _STUCK_STATES = [SliceState.PENDING.value, SliceState.STALE.value, SliceState.SOURCE_GONE.value]
-_SHOWN = 20  # sentences of each kind
-_STRAY = "{} lies in no minute folder, so it is in no slice: move it to where its trades belong"
 
-# An object that is gone holds up a slice only if there is something else to load for it.
+# An object that is gone blocks a slice only if there is something else to load for that slice.
 _STUCK = """
 SELECT bucket_5m, asset, state, objects + noticed_objects FROM landing.slices AS slice
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s
@@ -43,28 +45,26 @@ WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
 GROUP BY asset ORDER BY min(due_since)
 """
 
-_MAKE_AGAIN = """
+_REBUILD_AGAIN = """
 UPDATE ingestion.due_slices SET due_since = now() WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
 """
 
+# The first object of each day, by one probe of the index a day, however many objects there are.
+_DAYS_WITH_OBJECTS = """
+WITH RECURSIVE folder (uri) AS (
+    SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= %(prefix)s AND uri < %(end)s
+    UNION ALL
+    SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(folder.uri, %(length)s) || '0'
+            AND uri > folder.uri AND uri < %(end)s)
+    FROM folder WHERE folder.uri IS NOT NULL
+)
+SELECT substr(uri, %(from)s, 10) FROM folder WHERE uri IS NOT NULL
+"""
 
-@dataclass
-class Differences:
-    """What was found, a sentence for each of the first of a kind, and the number of each.
-
-    Kinds: `missing` (landed, not registered), `changed` (overwritten since), `extra` (registered, no longer there), `stray`
-    (in no minute folder, so in no slice), `stuck` (something to load for more than an hour), `unequal` (the table has other
-    rows than the registry says), `behind` (candles that were not made for more than an hour).
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    sentences: list[str] = field(default_factory=list)
-    healed: int = 0
-
-    def add(self, kind: str, sentence: str, count: int = 1) -> None:
-        seen = self.counts[kind] = self.counts.get(kind, 0) + count
-        if seen <= _SHOWN or seen == count:
-            self.sentences.append(sentence)
+_REGISTERED_RANGE = """
+SELECT least((SELECT min(bucket_5m) FROM landing.raw_blobs_5m), (SELECT min(bucket_5m) FROM market_data.btc_ticks)),
+       greatest((SELECT max(bucket_5m) FROM landing.raw_blobs_5m), (SELECT max(bucket_5m) FROM market_data.btc_ticks))
+"""
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ class ReconcileOptions:
     """How to reconcile.
 
     Attributes:
-        since: what is older does not belong in the store.
+        since: days before this are not compared with the landing zone.
         heal: write what is missing, changed or gone into the registry, and have stuck and unequal slices loaded again.
         ask_again: with `heal`, request stuck slices at once; otherwise the sensors do, at growing intervals.
-        settled: objects that landed less than this ago are left to the sensors.
+        min_object_age: objects that landed less than this ago are left to the sensors.
     """
 
     since: datetime = EPOCH
     heal: bool = False
     ask_again: bool = True
-    settled: timedelta = timedelta(minutes=10)
+    min_object_age: timedelta = timedelta(minutes=10)
 
 
-def reconcile(
+def reconcile(  # six: what is compared, when, and how
     connection: psycopg.Connection,
     zone: LandingZone,
     feeds: Feeds,
@@ -92,154 +92,135 @@ def reconcile(
     now: datetime,
     options: ReconcileOptions = ReconcileOptions(),
 ) -> Differences:
-    """Compare a range of folders and slices, or everything.
+    """Compare landing zone, registry and tables, and record what differs.
 
     Args:
         connection: to the store.
         zone: the landing zone.
-        feeds: what lands there.
-        window: the range; None for all that is in the landing zone or the registry.
+        feeds: of the landing zone.
+        window: the folders and slices to compare; None compares everything in the landing zone and the registry.
         now: the present, in UTC.
         options: what else to do.
 
     Raises:
         UserError: the landing zone or the server fails.
     """
-    found = Differences()
+    comparison = _Comparison(connection, zone, now, options)
     for prefix, own in feeds.groups():
-        days = window.days() if window else _days(connection, zone, prefix, found)
-        for day in days:
+        for day in window.days() if window else comparison.days_with_objects(prefix):
             if day.end > options.since:
-                _compare_objects(connection, zone, own, day, now, options, found)
+                comparison.compare_objects(own, day)
     for day in window.days() if window else _registered_days(connection):
-        _compare_slices(connection, day, now, options, found)
-    with server_errors():
-        connection.execute(
-            "INSERT INTO ops.reconciliations (reconciled_at, range_start, range_end, problems, sentences, healed) "
-            "VALUES (%s, %s, %s, %s, %s, %s)",
-            (now, window and window.start, window.end if window else now, Jsonb(found.counts), found.sentences, found.healed),
-        )
-    return found
+        comparison.compare_slices(day)
+    record_reconciliation(connection, window, now, comparison.found)
+    return comparison.found
 
 
-def _compare_objects(  # seven: all of them are what one comparison is about
-    connection: psycopg.Connection,
-    zone: LandingZone,
-    feeds: Feeds,
-    day: Window,
-    now: datetime,
-    options: ReconcileOptions,
-    found: Differences,
-) -> None:
-    prefix, strays, before = feeds.prefixes[0], set[str](), now - options.settled
-    folders = compare_folders(connection, zone, prefix, day, strays)
-    registered = {uri for uri, _ in folders.versions}
-    for uri in sorted(strays):
-        found.add("stray", _STRAY.format(uri))
-    new = [obj for obj in folders.unknown if obj.last_modified < before]
-    for obj in new:
-        at = f"{obj.last_modified:%Y-%m-%d %H:%M:%S}"
-        if obj.uri in registered:
-            found.add("changed", f"{obj.uri} was overwritten at {at} and the registry has the older version")
+class _StuckSlice(NamedTuple):
+    """A slice that has had something to load for more than an hour: its state, and how many objects it has."""
+
+    bucket: datetime
+    asset: str
+    state: str
+    objects: int
+
+    def __str__(self) -> str:
+        if self.state == SliceState.SOURCE_GONE:
+            problem = "an object that it was loaded from is gone: restore it, or load the slice with --force"
         else:
-            found.add("missing", f"{obj.uri} landed at {at} and is not registered")
-    for uri in folders.missing:
-        found.add("extra", f"{uri} is registered and no longer in the landing zone")
-    if options.heal:
-        found.healed += notice(connection, feeds, new) + len(folders.missing)
-        mark_gone(connection, folders.missing)
+            problem = f"{self.state} for more than an hour, with {self.objects} objects: look at the last failed run of its range"
+        return f"{self.asset} {self.bucket:%Y-%m-%dT%H:%MZ}: {problem}"
 
 
-def _compare_slices(connection: psycopg.Connection, day: Window, now: datetime, options: ReconcileOptions, found: Differences) -> None:
-    limits = {"start": day.start, "end": day.end, "before": now - STUCK_AFTER}
-    with server_errors():
-        stuck = connection.execute(_STUCK, limits | {"states": _STUCK_STATES}).fetchall()
-        behind = connection.execute(_BEHIND, limits).fetchall()
-    for bucket, asset, state, objects in stuck:
-        what = (
-            "an object that it was loaded from is gone: restore it, or load the slice with --force"
-            if state == SliceState.SOURCE_GONE
-            else f"{state} for more than an hour, with {objects} objects: look at the last failed run of its range"
+class _AssetBehind(NamedTuple):
+    """An asset with slices that have been due for more than an hour: how many slices, the first and the last of them."""
+
+    asset: str
+    slices: int
+    first: datetime
+    last: datetime
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asset}: {self.slices} slices from {self.first:%Y-%m-%dT%H:%MZ} to {self.last:%Y-%m-%dT%H:%MZ} "
+            "were not rebuilt since their ticks changed"
         )
-        found.add("stuck", f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {what}")
-    unequal = table_differences(connection, day, unloaded=False)
-    for _, sentence in unequal:
-        found.add("unequal", sentence)
-    for asset, count, first, last in behind:
-        found.add(
-            "behind",
-            f"{asset}: {count} slices from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ} are not made since their ticks changed",
-            count,
-        )
-    if not options.heal:
-        return
-    with server_errors(), connection.transaction(), connection.cursor() as cursor:
-        found.healed += withdraw_loaded(cursor, [bucket for bucket, _ in unequal])
-        if options.ask_again:
-            again = [bucket for bucket, _, state, _ in stuck if state != SliceState.SOURCE_GONE]
-            renew_unsettled(cursor, again)
-            cursor.execute(_MAKE_AGAIN, limits)
-            found.healed += len(again) + sum(count for _, count, *_ in behind)
 
 
-def _days(connection: psycopg.Connection, zone: LandingZone, prefix: str, found: Differences) -> list[Window]:
-    """The days on which anything landed or is registered; what lies in no folder of a day is a stray."""
-    days, strays = zone.days(prefix)
-    for uri in strays:
-        found.add("stray", _STRAY.format(uri))
-    with server_errors():
-        # One probe of the index a day, however many objects there are.
-        rows = connection.execute(
-            """
-            WITH RECURSIVE folder (uri) AS (
-                SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= %(prefix)s AND uri < %(end)s
-                UNION ALL
-                SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(folder.uri, %(length)s) || '0'
-                        AND uri > folder.uri AND uri < %(end)s)
-                FROM folder WHERE folder.uri IS NOT NULL
-            )
-            SELECT substr(uri, %(from)s, 10) FROM folder WHERE uri IS NOT NULL
-            """,
-            {
-                "prefix": f"{zone.url}/{prefix}/", "end": f"{zone.url}/{prefix}0", "length": len(f"{zone.url}/{prefix}/") + 10,
-                "from": len(f"{zone.url}/{prefix}/") + 1,
-            },
-        ).fetchall()  # fmt: skip
-    for (text,) in rows:
-        try:
-            days.add(datetime.strptime(f"{text} +0000", "%Y/%m/%d %z"))
-        except ValueError:
-            continue
-    return [Window(day, day + DAY) for day in sorted(days)]
+@dataclass
+class _Comparison:
+    """One reconciliation in progress, which collects what it finds."""
+
+    connection: psycopg.Connection
+    zone: LandingZone
+    now: datetime
+    options: ReconcileOptions
+    found: Differences = field(default_factory=Differences)
+
+    def days_with_objects(self, prefix: str) -> list[Window]:
+        """The days on which an object of a prefix landed or is registered; objects in no folder of a day are strays."""
+        days, strays = self.zone.days(prefix)
+        self._add_strays(strays)
+        folder = f"{self.zone.url}/{prefix}/"
+        parameters = {"prefix": folder, "end": f"{self.zone.url}/{prefix}0", "length": len(folder) + 10, "from": len(folder) + 1}
+        with server_errors():
+            rows = self.connection.execute(_DAYS_WITH_OBJECTS, parameters).fetchall()
+        for (text,) in rows:
+            try:
+                days.add(datetime.strptime(f"{text} +0000", "%Y/%m/%d %z"))
+            except ValueError:
+                continue
+        return [Window(day, day + DAY) for day in sorted(days)]
+
+    def compare_objects(self, feeds: Feeds, day: Window) -> None:
+        """Compare the objects in the folders of a day with the registry; the feeds share one prefix."""
+        prefix, strays = feeds.prefixes[0], set[str]()
+        folders = compare_folders(self.connection, self.zone, prefix, day, strays)
+        registered = {uri for uri, _ in folders.versions}
+        self._add_strays(strays)
+        before = self.now - self.options.min_object_age
+        new = [obj for obj in folders.unknown if obj.last_modified < before]
+        for obj in new:
+            at = f"{obj.last_modified:%Y-%m-%d %H:%M:%S}"
+            if obj.uri in registered:
+                self.found.add("changed", f"{obj.uri} was overwritten at {at}, and the registry has the older version")
+            else:
+                self.found.add("missing", f"{obj.uri} landed at {at} and is not registered")
+        for uri in folders.missing:
+            self.found.add("extra", f"{uri} is registered and no longer in the landing zone")
+        if self.options.heal:
+            self.found.healed += notice(self.connection, feeds, new) + len(folders.missing)
+            mark_gone(self.connection, folders.missing)
+
+    def compare_slices(self, day: Window) -> None:
+        """Compare the slices of a day in registry and tables."""
+        limits = {"start": day.start, "end": day.end, "before": self.now - STUCK_AFTER}
+        with server_errors():
+            stuck = [_StuckSlice(*row) for row in self.connection.execute(_STUCK, limits | {"states": _STUCK_STATES}).fetchall()]
+            behind = [_AssetBehind(*row) for row in self.connection.execute(_BEHIND, limits).fetchall()]
+        unequal = table_differences(self.connection, day, unloaded=False)
+        for slice_ in stuck:
+            self.found.add("stuck", str(slice_))
+        for _, sentence in unequal:
+            self.found.add("unequal", sentence)
+        for asset in behind:
+            self.found.add("behind", str(asset), asset.slices)
+        if self.options.heal:
+            with server_errors(), self.connection.transaction(), self.connection.cursor() as cursor:
+                self.found.healed += withdraw_loaded(cursor, [bucket for bucket, _ in unequal])
+                if self.options.ask_again:
+                    buckets = [slice_.bucket for slice_ in stuck if slice_.state != SliceState.SOURCE_GONE]
+                    renew_unsettled(cursor, buckets)
+                    cursor.execute(_REBUILD_AGAIN, limits)
+                    self.found.healed += len(buckets) + sum(asset.slices for asset in behind)
+
+    def _add_strays(self, uris: Iterable[str]) -> None:
+        for uri in sorted(uris):
+            self.found.add("stray", f"{uri} lies in no minute folder, so it is in no slice: move it to where its trades belong")
 
 
 def _registered_days(connection: psycopg.Connection) -> list[Window]:
+    """The days from the first slice in registry or table to the last."""
     with server_errors():
-        first, last = connection.execute(
-            "SELECT least((SELECT min(bucket_5m) FROM landing.raw_blobs_5m), (SELECT min(bucket_5m) FROM market_data.btc_ticks)), "
-            "greatest((SELECT max(bucket_5m) FROM landing.raw_blobs_5m), (SELECT max(bucket_5m) FROM market_data.btc_ticks))"
-        ).fetchone() or (None, None)
+        first, last = only_row(connection.execute(_REGISTERED_RANGE))
     return list(Window(first, last + SLICE).days()) if first else []
-
-
-@dataclass(frozen=True)
-class Reconciliation:
-    """A comparison that was made: when, of which slices (`start` None: all), problems by kind and in words, and how many were healed."""
-
-    at: datetime
-    start: datetime | None
-    end: datetime
-    problems: dict[str, int]
-    sentences: list[str]
-    healed: int
-
-
-def read_last_reconciliations(connection: psycopg.Connection) -> list[Reconciliation]:
-    """The newest one, and before it the newest of everything if that found what it could not mend."""
-    with server_errors():
-        rows = connection.execute(
-            "SELECT DISTINCT ON (range_start IS NULL) reconciled_at, range_start, range_end, problems, sentences, healed "
-            "FROM ops.reconciliations ORDER BY range_start IS NULL, reconciled_at DESC"
-        ).fetchall()
-    found = sorted((Reconciliation(*row) for row in rows), key=lambda one: one.at)
-    return [one for one in found if one is found[-1] or (one.start is None and one.healed < sum(one.problems.values()))]

@@ -1,4 +1,4 @@
-"""What the roles of a store may do: one owns its tables, one writes rows, and one reads. `btc-assets db grant`."""
+"""The rights of a store's roles, of which one owns the tables, one writes rows and one reads: `btc-assets db grant`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from btc_assets.store.database import identifier
 from btc_assets.store.errors import server_errors
 from btc_assets.store.tables import ROOMS
 
-# The loader writes every table of these rooms, and of the others those that loading touches. Candles it does not write: they are
-# made of the ticks, by their owner.
+# The loader writes every table of these rooms, and the tables of other rooms that loading writes. It does not write candles, which
+# their owner builds from the ticks.
 WRITTEN_ROOMS = ("landing", "signals", "ingestion")
 WRITTEN_TABLES = ("market_data.btc_ticks", "ops.reconciliations")
 
-# They run with the rights of their owner, see sql/common/repeatable/ops.make_security_definer.sql.
+# These run with the rights of their owner; see sql/common/repeatable/ops.make_security_definer.sql.
 _LOADER_FUNCTIONS = """
 SELECT format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid))
 FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
 WHERE prosecdef AND prorettype <> 'trigger'::regtype AND nspname = ANY (%(rooms)s)
 """
 
-# From the catalogue by number: whoever lacks a right on a schema may not even name what is in it.
+# By object id: a user without a right on a schema may not even name the objects in it.
 _MISSING = """
 WITH rooms AS (
     SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (%(rooms)s)
@@ -43,7 +43,7 @@ UNION ALL
 SELECT format('TEMPORARY on database %%s', current_database()) WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
 """
 
-# What policies, candles on TimescaleDB and indexes ask for the owner of.
+# The tables that only their owner can maintain: policies, candles on TimescaleDB and indexes demand it.
 _OWNED_BY_OTHERS = """
 SELECT format('%s.%s', nspname, relname) AS name FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE format('%s.%s', nspname, relname) ~ '^(market_data[.](btc_ticks|candle_partials_[a-z0-9]+)|signals[.]btc_embeddings)$'
@@ -52,13 +52,13 @@ ORDER BY name
 """
 
 
-def grant(connection: psycopg.Connection, *, loaders: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
-    """Let roles that exist load into the store or read it, also its tables to come; safe to repeat.
+def grant_rights(connection: psycopg.Connection, *, loaders: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
+    """Let existing roles load into the store or read it, including tables that are created later; safe to repeat.
 
     Args:
         connection: as the owner of the store.
-        loaders: roles that write rows, and neither create, change nor drop a table.
-        readers: roles that read everything but Dagster's own tables.
+        loaders: roles that write rows, but cannot create, change or drop a table.
+        readers: roles that read everything except Dagster's own tables.
 
     Raises:
         UserError: a role does not exist, or the connection is not the owner's.
@@ -66,30 +66,30 @@ def grant(connection: psycopg.Connection, *, loaders: Iterable[str] = (), reader
     loaders, readers = list(loaders), list(readers)
     with server_errors(), connection.transaction():
         for role in [*loaders, *readers]:
-            _require(connection, role)
+            _require_role(connection, role)
         for role in [*loaders, *readers]:
-            _may_read(connection, sql.Identifier(role))
+            _grant_reading(connection, sql.Identifier(role))
         for role in loaders:
-            _may_load(connection, sql.Identifier(role))
+            _grant_loading(connection, sql.Identifier(role))
 
 
 def missing_rights(connection: psycopg.Connection) -> list[str]:
-    """Which rights the user of a connection lacks to load, each as in `INSERT on landing.raw_blobs_5m`."""
+    """The rights that the user of a connection lacks for loading, each in the form `INSERT on landing.raw_blobs_5m`."""
     parameters = {"rooms": list(ROOMS), "written_rooms": list(WRITTEN_ROOMS), "written_tables": list(WRITTEN_TABLES)}
     return [right for (right,) in connection.execute(_MISSING, parameters).fetchall()]
 
 
 def owned_by_others(connection: psycopg.Connection) -> list[str]:
-    """Tables that only their owner can care for, and of which the user of a connection is none."""
+    """The tables that only their owner can maintain, and that the user of a connection does not own."""
     return [table for (table,) in connection.execute(_OWNED_BY_OTHERS).fetchall()]
 
 
-def _require(connection: psycopg.Connection, role: str) -> None:
+def _require_role(connection: psycopg.Connection, role: str) -> None:
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).rowcount == 0:
         raise UserError(f"There is no role {role!r} on the server: create it there (createuser), then grant again.")
 
 
-def _may_read(connection: psycopg.Connection, role: sql.Identifier) -> None:
+def _grant_reading(connection: psycopg.Connection, role: sql.Identifier) -> None:
     database = sql.Identifier(connection.info.dbname)
     connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
     for room in map(sql.Identifier, ROOMS):
@@ -98,8 +98,8 @@ def _may_read(connection: psycopg.Connection, role: sql.Identifier) -> None:
         connection.execute(sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT SELECT ON TABLES TO {}").format(room, role))
 
 
-def _may_load(connection: psycopg.Connection, role: sql.Identifier) -> None:
-    # A slice is put together in a temporary table before it is written into compressed chunks.
+def _grant_loading(connection: psycopg.Connection, role: sql.Identifier) -> None:
+    # A slice is assembled in a temporary table before it is written into compressed chunks.
     connection.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(sql.Identifier(connection.info.dbname), role))
     for room in map(sql.Identifier, WRITTEN_ROOMS):
         connection.execute(sql.SQL("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {}").format(room, role))

@@ -1,4 +1,4 @@
-"""When jobs run by themselves. They only look after what is there, so they start by themselves."""
+"""Schedules of the maintenance jobs. They run from the start, because these jobs only maintain what already exists."""
 
 import dagster as dg
 
@@ -8,10 +8,15 @@ from btc_assets.orchestration.dagster_private import AssetJob
 def ops_schedules(
     reconcile: AssetJob, maintain: AssetJob, maintain_indexes: AssetJob, watch_backups: AssetJob | None
 ) -> list[dg.ScheduleDefinition]:
-    """The schedules of the store; without backups to watch, none for them."""
+    """The schedules of this room and of the indexes.
+
+    Args:
+        reconcile, maintain, maintain_indexes: the jobs to schedule.
+        watch_backups: the job that checks the backups; None if there are none.
+    """
     schedules = [
-        # Hourly, like the most frequent policy.
-        _schedule("maintain_hourly", maintain, "20 * * * *", "Run the policies that are due. It does nothing that was not applied before."),
+        # Hourly, as the most frequent policy.
+        _schedule("maintain_hourly", maintain, "20 * * * *", "Run the policies that are due. A policy that was not applied never runs."),
         _schedule("reconcile_hourly", reconcile, "40 * * * *", "Compare the last 48 hours and heal what differs.", _heal(hours=48)),
         _schedule("reconcile_weekly", reconcile, "10 3 * * 0", "Compare everything and heal what differs.", _heal(hours=0)),
         _schedule(

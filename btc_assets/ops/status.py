@@ -1,4 +1,4 @@
-"""What is landed, loaded, missing and rejected, by day."""
+"""What landed, and what is loaded, missing and rejected, by day."""
 
 from __future__ import annotations
 
@@ -32,9 +32,18 @@ WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1
 
 @dataclass(frozen=True)
 class DayStatus:
-    """One day of one symbol; slices are counted by what the registry says of them.
+    """One day of one symbol.
 
-    `missing` are slices without any object between the first and the last slice with one, in all that was asked for.
+    Attributes:
+        day, symbol: the UTC day and the label of the feed.
+        objects, bytes: number and size of its objects.
+        landed_rows, loaded_rows: rows in the objects, and in the table.
+        slices: slices with objects.
+        loaded: slices that are loaded.
+        waiting: slices with something to load.
+        gone: slices that cannot be loaded again, because an object is gone.
+        missing: slices without any object between the first and the last slice of the window that has one.
+        rejected_objects, rejected_rows: objects that cannot be read, and rows that are not valid.
     """
 
     day: date
@@ -52,7 +61,7 @@ class DayStatus:
     rejected_rows: int
 
     def problems(self) -> list[str]:
-        """What a person should know of, in words."""
+        """What a person should look into, in words."""
         counts = {
             "waiting": self.waiting, "missing": self.missing, "with a source gone": self.gone,
             "objects rejected": self.rejected_objects, "rows rejected": self.rejected_rows,
@@ -60,8 +69,8 @@ class DayStatus:
         return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
-def read_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:
-    """The days of a window on which something landed."""
+def read_daily_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:
+    """The days of a window on which something landed, by symbol."""
     with server_errors(), connection.transaction():
         rows = connection.execute(_DAYS, {"start": window.start, "end": window.end}).fetchall()
         rejected: dict[date, int] = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())

@@ -386,7 +386,7 @@ class Soak(RuleBasedStateMachine):
     def compare_everything(self) -> int:
         with self.store.connect() as connection:
             now = datetime.now(UTC) + HOURS_LATER  # whatever waits has waited for too long by then
-            options = ReconcileOptions(heal=True, settled=timedelta())
+            options = ReconcileOptions(heal=True, min_object_age=timedelta())
             return reconcile(connection, self.store_behind_proxy.zone(), FEEDS, None, now, options).healed
 
     def arm(self, fault: tuple[Fault, int] | None) -> None:

@@ -113,7 +113,9 @@ def assert_exact(store: StoreUnderTest, landed: pa.Table, window: Window) -> Non
     offset = "SELECT last_sequence, last_ts FROM ingestion.stream_offsets WHERE source = 'market_data.btc_ticks/BTCUSDT'"
     assert store.rows(offset) == [(last["trade_id"], last["event_time"])]
     with store.connect() as connection:
-        assert not reconcile(connection, store.zone(), FEEDS, window, datetime.now(UTC), ReconcileOptions(settled=timedelta(0))).counts
+        assert not reconcile(
+            connection, store.zone(), FEEDS, window, datetime.now(UTC), ReconcileOptions(min_object_age=timedelta(0))
+        ).counts
 
 
 # ---- a backfill

@@ -39,21 +39,21 @@ def test_a_store_that_is_up_to_date_has_no_reason(store: StoreUnderTest) -> None
 
 def test_a_store_without_a_sensor_says_what_starts_it(store: StoreUnderTest) -> None:
     assert at(store, NOON).reasons == [
-        "The landing sensor has not looked at Binance/BTCUSDT yet: btc-assets dev starts it, btc-assets load does without it."
+        "The landing sensor has not listed Binance/BTCUSDT yet: start btc-assets dev, or load without it (btc-assets load)."
     ]
 
 
 def test_a_sensor_that_stopped_is_named_with_its_last_look(store: StoreUnderTest) -> None:
     sensor_looks(store, NOON)
     assert at(store, NOON + timedelta(minutes=3)).reasons == [
-        "The landing sensor has not looked at Binance/BTCUSDT since 2024-01-10 12:00:00: start btc-assets dev, or see its ticks there."
+        "The landing sensor has not listed Binance/BTCUSDT since 2024-01-10 12:00:00: start btc-assets dev, or look at the sensor's ticks there."
     ]
 
 
 def test_a_collector_that_stopped_is_named_with_its_last_folder(store: StoreUnderTest) -> None:
     record_listing(store.connection, FEED.prefix, None, NOON, NOON + timedelta(minutes=30))
     assert at(store, NOON + timedelta(minutes=30)).reasons == [
-        "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: look after the collector."
+        "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: check the collector."
     ]
 
 
@@ -62,7 +62,7 @@ def test_slices_that_wait_for_longer_than_a_run_takes_are_counted_and_make_it_st
     sensor_looks(store, CLOSED)
     store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = %s", (NOON + SLICE,))
     health = at(store, NOON + timedelta(hours=1))
-    assert "4 slices wait for their run, the oldest since 2024-01-10 12:05:00." in health.reasons
+    assert "4 slice(s) wait for their run, the oldest since 2024-01-10 12:05:00." in health.reasons
     assert health.stuck
 
 
@@ -72,7 +72,7 @@ def test_a_source_that_is_gone_asks_for_a_person(store: StoreUnderTest) -> None:
     store.delete(uris[0])
     store.register(HOUR)
     assert (
-        "Of 1 slices an object is gone that they were loaded from: restore it, or load them with btc-assets load --force."
+        "1 slice(s) were loaded from an object that is gone: restore it, or load them with btc-assets load --force."
         in at(store, CLOSED).reasons
     )
 
@@ -81,7 +81,7 @@ def test_candles_that_were_not_made_are_counted(store: StoreUnderTest) -> None:
     store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', %s, %s)", (NOON, NOON))
     assert at(store, NOON + timedelta(hours=1)).candles_due == 1
     assert (
-        "The candles of 1 slices are not made since their ticks changed, the oldest at 2024-01-10 12:00:00."
+        "The candles of 1 slice(s) were not rebuilt since their ticks changed, the oldest at 2024-01-10 12:00:00."
         in at(store, NOON + timedelta(hours=1)).reasons
     )
 

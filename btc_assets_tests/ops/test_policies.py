@@ -65,7 +65,9 @@ def test_ticks_can_be_kept_for_ever() -> None:
 def test_dropping_ticks_whose_candles_a_policy_still_makes_cannot_be_declared() -> None:
     with pytest.raises(UserError) as raised:
         declared_policies(Settings(ticks_drop_after_days=7))
-    assert str(raised.value) == ("BTC_ASSETS_TICKS_DROP_AFTER_DAYS=7 would drop ticks whose candles a policy still makes: set 8 or more.")
+    assert str(raised.value) == (
+        "BTC_ASSETS_TICKS_DROP_AFTER_DAYS=7 would drop ticks whose candles a policy still rebuilds: set 8 or more."
+    )
 
 
 def test_applying_brings_everything_into_force_and_the_second_time_changes_nothing(either: psycopg.Connection) -> None:

@@ -14,7 +14,9 @@ from btc_assets.landing.arrivals import read_waiting_slices
 from btc_assets.landing.registry import notice
 from btc_assets.market_data import candles
 from btc_assets.market_data.registry_equality import table_differences
-from btc_assets.ops.reconcile import Differences, ReconcileOptions, read_last_reconciliations, reconcile
+from btc_assets.ops.differences import Differences
+from btc_assets.ops.reconcile import ReconcileOptions, reconcile
+from btc_assets.ops.reconciliations import read_last_reconciliations
 from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -25,7 +27,9 @@ LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)
 
 def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: Feeds = FEEDS) -> Differences:
     with store.connect() as connection:
-        return reconcile(connection, store.zone(), feeds, window, datetime.now(UTC), ReconcileOptions(heal=heal, settled=timedelta(0)))
+        return reconcile(
+            connection, store.zone(), feeds, window, datetime.now(UTC), ReconcileOptions(heal=heal, min_object_age=timedelta(0))
+        )
 
 
 def due(store: StoreUnderTest) -> list[datetime]:
@@ -124,7 +128,7 @@ def register_and_forget(store: StoreUnderTest, uris: list[str]) -> str:
 def forget_candles(store: StoreUnderTest, uris: list[str]) -> str:
     store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', '2024-01-10T12:00Z')")
     two_hours_pass(store)
-    return "market_data/candles_1m: 1 slices from 2024-01-10T12:00Z to 2024-01-10T12:00Z are not made since their ticks changed"
+    return "market_data/candles_1m: 1 slices from 2024-01-10T12:00Z to 2024-01-10T12:00Z were not rebuilt since their ticks changed"
 
 
 MISHAPS: list[tuple[str, Callable[[StoreUnderTest, list[str]], str], range | list[int]]] = [
@@ -362,7 +366,9 @@ def test_what_is_older_than_the_store_is_to_hold_is_not_missing(store: StoreUnde
     put_batch(store, NOON - DAY, 1)
     put_batch(store, NOON, 1)
     now = datetime.now(UTC)
-    found = reconcile(store.connection, store.zone(), FEEDS, None, now, ReconcileOptions(since=floor_day(NOON), settled=timedelta(0)))
+    found = reconcile(
+        store.connection, store.zone(), FEEDS, None, now, ReconcileOptions(since=floor_day(NOON), min_object_age=timedelta(0))
+    )
     assert found.counts == {"missing": 1}
 
 

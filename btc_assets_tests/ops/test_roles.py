@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from btc_assets.cli.main import main
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ops.doctor import examine_store
-from btc_assets.ops.roles import ROOMS, grant, missing_rights
+from btc_assets.ops.roles import ROOMS, grant_rights, missing_rights
 from btc_assets_tests.store.test_compressed import compress
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -121,7 +121,7 @@ def test_the_loader_writes_into_compressed_history(on_timescale: psycopg.Connect
     compress(on_timescale)
     on_timescale.execute(f"CREATE ROLE {LOADER}")
     try:
-        grant(on_timescale, loaders=[LOADER])
+        grant_rights(on_timescale, loaders=[LOADER])
         on_timescale.execute(f"SET ROLE {LOADER}")
         assert missing_rights(on_timescale) == []
         write_ticks(on_timescale, every(0.5, 1200), window)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from btc_assets.ops.roles import grant, missing_rights
+from btc_assets.ops.roles import grant_rights, missing_rights
 from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
 from btc_assets.store.sql_files import SQL_DIR, read_repeatables
@@ -65,7 +65,7 @@ def installed(request: pytest.FixtureRequest, release: Path) -> Iterator[psycopg
         connection.execute("DROP TABLE ops.repeatable_migrations")
         connection.execute(f"CREATE ROLE {LOADER}")
         try:
-            grant(connection, loaders=[LOADER])
+            grant_rights(connection, loaders=[LOADER])
             yield connection
         finally:
             connection.execute(f"RESET ROLE; DROP OWNED BY {LOADER}; DROP ROLE {LOADER}")
