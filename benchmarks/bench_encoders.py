@@ -1,8 +1,8 @@
-"""Encoders: how well their vectors tell classes apart on labelled data sets, and how many slices a second they embed.
+"""Encoders: how well their vectors separate classes of labeled data sets, and how many slices per second they embed.
 
-`--aeon` trains the sequence branch of each kind anew on the training part of nine data sets that come with aeon, without labels,
-and then judges the vectors of both parts: a ridge classifier on them, and the nearest neighbour by cosine. Windows of unequal
-length are stretched to the longest of their set by linear interpolation; the `tcn` sees at most 128 steps of each.
+`--aeon` trains the sequence branch of each kind anew on the training part of nine data sets that come with aeon, without labels. It
+then evaluates the vectors of both parts by a ridge classifier, and by the nearest neighbor by cosine. Windows of unequal length are
+stretched to the longest of their set by linear interpolation; the `tcn` sees at most 128 steps of each.
 
 `--rate` trains on random windows of the production shape and embeds more of them, with the threads that PyTorch has.
 """
@@ -19,25 +19,26 @@ from rich.console import Console
 from rich.table import Table
 
 from btc_assets.signals.encoders.encoder import KINDS, embed
-from btc_assets.signals.encoders.training import fit
+from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets.signals.features.bars import CHANNELS, STEPS
 from btc_assets.signals.features.formulas import FEATURES
 
 SETS = (
     "ACSF1", "ArrowHead", "BasicMotions", "GunPoint", "ItalyPowerDemand", "JapaneseVowels", "OSULeaf", "PickupGestureWiimoteZ", "UnitTest",
 )  # fmt: skip
-GOALS = (0.926, 0.897)  # TS2Vec's, by the same measures
+GOALS = (0.926, 0.897)  # of TS2Vec, by the same measures
 TCN_STEPS, TCN_EPOCHS = 128, 200
 
 
-def stretched(series: np.ndarray, steps: int) -> np.ndarray:
-    """[channels, any number of steps] as [steps, channels]."""
+def stretch(series: np.ndarray, steps: int) -> np.ndarray:
+    """Interpolate [channels, any number of steps] to [steps, channels]."""
     at = np.linspace(0, series.shape[1] - 1, steps)
     return np.column_stack([np.interp(at, np.arange(series.shape[1]), channel) for channel in series])
 
 
-def data_set(name: str, most: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training windows and labels, and those to be judged."""
+def load_data_set(name: str, most: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Windows and labels of the training part, and of the test part."""
     import aeon.datasets
 
     parts = []
@@ -46,18 +47,18 @@ def data_set(name: str, most: int | None) -> tuple[np.ndarray, np.ndarray, np.nd
         parts.append(aeon.datasets.load_from_ts_file(folder / f"{name}_{part}.ts"))
     steps = min(max(series.shape[1] for many, _ in parts for series in many), most or 1 << 30)
     (trained, labels), (judged, truth) = (
-        (np.stack([stretched(series, steps) for series in many]).astype(np.float32), classes) for many, classes in parts
+        (np.stack([stretch(series, steps) for series in many]).astype(np.float32), classes) for many, classes in parts
     )
     return trained, labels, judged, truth
 
 
-def accuracies(kind: str, name: str, seed: int) -> tuple[float, float]:
-    """Of a linear probe, and of the nearest neighbour."""
+def measure_accuracies(kind: str, name: str, seed: int) -> tuple[float, float]:
+    """Accuracies of a linear probe, and of the nearest neighbor."""
     from sklearn.linear_model import RidgeClassifierCV
 
-    trained, labels, judged, truth = data_set(name, TCN_STEPS if kind == "tcn" else None)
+    trained, labels, judged, truth = load_data_set(name, TCN_STEPS if kind == "tcn" else None)
     none = np.empty((len(trained), 0), np.float32)
-    encoder = fit(kind, trained, none, seed=seed, epochs=TCN_EPOCHS)
+    encoder = fit_encoder(kind, TrainingWindows(trained, none), FitOptions(seed=seed, epochs=TCN_EPOCHS))
     known = embed(encoder, trained, none)
     asked = embed(encoder, judged, np.empty((len(judged), 0), np.float32))
     probe = RidgeClassifierCV(alphas=np.logspace(-4, 4, 17)).fit(known, labels)
@@ -69,7 +70,7 @@ def show_accuracies(kinds: list[str], seeds: int, console: Console) -> None:
     table = Table("data set", *(f"{kind} {measure}" for kind in kinds for measure in ("probe", "1-NN")))
     rows = []
     for name in SETS:
-        rows.append([np.mean([accuracies(kind, name, seed) for seed in range(seeds)], axis=0) for kind in kinds])
+        rows.append([np.mean([measure_accuracies(kind, name, seed) for seed in range(seeds)], axis=0) for kind in kinds])
         table.add_row(name, *(f"{value:.3f}" for value in np.ravel(rows[-1])))
         console.print(f"[dim]{name}: {np.ravel(rows[-1]).round(3).tolist()}")
     table.add_row("mean", *(f"{value:.3f}" for value in np.ravel(np.mean(rows, axis=0))), style="bold")
@@ -84,7 +85,7 @@ def show_rates(kinds: list[str], windows: int, console: Console) -> None:
     table = Table("kind", "windows", "training, s", "slices/s", "1 M slices, min", "one slice, ms (median)")
     for kind in kinds:
         started = time.perf_counter()
-        encoder = fit(kind, bars, features, progress=lambda *told: console.print(f"[dim]{told}", end="\r"))
+        encoder = fit_encoder(kind, TrainingWindows(bars, features), progress=lambda *step: console.print(f"[dim]{step}", end="\r"))
         training = time.perf_counter() - started
         embed(encoder, bars[:512], features[:512])
         started = time.perf_counter()
@@ -102,10 +103,12 @@ def show_rates(kinds: list[str], windows: int, console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--aeon", action="store_true", help="accuracies on nine data sets")
-    parser.add_argument("--rate", action="store_true", help="training time and slices a second")
-    parser.add_argument("--kind", choices=KINDS, action="append", help="only this one (may be repeated)")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings to average over")
-    parser.add_argument("--windows", type=int, default=8640, help="to train on and to embed: a month of slices")
+    parser.add_argument("--rate", action="store_true", help="training time and slices per second")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind (may be repeated)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings to average")
+    parser.add_argument(
+        "--windows", type=int, default=8640, help="windows to train on and to embed (default: %(default)s, a month of slices)"
+    )
     arguments = parser.parse_args()
     kinds, console = arguments.kind or list(KINDS), Console()
     if arguments.aeon:

@@ -1,4 +1,4 @@
-"""Ticks to features and bars: rates on one core, for a generated day; medians of the repetitions."""
+"""From ticks to features and bars: rates on one core for a generated day, medians of several repetitions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.signals.features.bars import bars
-from btc_assets.signals.features.formulas import features
+from btc_assets.signals.features.bars import compute_bars
+from btc_assets.signals.features.formulas import compute_features
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.simulation.generate_day import generate_day
 
 GOAL_SECONDS = 3.0  # features and bars of three million ticks
 
 
-def seconds(run: Callable[[], object], repetitions: int) -> float:
-    """Median seconds of a call."""
+def median_seconds(run: Callable[[], object], repetitions: int) -> float:
+    """The median duration of a call."""
     taken = []
     for _ in range(repetitions):
         start = time.perf_counter()
@@ -31,8 +31,8 @@ def seconds(run: Callable[[], object], repetitions: int) -> float:
     return statistics.median(taken)
 
 
-def peak_mb(run: Callable[[], object]) -> float:
-    """The most memory that NumPy holds for a call beside its arguments."""
+def peak_megabytes(run: Callable[[], object]) -> float:
+    """The peak of the memory that NumPy allocates during a call."""
     tracemalloc.start()
     run()
     peak = tracemalloc.get_traced_memory()[1]
@@ -50,15 +50,15 @@ def main() -> None:
     ticks = TickArrays.of(table)
     ways: dict[str, Callable[[], object]] = {
         "arrays from Arrow": lambda: TickArrays.of(table),
-        "features": lambda: features(ticks),
-        "bars": lambda: bars(ticks),
+        "features": lambda: compute_features(ticks),
+        "bars": lambda: compute_bars(ticks),
     }
     shown = Table("", "seconds", "ticks/s", "ms a slice", "peak MB of NumPy", title=f"{len(table):,} ticks in {len(ticks)} slices")
     total = 0.0
     for name, way in ways.items():
-        taken = seconds(way, arguments.repetitions)
+        taken = median_seconds(way, arguments.repetitions)
         total += taken
-        shown.add_row(name, f"{taken:.2f}", f"{len(table) / taken:,.0f}", f"{1e3 * taken / len(ticks):.2f}", f"{peak_mb(way):.0f}")
+        shown.add_row(name, f"{taken:.2f}", f"{len(table) / taken:,.0f}", f"{1e3 * taken / len(ticks):.2f}", f"{peak_megabytes(way):.0f}")
     shown.add_row("together", f"{total:.2f}", f"{len(table) / total:,.0f}", f"{1e3 * total / len(ticks):.2f}", "")
     Console().print(shown)
     Console().print(f"The goal for three million ticks is {GOAL_SECONDS:.0f} s.")

@@ -11,50 +11,44 @@ from rich.table import Table
 
 from btc_assets.cli.app import App, example, out, pass_app, progress_bar, range_options, save_picture
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.progress import Listener
 from btc_assets.domain.slices import SLICE, Window, floor_slice, parse_time
 
 if TYPE_CHECKING:
-    from btc_assets.signals.evaluation.report import Evaluation
+    from btc_assets.signals.encoders.models import Model
+    from btc_assets.signals.search.indexes import Index
+    from btc_assets.signals.search.similar import Neighbor
 
-# Commands import what they need themselves, PyTorch above all.
+# Commands import what they need inside their functions, PyTorch above all. A command has one parameter for each of its options.
+
+_FIRST_BITCOIN_DAY = "2009-01-03"
 
 
 @click.command(epilog=example("btc-assets train --from 2024-01-01 --to 2024-02-01 --activate"))
 @range_options
 @click.option("--kind", type=click.Choice(["rocket-pca", "tcn"]), default="rocket-pca", show_default=True, help="Kind of encoder.")
-@click.option("--symbol", help="Label of the feed; needed where there are several.")
+@click.option("--symbol", help="Label of the feed; needed if there are several.")
 @click.option("--dim", type=click.IntRange(2, 2000), default=256, show_default=True, help="Dimension of the vectors.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed on the same slices gives the same model."
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="How often a tcn sees each slice.")
-@click.option("--device", help="cpu or cuda; by default what is there.")
-@click.option("--activate", "then_activate", is_flag=True, help="Then embed all stored slices with it, and have it answer searches.")
+@click.option("--epochs", type=click.IntRange(min=1), help="How many times a tcn sees each slice.")
+@click.option("--device", help="cpu or cuda; by default, the GPU if there is one.")
+@click.option("--activate", "then_activate", is_flag=True, help="Then embed all stored slices with the model, and let it answer searches.")
 @pass_app
 def train(
     app: App,
     start: str | None, end: str | None, kind: str, symbol: str | None, dim: int, seed: int, epochs: int | None, device: str | None,
     then_activate: bool,
 ) -> None:  # fmt: skip
-    """Train an encoder on the slices that are stored, or those of a range; training that was cut off goes on where it was."""
-    from btc_assets.signals.encoders.optional import require_torch
+    """Train an encoder on the stored slices, or on those of a range. Interrupted training resumes where it stopped."""
+    from btc_assets.signals.encoders.torch_extra import require_torch
 
     require_torch()
-    from btc_assets.signals.workflows import TrainingPlan
-    from btc_assets.signals.workflows import train as train_model
+    from btc_assets.signals.encoders.fitting import FitOptions
+    from btc_assets.signals.encoders.training import TrainingPlan, train_model
 
     label = app.settings.landing_feeds.by_label(symbol).label
-    plan = TrainingPlan(
-        symbol=label,
-        kind=kind,
-        start=parse_time(start) if start else None,
-        end=parse_time(end) if end else None,
-        dim=dim,
-        seed=seed,
-        epochs=epochs,
-        device=device,
-    )
+    plan = TrainingPlan(label, kind, _time(start), _time(end), FitOptions(dim, seed, device, epochs))
     with progress_bar("training") as advance:
         model = train_model(app.store, app.landing.models(), app.settings.home / "training", plan, progress=advance)
     out.print(
@@ -80,47 +74,52 @@ def models(app: App, context: click.Context) -> None:
 
 def _list_models(app: App) -> None:
     from btc_assets.signals.encoders.models import read_models
-    from btc_assets.signals.search import indexes
+    from btc_assets.signals.search.indexes import count_vectors, read_index
 
     with app.store.connect() as connection:
-        rows = [
-            (model, indexes.read_index(connection, model), indexes.count_vectors(connection, model)) for model in read_models(connection)
-        ]
+        rows = [(model, read_index(connection, model), count_vectors(connection, model)) for model in read_models(connection)]
     if not rows:
         out.print("There are no models yet: train one (btc-assets train).", highlight=False)
         return
     table = Table("model", "trained on", "vectors", "index", "state")
     for column in table.columns:
-        column.no_wrap = True  # eighty columns hold them
+        column.no_wrap = True  # the table fits into 80 columns
     for model, index, vectors in rows:
-        state = "active" if model.active else "kept up" if model.kept_up else ""
-        trained = f"{model.trained_from:%Y-%m-%d}\nto {model.trained_to:%Y-%m-%d}"
-        shown = f"{index.method}\n{index.recall:.3f}" if index else "none"
-        table.add_row(f"{model.model_id}\n{model.symbol}, {model.dim} dimensions", trained, f"{vectors:,}", shown, state)
+        table.add_row(*_model_row(model, index, vectors))
     out.print(table)
+
+
+def _model_row(model: Model, index: Index | None, vectors: int) -> tuple[str, ...]:
+    return (
+        f"{model.model_id}\n{model.symbol}, {model.dim} dimensions",
+        f"{model.trained_from:%Y-%m-%d}\nto {model.trained_to:%Y-%m-%d}",
+        f"{vectors:,}",
+        f"{index.method}\n{index.recall:.3f}" if index else "none",
+        "active" if model.active else "maintained" if model.kept_up else "",
+    )
 
 
 @models.command(epilog=example("btc-assets models activate rocket-pca-0123456789abcdef"))
 @click.argument("model_id")
-@click.option("--method", type=click.Choice(["ivfflat", "hnsw"]), help="Kind of index; by default what it has, or ivfflat.")
-@click.option("--element", type=click.Choice(["vector", "halfvec"]), help="What the index holds; halfvec is half as large.")
+@click.option("--method", type=click.Choice(["ivfflat", "hnsw"]), help="Kind of index; by default the present one, or ivfflat.")
+@click.option("--element", type=click.Choice(["vector", "halfvec"]), help="What the index holds; halfvec takes half the space.")
 @pass_app
 def activate(app: App, model_id: str, method: str | None, element: str | None) -> None:
-    """Embed all stored slices with MODEL_ID, build its index, measure it, and then have it answer searches."""
-    from btc_assets.signals.encoders.optional import require_torch
+    """Embed all stored slices with MODEL_ID, build and measure its index, then let it answer searches."""
+    from btc_assets.signals.encoders.torch_extra import require_torch
 
     require_torch()
     _activate(app, model_id, method, element)
 
 
 def _activate(app: App, model_id: str, method: str | None, element: str | None) -> None:
-    from btc_assets.signals import workflows
     from btc_assets.signals.encoders.models import read_model
+    from btc_assets.signals.search.activation import embed_and_activate
 
     with app.store.connect() as connection:
         model = read_model(connection, model_id)
     with progress_bar("activating") as advance:
-        done = workflows.activate(app.store, app.landing.models(), model, method=method, element=element, progress=advance)
+        done = embed_and_activate(app.store, app.landing.models(), model, method=method, element=element, progress=advance)
     out.print(f"{done}.", highlight=False, soft_wrap=True)
 
 
@@ -128,30 +127,30 @@ def _activate(app: App, model_id: str, method: str | None, element: str | None) 
 @click.argument("model_id")
 @pass_app
 def remove(app: App, model_id: str) -> None:
-    """Forget MODEL_ID and drop its vectors; its artefact stays."""
-    from btc_assets.signals.encoders import models as registry
+    """Remove MODEL_ID and drop its vectors; its artifact stays."""
+    from btc_assets.signals.encoders.models import read_model, remove_model
 
     with app.store.connect(owner=True) as connection:
-        model = registry.read_model(connection, model_id)
-        registry.remove_model(connection, model)
-    out.print(f"Removed {model_id} and its vectors; its artefact is still at {model.uri}.", highlight=False, soft_wrap=True)
+        model = read_model(connection, model_id)
+        remove_model(connection, model)
+    out.print(f"Removed {model_id} and its vectors; its artifact is still at {model.uri}.", highlight=False, soft_wrap=True)
 
 
 @click.command(epilog=example("btc-assets similar 2020-02-22T13:35Z -k 10 --before-only --plot similar.png"))
 @click.argument("time", required=False)
 @click.option("-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many slices to find.")
-@click.option("--before-only", is_flag=True, help="Leave out what came after it.")
+@click.option("--before-only", is_flag=True, help="Only slices before it.")
 @range_options
 @click.option(
     "--apart",
     type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
-    help="Leave out what starts less than so many minutes from it.",
+    help="Only slices that start at least this many minutes before or after it.",
 )
-@click.option("--symbol", help="Label of the feed; needed where several have an active model.")
-@click.option("--model", "model_id", help="Another model than the active one.")
-@click.option("--exact", is_flag=True, help="Compare all vectors, also where there is an index.")
+@click.option("--symbol", help="Label of the feed; needed if several have an active model.")
+@click.option("--model", "model_id", help="Search with this model instead of the active one.")
+@click.option("--exact", is_flag=True, help="Compare all vectors, even if there is an index.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save their candles, side by side, as a picture (PNG).")
 @pass_app
 def similar(
@@ -159,44 +158,50 @@ def similar(
     time: str | None, k: int, before_only: bool, start: str | None, end: str | None, apart: int, symbol: str | None, model_id: str | None, exact: bool,
     plot: Path | None,
 ) -> None:  # fmt: skip
-    """Find the slices that look most like the one of TIME, the newest unless it is given, and tell what came after them."""
-    from btc_assets.signals.search.plot import read_pictures
-    from btc_assets.signals.search.similar import read_active_model, read_newest_slice
-    from btc_assets.signals.search.similar import similar as search
+    """Find the slices most similar to that of TIME (by default the newest), and show what came after them."""
+    from btc_assets.signals.search.plot import plot_slices, read_slice_pictures
+    from btc_assets.signals.search.similar import find_similar_slices, read_active_model, read_newest_slice
 
     within = _within(start, end)
     with app.store.connect() as connection:
-        moment = parse_time(time) if time else read_newest_slice(connection, model_id or read_active_model(connection, symbol))
-        found = search(
-            connection, moment, k, before_only=before_only, within=within, apart=timedelta(minutes=apart), symbol=symbol, model_id=model_id,
+        query = parse_time(time) if time else read_newest_slice(connection, model_id or read_active_model(connection, symbol))
+        found = find_similar_slices(
+            connection, query, k, before_only=before_only, within=within, apart=timedelta(minutes=apart), symbol=symbol, model_id=model_id,
             exact=exact,
         )  # fmt: skip
         if not found:
             raise UserError("No other slice is embedded in that range: widen it, or load more (btc-assets load).")
-        pictures = read_pictures(connection, floor_slice(moment), found) if plot else None
-    table = Table(
-        "slice", "distance", "ticks", "return", "volatility", "volume", "trades", title="The four on the right are of the slice after it"
-    )
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for one in found:
-        table.add_row(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}", f"{one.distance:.4f}", f"{one.tick_count:,}", *_labels(one.label_snapshot))
-    out.print(f"Like {moment:%Y-%m-%dT%H:%MZ}:", highlight=False)
-    out.print(table)
+        pictures = read_slice_pictures(connection, floor_slice(query), found) if plot else None
+    out.print(f"Like {query:%Y-%m-%dT%H:%MZ}:", highlight=False)
+    out.print(_neighbor_table(found))
     if plot and pictures:
-        from btc_assets.signals.search.plot import plot_neighbours
-
-        save_picture(plot, plot_neighbours(pictures))
+        save_picture(plot, plot_slices(pictures))
         out.print(f"Saved their candles to {plot}.", highlight=False)
 
 
 def _within(start: str | None, end: str | None) -> Window | None:
     if not start and not end:
         return None
-    return Window.covering(
-        parse_time(start) if start else parse_time("2009-01-03"), parse_time(end) if end else floor_slice(datetime.now(UTC)) + SLICE
+    return Window.covering(parse_time(start or _FIRST_BITCOIN_DAY), parse_time(end) if end else floor_slice(datetime.now(UTC)) + SLICE)
+
+
+def _neighbor_table(found: list[Neighbor]) -> Table:
+    table = Table(
+        "slice",
+        "distance",
+        "ticks",
+        "return",
+        "volatility",
+        "volume",
+        "trades",
+        title="The four columns on the right describe the next slice",
     )
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in found:
+        table.add_row(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}", f"{one.distance:.4f}", f"{one.tick_count:,}", *_labels(one.label_snapshot))
+    return table
 
 
 def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
@@ -210,19 +215,25 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
 
 @click.command(epilog=example("btc-assets evaluate --from 2024-01-01 --to 2024-03-01 --plot evaluation.png"))
 @range_options
-@click.option("--symbol", help="Label of the feed; needed where there are several.")
+@click.option("--symbol", help="Label of the feed; needed if there are several.")
 @click.option(
     "--model",
     "model_ids",
     multiple=True,
-    help="A model to judge, again for more; by default one is trained on what lies before the questions.",
+    help="A model to evaluate; repeat for more. By default, one is trained on the slices before the queries.",
 )
-@click.option("--kind", type=click.Choice(["rocket-pca", "tcn"]), default="rocket-pca", show_default=True, help="Kind of that one.")
+@click.option(
+    "--kind",
+    type=click.Choice(["rocket-pca", "tcn"]),
+    default="rocket-pca",
+    show_default=True,
+    help="Kind of the model trained by default.",
+)
 @click.option(
     "--generated",
     type=click.IntRange(min=3),
     metavar="DAYS",
-    help="Judge it on a generated market of so many days, whose regimes are known.",
+    help="Evaluate it on a generated market of this many days, whose regimes are known.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
@@ -231,35 +242,30 @@ def evaluate(
     app: App,
     start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None
 ) -> None:  # fmt: skip
-    """Compare what similar slices foretell of the next one with simpler forecasts, without looking ahead."""
-    from btc_assets.signals.encoders.optional import require_torch
+    """Compare forecasts of the next slice from similar slices with simpler forecasts, without looking ahead."""
+    from btc_assets.signals.encoders.torch_extra import require_torch
 
     require_torch()
     from rich.markdown import Markdown
 
-    from btc_assets.signals import workflows
+    from btc_assets.signals.encoders.models import read_model
+    from btc_assets.signals.evaluation.evaluate_encoders import EvaluationPlan, evaluate_generated, evaluate_stored, read_newest_window
 
     with progress_bar("evaluating") as advance:
         if generated:
-            result = workflows.evaluate_generated(days=generated, kind=kind, seed=seed, progress=advance)
+            result = evaluate_generated(days=generated, kind=kind, seed=seed, progress=advance)
         else:
-            result = _evaluate_stored(app, start, end, symbol, model_ids, kind, seed, advance)
+            label = app.settings.landing_feeds.by_label(symbol).label
+            with app.store.connect() as connection:
+                window = read_newest_window(connection, label, _time(start), _time(end))
+                trained = [read_model(connection, model_id) for model_id in model_ids]
+            plan = EvaluationPlan(label, window, trained, kind, seed)
+            result = evaluate_stored(app.store, app.landing.models(), plan, progress=advance)
     out.print(Markdown(result.to_markdown()) if out.is_terminal else result.to_markdown(), highlight=False, soft_wrap=True)
     if plot:
         save_picture(plot, result.plot())
         out.print(f"Saved a picture to {plot}.", highlight=False)
 
 
-def _evaluate_stored(
-    app: App, start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, seed: int, advance: Listener
-) -> Evaluation:
-    from btc_assets.signals import workflows
-    from btc_assets.signals.encoders.models import read_model
-
-    label = app.settings.landing_feeds.by_label(symbol).label
-    with app.store.connect() as connection:
-        window = workflows.newest_window(connection, label, parse_time(start) if start else None, parse_time(end) if end else None)
-        trained = [read_model(connection, model_id) for model_id in model_ids]
-        return workflows.evaluate_stored(
-            app.store, app.landing.models(), label, window, trained=trained, kind=kind, seed=seed, progress=advance
-        )
+def _time(text: str | None) -> datetime | None:
+    return parse_time(text) if text else None

@@ -17,7 +17,7 @@ from btc_assets.ops.policies import declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.roles import missing_rights, owned_by_others
 from btc_assets.signals.encoders.models import read_maintained_models
-from btc_assets.signals.encoders.optional import require_torch
+from btc_assets.signals.encoders.torch_extra import require_torch
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.engines import ServerFacts, read_facts
 from btc_assets.store.migrations import migration_status
@@ -126,10 +126,10 @@ def _find_encoders(connection: psycopg.Connection, settings: Settings) -> Iterat
         yield Finding("encoders", "ok", "no model is active, so slices have features but no embeddings; btc-assets train makes one.")
         return
     require_torch()
-    from btc_assets.signals.encoders.artefacts import load
+    from btc_assets.signals.encoders.artifacts import load_encoder
 
     for model in maintained:
-        load(model.model_id, Landing(settings).models())
+        load_encoder(model.model_id, Landing(settings).models())
     yield Finding("encoders", "ok", f"{', '.join(model.model_id for model in maintained)} maintained.")
 
 

@@ -13,17 +13,17 @@ from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
 from btc_assets.orchestration.metadata import Output, Shown, column_schema, pictures
 from btc_assets.signals.encoders.models import Model, read_maintained_models, read_model
-from btc_assets.signals.encoders.optional import require_torch
+from btc_assets.signals.encoders.torch_extra import require_torch
+from btc_assets.signals.features.compute import SliceFeatures
 from btc_assets.signals.features.table import TABLE as FEATURES_TABLE
-from btc_assets.signals.features.table import SliceFeatures
 from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, FEATURES, FEATURES_HISTORY, INDEXES, MODEL
 from btc_assets.signals.search.embeddings import TABLE as EMBEDDINGS_TABLE
 from btc_assets.signals.search.embeddings import Embeddings
-from btc_assets.signals.search.indexes import maintain_index
+from btc_assets.signals.search.index_maintenance import maintain_index
 from btc_assets.store.database import Store
 from btc_assets.store.tables import read_columns
 
-# Modules that need PyTorch are imported where they are used: without it, or without a model, everything else works.
+# Modules that need PyTorch are imported inside the functions that use them, so everything else works without PyTorch or a model.
 
 
 def signals_assets(deployment: Deployment) -> list[dg.AssetsDefinition]:
@@ -46,7 +46,7 @@ def _features_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowP
         io_manager_key="copy_io_manager",
         kinds={"postgres"},
         owners=["team:research"],
-        description="48 features of each slice, and its 60 bars of 5 seconds, made of its ticks.",
+        description="48 features of each slice, and its 60 bars of 5 seconds, computed from its ticks.",
         metadata={"dagster/table_name": FEATURES_TABLE, "table": FEATURES_TABLE},
         **deployment.writes_slices(partitions),
     )
@@ -73,7 +73,7 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
         io_manager_key="copy_io_manager",
         kinds={"postgres", "torch"},
         owners=["team:research"],
-        description="A vector of each slice by every maintained model; what the next slice brought stands beside it as a label.",
+        description="A vector of each slice by every maintained model, with what the next slice brought as its label.",
         metadata={"dagster/table_name": EMBEDDINGS_TABLE, "table": EMBEDDINGS_TABLE},
         **deployment.writes_slices(partitions),
     )
@@ -87,33 +87,33 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
                 context.log.info("No model is maintained: train one (btc-assets train) and activate it (btc-assets models activate).")
                 return []
             require_torch()
-            from btc_assets.signals.encoders.artefacts import load
+            from btc_assets.signals.encoders.artifacts import load_encoder
 
-            def made_by(model: Model) -> Output:
+            def embed_with(model: Model) -> Output:
                 made = Embeddings(
                     store,
                     model,
-                    load(model.model_id, landing.models()),
+                    load_encoder(model.model_id, landing.models()),
                     window,
                     settles=slices_due if model == models[-1] else (),
                     progress=lambda done: deployment.report_progress("embeddings", done, len(window)),
                 )
                 return Output(made, lambda connection: Shown(metadata={model.model_id: made.summary()}))
 
-            return [made_by(model) for model in models]
+            return [embed_with(model) for model in models]
 
     return embeddings
 
 
-# What follows covers all that is stored, not the slices of a run. It has no dependencies in Dagster and a group of its own, so that
-# backfilling a range with everything that follows from it does not also train an encoder.
+# The assets below cover everything stored, not the slices of a run. They have no dependencies in Dagster and a group of their own, so
+# that a backfill of a range with everything downstream does not also train an encoder.
 
 
 class TrainConfig(dg.Config):
     """Launchpad options of training.
 
-    `kind`: rocket-pca or tcn. `start`, `end`: the range to train on; by default, all that is stored. `symbol`: needed if several
-    feeds land. `activate`: also embed what is stored, build the index, and let the model answer searches.
+    `kind`: rocket-pca or tcn. `start`, `end`: range to train on; by default, everything stored. `symbol`: needed if several feeds
+    land. `activate`: also embed what is stored, build the index, and let the model answer searches.
     """
 
     kind: str = "rocket-pca"
@@ -134,7 +134,9 @@ def _model_asset(deployment: Deployment) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"torch", "s3"},
         owners=["team:research"],
-        description="An encoder, trained on the features and bars that are stored: an immutable artifact in the landing zone, registered in signals.models.",
+        description=(
+            "An encoder, trained on the stored features and bars: an immutable artifact in the landing zone, registered in signals.models."
+        ),
         metadata={"dagster/table_name": "signals.models"},
     )
     def embedding_model(
@@ -142,18 +144,19 @@ def _model_asset(deployment: Deployment) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         with plain_failures(), store.connect() as connection:
             require_torch()
-            from btc_assets.signals.workflows import TrainingPlan, activate, train
+            from btc_assets.signals.encoders.fitting import FitOptions
+            from btc_assets.signals.encoders.training import TrainingPlan, train_model
+            from btc_assets.signals.search.activation import embed_and_activate
 
             plan = TrainingPlan(
                 symbol=settings.landing_feeds.by_label(config.symbol).label,
                 kind=config.kind,
                 start=_time(config.start),
                 end=_time(config.end),
-                dim=config.dim,
-                seed=config.seed,
+                options=FitOptions(dim=config.dim, seed=config.seed),
             )
-            model = train(store, landing.models(), settings.home / "training", plan, progress=deployment.report_progress)
-            done = activate(store, landing.models(), model, progress=deployment.report_progress) if config.activate else None
+            model = train_model(store, landing.models(), settings.home / "training", plan, progress=deployment.report_progress)
+            done = embed_and_activate(store, landing.models(), model, progress=deployment.report_progress) if config.activate else None
             columns = read_columns(connection, "signals.models")
         return dg.MaterializeResult(
             metadata={
@@ -176,8 +179,8 @@ class EvaluationConfig(dg.Config):
     """Launchpad options of the evaluation.
 
     `start`, `end`: the slices; by default, the newest 90 days that are stored. `symbol`: needed if several feeds land. `models`: ids
-    to evaluate; by default, an encoder of `kind` is trained on what lies before the queries. `generated`: instead evaluate such an
-    encoder on a generated market of so many days, whose regimes are known.
+    to evaluate; by default, an encoder of `kind` is trained on the slices before the queries. `generated`: instead evaluate such an
+    encoder on a generated market of this many days, whose regimes are known.
     """
 
     symbol: str | None = None
@@ -199,8 +202,8 @@ def _evaluation_asset(deployment: Deployment) -> dg.AssetsDefinition:
         kinds={"torch"},
         owners=["team:research"],
         description=(
-            "Forecasts of the next slice from similar slices, against persistence, time of day, HAR, raw features, an untrained encoder and "
-            "chance: a table and a picture, with every sign of leakage."
+            "Forecasts of the next slice from similar slices, compared with persistence, time of day, HAR, raw features, an untrained encoder "
+            "and chance: a table and a picture, with all signs of leakage."
         ),
     )
     def evaluation(
@@ -208,22 +211,25 @@ def _evaluation_asset(deployment: Deployment) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         with plain_failures(), store.connect() as connection:
             require_torch()
-            from btc_assets.signals.workflows import evaluate_generated, evaluate_stored, newest_window
+            from btc_assets.signals.evaluation.evaluate_encoders import (
+                EvaluationPlan,
+                evaluate_generated,
+                evaluate_stored,
+                read_newest_window,
+            )
 
             if config.generated:
                 result = evaluate_generated(days=config.generated, kind=config.kind, seed=config.seed, progress=deployment.report_progress)
             else:
                 symbol = settings.landing_feeds.by_label(config.symbol).label
-                result = evaluate_stored(
-                    store,
-                    landing.models(),
+                plan = EvaluationPlan(
                     symbol,
-                    newest_window(connection, symbol, _time(config.start), _time(config.end)),
-                    trained=[read_model(connection, model_id) for model_id in config.models],
+                    read_newest_window(connection, symbol, _time(config.start), _time(config.end)),
+                    models=[read_model(connection, model_id) for model_id in config.models],
                     kind=config.kind,
                     seed=config.seed,
-                    progress=deployment.report_progress,
                 )
+                result = evaluate_stored(store, landing.models(), plan, progress=deployment.report_progress)
         return dg.MaterializeResult(
             metadata={
                 "evaluation": dg.MetadataValue.md(result.to_markdown()),
@@ -236,7 +242,7 @@ def _evaluation_asset(deployment: Deployment) -> dg.AssetsDefinition:
 
 
 class IndexConfig(dg.Config):
-    """Launchpad options of the indexes: `method` ivfflat or hnsw, `element` vector or halfvec; by default what each model has."""
+    """Launchpad options of the indexes: `method` ivfflat or hnsw, `element` vector or halfvec; by default the present kind of each."""
 
     method: str | None = None
     element: str | None = None

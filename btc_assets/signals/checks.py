@@ -1,4 +1,4 @@
-"""Asset checks of the signals: features agree with their ticks, every slice is embedded, and the indexes find the nearest."""
+"""Asset checks of the signals: features agree with their ticks, every slice is embedded, and the indexes find the nearest slices."""
 
 import dagster as dg
 import psycopg
@@ -12,11 +12,13 @@ from btc_assets.signals.encoders.models import read_maintained_models
 from btc_assets.signals.features.table import read_feature_differences
 from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, FEATURES, FEATURES_HISTORY, INDEXES
 from btc_assets.signals.search.embeddings import read_embedding_differences
-from btc_assets.signals.search.indexes import LEAST_RECALL, measure_recall, read_index
+from btc_assets.signals.search.index_maintenance import LEAST_RECALL
+from btc_assets.signals.search.indexes import read_index
+from btc_assets.signals.search.recall import measure_recall
 from btc_assets.store.database import Store
 
 
-def _not_embedded(connection: psycopg.Connection, window: Window) -> Problems:
+def _find_missing_embeddings(connection: psycopg.Connection, window: Window) -> Problems:
     models = read_maintained_models(connection)
     differences = [sentence for model in models for sentence in read_embedding_differences(connection, model, window)]
     return Problems(differences, {"models": len(models)})
@@ -32,7 +34,7 @@ _EMBEDDINGS_CHECK = SliceCheck(
     "every_slice_embedded",
     "Every slice that has features was embedded by every maintained model after they were computed.",
     "differences",
-    _not_embedded,
+    _find_missing_embeddings,
 )
 
 

@@ -1,4 +1,4 @@
-"""Sensor of the signals: they follow the ticks."""
+"""Sensor of the signals: features and embeddings follow the ticks."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, SLICE, floor_day
 from btc_assets.market_data import candles
 from btc_assets.signals.encoders import models
-from btc_assets.signals.search.similar import similar
+from btc_assets.signals.search.similar import find_similar_slices
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest, temporary_database
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -64,7 +64,9 @@ def test_models_move_with_their_vectors_and_answer_on_the_new_server(
     models.activate_model(on_postgres, model)
     copied(on_postgres, on_timescale)
     assert models.read_models(on_timescale) == models.read_models(on_postgres)
-    assert [one.bucket_5m for one in similar(on_timescale, NOON)] == [one.bucket_5m for one in similar(on_postgres, NOON)]
+    assert [one.bucket_5m for one in find_similar_slices(on_timescale, NOON)] == [
+        one.bucket_5m for one in find_similar_slices(on_postgres, NOON)
+    ]
     assert not any(part.copied for part in copied(on_postgres, on_timescale))
 
 

@@ -45,7 +45,7 @@ def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
     assert "no daemon runs" in found["Dagster"].text
 
 
-def test_a_model_whose_artefact_is_gone_is_a_problem(store: StoreUnderTest) -> None:
+def test_a_model_whose_artifact_is_gone_is_a_problem(store: StoreUnderTest) -> None:
     model = registered_model(store.connection)
     models.activate_model(store.connection, model)
     found = findings()["encoders"]
@@ -53,7 +53,7 @@ def test_a_model_whose_artefact_is_gone_is_a_problem(store: StoreUnderTest) -> N
         "problem",
         f"The model {model.model_id} is missing at {store.landing.as_uri().split(':')[0]}",
     )
-    assert found.text.endswith("copy its artefact there, or train a model and activate that one.")
+    assert found.text.endswith("copy its artifact there, or train a model and activate that one.")
 
 
 def test_a_server_that_is_down_is_the_only_thing_said_of_the_database(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

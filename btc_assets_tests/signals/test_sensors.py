@@ -1,4 +1,4 @@
-"""The signals' sensor as Dagster evaluates it: features follow ticks that were loaded alone."""
+"""The sensor of the signals as Dagster evaluates it: features follow ticks that were loaded alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices for tests, made by hand or drawn by hypothesis: lists of (second, price, quantity, taker bought)."""
+"""Slices for tests, written by hand or drawn by hypothesis: lists of (second, price, quantity, taker bought)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Trade = tuple[float, float, float, bool]
 START = (NOON - EPOCH) // timedelta(microseconds=1)
 
 
-def arrays(*slices: list[Trade]) -> TickArrays:
-    """Slices from noon on, one after the other."""
+def tick_arrays(*slices: list[Trade]) -> TickArrays:
+    """Consecutive slices from noon on."""
     starts = START + SLICE_US * np.arange(len(slices))
     trades = [trade for one in slices for trade in one]
     second, price, quantity, buy = (np.array(column, float) for column in zip(*trades, strict=True)) if trades else np.empty((4, 0))
@@ -32,8 +32,8 @@ def arrays(*slices: list[Trade]) -> TickArrays:
     return TickArrays(starts, np.cumsum([0, *counts]), time, price, quantity, buy.astype(bool))
 
 
-def one_by_one(ticks: TickArrays) -> list[TickArrays]:
-    """Each slice as ticks of its own."""
+def split_slices(ticks: TickArrays) -> list[TickArrays]:
+    """Each slice as separate ticks."""
     bounds = zip(ticks.starts, ticks.offsets[:-1], ticks.offsets[1:], strict=True)
     return [
         TickArrays(np.array([start]), np.array([0, end - begin]), *(getattr(ticks, field.name)[begin:end] for field in fields(ticks)[2:]))
@@ -41,8 +41,8 @@ def one_by_one(ticks: TickArrays) -> list[TickArrays]:
     ]
 
 
-def read(path: Path) -> pa.Table:
-    """The trades of a file, in the table's order."""
+def read_ordered_trades(path: Path) -> pa.Table:
+    """The trades of a file, in the order of the table."""
     ticks = pa.concat_tables(read_trades(path, FEED, Landed()))
     return ticks.take(tick_order(ticks))
 
@@ -57,7 +57,7 @@ trades: st.SearchStrategy[Trade] = st.tuples(
 
 @st.composite
 def slices(draw: st.DrawFn) -> list[Trade]:
-    """A slice of at most 60 trades; in some of them event times step back, prices stand still or takers all buy."""
+    """A slice of at most 60 trades; in some slices event times step back, the price is constant or all takers buy."""
     made = draw(st.lists(trades, max_size=60))
     if draw(st.booleans()):
         made.sort(key=lambda trade: trade[0])

@@ -1,4 +1,4 @@
-"""Models and vectors for tests of searching, without an encoder."""
+"""Models and vectors for tests of searches, without an encoder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from btc_assets.store.writers import replace_all
 def registered_model(
     connection: psycopg.Connection, name: str = "rocket-pca-0000000000000001", *, dim: int = 8, symbol: str = "BTCUSDT"
 ) -> Model:
-    """A model that is registered and has no artefact."""
+    """A registered model without an artifact."""
     model = Model(name, "rocket-pca", symbol, dim, "schema", EPOCH, EPOCH + SLICE, {}, "memory:///nowhere")
     register_model(connection, model)
     return model
 
 
 def market_like(rows: int, dim: int, *, states: int = 12, seed: int = 0) -> np.ndarray:
-    """Unit vectors, float32 [rows, dim], of a market whose few hidden states drift: neighbours in time are alike, and none are apart."""
+    """Unit vectors, float32 [rows, dim], of a market whose few hidden states drift, so that vectors close in time are similar."""
     random = np.random.default_rng(seed)
     state = np.empty((rows, states))
     state[0] = random.normal(size=states)
@@ -41,7 +41,7 @@ def market_like(rows: int, dim: int, *, states: int = 12, seed: int = 0) -> np.n
 def write_vectors(
     connection: psycopg.Connection, model: Model, vectors: np.ndarray, start: datetime, *, missing: tuple[int, ...] = ()
 ) -> Window:
-    """Write vectors as those of consecutive slices; those at `missing` are NULL."""
+    """Write vectors of consecutive slices; the slices at `missing` get none."""
     window = Window(start, start + len(vectors) * SLICE)
     first = (start - EPOCH) // SLICE
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), model.dim).cast(pa.list_(pa.float32()))
@@ -57,3 +57,12 @@ def write_vectors(
     )
     replace_all(connection, Target.of(connection, model.table), ArrowReplacements(rows, window, "bucket_5m", 65_536))
     return window
+
+
+def index_names(connection: psycopg.Connection, model: Model) -> list[str]:
+    """The approximate indexes on the vectors of a model."""
+    rows = connection.execute(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = 'signals' AND tablename = %s AND indexdef ~ 'ivfflat|hnsw' ORDER BY 1",
+        (model.table.removeprefix("signals."),),
+    ).fetchall()
+    return [name for (name,) in rows]

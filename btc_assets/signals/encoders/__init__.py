@@ -1,1 +1,1 @@
-"""From numbers to vectors: encoders, their training, their artefacts and their registry. Reads no ticks."""
+"""From numbers to vectors: encoders, their training, their artifacts and the table of models. No ticks here."""

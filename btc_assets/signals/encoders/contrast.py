@@ -1,7 +1,8 @@
-"""What the `tcn` learns from: two views of a window belong together, and so, the less the farther, do windows that are alike.
+"""Contrastive losses of the `tcn`, and the views of a window that they compare.
 
-Views differ in what a slice could as well have been: fewer trades, bars that begin a moment later, a channel that is missing, a
-part of the window. They never differ in sign or amplitude, for these are what a market does.
+Two views of one window belong together, and similar windows do to a degree that falls with their distance. Views differ by accidents
+of sampling: fewer trades, bars that start a moment later, a missing channel, a part of the window. They never differ in sign or
+amplitude, because those describe the market itself.
 """
 
 from __future__ import annotations
@@ -12,34 +13,34 @@ import torch
 from torch import Tensor, nn
 
 THINNED = frozenset({"volume", "signed_volume", "trade_count", "signed_trade_count"})
-"""Channels that are sums over trades, and change by the same factor where some are left out."""
+"""Channels that are sums over trades: dropping trades scales them all by the same factor."""
 
-KEPT = 0.8  # the least share of trades that thinning keeps
-CROP = 0.6  # the least share of the steps that a crop keeps
-DROPPED = 0.15  # of the channels and of the features
-JITTER = 0.1  # in scaled units, of features; of bars it would erase shapes that are finer
+LEAST_KEPT = 0.8  # share of trades that thinning keeps at least
+LEAST_CROP = 0.6  # share of the steps that a crop keeps at least
+DROPPED = 0.15  # share of channels, and of features
+JITTER = 0.1  # of features, in scaled units; bars have none, because it would erase fine shapes
 TEMPERATURE = 0.2
-SHARPNESS = 20.0  # of soft targets over distances between 0 and 1
+SHARPNESS = 20.0  # of soft targets over distances scaled to 0..1
 NEARBY = 2.0  # of soft targets over segments of time
 
 
-def thin(bars: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Raw bars [n, steps, channels] as if each trade had been kept with a probability of 0.8 to 1, and scaled back.
+def thin_bars(bars: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Raw bars [n, steps, channels] as if each trade had been kept with a probability p of 0.8 to 1, scaled back by 1 / p.
 
-    In the normal approximation to the binomial distribution: the bars' sums vary by sqrt((1 - p) / (p trades)) of themselves.
-    Without a channel `trade_count` the bars come back as they are.
+    By the normal approximation to the binomial distribution, sums of a bar vary by sqrt((1 - p) / (p trades)) of their value.
+    Without a channel `trade_count`, returns the bars unchanged.
     """
     if "trade_count" not in names:
         return bars
-    kept = KEPT + (1 - KEPT) * _uniform((len(bars), 1), bars, generator)
+    kept = LEAST_KEPT + (1 - LEAST_KEPT) * _uniform((len(bars), 1), bars, generator)
     trades = bars[:, :, names.index("trade_count")].clamp(min=1)
     factor = (1 + ((1 - kept) / (kept * trades)).sqrt() * _normal(trades.shape, bars, generator)).clamp(min=0)
     sums = torch.tensor([name in THINNED for name in names], device=bars.device)
     return torch.where(sums, bars * factor[:, :, None], bars)
 
 
-def disturb(bars: Tensor, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Scaled bars that begin up to a step later and lack channels, and noisy features that lack some; 0 is the median."""
+def disturb_view(bars: Tensor, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Start scaled bars up to a step later and drop channels; add noise to features and drop some. A dropped value is 0, the median."""
     later = torch.cat([bars[:, 1:], bars[:, -1:]], dim=1)
     bars = bars.lerp(later, _uniform((len(bars), 1, 1), bars, generator))
     if bars.shape[2] > 1:
@@ -48,43 +49,43 @@ def disturb(bars: Tensor, features: Tensor, generator: torch.Generator) -> tuple
     return bars, features * (_uniform(features.shape, features, generator) >= DROPPED)
 
 
-def crop(steps: int, generator: torch.Generator) -> slice:
-    """A part of the window that both views see, so that their states are of the same time."""
-    length = max(min(steps, 4), int(steps * (CROP + (1 - CROP) * torch.rand((), generator=generator).item())))
+def draw_crop(steps: int, generator: torch.Generator) -> slice:
+    """A part of the window for both views, so that their states cover the same time."""
+    length = max(min(steps, 4), int(steps * (LEAST_CROP + (1 - LEAST_CROP) * torch.rand((), generator=generator).item())))
     start = int(torch.randint(steps - length + 1, (), generator=generator))
     return slice(start, start + length)
 
 
 def soft_targets(described: Tensor) -> Tensor:
-    """How much windows [n, columns] belong together, [n, n]: 1 with themselves, less with the distance, towards 0.
+    """How much windows [n, columns] belong together, [n, n]: 1 for a window and itself, falling to 0 with the distance.
 
-    A sigmoid of the distances, which are scaled to 0..1 in the batch (SoftCLT: Lee, Park and Lee 2024).
+    A sigmoid of the distances, which are scaled to 0..1 within the batch (SoftCLT: Lee, Park and Lee 2024).
     """
     distances = torch.cdist(described, described)
     targets = torch.sigmoid(-SHARPNESS * distances / distances.max().clamp(min=1e-9))
     return targets.fill_diagonal_(1.0)
 
 
-def contrast(one: Tensor, other: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy between `targets` [n, n] and the softmax of similarities of two views' vectors [..., n, columns]."""
+def contrast_loss(one: Tensor, other: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy between `targets` [n, n] and the softmax of the similarities between vectors of two views [..., n, columns]."""
     similarities = nn.functional.normalize(one, dim=-1) @ nn.functional.normalize(other, dim=-1).mT / TEMPERATURE
     targets = targets / targets.sum(1, keepdim=True)
     return -((similarities.log_softmax(-1) + similarities.mT.log_softmax(-1)) * targets).sum(-1).mean() / 2
 
 
-def hierarchical(one: Tensor, other: Tensor, targets: Tensor) -> Tensor:
-    """Contrast of two views' states [n, width, steps], among windows and among times, at ever coarser steps (TS2Vec: Yue et al. 2022).
+def hierarchical_loss(one: Tensor, other: Tensor, targets: Tensor) -> Tensor:
+    """Contrast the states of two views [n, width, steps] among windows and among times, at ever coarser steps (TS2Vec: Yue et al. 2022).
 
-    Times are contrasted with soft targets as well, because what is near in time is alike.
+    The targets among times are soft too, because states that are close in time are similar.
     """
     losses = []
     segments = min(8, one.shape[2])
     while segments > 1:
         first, second = (nn.functional.adaptive_max_pool1d(states, segments) for states in (one, other))
-        losses.append(contrast(first.permute(2, 0, 1), second.permute(2, 0, 1), targets))
+        losses.append(contrast_loss(first.permute(2, 0, 1), second.permute(2, 0, 1), targets))
         at = torch.arange(segments, device=one.device, dtype=one.dtype)
         nearby = (2 * torch.sigmoid(-NEARBY * (at[:, None] - at).abs())).fill_diagonal_(1.0)
-        losses.append(contrast(first.mT, second.mT, nearby))
+        losses.append(contrast_loss(first.mT, second.mT, nearby))
         segments //= 2
     return torch.stack(losses).mean() if losses else one.new_zeros(())
 

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from btc_assets.domain.errors import UserError
+from btc_assets.signals.encoders.batches import BATCH, map_batches
 from btc_assets.signals.encoders.rocket import MiniRocket
 from btc_assets.signals.encoders.scaling import RobustScaler
-from btc_assets.signals.encoders.tcn import Tcn, pooled
-
-BATCH = 512  # windows at once
-T = TypeVar("T")
+from btc_assets.signals.encoders.tcn import Tcn, pool_states
 
 
 class Encoder(nn.Module):
-    """Raw bars and features to vectors; whatever that takes, the scaling too, is a parameter or a buffer of it.
+    """Maps raw bars and features to vectors. All it needs, including the scaling, is a parameter or a buffer of the module.
 
     Args:
-        steps, channels: of the bars; `channels` at least 1.
-        features: how many; none where the bars stand alone.
+        steps, channels: of the bars; `channels` is at least 1.
+        features: number of features; 0 to encode the bars alone.
         dim: of the vectors.
 
     Attributes:
         kind: the name in `KINDS`.
         dim: of the vectors.
-        config: the arguments that make an encoder of the same shape.
+        config: the arguments that build an encoder of the same shape.
     """
 
     kind: ClassVar[str]
@@ -47,14 +42,14 @@ class Encoder(nn.Module):
         """Embed bars [n, steps, channels] and features [n, features] as rows of length one [n, dim], float32.
 
         Raises:
-            UserError: another number of steps, channels, features or rows, or values that are not finite.
+            UserError: the number of steps, channels, features or rows does not fit, or values are not finite.
         """
         self._check("Bars", bars, (len(features), self.steps, self.channels))
         self._check("Features", features, (len(bars), self.features))
         return nn.functional.normalize(self.encode(self.bar_scaler(bars), self.feature_scaler(features)), eps=1e-12)
 
     def encode(self, bars: Tensor, features: Tensor) -> Tensor:
-        """The vectors before they are normalised, of scaled input (float64)."""
+        """The vectors of scaled input (float64) before they are normalized."""
         raise NotImplementedError
 
     def _check(self, what: str, values: Tensor, shape: tuple[int, ...]) -> None:
@@ -67,7 +62,7 @@ class Encoder(nn.Module):
 
 
 def check_finite(what: str, values: Tensor) -> None:
-    """Raise a `UserError` that names the columns of the last dimension where `values` are NaN or infinite."""
+    """Raise a `UserError` that names the columns (of the last dimension) in which `values` are NaN or infinite."""
     if values.isfinite().all():
         return
     rows = ~values.isfinite().view(len(values), -1, values.shape[-1]).all(1)
@@ -79,9 +74,9 @@ def check_finite(what: str, values: Tensor) -> None:
 
 
 class RocketPca(Encoder):
-    """MiniRocket's proportions and the features, weighted, reduced to their principal components.
+    """The proportions of MiniRocket and the features, weighted, reduced to their principal components.
 
-    Weighting and projecting are one affine map, which training puts into `mean` and `projection`.
+    Weighting and projection are one affine map, which fitting stores in `mean` and `projection`.
     """
 
     kind = "rocket-pca"
@@ -101,8 +96,8 @@ class RocketPca(Encoder):
 class TcnEncoder(Encoder):
     """A temporal convolutional network of the bars, a perceptron of the features, and the features, reduced to principal components.
 
-    Training contrasts the output of a linear head that is then left out, because what views do not share is lost there first
-    (Chen et al. 2020). In its place stands an affine map as in `RocketPca`; it is random until training has ended.
+    Training contrasts the output of a linear head. The head is discarded afterwards, because it is the first to lose what two views
+    do not share (Chen et al. 2020). An affine map as in `RocketPca` replaces it; until training has ended that map is random.
     """
 
     kind = "tcn"
@@ -123,19 +118,19 @@ class TcnEncoder(Encoder):
         return (torch.cat([self.join(self.tcn(bars.float()), features), features], dim=1) - self.mean) @ self.projection
 
     def join(self, states: Tensor, features: Tensor) -> Tensor:
-        """What states [n, channels, steps] and scaled features amount to [n, width]."""
-        return torch.cat([pooled(states)] + ([self.perceptron(features)] if self.perceptron else []), dim=1)
+        """Combine states [n, channels, steps] and scaled features into rows [n, width]."""
+        return torch.cat([pool_states(states)] + ([self.perceptron(features)] if self.perceptron else []), dim=1)
 
 
 KINDS: dict[str, type[Encoder]] = {RocketPca.kind: RocketPca, TcnEncoder.kind: TcnEncoder}
 """Encoders by name; the first is the default."""
 
 
-def build(kind: str, config: dict[str, Any]) -> Encoder:
+def build_encoder(kind: str, config: dict[str, Any]) -> Encoder:
     """An untrained encoder.
 
     Raises:
-        UserError: a kind that does not exist.
+        UserError: the kind does not exist.
     """
     if kind not in KINDS:
         raise UserError(f"There is no encoder of the kind {kind!r}: choose one of {', '.join(KINDS)}.")
@@ -143,12 +138,12 @@ def build(kind: str, config: dict[str, Any]) -> Encoder:
 
 
 def embed(encoder: Encoder, bars: np.ndarray, features: np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
-    """Vectors [n, dim] of bars [n, steps, channels] and features [n, features], float32, on the encoder's device.
+    """Vectors [n, dim] of bars [n, steps, channels] and features [n, features], float32, computed on the encoder's device.
 
     They differ by less than 1e-5 between batch sizes.
 
     Raises:
-        UserError: input of another shape than the encoder's, or that is not finite.
+        UserError: the input has another shape than the encoder takes, or is not finite.
     """
     encoder.eval()
     device = next(encoder.buffers()).device
@@ -160,36 +155,6 @@ def embed(encoder: Encoder, bars: np.ndarray, features: np.ndarray, *, batch_siz
         batch = (torch.from_numpy(np.ascontiguousarray(values[rows], dtype=np.float32)).to(device) for values in (bars, features))
         vectors[rows] = encoder(*batch).cpu().numpy()
 
-    for _ in each_batch(fill, len(bars), batch_size, device):
+    for _ in map_batches(fill, len(bars), batch_size, device):
         pass
     return vectors
-
-
-def each_batch(work: Callable[[slice], T], count: int, size: int, device: torch.device) -> Iterator[T]:
-    """What `work` makes of each `size` rows of `count`, in order, without gradients.
-
-    On a CPU, PyTorch's threads take a batch each instead of sharing every operation: these are so short that threads would mostly
-    wait for each other, and sums then do not depend on how many there are.
-    """
-
-    @torch.inference_mode()
-    def alone(start: int) -> T:
-        return work(slice(start, min(start + size, count)))
-
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or count <= size or threads == 1:
-        yield from map(alone, range(0, count, size))
-        return
-    with one_thread(), ThreadPoolExecutor(threads) as pool:  # its threads take the number over
-        yield from pool.map(alone, range(0, count, size))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Have each operation of PyTorch run in the thread that calls it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

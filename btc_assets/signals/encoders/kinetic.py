@@ -1,8 +1,8 @@
-"""The kinetic map: directions in which a market's state stays what it is, weighted by how much so.
+"""The kinetic map: directions in which the state of a market persists, weighted by their persistence.
 
-What differs between two neighbouring slices only by chance (which trade fell into which bar) fills most of the variance, and so
-most of the principal components. What lasts from one slice to the next is the state that a search is about. No label is needed
-to tell them apart: a lasting direction is correlated with itself one slice later.
+Most of the variance between adjacent slices is chance (which trade fell into which bar), and so are most of the principal components.
+What persists from one slice to the next is the state that a search is about. Telling the two apart takes no labels: a persistent
+direction is correlated with itself one slice later.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_DIRECTIONS = 64  # of the leading components; in more, chance looks lasting
-_PAIRS_FOR_ONE = 10  # pairs of slices that the estimate of a direction takes
-_FLOOR = 0.02  # weight of the rest: among slices in like states, those of like detail are the nearest
+_DIRECTIONS = 64  # leading components; among more, chance looks persistent
+_PAIRS_PER_DIRECTION = 10  # pairs of slices needed to estimate one direction
+_FLOOR = 0.02  # weight of the other directions: among slices in similar states, those with similar details are the nearest
 
 
 def kinetic_map(states: Tensor, follows: Tensor) -> Tensor:
-    """A linear map of states in which distances tell how differently two of them go on.
+    """A linear map of states under which distances measure how differently two states evolve.
 
     The directions are those of time-lagged independent component analysis (Molgedey and Schuster 1994), each scaled by its
     autocorrelation (Noé and Clementi 2015).
 
     Args:
         states: [n, d], of unit variance and uncorrelated, the most important components first; ascending in time.
-        follows: bool [n], whether a state is that of the slice right after the one before.
+        follows: bool [n], whether a state belongs to the slice right after the previous one.
 
     Returns:
-        float32 [d, d], to be multiplied from the right; the identity where too few states follow each other.
+        float32 [d, d], to be multiplied from the right; the identity if too few states follow each other.
     """
     size = states.shape[1]
     now = follows.nonzero().flatten()
-    leading = min(_DIRECTIONS, size, len(now) // _PAIRS_FOR_ONE)
+    leading = min(_DIRECTIONS, size, len(now) // _PAIRS_PER_DIRECTION)
     if leading == 0:
         return torch.eye(size, device=states.device)
     before, after = states[now - 1, :leading].double(), states[now, :leading].double()

@@ -1,4 +1,4 @@
-"""The registry of encoders, `signals.models`: what was trained, what is kept up, and which one answers searches."""
+"""The table `signals.models`: trained encoders, which of them are maintained, and which one answers searches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from btc_assets.store.errors import server_errors
 
 @dataclass(frozen=True)
 class Model:
-    """A row of `signals.models`; see the comments of its columns."""
+    """A row of `signals.models`; see the comments on its columns. A maintained model has `kept_up` set: new slices are embedded with it."""
 
     model_id: str
     kind: str
@@ -33,12 +33,12 @@ class Model:
 
     @property
     def table(self) -> str:
-        """The partition of `signals.btc_embeddings` that holds its vectors."""
+        """The partition of `signals.btc_embeddings` that holds the vectors of this model."""
         return f"signals.embeddings_{self.model_id.replace('-', '_')}"
 
 
 def register_model(connection: psycopg.Connection, model: Model) -> None:
-    """Enter a trained encoder; a second time changes nothing, for its id stands for all of it.
+    """Insert a trained encoder. Registering it again changes nothing, because its id is a hash of its content.
 
     Raises:
         UserError: it is registered for another symbol.
@@ -61,16 +61,16 @@ _COLUMNS = "model_id, kind, symbol, dim, feature_schema, trained_from, trained_t
 
 
 def read_models(connection: psycopg.Connection) -> list[Model]:
-    """Every model, the newest first."""
+    """All models, newest first."""
     with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Model)) as cursor:
         return cursor.execute(f"SELECT {_COLUMNS} FROM signals.models ORDER BY created_at DESC, model_id").fetchall()  # noqa: S608  # our own columns
 
 
 def read_model(connection: psycopg.Connection, model_id: str) -> Model:
-    """A model by its id.
+    """The model of an id.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     for model in read_models(connection):
         if model.model_id == model_id:
@@ -79,24 +79,26 @@ def read_model(connection: psycopg.Connection, model_id: str) -> Model:
 
 
 def read_maintained_models(connection: psycopg.Connection) -> list[Model]:
-    """The models that new slices are embedded with."""
+    """The models with which new slices are embedded."""
     return [model for model in read_models(connection) if model.kept_up]
 
 
-def set_maintained(connection: psycopg.Connection, model: Model, kept: bool) -> None:
-    """Whether new slices are embedded with a model as well, from now on; those of the active one always are."""
+def set_maintained(connection: psycopg.Connection, model: Model, maintained: bool) -> None:
+    """Start or stop embedding new slices with a model. The active model is always maintained."""
     with server_errors(), connection.transaction():
-        connection.execute("UPDATE signals.models SET kept_up = active OR %s WHERE model_id = %s", (kept, model.model_id))
+        connection.execute("UPDATE signals.models SET kept_up = active OR %s WHERE model_id = %s", (maintained, model.model_id))
 
 
 def activate_model(connection: psycopg.Connection, model: Model) -> str | None:
-    """Have a model answer the searches of its symbol, and leave the one that did until now behind; one transaction.
+    """Let a model answer the searches of its symbol, in place of the active model, in one transaction.
 
     Returns:
-        The id of that one, if it is another.
+        The id of the model that was active before, if it is another one.
     """
     with server_errors(), connection.transaction():
-        connection.execute("LOCK TABLE signals.models IN SHARE ROW EXCLUSIVE MODE")  # two at once would both be active
+        connection.execute(
+            "LOCK TABLE signals.models IN SHARE ROW EXCLUSIVE MODE"
+        )  # else two activations at once would leave two active models
         before = connection.execute(
             "UPDATE signals.models SET active = false, kept_up = false WHERE symbol = %s AND active AND model_id <> %s RETURNING model_id",
             (model.symbol, model.model_id),
@@ -106,10 +108,10 @@ def activate_model(connection: psycopg.Connection, model: Model) -> str | None:
 
 
 def remove_model(connection: psycopg.Connection, model: Model) -> None:
-    """Forget a model and drop its vectors; what it was trained to stays in its artefact.
+    """Delete a model and its vectors. Its artifact stays.
 
     Raises:
-        UserError: it is the active one.
+        UserError: the model is active.
     """
     with server_errors(), connection.transaction():
         connection.execute("DELETE FROM signals.models WHERE model_id = %s AND NOT active", (model.model_id,))

@@ -1,8 +1,8 @@
 """MiniRocket (Dempster, Schmidt and Webb 2021) for many channels, exact in fixed point, and principal components.
 
-MiniRocket's features are proportions of positive values (PPV): how often a dilated convolution of the window exceeds a bias.
-That is a discontinuous function, so the last bit of a sum can change it. Here the scaled input is rounded to multiples of
-2^-10: every sum is then exact in float32, in whatever order and batch it is taken.
+The features of MiniRocket are proportions of positive values (PPV): how often a dilated convolution of the window exceeds a bias.
+That function is discontinuous, so the last bit of a sum can change it. Here the scaled input is rounded to multiples of 2^-10: every
+sum is then exact in float32, in any order and batch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 TAPS = 9
-UNIT = 2.0**-10  # of the fixed point
-LARGEST = 64.0  # scaled values beyond are cut: 64 / UNIT x 12 (a kernel's absolute weights) x 9 channels is below 2^24
-BLOCK = 256  # windows at once: the counts of one dilation stay in the processor's cache
+UNIT = 2.0**-10  # of the fixed-point numbers
+LARGEST = 64.0  # scaled values beyond it are clipped: 64 / UNIT x 12 (a kernel's absolute weights) x 9 channels is below 2^24
+BLOCK = 256  # windows at once, so that the counts of one dilation stay in the processor's cache
 
 KERNELS = torch.tensor([[2.0 if tap in chosen else -1.0 for tap in range(TAPS)] for chosen in combinations(range(TAPS), 3)])
-"""The paper's 84 kernels: three weights of 2 and six of -1, so that each sums to zero."""
+"""The 84 kernels of the paper: three weights of 2 and six of -1, so that each sums to zero."""
 
 
-def dilations(steps: int, biases: int, most: int = 32) -> dict[int, int]:
-    """How many biases each kernel has at each dilation, of `biases` in all.
+def distribute_biases(steps: int, biases: int, most: int = 32) -> dict[int, int]:
+    """Distribute the `biases` of a kernel over dilations: {dilation: biases}.
 
-    The dilations grow exponentially up to the whole window, and the short ones are the more numerous, as in the paper.
+    Dilations grow exponentially up to the whole window, and short ones get more biases, as in the paper.
     """
     exponents = np.linspace(0, np.log2((steps - 1) / (TAPS - 1)), min(biases, most))
     found, times = np.unique((2**exponents + 1e-9).astype(int), return_counts=True)
@@ -36,30 +36,30 @@ def dilations(steps: int, biases: int, most: int = 32) -> dict[int, int]:
 
 
 class MiniRocket(nn.Module):
-    """Scaled bars [n, steps, channels] to angles [n, width], float32: arcsin(sqrt(PPV)), PPV of all the window's steps.
+    """Scaled bars [n, steps, channels] to angles [n, width], float32: arcsin(sqrt(PPV)), with the PPV taken over all steps.
 
-    The angle of a proportion has about the same variance whatever the proportion (Anscombe 1948), so that none of them is
-    standardised, which would raise those that hardly vary.
+    The angle of a proportion has nearly the same variance for every proportion (Anscombe 1948). So the angles are not standardized,
+    which would amplify those that hardly vary.
 
-    Every pair of kernel and dilation sees one to nine channels, drawn at random, as in the paper's multivariate variant; half of the pairs see
-    the window with zeros around it, half only what lies inside. Biases are quantiles of the training windows' convolutions
-    at a low-discrepancy sequence of levels.
+    Each pair of kernel and dilation sees one to nine channels, drawn at random, as in the multivariate variant of the paper. Half of
+    the pairs see the window with zeros around it, half see only its inside. The biases are quantiles of the convolutions of training
+    windows at a low-discrepancy sequence of levels.
     """
 
     channels_seen: Tensor  # [dilations, 84, channels], 0 or 1
-    biases: Tensor  # [width], int16, in units of the fixed point
+    biases: Tensor  # [width], int16, in fixed-point units
 
     def __init__(self, steps: int, channels: int, biases: int) -> None:
         super().__init__()
         self.steps, self.channels = steps, channels
-        self.padded_steps = max(steps, TAPS)  # a shorter window has no place for a kernel
-        self.dilations = dilations(self.padded_steps, biases)
+        self.padded_steps = max(steps, TAPS)  # a kernel does not fit into a shorter window
+        self.dilations = distribute_biases(self.padded_steps, biases)
         self.width = len(KERNELS) * sum(self.dilations.values())
         self.register_buffer("channels_seen", torch.ones(len(self.dilations), len(KERNELS), channels, dtype=torch.uint8))
         self.register_buffer("biases", torch.zeros(self.width, dtype=torch.int16))
 
     def fit(self, windows: Tensor, generator: torch.Generator) -> None:
-        """Draw the channels, and take the biases from convolutions of `windows` [n, steps, channels], scaled."""
+        """Draw the channels, and take the biases from convolutions of scaled `windows` [n, steps, channels]."""
         most = min(self.channels, TAPS)
         for seen in self.channels_seen.view(-1, self.channels):
             count = int(2 ** (torch.rand((), generator=generator).item() * np.log2(most + 1)))
@@ -79,14 +79,15 @@ class MiniRocket(nn.Module):
         return self.angles(self.counts(scaled))
 
     def counts(self, scaled: Tensor) -> Tensor:
-        """Steps at which a convolution exceeds a bias, whole numbers [n, width]."""
+        """Number of steps at which a convolution exceeds a bias, int16 [n, width]."""
         return torch.cat([self._counts(self._fixed(block)) for block in scaled.split(BLOCK)])
 
     def angles(self, counts: Tensor) -> Tensor:
+        """arcsin(sqrt(PPV)) of counts, float32 [n, width]."""
         return (counts.float() / self.padded_steps).sqrt_().asin_()
 
     def _fixed(self, scaled: Tensor) -> Tensor:
-        """[steps, channels, n], whole numbers as float32: with the windows innermost, every operation runs along them."""
+        """Fixed-point numbers as float32 [steps, channels, n]; windows come last, so that every operation runs along them."""
         fixed = (scaled.clamp(-LARGEST, LARGEST) / UNIT).round_().to(torch.float32)
         missing = self.padded_steps - self.steps
         return nn.functional.pad(fixed, (0, 0, missing // 2, missing - missing // 2)).permute(1, 2, 0).contiguous()
@@ -97,7 +98,7 @@ class MiniRocket(nn.Module):
         for number, (dilation, count) in enumerate(self.dilations.items()):
             size = len(KERNELS) * count
             biases = self.biases[start : start + size].view(len(KERNELS), count, 1)
-            # The comparison's result has the type of its operands: only so do both operations use vector instructions.
+            # The result of the comparison has the type of its operands, because only then both operations use vector instructions.
             counts, above = (torch.zeros(len(KERNELS), count, n, dtype=torch.int16, device=fixed.device) for _ in range(2))
             for kernels, values in self._convolutions(fixed, number, dilation):
                 if values.shape[1] == 1:
@@ -112,10 +113,12 @@ class MiniRocket(nn.Module):
         return torch.cat(columns).T
 
     def _convolutions(self, fixed: Tensor, number: int, dilation: int, inside: bool = True) -> Iterator[tuple[int, Tensor]]:
-        """For one step after the other, or some at once, how many kernels (the first ones) have values there, and these
-        [kernels, steps, n], int16.
+        """Convolve step by step, or several steps at once.
 
-        Where `inside`, the second half of the kernels has none at steps from which they would reach over the window's edges.
+        If `inside`, the second half of the kernels has no values at steps where they would reach over the edges of the window.
+
+        Yields:
+            The number of kernels (the first ones) that have values at these steps, and the values, int16 [kernels, steps, n].
         """
         order = torch.arange(len(KERNELS), device=fixed.device).view(-1, 2).T.flip(0 if number % 2 else ()).flatten()
         seen = self.channels_seen[number][order].to(torch.float32)
@@ -123,7 +126,7 @@ class MiniRocket(nn.Module):
         reach = TAPS // 2 * dilation
         padded = nn.functional.pad(fixed, (0, 0, 0, 0, reach, reach))
         taps = torch.arange(self.padded_steps, device=fixed.device)[:, None] + dilation * torch.arange(TAPS, device=fixed.device)
-        at_once = max(1, BLOCK // fixed.shape[-1])  # steps, so that few windows do not cost as many calls as many do
+        at_once = max(1, BLOCK // fixed.shape[-1])  # steps: few windows take several steps per call
         first, last = (reach, self.padded_steps - reach) if inside else (0, self.padded_steps)
         for start, end in ((0, first), (first, last), (last, self.padded_steps)):
             kernels = len(KERNELS) if start == first else len(KERNELS) // 2
@@ -136,9 +139,9 @@ class MiniRocket(nn.Module):
 def principal_components(
     rows: Callable[[], Iterator[Tensor]], columns: int, rank: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The first `rank` right singular vectors [columns, rank] and singular values of centred rows that come in blocks.
+    """The first `rank` right singular vectors [columns, rank] and singular values of centered rows that come in blocks.
 
-    Randomised subspace iteration (Halko, Martinsson and Tropp 2011): three passes over the rows, memory for one block.
+    Randomized subspace iteration (Halko, Martinsson and Tropp 2011): three passes over the rows, memory for one block.
     """
     basis = torch.randn(columns, min(rank + 16, columns), generator=generator)
     device = next(rows()).device

@@ -1,4 +1,4 @@
-"""A temporal convolutional network (Bai, Kolter and Koltun 2018) for sequences, with pooling that keeps their level."""
+"""A temporal convolutional network (Bai, Kolter and Koltun 2018), with pooling that preserves the level of a sequence."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ BLOCKS = 6
 class Tcn(nn.Module):
     """Scaled sequences [n, steps, channels] to hidden states [n, width, about steps / 2], float32.
 
-    A stem of stride 2, then six residual blocks whose dilation doubles up to a quarter of the states. There is no normalisation
-    between them: over a window it would erase the level of volatility, over a batch it would mix windows.
+    A stem of stride 2, then six residual blocks whose dilation doubles up to a quarter of the states. The blocks are not normalized:
+    over a window that would erase the level of volatility, over a batch it would mix windows.
     """
 
     def __init__(self, steps: int, channels: int, width: int) -> None:
@@ -31,10 +31,10 @@ class Tcn(nn.Module):
 def _block(width: int, dilation: int) -> nn.Sequential:
     first, second = (nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation) for _ in range(2))
     with torch.no_grad():
-        second.weight.mul_(0.1)  # near the identity at first, which a stack without normalisation needs
+        second.weight.mul_(0.1)  # close to the identity at first, as a stack without normalization needs
     return nn.Sequential(nn.GELU(), first, nn.GELU(), second)
 
 
-def pooled(states: Tensor) -> Tensor:
+def pool_states(states: Tensor) -> Tensor:
     """Mean, maximum and standard deviation over time of states [n, width, steps]: [n, 3 width]."""
     return torch.cat([states.mean(2), states.amax(2), (states.var(2, correction=0) + 1e-5).sqrt()], dim=1)

@@ -1,1 +1,1 @@
-"""Whether similar slices foretell anything: forecasts, baselines, metrics and leakage alarms. Changes nothing in the store."""
+"""How well similar slices forecast the next slice: forecasts, baselines, metrics and signs of leakage. Writes nothing to the store."""

@@ -1,4 +1,4 @@
-"""What neighbours have to beat: forecasts of the next slice from the past of the same figure, and raw features as vectors."""
+"""Baselines that neighbors have to beat: forecasts from the past of the same quantity, and raw features as vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
 
 
 def past_mean(times: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:
-    """Mean of what is known of `values` [n] over the slices that start in `(t - width, t]` (µs): float64 [n], NaN where nothing is."""
+    """Mean of the known `values` [n] of slices that start in `(t - width, t]` (µs): float64 [n], NaN if none is known."""
     known = np.isfinite(values)
     total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     count = np.concatenate([[0], np.cumsum(known)])
@@ -22,16 +22,16 @@ def har_regressors(times: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([past_mean(times, values, width) for width in (SLICE_US, HOUR_US, DAY_US)], axis=1)
 
 
-def ols(regressors: np.ndarray, target: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+def forecast_ols(regressors: np.ndarray, target: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     """Forecasts by ordinary least squares with an intercept.
 
     Args:
         regressors: [n, p].
         target: [n].
-        fitted: the rows to fit on; those with something unknown are left out.
+        fitted: the rows to fit on; rows with an unknown value are left out.
 
     Returns:
-        float64 [n]; NaN where a regressor is unknown, and everywhere if fewer rows than coefficients are left.
+        float64 [n]; NaN if a regressor is unknown, and everywhere if no more rows than coefficients are left.
     """
     design = np.column_stack([np.ones(len(regressors)), regressors])
     rows = fitted[np.isfinite(design[fitted]).all(axis=1) & np.isfinite(target[fitted])]
@@ -40,13 +40,13 @@ def ols(regressors: np.ndarray, target: np.ndarray, fitted: np.ndarray) -> np.nd
     return design @ np.linalg.lstsq(design[rows], target[rows])[0]
 
 
-def time_of_day(times: np.ndarray, target: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Mean of the target over the admissible slices of the same hour of the day: float64 [n], NaN where there are none.
+def forecast_time_of_day(times: np.ndarray, target: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Mean of the target over the admissible slices of the same hour of the day: float64 [n], NaN if there are none.
 
     Args:
         times: µs, ascending [n].
         target: [n].
-        ends: int64 [n], as `neighbours.admissible` gives it for every slice.
+        ends: int64 [n], as `neighbors.admissible` returns it for every slice.
     """
     hours, known = times % DAY_US // HOUR_US, np.isfinite(target)
     means = np.full(len(times), np.nan)
@@ -58,10 +58,10 @@ def time_of_day(times: np.ndarray, target: np.ndarray, ends: np.ndarray) -> np.n
     return means
 
 
-def robustly_scaled(features: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Features [n, f] less their median over their interquartile range, both of the rows `fitted`, then asinh against outliers.
+def scale_robustly(features: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """asinh((x - median) / interquartile range) of features [n, f], with both taken from the rows `fitted`.
 
-    A feature without a range there is divided by 1.
+    A feature whose range there is 0 is divided by 1.
     """
     low, median, high = np.percentile(features[fitted], [25, 50, 75], axis=0)
     return np.arcsinh((features - median) / np.where(high > low, high - low, 1.0))

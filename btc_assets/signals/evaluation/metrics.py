@@ -1,4 +1,4 @@
-"""Figures of merit, each with its standard error."""
+"""Metrics, each with its standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DRAWS = 400
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its standard error; both NaN where there was nothing to estimate from."""
+    """A value and its standard error; both NaN if there was nothing to estimate from."""
 
     value: float = float("nan")
     error: float = float("nan")
@@ -21,18 +21,18 @@ class Estimate:
         return f"{self.value:.3f} ± {self.error:.3f}" if np.isfinite(self.value) else "-"
 
     def exceeds(self, bound: float, errors: float) -> bool:
-        """It is above the bound by more than so many standard errors."""
+        """Whether the value is above the bound by more than this number of standard errors."""
         return bool(self.value - errors * self.error > bound)
 
 
 UNKNOWN = Estimate()
 
 
-def of_sums(statistic: Callable[..., np.ndarray], *series: np.ndarray, seed: int = 0) -> Estimate:
+def estimate_from_sums(statistic: Callable[..., np.ndarray], *series: np.ndarray, seed: int = 0) -> Estimate:
     """A statistic of the sums of series [n] in order of time.
 
-    The error is that of a circular block bootstrap (Politis and Romano 1992) with blocks of about sqrt(n), because
-    neighbouring queries err together.
+    The error comes from a circular block bootstrap (Politis and Romano 1992) with blocks of about sqrt(n), because errors of adjacent
+    queries are correlated.
     """
     values = np.stack(series)
     count = values.shape[1]
@@ -47,34 +47,34 @@ def of_sums(statistic: Callable[..., np.ndarray], *series: np.ndarray, seed: int
 
 
 def block_length(count: int) -> int:
-    """Queries in a block of the bootstrap."""
+    """The number of queries in a block of the bootstrap."""
     return max(round(count**0.5), 1)
 
 
 def r2(actual: np.ndarray, forecast: np.ndarray, mean: float) -> Estimate:
-    """R2 out of sample: 1 less the squared errors over those of the training mean (Campbell and Thompson 2008)."""
-    return of_sums(lambda errors, spread: 1 - errors / spread, (actual - forecast) ** 2, (actual - mean) ** 2)
+    """R2 out of sample: 1 minus the squared errors over those of the training mean (Campbell and Thompson 2008)."""
+    return estimate_from_sums(lambda errors, spread: 1 - errors / spread, (actual - forecast) ** 2, (actual - mean) ** 2)
 
 
 def qlike(variance: np.ndarray, forecast: np.ndarray) -> Estimate:
-    """Mean of `v/f - ln(v/f) - 1` (Patton 2011): 0 for a perfect forecast; variances and forecasts are above 0."""
+    """Mean of `v/f - ln(v/f) - 1` (Patton 2011): 0 for a perfect forecast. Variances and forecasts must be above 0."""
     ratio = variance / forecast
-    return of_sums(lambda loss, count: loss / count, ratio - np.log(ratio) - 1, np.ones_like(ratio))
+    return estimate_from_sums(lambda loss, count: loss / count, ratio - np.log(ratio) - 1, np.ones_like(ratio))
 
 
-def share(hits: np.ndarray, of: np.ndarray) -> Estimate:
-    """Sum of `hits` over sum of `of`, both counts per query [q]."""
-    return of_sums(lambda one, all_: one / all_, hits.astype(float), of.astype(float))
+def pooled_share(hits: np.ndarray, of: np.ndarray) -> Estimate:
+    """Sum of `hits` over sum of `of`, both of them counts per query [q]."""
+    return estimate_from_sums(lambda one, all_: one / all_, hits.astype(float), of.astype(float))
 
 
 def auc(positive: np.ndarray, score: np.ndarray) -> Estimate:
-    """Area under the ROC curve: how often a positive scores above a negative, ties counting one half.
+    """Area under the ROC curve: how often a positive scores above a negative, with ties counted as one half.
+
+    The error is that of Hanley and McNeil (1982) for independent queries; returns are nearly independent.
 
     Args:
         positive: bool [q].
         score: [q].
-
-    The error is that of Hanley and McNeil (1982), for independent queries: returns are nearly so.
     """
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
@@ -88,9 +88,9 @@ def auc(positive: np.ndarray, score: np.ndarray) -> Estimate:
 
 
 def effective_rank(vectors: np.ndarray) -> float:
-    """exp of the entropy of the singular values about the mean (Roy and Vetterli 2007), of the finite rows of [n, d]: from 1 to d.
+    """exp of the entropy of the singular values (Roy and Vetterli 2007) of the finite rows of [n, d] about their mean: from 1 to d.
 
-    NaN for fewer than two rows, 1 if they are all the same.
+    NaN for fewer than two rows, 1 if all rows are equal.
     """
     finite = vectors[np.isfinite(vectors).all(axis=1)].astype(np.float64)
     if len(finite) < 2:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table and as a picture."""
+"""The result of an evaluation, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate
-from btc_assets.signals.evaluation.robustness import Retrieval
+from btc_assets.signals.evaluation.robustness import Robustness
 
-# The targets judged by R2, and their titles.
-LEVELS = {"log_realized_variance": "log realised variance", "log_volume": "log volume", "log_trade_count": "log trade count"}
+# The targets measured by R2, and their titles.
+LEVELS = {"log_realized_variance": "log realized variance", "log_volume": "log volume", "log_trade_count": "log trade count"}
 
 _BASELINE, _EMBEDDING, _LOWEST = "#9e9e9e", "#2b6cb0", -0.5
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came out for one method.
+    """The results of one method.
 
-    Args:
+    Attributes:
         name: of the method.
         r2: out of sample, for each of `LEVELS`.
-        qlike: of the realised variance; less is better, 0 is perfect.
+        qlike: of the realized variance; less is better, 0 is perfect.
         auc: of the sign of the next return.
-        gain: R2 of the log realised variance that the neighbours' forecast adds to HAR, if the method has neighbours.
-        precision: share of neighbours of the query's own regime, if it has neighbours and regimes are known.
-        effective_rank: of the embedding, if it is one.
-        forecasts: queries with a forecast of its own.
+        forecasts: queries for which the method itself has a forecast.
+        gain: R2 of the log realized variance that the forecast from neighbors adds to HAR, if the method has neighbors.
+        precision: share of neighbors in the regime of the query, if the method has neighbors and regimes are known.
+        effective_rank: of the embedding, if the method is one.
     """
 
     name: str
@@ -44,31 +44,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The table, what has to be known to read it, and the signs of leakage, if any."""
+    """The rows of the table, notes on how to read them, and the signs of leakage, if any.
+
+    Attributes:
+        rows: one per method.
+        k: neighbors of a query.
+        notes: sentences that qualify the table.
+        alarms: sentences, one for each sign of leakage.
+        robustness: of each embedding, by its name; empty if it was not measured.
+    """
 
     rows: Sequence[Row]
     k: int
     notes: Sequence[str]
     alarms: Sequence[str]
-    retrieval: Mapping[str, Retrieval] = field(default_factory=dict)
+    robustness: Mapping[str, Robustness] = field(default_factory=dict)
 
     def row(self, name: str) -> Row:
+        """The row of a method."""
         return next(row for row in self.rows if row.name == name)
 
     def to_markdown(self) -> str:
         """The tables, notes and alarms as Markdown."""
         head = ["method", "R2 variance", "R2 volume", "R2 trades", "QLIKE", "AUC of sign", "adds to HAR", f"regime precision@{self.k}", "effective rank", "forecasts"]  # fmt: skip
         lines = [
-            [row.name, *map(str, row.r2.values()), str(row.qlike), str(row.auc), str(row.gain), str(row.precision), _number(row.effective_rank), str(row.forecasts)]
+            [row.name, *map(str, row.r2.values()), str(row.qlike), str(row.auc), str(row.gain), str(row.precision), _format_number(row.effective_rank), str(row.forecasts)]
             for row in self.rows
         ]  # fmt: skip
-        parts = [_table(head, lines)]
-        if self.retrieval:
-            names = list(next(iter(self.retrieval.values())).rates)
+        parts = [_format_table(head, lines)]
+        if self.robustness:
+            names = list(next(iter(self.robustness.values())).rates)
             parts.append(
-                _table(
+                _format_table(
                     ["finds itself again, @1 / @10", *names],
-                    [[name, *map(str, found.rates.values())] for name, found in self.retrieval.items()],
+                    [[name, *map(str, found.rates.values())] for name, found in self.robustness.items()],
                 )
             )
         parts.append("\n".join(f"* {note}" for note in self.notes))
@@ -76,22 +85,22 @@ class Evaluation:
         return "\n\n".join(parts) + "\n"
 
     def plot(self) -> bytes:
-        """The R2s as bars with their standard errors: a PNG."""
-        return _plot(self.rows)
+        """A PNG that shows each R2 as a bar with its standard error."""
+        return _plot_rows(self.rows)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.1f}" if np.isfinite(value) else "-"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _plot(rows: Sequence[Row]) -> bytes:
-    """Draw R2 with one standard error to each side: one panel a target, one bar a method, embeddings in blue.
+def _plot_rows(rows: Sequence[Row]) -> bytes:
+    """Draw R2 with one standard error to each side: one panel per target, one bar per method, embeddings in blue.
 
-    Bars below -0.5 are cut there; each bar bears its figure.
+    Bars are cut at -0.5; each is labeled with its value.
     """
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 

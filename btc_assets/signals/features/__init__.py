@@ -1,1 +1,1 @@
-"""From ticks to numbers: 48 features and 60 bars of a slice, and the table that keeps them. No PyTorch."""
+"""From ticks to numbers: 48 features and 60 bars of each slice, and the table that stores them. No PyTorch here."""

@@ -1,7 +1,7 @@
-"""The sequence of a slice: 60 bars of 5 seconds by arrival, 16 channels each, in raw units.
+"""The sequence of a slice: 60 bars of 5 seconds by arrival time, 16 channels each, in raw units.
 
-Scaling is the encoder's work. A bar without trades carries the price forward, has no activity, and is neutral in what is a
-share of two sides. Where event times step back in the order of trade ids, a trade arrives with the one before it.
+Encoders scale the channels themselves. A bar without trades carries the price forward, has no activity, and takes the neutral value
+of each share. If event times step back in the order of trade ids, a trade arrives with the trade before it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btc_assets.signals.features.grid import STEPS, Grid, grid
-from btc_assets.signals.features.tick_arrays import TickArrays, log_of
+from btc_assets.signals.features.grid import STEPS, Grid, compute_grid
+from btc_assets.signals.features.tick_arrays import TickArrays, log_excess
 
-__all__ = ["CHANNELS", "STEPS", "Channel", "bars"]
+__all__ = ["CHANNELS", "STEPS", "Channel", "compute_bars"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Channel:
     Attributes:
         name: in the field's own terms.
         unit: of its values.
-        description: what it is, and what it is in a bar without trades where that is not 0.
+        description: its meaning, and its value in a bar without trades unless that is 0. The database stores this text as a comment.
     """
 
     name: str
@@ -54,8 +54,8 @@ CHANNELS = tuple(
 )
 
 
-def bars(ticks: TickArrays) -> np.ndarray:
-    """The sequence of every slice, from its own ticks alone.
+def compute_bars(ticks: TickArrays) -> np.ndarray:
+    """Compute the sequence of every slice, from its own ticks alone.
 
     Returns:
         float32 [n, 60, 16], channels in the order of `CHANNELS`, always finite.
@@ -63,7 +63,7 @@ def bars(ticks: TickArrays) -> np.ndarray:
     result = np.empty((len(ticks), STEPS, len(CHANNELS)), np.float32)
     first = 0
     for part in ticks.parts():
-        columns = _channels(grid(part))
+        columns = _channels(compute_grid(part))
         for place, channel in enumerate(CHANNELS):
             result[first : first + len(part), :, place] = columns[channel.name]
         first += len(part)
@@ -81,7 +81,7 @@ def _channels(grid: Grid) -> dict[str, np.ndarray]:
         "close": grid.close,
         "high": grid.high - before,
         "low": grid.low - before,
-        "vwap": np.where(filled, log_of(grid.excess / volume) - before, 0.0),
+        "vwap": np.where(filled, log_excess(grid.excess / volume) - before, 0.0),
         "tick_volatility": np.sqrt(grid.variation),
         "volume": grid.volume,
         "signed_volume": grid.signed_volume,

@@ -1,11 +1,11 @@
 """48 features of a slice from its own ticks: activity, price path, flow, liquidity, sizes and arrivals of its trades.
 
-Notation: `r` are the 60 log returns of 5-second bars, `q` the quantities of trades, `s` their sides (+1 where the taker bought,
--1 where he sold: known exactly, not guessed). Where event times step back in the order of trade ids, a trade arrives with the
-one before it. Where a formula has no value (no trade, one trade, a constant price), a feature has its `neutral` one: that of
-prices without memory or of arrivals without clusters, if there is such a thing, otherwise 0.
+Notation: `r` are the 60 log returns of 5-second bars, `q` the quantities of trades, `s` their sides (+1 if the taker bought, -1 if
+the taker sold; the exchange reports the side, so it is not estimated). If event times step back in the order of trade ids, a trade
+arrives with the trade before it. If a formula is undefined (no trade, one trade, a constant price), the feature takes its `neutral`
+value: that of prices without memory or of arrivals without clusters if such a value exists, otherwise 0.
 
-The drift over 5 seconds is negligible beside the volatility, so second moments of returns are taken about 0, not their mean.
+The drift over 5 seconds is negligible beside the volatility, so second moments of returns are taken about 0, not about their mean.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.signals.features.grid import STEPS, Grid, grid, same_as_before
-from btc_assets.signals.features.tick_arrays import TickArrays, log_of, reduce
+from btc_assets.signals.features.grid import STEPS, Grid, compute_grid, same_as_before
+from btc_assets.signals.features.tick_arrays import TickArrays, log_excess, reduce_segments
 
 _SLICE_SECONDS = SLICE_US / 1e6
 _VPIN_BUCKETS = 10
-_VOLUME_UNITS = 1 << 40  # in a slice's volume: float64 sums those of 8,192 slices exactly, more than a part has
+_VOLUME_UNITS = 1 << 40  # per slice: float64 sums the units of 8,192 slices exactly, and a part has fewer slices
+
+# Below this number most features take their neutral values, so all such slices would look alike.
+FEWEST_TICKS = 10
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,10 @@ class Feature:
     """One feature of a slice.
 
     Attributes:
-        name: the field's own term, and the name of the column.
+        name: the term of the field, and the name of the column.
         unit: of its values.
-        description: the formula and its source.
-        neutral: its value where the formula has none.
+        description: the formula and its source. The database stores this text as a comment.
+        neutral: its value if the formula is undefined.
     """
 
     name: str
@@ -99,8 +102,8 @@ FEATURES = (
 )  # fmt: skip
 
 
-def features(ticks: TickArrays) -> np.ndarray:
-    """The features of every slice, from its own ticks alone.
+def compute_features(ticks: TickArrays) -> np.ndarray:
+    """Compute the features of every slice, from its own ticks alone.
 
     Returns:
         float64 [n, 48], in the order of `FEATURES`, always finite.
@@ -108,7 +111,7 @@ def features(ticks: TickArrays) -> np.ndarray:
     result = np.empty((len(ticks), len(FEATURES)))
     first = 0
     for part in ticks.parts():
-        columns = _of_bars(grid(part)) | _of_sequence(part) | _of_sorted(part) | _of_arrivals(part)
+        columns = _of_bars(compute_grid(part)) | _of_sequence(part) | _of_sorted(part) | _of_arrivals(part)
         for place, feature in enumerate(FEATURES):
             column = columns[feature.name]
             result[first : first + len(part), place] = np.where(np.isnan(column), feature.neutral, column)
@@ -117,12 +120,12 @@ def features(ticks: TickArrays) -> np.ndarray:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN, for the feature's neutral value, where the denominator is 0."""
+    """NaN if the denominator is 0; `compute_features` replaces it by the neutral value."""
     return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator != 0)
 
 
 def _of_bars(bars: Grid) -> dict[str, np.ndarray]:
-    """What the 60 bars alone decide."""
+    """Features that depend on the 60 bars alone."""
     r, close, count = bars.log_return, bars.close[:, -1], bars.count.sum(1)
     volume, quote_volume, pairs = bars.volume.sum(1), bars.quote_volume.sum(1), bars.pairs.sum(1)
     variance = (r**2).sum(1)
@@ -147,7 +150,7 @@ def _of_bars(bars: Grid) -> dict[str, np.ndarray]:
         "realized_kurtosis": STEPS * (standardized**4).sum(1),
         "variance_ratio_2": _variance_ratio(bars.close, variance, 2),
         "variance_ratio_6": _variance_ratio(bars.close, variance, 6),
-        "close_to_vwap": close - log_of(_ratio(bars.excess.sum(1), volume)),
+        "close_to_vwap": close - log_excess(_ratio(bars.excess.sum(1), volume)),
         **_trend(bars.close),
         "close_location": _ratio(close - low, high - low),
         "efficiency_ratio": _ratio(np.abs(close), np.abs(r).sum(1)),
@@ -173,20 +176,20 @@ def _variance_ratio(close: np.ndarray, variance: np.ndarray, q: int) -> np.ndarr
 
 def _trend(close: np.ndarray) -> dict[str, np.ndarray]:
     time = np.arange(STEPS) - (STEPS - 1) / 2
-    above = close - close[:, :1]  # so that a constant has no mean that rounding could miss
+    above = close - close[:, :1]  # so that the mean of a constant path is exactly 0
     above -= above.mean(1, keepdims=True)
     slope = (above * time).sum(1) / (time**2).sum()
     return {"trend_slope": slope * STEPS, "trend_fit": _ratio(slope**2 * (time**2).sum(), (above**2).sum(1))}
 
 
 def _of_sequence(ticks: TickArrays) -> dict[str, np.ndarray]:
-    """What the order of trades decides."""
-    runs = np.flatnonzero(~(ticks.follows & same_as_before(ticks.buy)))  # where they begin
+    """Features that depend on the order of trades."""
+    runs = np.flatnonzero(~(ticks.follows & same_as_before(ticks.buy)))  # starts of runs
     lengths = np.diff(runs, append=len(ticks.buy))
     return {
         "sign_autocorrelation_1": _sign_autocorrelation(ticks, 1),
         "sign_autocorrelation_10": _sign_autocorrelation(ticks, 10),
-        "longest_run": reduce(np.maximum, lengths, np.searchsorted(runs, ticks.offsets)),
+        "longest_run": reduce_segments(np.maximum, lengths, np.searchsorted(runs, ticks.offsets)),
         "vpin": _vpin(ticks),
         "roll_spread": _roll_spread(ticks),
     }
@@ -194,20 +197,20 @@ def _of_sequence(ticks: TickArrays) -> dict[str, np.ndarray]:
 
 def _sign_autocorrelation(ticks: TickArrays, lag: int) -> np.ndarray:
     """Autocovariance over variance, both about the mean and divided by the number of trades."""
-    mean = _ratio(reduce(np.add, ticks.side, ticks.offsets, dtype=np.int64), ticks.counts)
-    above = ticks.side - ticks.each(mean)
+    mean = _ratio(reduce_segments(np.add, ticks.side, ticks.offsets, dtype=np.int64), ticks.counts)
+    above = ticks.side - ticks.repeat_per_tick(mean)
     products = np.zeros(len(above))
     products[lag:] = above[lag:] * above[:-lag]
-    for first in range(lag):  # these would reach into the slice before
+    for first in range(lag):  # these products would reach into the previous slice
         has = ticks.counts > first
         products[ticks.offsets[:-1][has] + first] = 0.0
-    return _ratio(reduce(np.add, products, ticks.offsets), ticks.counts * (1 - mean**2))
+    return _ratio(reduce_segments(np.add, products, ticks.offsets), ticks.counts * (1 - mean**2))
 
 
 def _vpin(ticks: TickArrays) -> np.ndarray:
-    """From the signed volume reached at each bound; in integers, whose sums over many slices are exact."""
-    share = _ratio(np.full(len(ticks), float(_VOLUME_UNITS)), reduce(np.add, ticks.quantity, ticks.offsets))
-    units = np.rint(ticks.quantity * ticks.each(share))
+    """From the signed volume at each bound of the buckets, in integer units: their sums over many slices are exact."""
+    share = _ratio(np.full(len(ticks), float(_VOLUME_UNITS)), reduce_segments(np.add, ticks.quantity, ticks.offsets))
+    units = np.rint(ticks.quantity * ticks.repeat_per_tick(share))
     reached, signed = (np.append(0.0, np.cumsum(steps)) for steps in (units, ticks.side * units))
     begin, end = reached[ticks.offsets[:-1], None], reached[ticks.offsets[1:], None]
     bounds = begin + np.floor((end - begin) * np.arange(_VPIN_BUCKETS + 1) / _VPIN_BUCKETS)
@@ -216,16 +219,16 @@ def _vpin(ticks: TickArrays) -> np.ndarray:
 
 def _roll_spread(ticks: TickArrays) -> np.ndarray:
     products = ticks.change.copy()
-    products[1:] *= ticks.change[:-1]  # the first change of a slice is 0, so none reaches into the slice before
-    covariance = _ratio(reduce(np.add, products, ticks.offsets), np.maximum(ticks.counts - 2, 0))
+    products[1:] *= ticks.change[:-1]  # the first change of a slice is 0, so no product reaches into the previous slice
+    covariance = _ratio(reduce_segments(np.add, products, ticks.offsets), np.maximum(ticks.counts - 2, 0))
     return 2 * np.sqrt(np.maximum(0.0, -covariance))
 
 
 def _of_sorted(ticks: TickArrays) -> dict[str, np.ndarray]:
-    """What needs the running extremes or the sorted values of a slice: as a matrix of slices of about the same length."""
+    """Features that need running extremes or sorted values: computed on matrices of slices of similar length."""
     names = ["max_drawdown", "max_runup", "median_trade_size", "p95_trade_size", "trade_size_gini", "p95_interarrival"]
     result = {name: np.full(len(ticks), np.nan) for name in names}
-    for slices, index, inside in _of_like_length(ticks):
+    for slices, index, inside in _groups_of_similar_length(ticks):
         count = ticks.counts[slices]
         path = ticks.path[index]
         result["max_drawdown"][slices] = (np.maximum.accumulate(path, axis=1) - path).max(1)
@@ -236,14 +239,18 @@ def _of_sorted(ticks: TickArrays) -> dict[str, np.ndarray]:
         sizes[~inside] = 0.0
         rank = 2.0 * np.arange(1, sizes.shape[1] + 1) - count[:, None] - 1
         result["trade_size_gini"][slices] = (rank * sizes).sum(1) / (count * sizes.sum(1))
-        if sizes.shape[1] > 1:  # every one of these slices has two trades, or none has
+        if sizes.shape[1] > 1:  # the slices of a group have at least two trades, or all have one
             waits = np.sort(np.where(inside[:, 1:], ticks.wait[index[:, 1:]] / 1e6, np.inf), axis=1)
             result["p95_interarrival"][slices] = _quantile(waits, count - 1, 0.95)
     return result
 
 
-def _of_like_length(ticks: TickArrays) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Slices by the power of two that bounds their number of ticks: which, indices of their ticks [k, w], which of these repeat no other."""
+def _groups_of_similar_length(ticks: TickArrays) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Slices grouped by the power of two that bounds their number of ticks.
+
+    Yields:
+        Indices of the slices [k]; indices of their ticks [k, w], padded with the last one; bool [k, w], False for the padding.
+    """
     exponent = np.ceil(np.log2(np.maximum(ticks.counts, 1))).astype(int)
     for e in np.unique(exponent[ticks.filled]):
         slices = np.flatnonzero(ticks.filled & (exponent == e))
@@ -253,7 +260,7 @@ def _of_like_length(ticks: TickArrays) -> Iterator[tuple[np.ndarray, np.ndarray,
 
 
 def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
-    """Of the first `count` values of each row, interpolated linearly."""
+    """The quantile of the first `count` values of each row, interpolated linearly."""
     place = share * (count - 1)
     below = place.astype(int)
     row = np.arange(len(ordered))
@@ -262,16 +269,17 @@ def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarra
 
 
 def _of_arrivals(ticks: TickArrays) -> dict[str, np.ndarray]:
+    """Features that depend on the times of trades."""
     pairs = np.maximum(ticks.counts - 1, 0)
-    mean = _ratio(reduce(np.add, ticks.wait, ticks.offsets), pairs)
-    above = (ticks.wait - ticks.each(mean)) * ticks.follows
-    cv = _ratio(np.sqrt(_ratio(reduce(np.add, above**2, ticks.offsets), pairs)), mean)
+    mean = _ratio(reduce_segments(np.add, ticks.wait, ticks.offsets), pairs)
+    above = (ticks.wait - ticks.repeat_per_tick(mean)) * ticks.follows
+    cv = _ratio(np.sqrt(_ratio(reduce_segments(np.add, above**2, ticks.offsets), pairs)), mean)
     same = ticks.follows & same_as_before(ticks.arrival // 1000)
-    moment = reduce(np.add, ticks.quantity * (ticks.arrival - ticks.each(ticks.starts)), ticks.offsets)
+    moment = reduce_segments(np.add, ticks.quantity * (ticks.arrival - ticks.repeat_per_tick(ticks.starts)), ticks.offsets)
     return {
         "mean_interarrival": mean / 1e6,
         "interarrival_cv": cv,
         "burstiness": (cv - 1) / (cv + 1),
-        "same_millisecond_share": _ratio(reduce(np.add, same, ticks.offsets, dtype=np.int64), pairs),
-        "volume_centroid": _ratio(moment, reduce(np.add, ticks.quantity, ticks.offsets) * SLICE_US),
+        "same_millisecond_share": _ratio(reduce_segments(np.add, same, ticks.offsets, dtype=np.int64), pairs),
+        "volume_centroid": _ratio(moment, reduce_segments(np.add, ticks.quantity, ticks.offsets) * SLICE_US),
     }

@@ -1,4 +1,4 @@
-"""Sums of ticks over the 5-second bars of slices, which features and the sequence of bars are both made from."""
+"""Sums of ticks over the 5-second bars of slices: the common basis of features and of the sequence of bars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.signals.features.tick_arrays import TickArrays, reduce
+from btc_assets.signals.features.tick_arrays import TickArrays, reduce_segments
 
 STEPS = 60
 STEP_US = SLICE_US // STEPS
@@ -15,24 +15,24 @@ STEP_US = SLICE_US // STEPS
 
 @dataclass(frozen=True)
 class Grid:
-    """Bars of slices by arrival, each array [n, 60]; log prices are relative to the first price of the slice.
+    """Bars of slices by arrival time, each array [n, 60]; log prices are relative to the first price of the slice.
 
     Attributes:
         count: trades.
-        signed_count: trades in which the taker bought, less those in which he sold.
+        signed_count: trades in which the taker bought, less those in which the taker sold.
         volume: base units.
-        signed_volume: base units bought by takers, less those sold; 0 where the difference is one of rounding.
+        signed_volume: base units bought by takers, less those sold; 0 if the difference is a rounding error.
         largest: base units of the largest trade.
         quote_volume: quote units.
-        excess: sum of base units times what the price is above the first price of the slice, relative to that.
-        close: log price of the last trade so far; 0 before the first.
-        high: highest log price of a trade; `close` where there is none.
-        low: lowest log price of a trade; `close` where there is none.
+        excess: sum of base units times the price's excess over the first price of the slice, relative to that price.
+        close: log price of the last trade so far; 0 before the first trade.
+        high: highest log price of a trade; `close` if the bar has no trade.
+        low: lowest log price of a trade; `close` if the bar has no trade.
         variation: sum of squared log returns from trade to trade.
-        pairs: trades that follow another in the slice.
-        same_price: those at the price of the trade before.
-        same_side: those on the side of the trade before.
-        longest_wait: the longest time without a trade in the bar, in µs; its edges bound it.
+        pairs: trades that follow another trade of the slice.
+        same_price: the pairs at equal prices.
+        same_side: the pairs on the same side.
+        longest_wait: the longest time without a trade inside the bar, in µs.
     """
 
     count: np.ndarray
@@ -53,33 +53,33 @@ class Grid:
 
     @property
     def previous_close(self) -> np.ndarray:
-        """`close` of the bar before; 0 for the first."""
+        """`close` of the previous bar; 0 for the first."""
         return np.concatenate([np.zeros((len(self.close), 1)), self.close[:, :-1]], axis=1)
 
     @property
     def log_return(self) -> np.ndarray:
-        """From close to close; the first from the slice's first price."""
+        """Return from close to close; the first starts at the first price of the slice."""
         return self.close - self.previous_close
 
 
-def grid(ticks: TickArrays) -> Grid:
-    """The bars of every slice."""
+def compute_grid(ticks: TickArrays) -> Grid:
+    """Compute the bars of every slice."""
     edges = ticks.starts[:, None] + STEP_US * np.arange(STEPS)
     offsets = np.clip(np.searchsorted(ticks.arrival, edges), ticks.offsets[:-1, None], ticks.offsets[1:, None])
     offsets[:, 0] = ticks.offsets[:-1]
     offsets = np.append(offsets, len(ticks.time))
 
     def total(values: np.ndarray, dtype: type = float) -> np.ndarray:
-        return reduce(np.add, values, offsets, dtype=dtype).reshape(-1, STEPS)
+        return reduce_segments(np.add, values, offsets, dtype=dtype).reshape(-1, STEPS)
 
     def extreme(ufunc: np.ufunc, values: np.ndarray, empty: float = 0) -> np.ndarray:
-        return reduce(ufunc, values, offsets, empty=empty).reshape(-1, STEPS)
+        return reduce_segments(ufunc, values, offsets, empty=empty).reshape(-1, STEPS)
 
     count = np.diff(offsets).reshape(-1, STEPS)
     filled = count > 0
     volume = total(ticks.quantity)
     signed_volume = total(ticks.quantity * ticks.side)
-    signed_volume[np.abs(signed_volume) < 1e-9 * volume] = 0.0  # nothing may be divided by what rounding left
+    signed_volume[np.abs(signed_volume) < 1e-9 * volume] = 0.0  # nothing may be divided by a rounding error
     last = np.maximum.accumulate(np.where(filled, offsets[1:].reshape(-1, STEPS) - 1, -1), axis=1)
     close = np.append(ticks.path, 0.0)[last]
     return Grid(
@@ -102,18 +102,18 @@ def grid(ticks: TickArrays) -> Grid:
 
 
 def same_as_before(values: np.ndarray) -> np.ndarray:
-    """bool [m]: equal to the value before, whatever its slice; False for the first."""
+    """bool [m]: equal to the previous value, even if that belongs to another slice; False for the first."""
     same = np.zeros(len(values), bool)
     same[1:] = values[1:] == values[:-1]
     return same
 
 
 def _longest_wait(ticks: TickArrays, offsets: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """µs [n, 60], waits at the edges of the bar included."""
+    """µs [n, 60]; the edges of the bar bound the first and the last wait."""
     begin, stop = offsets[:-1].reshape(-1, STEPS), offsets[1:].reshape(-1, STEPS)
     filled = begin < stop
     wait = ticks.wait.copy()
     wait[begin[filled]] = ticks.arrival[begin[filled]] - edges[filled]
-    longest = reduce(np.maximum, wait, offsets).reshape(-1, STEPS)
+    longest = reduce_segments(np.maximum, wait, offsets).reshape(-1, STEPS)
     longest[filled] = np.maximum(longest[filled], edges[filled] + STEP_US - ticks.arrival[stop[filled] - 1])
     return np.where(filled, np.clip(longest, 0, STEP_US), STEP_US)

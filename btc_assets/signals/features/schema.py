@@ -1,4 +1,4 @@
-"""Which features and channels there are, as one short name: an encoder works on no others than it was trained on."""
+"""The set of features and channels as one short name: an encoder accepts only the set that it was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ticks of one symbol as flat arrays, slice after slice: what features and bars are computed from."""
+"""The ticks of one symbol as flat arrays, slice after slice: the input of features and bars."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ class TickArrays:
         """Arrays of a table of ticks.
 
         Args:
-            ticks: bucket_5m, event_time, price, quantity (decimals or float64) and is_market_maker, all of one symbol, in the
-                order of (bucket_5m, trade_id).
-            starts: starts of the slices in µs since 1970, ascending, also of those without ticks; by default, of those with.
+            ticks: bucket_5m, event_time, price, quantity (decimals or float64) and is_market_maker, all of one symbol, ordered by
+                (bucket_5m, trade_id).
+            starts: starts of the slices in µs since 1970, ascending, including slices without ticks; by default, the slices that
+                have ticks.
 
         Raises:
-            UserError: the ticks are of several symbols, out of order, or of slices that `starts` lacks.
+            UserError: the ticks belong to several symbols, are out of order, or belong to slices that `starts` lacks.
         """
         bucket = int64(ticks["bucket_5m"])
         change = np.diff(bucket)
         if (change < 0).any():
             raise UserError("These ticks are not in the order of their slices: sort them by bucket_5m, symbol and trade_id.")
         if len(ticks) and "symbol" in ticks.column_names and not pc.all(pc.equal(ticks["symbol"], ticks["symbol"][0])).as_py():
-            raise UserError("These ticks are of several symbols, whose trades are no one market's: pass the ticks of one symbol.")
+            raise UserError("These ticks belong to several symbols, whose trades do not form one market: pass the ticks of one symbol.")
         own = bucket[np.concatenate([[0], np.flatnonzero(change) + 1])] if len(bucket) else bucket
         starts = own if starts is None else np.asarray(starts, np.int64)
         if (np.diff(starts) <= 0).any() or not np.isin(own, starts).all():
@@ -70,11 +71,11 @@ class TickArrays:
         )
 
     def __len__(self) -> int:
-        """How many slices."""
+        """Number of slices."""
         return len(self.starts)
 
     def parts(self) -> Iterator[TickArrays]:
-        """The same slices in turn, as many at a time as the cache holds the ticks and bars of, so that memory is bounded, too."""
+        """The same slices in consecutive parts, each small enough that its ticks and bars fit into the processor's cache."""
         first = 0
         while first < len(self):
             last = int(np.searchsorted(self.offsets, self.offsets[first] + _PART_TICKS, "right")) - 1
@@ -103,7 +104,7 @@ class TickArrays:
 
     @cached_property
     def arrival(self) -> np.ndarray:
-        """int64 [m]: event times that ascend, in µs; a tick whose time steps back arrives with the tick before it."""
+        """int64 [m]: ascending event times in µs; a tick whose time steps back arrives with the tick before it."""
         return np.maximum.accumulate(self.time)
 
     @cached_property
@@ -115,41 +116,41 @@ class TickArrays:
     @cached_property
     def path(self) -> np.ndarray:
         """float64 [m]: log of the price over the first price of the slice, without cancellation."""
-        return log_of(self.excess)
+        return log_excess(self.excess)
 
     @cached_property
     def follows(self) -> np.ndarray:
-        """bool [m]: there is a tick before this one in its slice."""
+        """bool [m]: the slice has a tick before this one."""
         follows = np.ones(len(self.price), bool)
         follows[self.offsets[:-1][self.filled]] = False
         return follows
 
     @cached_property
     def change(self) -> np.ndarray:
-        """float64 [m]: log return since the tick before in the slice; 0 for the first."""
+        """float64 [m]: log return since the previous tick of the slice; 0 for the first."""
         return np.diff(self.path, prepend=0.0) * self.follows
 
     @cached_property
     def wait(self) -> np.ndarray:
-        """int64 [m]: µs since the tick before in the slice; 0 for the first."""
+        """int64 [m]: µs since the previous tick of the slice; 0 for the first."""
         return np.diff(self.arrival, prepend=0) * self.follows
 
     @cached_property
     def side(self) -> np.ndarray:
-        """int8 [m]: 1 where the taker bought, -1 where he sold."""
+        """int8 [m]: 1 if the taker bought, -1 if the taker sold."""
         return np.where(self.buy, np.int8(1), np.int8(-1))
 
-    def each(self, values: np.ndarray) -> np.ndarray:
+    def repeat_per_tick(self, values: np.ndarray) -> np.ndarray:
         """Values of slices [n], repeated for each of their ticks [m]."""
         return np.repeat(values, self.counts)
 
 
-def log_of(excess: np.ndarray) -> np.ndarray:
-    """Log of prices from what they exceed another by, relative to that; finite where a price is lost beside the other."""
+def log_excess(excess: np.ndarray) -> np.ndarray:
+    """Log of price ratios from their excess over 1; finite even if one price vanishes beside the other."""
     return np.log1p(np.maximum(excess, np.nextafter(-1.0, 0.0)))
 
 
-def reduce(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray, *, empty: float = 0, dtype: type | None = None) -> np.ndarray:
+def reduce_segments(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray, *, empty: float = 0, dtype: type | None = None) -> np.ndarray:
     """Reduce each of `values[offsets[i]:offsets[i + 1]]` by itself, so that no segment depends on another, to the last bit.
 
     Args:

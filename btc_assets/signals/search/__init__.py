@@ -1,1 +1,1 @@
-"""The vectors of stored slices: embedding them, indexing them, and finding similar ones. Trains nothing."""
+"""Vectors of stored slices: embed the slices, index their vectors, find similar ones. Trains nothing."""

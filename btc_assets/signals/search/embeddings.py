@@ -1,4 +1,4 @@
-"""The table `signals.btc_embeddings`: a vector for each slice and model, made of stored features and bars."""
+"""The table `signals.btc_embeddings`: a vector for each slice and model, computed from stored features and bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from btc_assets.domain.slices import SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import TIME
 from btc_assets.ingestion import due
 from btc_assets.signals.encoders.models import Model
-from btc_assets.signals.features import table as slice_features
+from btc_assets.signals.features.slice_arrays import SliceArrays
+from btc_assets.signals.features.table import read_feature_version, read_features
 from btc_assets.signals.keys import EMBEDDINGS
 from btc_assets.store.database import Store
 from btc_assets.store.errors import server_errors
@@ -28,24 +29,21 @@ if TYPE_CHECKING:
 
 TABLE = "signals.btc_embeddings"
 
-# With fewer, most features stand at their degenerate values, and all such slices would look alike.
-FEWEST_TICKS = 10
-
-_DAYS = 7  # that are embedded at once: 2,016 slices, so that each of PyTorch's threads has some
+_DAYS = 7  # embedded at once: 2,016 slices, enough batches for every thread of PyTorch
 
 
 class Embeddings(Replacements):
-    """The vectors of one model for a window of slices, a day after the other; iterate over it once.
+    """The vectors of one model for a window of slices, day by day; iterate over it once.
 
-    Rows go to the model's own table, so that those of other models stay.
+    Rows go to the partition of the model, so the vectors of other models stay.
 
     Args:
-        store: read by connections of its own while others write.
+        store: read through separate connections while rows are written.
         model: whose vectors.
-        encoder: the model itself.
+        encoder: of the model.
         window: the slices.
-        settles: what was due before anything was read, and is not any more once this is written.
-        progress: told how many slices are committed.
+        settles: slices that were due before anything was read; writing them settles them.
+        progress: called with the number of committed slices.
     """
 
     def __init__(
@@ -64,77 +62,76 @@ class Embeddings(Replacements):
         self._done = self._rows = self._without_vector = 0
 
     def __iter__(self) -> Iterator[Replacement]:
-        for days in _weeks(self._window):
+        for days in _split_weeks(self._window):
             yield from self.days(days)
 
     def days(self, days: Sequence[Window]) -> Iterator[Replacement]:
-        """The vectors of days, or parts of days, that follow each other."""
-        with self._store.connect() as connection:
-            versions = [slice_features.read_feature_version(connection, self._model.symbol, day) for day in days]  # before they are read
-        stored = slice_features.read_features(
-            self._store, self._model.symbol, Window(days[0].start, days[-1].end + SLICE)
-        )  # for the last label
-        labels = _labels(stored)
-        stored = stored.where(stored.times < to_microseconds(days[-1].end))
-        rows = embeddings_as_table(stored, labels.slice(0, len(stored)), self._model, self._encoder)
+        """The vectors of consecutive days, or parts of days."""
+        with self._store.connect() as connection:  # versions first: features that change while they are read make the rows stale
+            versions = [read_feature_version(connection, self._model.symbol, day) for day in days]
+        one_more = Window(days[0].start, days[-1].end + SLICE)  # for the label of the last slice
+        slices = read_features(self._store, self._model.symbol, one_more)
+        labels = _compute_labels(slices)
+        slices = slices.where(slices.times < to_microseconds(days[-1].end))
+        rows = embeddings_as_table(slices, labels.slice(0, len(slices)), self._model, self._encoder)
         for day, version in zip(days, versions, strict=True):
-            first, last = np.searchsorted(stored.times, [to_microseconds(day.start), to_microseconds(day.end)])
+            first, last = np.searchsorted(slices.times, [to_microseconds(day.start), to_microseconds(day.end)])
             yield _Day(self, day, rows.slice(first, last - first), version)
 
-    def require(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:
-        """Raises `Stale` where the features of a window are not those of `version` any more."""
-        if slice_features.read_feature_version(cursor, self._model.symbol, window) != version:
-            raise Stale("features were made again")
+    def require_version(self, cursor: psycopg.Cursor, window: Window, version: object) -> None:
+        """Raise `Stale` if features of the window changed since `version` was read."""
+        if read_feature_version(cursor, self._model.symbol, window) != version:
+            raise Stale("features were computed again")
 
     def committed(self, replacement: Replacement) -> None:
         self._rows += len(replacement.rows)
         self._without_vector += replacement.rows["embedding"].null_count
-        # Not in the transaction that wrote the rows: of two neighbouring windows, whoever comes last sees both.
+        # Not in the transaction that wrote the rows: of two runs that write adjacent windows, the later one sees both.
         with self._store.connect() as connection:
             fill_labels(connection, self._model, replacement.window)
-            # Last, so that what is killed in between stays due.
+            # Last, so that the slices stay due if the process is killed before.
             due.clear_due_marks(connection, EMBEDDINGS, [one for one in self._settles if one[0] in replacement.window])
         self._done += len(replacement.window)
         self._progress(self._done)
 
     def summary(self) -> str:
-        """What was committed, for people."""
+        """What was committed, in words."""
         return f"{self._rows:,} slices, {self._without_vector:,} of them with too few ticks for a vector"
 
 
-def _weeks(window: Window) -> Iterator[list[Window]]:
+def _split_weeks(window: Window) -> Iterator[list[Window]]:
     days = list(window.days())
     return (days[first : first + _DAYS] for first in range(0, len(days), _DAYS))
 
 
 class _Day(Replacement):
-    def __init__(self, maker: Embeddings, window: Window, rows: pa.Table, version: object) -> None:
+    def __init__(self, source: Embeddings, window: Window, rows: pa.Table, version: object) -> None:
         super().__init__(window, rows)
-        self._maker, self._version = maker, version
+        self._source, self._version = source, version
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
-        self._maker.require(cursor, self.window, self._version)
+        self._source.require_version(cursor, self.window, self._version)
 
     def rebuild(self) -> Iterator[Replacement]:
-        return self._maker.days([self.window])
+        return self._source.days([self.window])
 
 
-def embeddings_as_table(stored: slice_features.StoredSlices, labels: pa.Array, model: Model, encoder: Encoder) -> pa.Table:
-    """Slices as rows of `signals.btc_embeddings`; those with fewer than `FEWEST_TICKS` ticks have no vector."""
+def embeddings_as_table(slices: SliceArrays, labels: pa.Array, model: Model, encoder: Encoder) -> pa.Table:
+    """Slices as rows of `signals.btc_embeddings`; a slice with too few ticks has no vector."""
     from btc_assets.signals.encoders.encoder import embed
 
-    enough = np.flatnonzero(stored.tick_count >= FEWEST_TICKS)
-    vectors = embed(encoder, stored.bars[enough], stored.features[enough])
+    enough = slices.embeddable
+    vectors = embed(encoder, slices.bars[enough], slices.features[enough])
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), model.dim).cast(pa.list_(pa.float32()))
-    place = np.full(len(stored), -1)
+    place = np.full(len(slices), -1)
     place[enough] = np.arange(len(enough))
     return pa.table(
         {
-            "bucket_5m": pa.array(stored.times).cast(TIME),
-            "symbol": pa.repeat(model.symbol, len(stored)),
-            "model_id": pa.repeat(model.model_id, len(stored)),
+            "bucket_5m": pa.array(slices.times).cast(TIME),
+            "symbol": pa.repeat(model.symbol, len(slices)),
+            "model_id": pa.repeat(model.model_id, len(slices)),
             "embedding": lists.take(pa.array(place, mask=place < 0)),
-            "tick_count": pa.array(stored.tick_count),
+            "tick_count": pa.array(slices.tick_count),
             "label_snapshot": labels,
         }
     )
@@ -148,17 +145,17 @@ _NEXT = {
 }
 
 
-def _labels(stored: slice_features.StoredSlices) -> pa.Array:
-    """What the slice after each brought, as `signals.fill_labels` writes it; null where that is not stored."""
-    *values, counts = (stored.feature(name).tolist() for name in _NEXT.values())
+def _compute_labels(slices: SliceArrays) -> pa.Array:
+    """Labels from the slice after each, as `signals.fill_labels` writes them; null if that slice is not stored."""
+    *values, counts = (slices.feature(name).tolist() for name in _NEXT.values())
     own = [json.dumps(dict(zip(_NEXT, row, strict=True))) for row in zip(*values, map(int, counts), strict=True)]
-    return pa.array([own[row + 1] if followed else None for row, followed in enumerate(stored.followed.tolist())], pa.string())
+    return pa.array([own[row + 1] if followed else None for row, followed in enumerate(slices.followed.tolist())], pa.string())
 
 
 def fill_labels(connection: psycopg.Connection, model: Model, window: Window) -> int:
-    """Write what the next slice brought to the slices of a window and the one before it; returns how many changed."""
+    """Write the labels of the slices of a window and of the slice before it; returns the number of changed rows."""
     with server_errors(), connection.transaction():
-        # One at a time, because two that change the same rows in different orders would wait for each other.
+        # One at a time: two that change the same rows in different orders would deadlock.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"labels of {model.table}",))
         row = connection.execute("SELECT signals.fill_labels(%s, %s, %s)", (model.model_id, window.start, window.end)).fetchone()
     assert row is not None
@@ -166,7 +163,7 @@ def fill_labels(connection: psycopg.Connection, model: Model, window: Window) ->
 
 
 def read_missing_windows(connection: psycopg.Connection, model: Model) -> list[Window]:
-    """Where slices are that a model has not embedded since their features were made, in whole days that follow each other; ascending."""
+    """Windows with slices that a model has not embedded since their features were computed; ascending, adjacent days merged."""
     with server_errors(), connection.transaction():
         rows = connection.execute(
             """
@@ -194,12 +191,14 @@ def backfill_embeddings(
     encoder: Encoder,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Embed with a model every slice that is not embedded with it since its features were made; returns how many rows it wrote.
+    """Embed every slice that a model has not embedded since its features were computed; returns the number of written rows.
 
     Args:
-        connection: to the store, in autocommit.
-        store, model, encoder: as `Embeddings` takes them.
-        progress: told how many slices of how many are done.
+        connection: writes the rows; in autocommit mode.
+        store: read while rows are written.
+        model: whose vectors.
+        encoder: of the model.
+        progress: called with slices done and slices in total.
     """
     windows = read_missing_windows(connection, model)
     total, done, written = sum(map(len, windows)), 0, 0
@@ -211,12 +210,12 @@ def backfill_embeddings(
         "SELECT min(bucket_5m), max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s", (model.model_id,)
     ).fetchone()
     if stored and stored[0]:
-        fill_labels(connection, model, Window(stored[0], stored[1] + SLICE))  # those, too, that an earlier attempt was killed before
+        fill_labels(connection, model, Window(stored[0], stored[1] + SLICE))  # including labels that a killed attempt did not reach
     return written
 
 
 _DIFFERENCES = """
-SELECT bucket_5m, CASE WHEN made.bucket_5m IS NULL THEN 'is not embedded' ELSE 'was embedded before its features were made' END
+SELECT bucket_5m, CASE WHEN made.bucket_5m IS NULL THEN 'is not embedded' ELSE 'was embedded before its features were computed' END
 FROM signals.slice_features AS slice
 LEFT JOIN (SELECT bucket_5m, symbol, created_at FROM signals.btc_embeddings WHERE model_id = %(model)s) AS made USING (bucket_5m, symbol)
 WHERE symbol = %(symbol)s AND bucket_5m >= %(start)s AND bucket_5m < %(end)s
@@ -226,7 +225,7 @@ ORDER BY 1
 
 
 def read_embedding_differences(connection: psycopg.Connection, model: Model, window: Window) -> list[str]:
-    """Slices that a model has not embedded since their features were made, a sentence each."""
+    """Slices that a model has not embedded since their features were computed; one sentence per slice."""
     parameters = {"model": model.model_id, "symbol": model.symbol, "start": window.start, "end": window.end}
     with server_errors():
         rows = connection.execute(_DIFFERENCES, parameters).fetchall()

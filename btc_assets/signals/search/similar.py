@@ -1,4 +1,4 @@
-"""When did the market look like this before? The search of SQL's `signals.similar_slices`, for Python."""
+"""When did the market look like this before? The searches of SQL's `signals.similar_slices` and `signals.nearest`, for Python."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from btc_assets.store.errors import server_errors
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """A slice that looks like the one that was asked about.
+class Neighbor:
+    """A slice similar to the query.
 
     Attributes:
         bucket_5m: its start.
         symbol: its symbol.
-        distance: cosine distance, 0 (the same) to 2 (the opposite).
+        distance: cosine distance, from 0 (the same direction) to 2 (the opposite direction).
         tick_count: its ticks.
-        label_snapshot: what the slice after it brought, see `signals.btc_embeddings`; None where that is not known.
+        label_snapshot: what the slice after it brought, see `signals.btc_embeddings`; None if that is not known.
     """
 
     bucket_5m: datetime
@@ -36,7 +36,8 @@ class Neighbour:
     label_snapshot: dict[str, Any] | None
 
 
-def similar(
+# The parameters are those of the SQL function, all optional but the first.
+def find_similar_slices(
     connection: psycopg.Connection,
     time: datetime,
     k: int = 10,
@@ -47,32 +48,32 @@ def similar(
     symbol: str | None = None,
     model_id: str | None = None,
     exact: bool = False,
-) -> list[Neighbour]:
-    """The slices that look most like the one that `time` lies in, nearest first, without itself.
+) -> list[Neighbor]:
+    """The slices most similar to the slice that contains `time`, nearest first, without that slice itself.
 
     Args:
         connection: to the store.
         time: any moment of the slice, with a timezone.
         k: how many.
-        before_only: leave out what came after it, as a forecast must.
-        within: leave out what does not start in this window.
-        apart: leave out what starts less than this before or after it.
-        symbol: of the slice; needed where several symbols have an active model.
-        model_id: another model than the active one.
-        exact: compare all vectors, also where there is an index.
+        before_only: only slices before it, as a forecast requires.
+        within: only slices that start in this window.
+        apart: only slices that start at least this long before or after it.
+        symbol: of the slice; needed if several symbols have an active model.
+        model_id: search with this model instead of the active one.
+        exact: compare all vectors even if there is an index.
 
     Raises:
-        UserError: there is no such model, or no vector of that slice: it says why.
+        UserError: the model does not exist, or the slice has no vector; the message says why.
     """
     window = (within.start, within.end) if within else ("-infinity", "infinity")
-    return _neighbours(
+    return _fetch_neighbors(
         connection,
         "SELECT * FROM signals.similar_slices(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (floor_slice(time), k, before_only, *window, apart, symbol, model_id, exact),
     )
 
 
-def nearest(
+def find_nearest_slices(
     connection: psycopg.Connection,
     embedding: np.ndarray,
     k: int = 10,
@@ -80,32 +81,32 @@ def nearest(
     model_id: str,
     within: Window | None = None,
     exact: bool = False,
-) -> list[Neighbour]:
-    """The slices nearest to a vector that a model made, nearest first.
+) -> list[Neighbor]:
+    """The slices nearest to a vector, nearest first.
 
     Args:
         connection: to the store.
         embedding: [dim], of any length.
-        k, within, exact: as `similar` takes them.
-        model_id: the model that made it.
+        k, within, exact: as `find_similar_slices` takes them.
+        model_id: the model that computed the vector.
 
     Raises:
-        UserError: there is no such model, or its vectors have another dimension; or the vector has values that are not finite.
+        UserError: the model does not exist, its vectors have another dimension, or the vector has values that are not finite.
     """
     if not np.isfinite(embedding).all():
         raise UserError("The query vector has values that are not finite: embed the slice again.")
     with server_errors():
         register_vector(connection)
     window = (within.start, within.end) if within else ("-infinity", "infinity")
-    return _neighbours(
+    return _fetch_neighbors(
         connection,
         "SELECT * FROM signals.nearest(%s, %s, %s, %s, %s, p_exact => %s)",
         (model_id, Vector(embedding), k, *window, exact),
     )
 
 
-def _neighbours(connection: psycopg.Connection, statement: str, parameters: tuple[object, ...]) -> list[Neighbour]:
-    with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Neighbour)) as cursor:
+def _fetch_neighbors(connection: psycopg.Connection, statement: str, parameters: tuple[object, ...]) -> list[Neighbor]:
+    with server_errors(), connection.transaction(), connection.cursor(row_factory=class_row(Neighbor)) as cursor:
         return cursor.execute(statement, parameters).fetchall()
 
 
@@ -113,7 +114,7 @@ def read_newest_slice(connection: psycopg.Connection, model_id: str) -> datetime
     """The newest slice that has a vector.
 
     Raises:
-        UserError: none has.
+        UserError: no slice has one.
     """
     with server_errors(), connection.transaction():
         row = connection.execute(
@@ -128,7 +129,7 @@ def read_active_model(connection: psycopg.Connection, symbol: str | None = None)
     """The id of the model that answers searches.
 
     Raises:
-        UserError: none does, or several symbols have one and none was named.
+        UserError: no model is active, or several symbols have one and `symbol` is not given.
     """
     with server_errors(), connection.transaction():
         row = connection.execute("SELECT signals.active_model(%s)", (symbol,)).fetchone()

@@ -1,4 +1,4 @@
-"""Figures of merit, against their definitions."""
+"""Metrics against their definitions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate, auc, effective_rank, of_sums, qlike, r2, share
+from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate, auc, effective_rank, estimate_from_sums, pooled_share, qlike, r2
 
 RANDOM = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ def test_r2_is_1_for_a_perfect_forecast_and_0_for_the_training_mean() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(1e-9, 1e3), st.floats(1e-9, 1e3)), min_size=1, max_size=20))
-def test_qlike_is_0_for_a_perfect_forecast_and_above_it_otherwise(pairs: list[tuple[float, float]]) -> None:
+def test_qlike_is_0_for_a_perfect_forecast_and_positive_otherwise(pairs: list[tuple[float, float]]) -> None:
     variance, forecast = np.array(pairs).T
     assert qlike(variance, variance).value == 0
     assert qlike(variance, forecast).value >= -1e-12
@@ -39,25 +39,25 @@ def test_the_error_of_an_auc_without_skill_is_about_that_of_ranks() -> None:
     assert abs(estimate.value - 0.5) < 4 * estimate.error
 
 
-def test_the_error_of_a_mean_is_the_textbooks_for_independent_queries_and_larger_for_dependent_ones() -> None:
+def test_the_error_of_a_mean_is_the_textbook_value_and_larger_for_dependent_queries() -> None:
     independent = RANDOM.normal(size=4000)
     dependent = np.repeat(independent[:400], 10)
     ones = np.ones(4000)
-    assert of_sums(np.divide, independent, ones).error == pytest.approx(1 / 4000**0.5, rel=0.2)
-    assert of_sums(np.divide, dependent, ones).error == pytest.approx(1 / 400**0.5, rel=0.25)
+    assert estimate_from_sums(np.divide, independent, ones).error == pytest.approx(1 / 4000**0.5, rel=0.2)
+    assert estimate_from_sums(np.divide, dependent, ones).error == pytest.approx(1 / 400**0.5, rel=0.25)
 
 
 def test_a_share_is_of_all_counts_together() -> None:
-    assert share(np.array([1, 0, 5]), np.array([1, 1, 10])).value == 0.5
+    assert pooled_share(np.array([1, 0, 5]), np.array([1, 1, 10])).value == 0.5
 
 
-def test_without_queries_a_figure_is_unknown() -> None:
+def test_without_queries_a_metric_is_unknown() -> None:
     nothing = np.array([])
     assert str(r2(nothing, nothing, 0.0)) == str(auc(np.array([True]), np.array([1.0]))) == str(UNKNOWN) == "-"
     assert not UNKNOWN.exceeds(0.0, 3)
 
 
-def test_an_estimate_says_its_error_and_whether_it_exceeds_a_bound() -> None:
+def test_an_estimate_shows_its_error_and_whether_it_exceeds_a_bound() -> None:
     estimate = Estimate(0.5, 0.125)
     assert str(estimate) == "0.500 ± 0.125"
     assert estimate.exceeds(0.1, 3)

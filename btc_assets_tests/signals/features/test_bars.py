@@ -11,28 +11,28 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from btc_assets.signals.features import tick_arrays
-from btc_assets.signals.features.bars import CHANNELS, STEPS, bars
-from btc_assets.signals.features.formulas import FEATURES, features
+from btc_assets.signals.features import tick_arrays as tick_arrays_module
+from btc_assets.signals.features.bars import CHANNELS, STEPS, compute_bars
+from btc_assets.signals.features.formulas import FEATURES, compute_features
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets_tests.support.hand_made import Trade, arrays, markets, one_by_one, read, slices
+from btc_assets_tests.support.hand_made import Trade, markets, read_ordered_trades, slices, split_slices, tick_arrays
 from btc_assets_tests.support.stores import real_data
 
 NAMES = [channel.name for channel in CHANNELS]
 EMPTY = dict.fromkeys(NAMES, 0.0) | {"taker_buy_share": 0.5, "same_side_share": 0.5, "longest_wait": 5.0}
 
 
-def named(trades: list[Trade]) -> list[dict[str, float]]:
+def named_bars(trades: list[Trade]) -> list[dict[str, float]]:
     """The bars of a slice, by name of channel."""
-    return [dict(zip(NAMES, row, strict=True)) for row in bars(arrays(trades))[0].tolist()]
+    return [dict(zip(NAMES, row, strict=True)) for row in compute_bars(tick_arrays(trades))[0].tolist()]
 
 
 def test_a_slice_without_trades_is_flat_and_quiet() -> None:
-    assert named([]) == [EMPTY] * STEPS
+    assert named_bars([]) == [EMPTY] * STEPS
 
 
 def test_four_trades_by_hand() -> None:
-    ours = named([(6, 100, 1, True), (7, 102, 2, True), (9, 101, 1, False), (14.5, 101, 4, False)])
+    ours = named_bars([(6, 100, 1, True), (7, 102, 2, True), (9, 101, 1, False), (14.5, 101, 4, False)])
     assert ours[0] == EMPTY
     assert ours[1] == pytest.approx(
         {
@@ -54,7 +54,7 @@ def test_four_trades_by_hand() -> None:
     assert ours[3:] == [EMPTY | {"close": ours[2]["close"]}] * (STEPS - 3)  # carried forward
 
 
-def reference(trades: list[Trade]) -> list[dict[str, float]]:
+def reference_bars(trades: list[Trade]) -> list[dict[str, float]]:
     """The bars of a slice from the descriptions of the channels, trade by trade."""
     arrivals = [max(t[0] for t in trades[: i + 1]) for i in range(len(trades))]
     result, before = [], math.log(trades[0][1]) if trades else 0.0
@@ -93,38 +93,31 @@ def reference(trades: list[Trade]) -> list[dict[str, float]]:
 
 @given(markets)
 @hypothesis_settings(max_examples=60)
-def test_bars_are_what_their_descriptions_say_trade_by_trade(market: list[list[Trade]]) -> None:
-    expected = [[list(bar.values()) for bar in reference(trades)] for trades in market]
-    assert [list(bar) for bar in reference(market[0])] == [NAMES] * STEPS or not market[0]
-    np.testing.assert_allclose(bars(arrays(*market)), expected, rtol=1e-5, atol=1e-8)
+def test_bars_equal_their_descriptions_trade_by_trade(market: list[list[Trade]]) -> None:
+    expected = [[list(bar.values()) for bar in reference_bars(trades)] for trades in market]
+    assert [list(bar) for bar in reference_bars(market[0])] == [NAMES] * STEPS or not market[0]
+    np.testing.assert_allclose(compute_bars(tick_arrays(*market)), expected, rtol=1e-5, atol=1e-8)
 
 
 @given(st.lists(slices(), min_size=2, max_size=5), st.integers(1, 40))
 @hypothesis_settings(max_examples=40)
-def test_a_slice_among_others_has_the_bars_it_has_alone_to_the_last_bit(market: list[list[Trade]], part: int) -> None:
-    together = arrays(*market)
-    alone = np.concatenate([bars(one) for one in one_by_one(together)])
-    assert np.array_equal(bars(together), alone)
+def test_bars_of_a_slice_do_not_depend_on_other_slices_to_the_last_bit(market: list[list[Trade]], part: int) -> None:
+    together = tick_arrays(*market)
+    alone = np.concatenate([compute_bars(one) for one in split_slices(together)])
+    assert np.array_equal(compute_bars(together), alone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tick_arrays, "_PART_TICKS", part)
-        assert np.array_equal(bars(together), alone)
-
-
-def test_more_slices_than_are_computed_at_once_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tick_arrays, "_PART_SLICES", 2)
-    market = arrays([], [(1, 100, 1, True)], [], [], [(2, 100, 3, True)])
-    assert [len(part) for part in market.parts()] == [2, 2, 1]
-    assert bars(market)[:, :, NAMES.index("volume")].sum(1).tolist() == [0, 1, 0, 0, 3]
+        patch.setattr(tick_arrays_module, "_PART_TICKS", part)
+        assert np.array_equal(compute_bars(together), alone)
 
 
 def test_no_slices_have_no_bars() -> None:
-    assert bars(arrays()).shape == (0, STEPS, len(CHANNELS))
+    assert compute_bars(tick_arrays()).shape == (0, STEPS, len(CHANNELS))
 
 
 def test_the_bars_of_a_real_day_add_up_to_its_features() -> None:
-    ticks = TickArrays.of(read(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz")))
-    ours = dict(zip(NAMES, bars(ticks).astype(float).transpose(2, 0, 1), strict=True))
-    whole = dict(zip([feature.name for feature in FEATURES], features(ticks).T, strict=True))
+    ticks = TickArrays.of(read_ordered_trades(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz")))
+    ours = dict(zip(NAMES, compute_bars(ticks).astype(float).transpose(2, 0, 1), strict=True))
+    whole = dict(zip([feature.name for feature in FEATURES], compute_features(ticks).T, strict=True))
     assert np.array_equal(ours["trade_count"].sum(1), whole["trade_count"])
     assert np.allclose(ours["volume"].sum(1), whole["volume"])
     assert np.allclose(ours["signed_volume"].sum(1), whole["volume_imbalance"] * whole["volume"], atol=1e-3)

@@ -1,4 +1,4 @@
-"""Features of a slice: by hand, against plain Python, where formulas have no value, and what they may not depend on."""
+"""Features of a slice: by hand, against plain Python, where formulas are undefined, and what they must not depend on."""
 
 from __future__ import annotations
 
@@ -7,35 +7,32 @@ import statistics
 from itertools import groupby, pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.signals.features import schema, tick_arrays
-from btc_assets.signals.features.bars import CHANNELS, Channel, bars
-from btc_assets.signals.features.formulas import FEATURES, features
+from btc_assets.signals.features import tick_arrays as tick_arrays_module
+from btc_assets.signals.features.bars import CHANNELS, compute_bars
+from btc_assets.signals.features.formulas import FEATURES, compute_features
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets_tests.support.hand_made import START, Trade, arrays, markets, one_by_one, read, slices
+from btc_assets_tests.support.hand_made import Trade, markets, read_ordered_trades, slices, split_slices, tick_arrays
 from btc_assets_tests.support.stores import real_data
-from btc_assets_tests.support.trades import NOON, every, table, trade
 
 NAMES = [feature.name for feature in FEATURES]
 
 
-def named(*of: list[Trade]) -> list[dict[str, float]]:
+def named_features(*of: list[Trade]) -> list[dict[str, float]]:
     """The features of slices, by name."""
-    return [dict(zip(NAMES, row, strict=True)) for row in features(arrays(*of)).tolist()]
+    return [dict(zip(NAMES, row, strict=True)) for row in compute_features(tick_arrays(*of)).tolist()]
 
 
 # By hand
 
 
 def test_four_trades_by_hand() -> None:
-    [ours] = named([(0, 100, 1, True), (10, 101, 2, True), (150, 100, 4, False), (299, 100, 1, False)])
+    [ours] = named_features([(0, 100, 1, True), (10, 101, 2, True), (150, 100, 4, False), (299, 100, 1, False)])
     step = math.log(1.01)
     expected = {
         "trade_count": 4,
@@ -79,8 +76,8 @@ def test_four_trades_by_hand() -> None:
     assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
-def test_prices_that_bounce_between_bid_and_ask_have_the_spread_of_roll_and_no_trend() -> None:
-    [ours] = named([(i / 2, 100 + 0.01 * (i % 2), 1, i % 2 == 1) for i in range(600)])
+def test_prices_bouncing_between_bid_and_ask_have_the_spread_of_roll_and_no_trend() -> None:
+    [ours] = named_features([(i / 2, 100 + 0.01 * (i % 2), 1, i % 2 == 1) for i in range(600)])
     assert ours["roll_spread"] == pytest.approx(2 * math.log(100.01 / 100), rel=1e-3)
     assert ours["sign_autocorrelation_1"] == pytest.approx(-1, abs=0.01)
     assert ours["sign_autocorrelation_10"] == pytest.approx(1, abs=0.02)
@@ -88,7 +85,7 @@ def test_prices_that_bounce_between_bid_and_ask_have_the_spread_of_roll_and_no_t
 
 
 def test_a_steady_climb_is_all_trend() -> None:
-    [ours] = named([(i * 5, 100 * math.exp(0.001 * i), 1, True) for i in range(60)])
+    [ours] = named_features([(i * 5, 100 * math.exp(0.001 * i), 1, True) for i in range(60)])
     assert ours["trend_slope"] == pytest.approx(0.06)
     assert (ours["trend_fit"], ours["efficiency_ratio"], ours["close_location"]) == pytest.approx((1, 1, 1))
     assert (ours["max_drawdown"], ours["negative_semideviation"]) == (0, 0)
@@ -96,28 +93,31 @@ def test_a_steady_climb_is_all_trend() -> None:
     assert ours["variance_ratio_6"] == pytest.approx(6, rel=0.1)
 
 
-def test_price_impact_is_the_slope_that_made_the_prices() -> None:
+def test_price_impact_is_the_slope_that_generated_the_prices() -> None:
     flow = np.random.default_rng(1).normal(size=60)
     prices = 100 * np.exp(0.002 * np.cumsum(flow) - 0.002 * flow[0])
-    [ours] = named([(i * 5, price, abs(q), q > 0) for i, (price, q) in enumerate(zip(prices.tolist(), flow.tolist(), strict=True))])
+    [ours] = named_features(
+        [(i * 5, price, abs(q), q > 0) for i, (price, q) in enumerate(zip(prices.tolist(), flow.tolist(), strict=True))]
+    )
     assert ours["kyle_lambda"] == pytest.approx(0.002, rel=0.1)  # the first return is 0 by definition
     assert ours["flow_return_correlation"] > 0.95
 
 
 def test_a_trade_whose_event_time_steps_back_arrives_with_the_one_before() -> None:
-    back, level = named(
+    back, level = named_features(
         [(10, 100, 1, True), (8, 101, 1, True), (20, 99, 1, False)], [(10, 100, 1, True), (10, 101, 1, True), (20, 99, 1, False)]
     )
     assert back == level
 
 
-# Where formulas have no value
+# Where formulas are undefined
+
 
 NEUTRAL = {feature.name: feature.neutral for feature in FEATURES}
 
 
-def test_a_slice_without_trades_is_neutral_in_everything() -> None:
-    assert named([]) == [NEUTRAL]
+def test_a_slice_without_trades_has_neutral_features() -> None:
+    assert named_features([]) == [NEUTRAL]
     assert {name: value for name, value in NEUTRAL.items() if value} == {
         "realized_kurtosis": 3,
         "variance_ratio_2": 1,
@@ -155,13 +155,13 @@ def test_a_slice_without_trades_is_neutral_in_everything() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_degenerate_slice_is_neutral_in_what_it_does_not_decide(trades: list[Trade], different: dict[str, float]) -> None:
-    [ours] = named(trades)
+def test_a_degenerate_slice_has_neutral_features_where_formulas_are_undefined(trades: list[Trade], different: dict[str, float]) -> None:
+    [ours] = named_features(trades)
     assert ours == pytest.approx(NEUTRAL | different, abs=1e-12)
 
 
-def test_buys_and_sells_that_cancel_leave_no_rounding_to_divide_by() -> None:
-    [ours] = named([(1, 100, 0.1, True), (2, 101, 0.2, True), (3, 102, 0.3, False)])
+def test_buys_and_sells_that_cancel_leave_no_rounding_error_to_divide_by() -> None:
+    [ours] = named_features([(1, 100, 0.1, True), (2, 101, 0.2, True), (3, 102, 0.3, False)])
     assert 0.1 + 0.2 - 0.3 != 0
     assert (ours["kyle_lambda"], ours["flow_return_correlation"], ours["volume_imbalance"]) == (0, 0, 0)
 
@@ -170,16 +170,16 @@ extremes = st.tuples(st.integers(0, 299), st.sampled_from([1e-8, 1.0, 9e9]), st.
 
 
 @given(st.lists(extremes, max_size=12))
-def test_whatever_a_table_can_hold_has_finite_features_and_bars(trades: list[Trade]) -> None:
+def test_any_values_that_the_table_accepts_have_finite_features_and_bars(trades: list[Trade]) -> None:
     with np.errstate(divide="raise", over="raise", invalid="raise"):
-        assert np.isfinite(features(arrays(trades))).all()
-        assert np.isfinite(bars(arrays(trades))).all()
+        assert np.isfinite(compute_features(tick_arrays(trades))).all()
+        assert np.isfinite(compute_bars(tick_arrays(trades))).all()
 
 
 # Against plain Python
 
 
-def reference(trades: list[Trade]) -> dict[str, float]:
+def reference_features(trades: list[Trade]) -> dict[str, float]:
     """The features of a slice with at least one trade, from their formulas, trade by trade."""
     clock, arrivals = 0.0, []
     for second, *_ in trades:
@@ -287,23 +287,23 @@ def reference(trades: list[Trade]) -> dict[str, float]:
 
 @given(markets)
 @hypothesis_settings(max_examples=60)
-def test_features_are_what_their_formulas_give_trade_by_trade(market: list[list[Trade]]) -> None:
-    for trades, ours in zip(market, named(*market), strict=True):
-        assert ours == pytest.approx(reference(trades) if trades else NEUTRAL, rel=1e-7, abs=1e-9)
+def test_features_equal_their_formulas_trade_by_trade(market: list[list[Trade]]) -> None:
+    for trades, ours in zip(market, named_features(*market), strict=True):
+        assert ours == pytest.approx(reference_features(trades) if trades else NEUTRAL, rel=1e-7, abs=1e-9)
 
 
-# What they may not depend on
+# What they must not depend on
 
 
 @given(st.lists(slices(), min_size=2, max_size=5), st.integers(1, 40))
 @hypothesis_settings(max_examples=40)
-def test_a_slice_among_others_has_the_features_it_has_alone_to_the_last_bit(market: list[list[Trade]], part: int) -> None:
-    together = arrays(*market)
-    alone = np.concatenate([features(one) for one in one_by_one(together)])
-    assert np.array_equal(features(together), alone)
-    with pytest.MonkeyPatch.context() as patch:  # whatever is computed at once
-        patch.setattr(tick_arrays, "_PART_TICKS", part)
-        assert np.array_equal(features(together), alone)
+def test_features_of_a_slice_do_not_depend_on_other_slices_to_the_last_bit(market: list[list[Trade]], part: int) -> None:
+    together = tick_arrays(*market)
+    alone = np.concatenate([compute_features(one) for one in split_slices(together)])
+    assert np.array_equal(compute_features(together), alone)
+    with pytest.MonkeyPatch.context() as patch:  # for parts of any size
+        patch.setattr(tick_arrays_module, "_PART_TICKS", part)
+        assert np.array_equal(compute_features(together), alone)
 
 
 def scaled(ticks: TickArrays, *, price: float = 1.0, quantity: float = 1.0, shift: int = 0) -> TickArrays:
@@ -312,9 +312,9 @@ def scaled(ticks: TickArrays, *, price: float = 1.0, quantity: float = 1.0, shif
 
 @given(slices(), st.integers(-12, 12), st.integers(-1000, 1000))
 @hypothesis_settings(max_examples=40)
-def test_price_level_and_time_move_only_what_is_in_quote_units(trades: list[Trade], power: int, days: int) -> None:
-    ticks, factor = arrays(trades), 2.0**power
-    before, after = features(ticks)[0], features(scaled(ticks, price=factor, shift=days * 288 * SLICE_US))[0]
+def test_price_level_and_time_change_only_features_in_quote_units(trades: list[Trade], power: int, days: int) -> None:
+    ticks, factor = tick_arrays(trades), 2.0**power
+    before, after = compute_features(ticks)[0], compute_features(scaled(ticks, price=factor, shift=days * 288 * SLICE_US))[0]
     expected = dict(zip(NAMES, before.tolist(), strict=True))
     expected["quote_volume"] *= factor
     expected["amihud_illiquidity"] /= factor
@@ -323,55 +323,22 @@ def test_price_level_and_time_move_only_what_is_in_quote_units(trades: list[Trad
 
 @given(slices(), st.integers(-12, 12))
 @hypothesis_settings(max_examples=40)
-def test_the_unit_of_quantity_moves_only_what_is_measured_in_it(trades: list[Trade], power: int) -> None:
-    ticks, factor = arrays(trades), 2.0**power
-    before, after = features(ticks)[0], features(scaled(ticks, quantity=factor))[0]
+def test_the_unit_of_quantity_changes_only_features_measured_in_it(trades: list[Trade], power: int) -> None:
+    ticks, factor = tick_arrays(trades), 2.0**power
+    before, after = compute_features(ticks)[0], compute_features(scaled(ticks, quantity=factor))[0]
     in_unit = {"base": factor, "quote": factor, "log/base": 1 / factor, "log/M quote": 1 / factor}
     assert after.tolist() == [value * in_unit.get(feature.unit, 1) for feature, value in zip(FEATURES, before.tolist(), strict=True)]
 
 
 @given(slices())
 @hypothesis_settings(max_examples=40)
-def test_turning_takers_around_turns_the_signs_of_flow_and_nothing_else(trades: list[Trade]) -> None:
-    [before], [after] = named(trades), named([(second, price, quantity, not buy) for second, price, quantity, buy in trades])
+def test_swapping_buyers_and_sellers_flips_the_signs_of_flow_and_nothing_else(trades: list[Trade]) -> None:
+    [before], [after] = (
+        named_features(trades),
+        named_features([(second, price, quantity, not buy) for second, price, quantity, buy in trades]),
+    )
     turned = {"volume_imbalance", "trade_imbalance", "imbalance_shift", "kyle_lambda", "flow_return_correlation"}
     assert after == pytest.approx({name: -value if name in turned else value for name, value in before.items()})
-
-
-# Tables of ticks
-
-
-def test_a_table_of_ticks_gives_the_slices_that_have_ticks_or_those_that_are_asked_for() -> None:
-    ticks = every(100, 5)
-    assert TickArrays.of(ticks).offsets.tolist() == [0, 3, 5]
-    asked = TickArrays.of(ticks, START + SLICE_US * np.arange(-1, 3))
-    assert asked.offsets.tolist() == [0, 0, 3, 5, 5]
-    assert np.array_equal(features(asked)[1:3], features(TickArrays.of(ticks)))
-    assert features(TickArrays.of(ticks.slice(0, 0))).shape == (0, 48)
-
-
-def test_decimals_and_floats_are_the_same_ticks() -> None:
-    ticks = every(1, 400)
-    floats = ticks.set_column(5, "price", ticks["price"].cast(pa.float64())).set_column(6, "quantity", ticks["quantity"].cast(pa.float64()))
-    assert np.array_equal(features(TickArrays.of(ticks)), features(TickArrays.of(floats)))
-
-
-def test_a_buyer_who_is_the_maker_means_that_the_taker_sold() -> None:
-    assert TickArrays.of(table([trade(1, NOON, maker=True), trade(2, NOON, maker=False)])).buy.tolist() == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("ticks", "starts", "sentence"),
-    [
-        pytest.param(every(100, 5).take([4, 3, 2, 1, 0]), None, "sort them", id="out of order"),
-        pytest.param(table([trade(1, NOON), trade(1, NOON, symbol="ETHUSDT")]), None, "one symbol", id="several symbols"),
-        pytest.param(every(100, 5), [START], "lack slices", id="a slice that was not asked for"),
-        pytest.param(every(100, 5), [START + SLICE_US, START], "ascend", id="slices out of order"),
-    ],
-)
-def test_ticks_that_are_no_series_of_slices_are_refused(ticks: pa.Table, starts: list[int] | None, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        TickArrays.of(ticks, None if starts is None else np.array(starts))
 
 
 # Names
@@ -384,30 +351,13 @@ def test_features_and_channels_have_names_that_can_be_columns() -> None:
         assert all(one.name.isidentifier() and one.name.islower() and one.unit and one.description for one in described)
 
 
-def test_the_schema_is_named_after_names_order_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {schema.digest()}
-    first, second, *others = CHANNELS
-    for changed in (
-        (second, first, *others),
-        (Channel("other", first.unit, ""), second, *others),
-        (Channel(first.name, "bps", ""), second, *others),
-        (first, second),
-    ):
-        monkeypatch.setattr(schema, "CHANNELS", changed)
-        digests.add(schema.digest())
-    assert len(digests) == 5
-    monkeypatch.setattr(schema, "CHANNELS", (Channel(first.name, first.unit, "told in other words"), second, *others))
-    assert schema.digest() in digests
-    assert {len(digest) for digest in digests} == {12}
-
-
 # Real trades
 
 
-def test_a_real_day_adds_up_and_keeps_its_bounds() -> None:
-    day = read(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"))
+def test_features_of_a_real_day_add_up_and_keep_their_bounds() -> None:
+    day = read_ordered_trades(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"))
     ticks = TickArrays.of(day)
-    matrix = features(ticks)
+    matrix = compute_features(ticks)
     ours = dict(zip(NAMES, matrix.T, strict=True))
     assert matrix.shape == (288, 48) and np.isfinite(matrix).all()
     assert ours["trade_count"].sum() == 137_988

@@ -1,4 +1,4 @@
-"""PyTorch, which only some installations have."""
+"""The extra `torch`: PyTorch and the file format of encoders, which are not installed everywhere."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from btc_assets.domain.errors import UserError
 
 
 def require_torch() -> None:
-    """Call it before importing a module that needs PyTorch.
+    """Call this before importing a module that needs PyTorch.
 
     Raises:
-        UserError: PyTorch, or the format of its artefacts, is not installed.
+        UserError: PyTorch, or the format of its artifacts, is not installed.
     """
     missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
     if missing:
         raise UserError(f"Encoders need {' and '.join(missing)}, which this Python lacks: pip install 'btc-assets[torch]'.")
-    # Before its threads start. They would spin while they wait for each other, and beside a busy PostgreSQL on the same two
-    # cores that makes everything twenty times as slow.
+    # Before PyTorch starts its threads. They would spin while they wait for each other, and beside a busy PostgreSQL on the same two
+    # cores that makes everything twenty times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,6 +1,6 @@
-"""Which slices may stand as neighbours of a slice, and which of them are the nearest: purged and embargoed by construction.
+"""Which slices may serve as neighbors of a query, and which of them are nearest: purged and embargoed by construction.
 
-Every search of the evaluation goes through `admissible`, and so do the fits of its baselines.
+Every search of an evaluation uses `admissible`, and so do the fits of its baselines.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
 
-_CELLS = 1 << 23  # of one block of distances: 32 MiB, and twice that for their order
+_CELLS = 1 << 23  # distances in one block: 32 MiB, and twice that for their order
 
 
 def admissible(times: np.ndarray, queries: np.ndarray, *, embargo: int = HOUR_US, same_day: bool = False) -> np.ndarray:
-    """How many slices, counted from the first, may serve each query.
+    """The number of slices, counted from the first, that each query may use.
 
-    A neighbour's slice ends at least `embargo` before the query begins, its next slice, which its targets come from, has
-    ended by then too (purging and embargo: Lopez de Prado 2018, chapter 7), and it lies on an earlier UTC day.
+    A neighbor ends at least `embargo` before the query starts, its next slice (which its targets come from) has ended by then too
+    (purging and embargo: Lopez de Prado 2018, chapter 7), and it lies on an earlier UTC day.
 
     Args:
         times: starts of the slices, µs, ascending [n].
@@ -41,39 +41,41 @@ def admissible(times: np.ndarray, queries: np.ndarray, *, embargo: int = HOUR_US
     return np.searchsorted(times, latest, side="right")
 
 
-def violations(times: np.ndarray, queries: np.ndarray, neighbours: np.ndarray, *, embargo: int = HOUR_US, same_day: bool = False) -> int:
-    """How many of the neighbours [q, k] (indices, -1 for none) break a rule of `admissible`, worked out pair by pair."""
-    chosen = neighbours >= 0
-    query, neighbour = np.broadcast_to(queries[:, None], chosen.shape)[chosen], times[neighbours[chosen]]
-    late = (neighbour + SLICE_US + embargo > query) | (neighbour + 2 * SLICE_US > query)
-    return int((late | ((query // DAY_US == neighbour // DAY_US) & (not same_day))).sum())
+def count_violations(
+    times: np.ndarray, queries: np.ndarray, neighbors: np.ndarray, *, embargo: int = HOUR_US, same_day: bool = False
+) -> int:
+    """How many of the neighbors [q, k] (indices, -1 for none) break a rule of `admissible`, checked pair by pair."""
+    chosen = neighbors >= 0
+    query, neighbor = np.broadcast_to(queries[:, None], chosen.shape)[chosen], times[neighbors[chosen]]
+    late = (neighbor + SLICE_US + embargo > query) | (neighbor + 2 * SLICE_US > query)
+    return int((late | ((query // DAY_US == neighbor // DAY_US) & (not same_day))).sum())
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The neighbours of q queries: indices int64 [q, k], nearest first and -1 where there are fewer, and distances float32 [q, k]."""
+class Neighbors:
+    """The neighbors of q queries: indices int64 [q, k], nearest first, -1 for missing ones, and distances float32 [q, k]."""
 
     indices: np.ndarray
     distances: np.ndarray
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Mean over each query's neighbours of what is known of `values` [n]: float64 [q], NaN where nothing is."""
+        """Mean of the known `values` [n] over the neighbors of each query: float64 [q], NaN if none is known."""
         known = (self.indices >= 0) & np.isfinite(values[self.indices])
         count = known.sum(axis=1)
         total = np.where(known, values[self.indices], 0.0).sum(axis=1)
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-def nearest(vectors: np.ndarray, ends: np.ndarray, rows: np.ndarray, k: int) -> Neighbours:
-    """Exact nearest neighbours by Euclidean distance; of unit vectors that is the order of the cosine.
+def nearest_neighbors(vectors: np.ndarray, ends: np.ndarray, rows: np.ndarray, k: int) -> Neighbors:
+    """Exact nearest neighbors by Euclidean distance, which orders unit vectors as the cosine does.
+
+    Memory is bounded: distances are computed for one block of queries at a time.
 
     Args:
-        vectors: [n, d]; a row that is not finite is no vector, and has and is no neighbour.
-        ends: int64 [q], how many of the first rows are admissible, as `admissible` gives it.
+        vectors: [n, d]; a row that is not finite counts as no vector: it has no neighbors and is none.
+        ends: int64 [q], how many of the first rows are admissible, as `admissible` returns it.
         rows: int64 [q], the queries among the vectors.
         k: how many.
-
-    Memory is bounded: the distances of a block of queries at a time.
     """
     valid = np.isfinite(vectors).all(axis=1)
     base_rows = np.flatnonzero(valid)
@@ -98,10 +100,10 @@ def nearest(vectors: np.ndarray, ends: np.ndarray, rows: np.ndarray, k: int) -> 
         chosen, apart = (np.take_along_axis(each, order, axis=1) for each in (chosen, apart))
         indices[block, :found] = np.where(np.isfinite(apart), base_rows[chosen], -1)
         distances[block, :found] = apart
-    return Neighbours(indices, distances)
+    return Neighbors(indices, distances)
 
 
-def drawn(ends: np.ndarray, k: int, seed: int) -> Neighbours:
-    """Random admissible neighbours, drawn with replacement: what an embedding has to beat."""
+def random_neighbors(ends: np.ndarray, k: int, seed: int) -> Neighbors:
+    """Random admissible neighbors, drawn with replacement: the least that an embedding has to beat."""
     draws = np.random.default_rng(seed).random((len(ends), k))
-    return Neighbours(np.where(ends[:, None] > 0, (draws * ends[:, None]).astype(np.int64), -1), np.zeros_like(draws, np.float32))
+    return Neighbors(np.where(ends[:, None] > 0, (draws * ends[:, None]).astype(np.int64), -1), np.zeros_like(draws, np.float32))

@@ -1,4 +1,4 @@
-"""PyTorch is optional: everything but the encoders does without it, and they say what to install."""
+"""PyTorch is optional: only encoders need it, and they say what to install."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.signals.encoders import optional
+from btc_assets.signals.encoders import torch_extra
 
 
 def test_the_definitions_and_the_commands_do_not_import_pytorch() -> None:
@@ -17,8 +17,8 @@ def test_the_definitions_and_the_commands_do_not_import_pytorch() -> None:
 
 
 def test_the_encoders_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    optional.require_torch()
-    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    torch_extra.require_torch()
+    monkeypatch.setattr(torch_extra, "find_spec", lambda name: None)
     with pytest.raises(UserError) as raised:
-        optional.require_torch()
+        torch_extra.require_torch()
     assert str(raised.value) == "Encoders need torch and safetensors, which this Python lacks: pip install 'btc-assets[torch]'."

@@ -1,0 +1,62 @@
+"""The commands of the signals: train, models, similar, evaluate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from btc_assets.cli.main import main
+from btc_assets.signals.encoders.models import read_models
+from btc_assets.signals.search.similar import find_similar_slices
+from btc_assets_tests.support.stored_slices import activate, train
+from btc_assets_tests.support.stores import StoreUnderTest
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*command: str) -> str:
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_train_activate_find_and_draw(filled: StoreUnderTest, tmp_path: Path) -> None:
+    trained = run("train", "--dim", "16", "--activate")
+    assert "on 288 slices of BTCUSDT" in trained and "is active (288 slices embedded" in trained
+    assert read_models(filled.connection)[0].model_id in run("models")
+    picture = tmp_path / "similar.png"
+    output = run("similar", "2024-01-10T13:35Z", "-k", "3", "--before-only", "--apart", "60", "--plot", str(picture))
+    found = find_similar_slices(filled.connection, datetime(2024, 1, 10, 13, 35, tzinfo=UTC), 3, before_only=True, apart=timedelta(hours=1))
+    assert all(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}" in output for one in found)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Like 2024-01-10T23:55Z:" in run("similar", "-k", "1")  # the newest slice
+    refused = CliRunner().invoke(main, ["similar", "2024-03-01"])
+    assert refused.exit_code == 1 and "The slice 2024-03-01T00:00Z was never loaded: load it first (btc-assets load)." in refused.output
+
+
+def test_a_model_is_removed_and_its_artifact_stays(filled: StoreUnderTest) -> None:
+    first, second = train(filled), train(filled, seed=1)
+    activate(filled, second)
+    assert f"Removed {first.model_id} and its vectors; its artifact is still at {first.uri}." in run("models", "remove", first.model_id)
+    refused = CliRunner().invoke(main, ["models", "remove", second.model_id])
+    assert refused.exit_code == 1 and f"The model {second.model_id} answers the searches of BTCUSDT" in refused.output
+    assert [model.model_id for model in read_models(filled.connection)] == [second.model_id]
+    assert "maintained" not in run("models") and "active" in run("models")
+
+
+def test_an_evaluation_is_printed_and_drawn(filled: StoreUnderTest, tmp_path: Path) -> None:
+    picture = tmp_path / "evaluation.png"
+    shown = run("evaluate", "--from", "2024-01-10", "--to", "2024-01-11", "--plot", str(picture))
+    assert "| rocket-pca |" in shown and picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_without_pytorch_the_commands_say_what_to_install(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr("btc_assets.signals.encoders.torch_extra.find_spec", lambda name: None)
+    assert "pip install 'btc-assets[torch]'" in CliRunner().invoke(main, [command]).output
