@@ -1,7 +1,7 @@
-"""Dagster's own cost a slice, in a range run over many slices with nothing to load.
+"""What Dagster itself costs per slice, in a range run over many slices with nothing to load.
 
-The job runs in this process with the project's instance, as `btc-assets ingest` runs it, over an empty landing zone. What
-the bodies of assets, checks and the IO manager take is measured apart and subtracted: what is left is Dagster's.
+The job runs in this process with the project's instance, as `btc-assets load` runs it, over an empty landing zone. The time in the
+bodies of assets, checks and the IO manager is measured and subtracted; the rest is Dagster's.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
+from throwaway import machine, store
 
-from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.settings import PREFIX, load_settings
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, parse_time
 
-GOAL_MS = 3.0  # a slice, the whole job
+GOAL_MS = 3.0  # per slice, the whole job
 TICKS_ALONE = "market_data/btc_ticks"
 
 
 class Bodies:
-    """Seconds spent in the project's own code inside a run, by the name of the op."""
+    """Seconds that a run spends in the project's own code, by the name of the op."""
 
     def __init__(self) -> None:
         self.by_name: Counter[str] = Counter()
 
     @property
     def seconds(self) -> float:
-        """In all."""
+        """The sum."""
         return sum(self.by_name.values())
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add what happens inside to `name`."""
+        """Add the time of the block to `name`."""
         started = time.perf_counter()
         try:
             yield
@@ -49,7 +49,7 @@ class Bodies:
             self.by_name[name] += time.perf_counter() - started
 
     def wrap(self, job: Any) -> None:
-        """Time every op of a job, and the IO manager, in which ticks, features and embeddings are made and written."""
+        """Time every op of a job, and the IO manager, which reads, builds and writes ticks, features and embeddings."""
         from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 
         from btc_assets.orchestration.io_manager import CopyIOManager
@@ -90,7 +90,9 @@ def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=8640, help="slices of the range (default: %(default)s, 30 days)")
-    parser.add_argument("--repeat", type=int, default=3, help="repetitions, each with materialisations before it (default: %(default)s)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="repetitions, the later ones on top of earlier materializations (default: %(default)s)"
+    )
     parser.add_argument("--start", help="first partition of the assets, such as 2024-01-01 (default: as installed, about 10 months ago)")
     parser.add_argument("--profile", type=Path, help="write a pyinstrument profile of the last run of the whole job to this HTML file")
     args = parser.parse_args()
@@ -98,27 +100,27 @@ def main() -> None:
     with store() as (_, embedded):
         if args.start:
             os.environ[f"{PREFIX}PARTITIONS_START"] = parse_time(args.start).strftime(KEY_FORMAT)
-            settings.cache_clear()
         measure(args, out, embedded)
 
 
 def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
-    """Run the ticks alone and the whole job in turns, and print what a slice costs."""
+    """Run the ticks alone and the whole job in turn, and print what a slice costs."""
     from btc_assets.orchestration.home import prepare_dagster_home
-    from btc_assets.store.database import connect
+    from btc_assets.store.database import Store
     from btc_assets.store.migrations import migrate
 
-    prepare_dagster_home()
+    settings = load_settings()
+    prepare_dagster_home(settings)
     import dagster as dg
 
-    from btc_assets.definitions import defs
+    from btc_assets.assembly import build_definitions
 
-    with connect(autocommit=True) as connection:
+    with Store.of(settings).connect() as connection:
         migrate(connection)
         out.print(machine(connection, embedded, "dagster", "dagster-postgres"), highlight=False)
-    start = settings().first_slice
+    start = settings.first_slice
     window = Window(start, start + args.slices * SLICE)
-    job = defs.resolve_job_def("ingest")
+    job = build_definitions(settings).resolve_job_def("ingest")
     bodies = Bodies()
     bodies.wrap(job)
     every = job.asset_layer.executable_asset_keys

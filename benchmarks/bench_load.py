@@ -10,22 +10,18 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pyarrow as pa
@@ -34,9 +30,10 @@ from peak_memory import peak_mb
 from psycopg import sql
 from rich.console import Console
 from rich.table import Table
+from throwaway import database, machine
 
 from btc_assets.domain.feeds import Feed
-from btc_assets.domain.settings import PREFIX, Settings, settings
+from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import DAY, Window
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
 from btc_assets.landing.decode import decode
@@ -44,11 +41,10 @@ from btc_assets.landing.registry import register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
-from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.batches import BatchLimits, encode_batch
+from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.replay import Landed, land_trades
 from btc_assets.store.cut import ArrowReplacements
-from btc_assets.store.embedded import embedded_dsn, stop
 from btc_assets.store.encode import ENCODE_ROWS
 from btc_assets.store.migrations import migrate
 from btc_assets.store.tables import Target
@@ -301,53 +297,6 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
     after("import")
     with connect() as connection:
         _load(connection, connect, Target.of(connection, TABLE), folder, commit_rows, after=after)
-
-
-@contextmanager
-def database(directory: Path) -> Iterator[tuple[str, bool]]:
-    """DSN of a throw-away database, and whether its server is the embedded one."""
-    given = os.environ.get("BTC_ASSETS_TEST_DSN")
-    home = directory / "home"
-    server = given or embedded_dsn(home, "postgres")
-    name = f"btc_assets_bench_{uuid.uuid4().hex[:12]}"
-    try:
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}")), given is None
-    finally:
-        if given is None:
-            stop(home)
-        else:
-            with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@contextmanager
-def store() -> Iterator[tuple[Path, bool]]:
-    """A store in a throw-away database, with no settings but its own: where its files may lie, and whether its server is the embedded one."""
-    for name in [name for name in os.environ if name.startswith(PREFIX) and name != f"{PREFIX}TEST_DSN"] + ["DAGSTER_HOME"]:
-        os.environ.pop(name, None)
-    with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made:
-        directory = Path(made)
-        directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
-        with database(directory) as (dsn, embedded):
-            os.environ |= {f"{PREFIX}HOME": str(directory / "home"), f"{PREFIX}DSN": dsn}
-            settings.cache_clear()
-            yield directory, embedded
-
-
-def machine(connection: psycopg.Connection, embedded: bool, *packages: str) -> str:
-    """What the figures were measured on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    server = f"PostgreSQL {connection.info.server_version // 10000} ({'embedded' if embedded else 'BTC_ASSETS_TEST_DSN'})"
-    return ", ".join(
-        [
-            f"{cores} cores {platform.machine()}",
-            server,
-            f"Python {platform.python_version()}",
-            *(f"{name} {version(name)}" for name in packages),
-        ]
-    )
 
 
 def main() -> None:

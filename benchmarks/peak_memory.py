@@ -1,4 +1,4 @@
-"""Peak memory of this process. It imports nothing else of ours, so that a process that is measured holds what it needs only."""
+"""Peak memory of this process. It imports nothing else of ours, so that a measured process holds only what it needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 def peak_mb() -> float:
     """The most memory that was resident in this process since it started, in MB.
 
-    Not `ru_maxrss` where there is better: Linux hands that on from the parent that forked it.
+    Linux has a better figure than `ru_maxrss`, which a process inherits from the parent that forked it.
     """
     status = Path("/proc/self/status")
     if status.exists():
