@@ -12,11 +12,11 @@ import pytest
 from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
-from btc_assets.market_data.pictures import VolumeStrips, draw_candles, step_for
+from btc_assets.market_data.pictures import VolumeStrips, draw_candles
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
 SVG = "{http://www.w3.org/2000/svg}"
-UP, DOWN, VOLUME, AMISS = "#26a269", "#d73027", "#5b8def", "#e5484d"
+UP, DOWN, VOLUME, MISSING = "#26a269", "#d73027", "#5b8def", "#e5484d"
 
 
 def text(svg: str) -> list[str]:
@@ -24,7 +24,7 @@ def text(svg: str) -> list[str]:
 
 
 def sticks(svg: str, color: str) -> list[int]:
-    """How many lines each path of a colour has."""
+    """How many lines each path of a color has."""
     paths = ElementTree.fromstring(svg).iter(f"{SVG}path")
     return [path.get("d", "").count("v") for path in paths if path.get("stroke") == color]
 
@@ -47,7 +47,7 @@ def strip(window: Window, *tables: pa.Table, gaps: tuple[Gap, ...] = (), symbol:
     return strips.draw(gaps)[symbol]
 
 
-def test_each_candle_has_a_body_in_the_colour_of_its_direction_and_a_wick_where_it_went_further() -> None:
+def test_each_candle_has_a_body_in_the_color_of_its_direction_and_a_wick_if_it_went_further() -> None:
     rows = [candle(0, "100", "105", "99", "104"), candle(1, "104", "104", "101", "101"), candle(2, "101", "103", "100", "102")]
     svg = draw_candles(rows, "5m", "BTCUSDT", HOUR)
     assert sticks(svg, UP) == [2, 2]  # wicks, bodies
@@ -72,7 +72,7 @@ def test_one_candle_of_a_constant_price_is_drawn(price: str) -> None:
     assert sticks(svg, UP) == [1]
 
 
-def test_prices_are_labelled_with_as_few_decimals_as_tell_them_apart() -> None:
+def test_prices_are_labeled_with_as_few_decimals_as_distinguish_them() -> None:
     assert {"0.1234", "0.1236"} <= set(text(draw_candles([candle(0, "0.1233", "0.1238", "0.1233", "0.1236")], "5m", "X", HOUR)))
     assert {"42,000", "42,500"} <= set(text(draw_candles([candle(0, "41500.25", "44000", "41000", "42000.125")], "5m", "X", HOUR)))
 
@@ -93,20 +93,20 @@ def test_volume_is_drawn_in_bars_with_trades_and_volume_in_the_title() -> None:
     svg = strip(HOUR, every(1, 2000), every(1, 1600, start=NOON + timedelta(seconds=2000), first_id=2001))
     assert text(svg)[:2] == ["BTCUSDT, volume, 2024-01-10 12:00 to 13:00 UTC: 3,600 trades, 900.00 traded", "nothing is missing"]
     assert sticks(svg, VOLUME) == [240]  # of 15 seconds
-    assert shapes(svg, AMISS) == 0
+    assert shapes(svg, MISSING) == 0
 
 
 def test_slices_without_trades_and_gaps_are_marked_in_red() -> None:
     gaps = (Gap("BTCUSDT", 301, 900, NOON + 3 * SLICE), Gap("OTHER", 1, 2, NOON))
     svg = strip(HOUR, every(1, 300), every(1, 2700, start=NOON + 3 * SLICE, first_id=901), gaps=gaps)
     assert text(svg)[1] == "2 slices without trades (shaded), 600 trade ids missing before ▼"
-    assert shapes(svg, AMISS) == 2  # one shade over both slices, one mark
+    assert shapes(svg, MISSING) == 2  # one shade over both slices, one mark
 
 
-def test_a_window_without_any_tick_is_shaded_as_a_whole() -> None:
+def test_a_window_without_ticks_is_shaded_completely() -> None:
     svg = strip(HOUR)
     assert text(svg)[1] == "12 slices without trades (shaded)"
-    assert shapes(svg, AMISS) == 1
+    assert shapes(svg, MISSING) == 1
 
 
 @pytest.mark.parametrize("slices", [1, 2, 12, 24, 288, 8640, 105_120])
@@ -119,15 +119,9 @@ def test_a_strip_of_any_length_stays_small(slices: int) -> None:
     assert 2 <= len(text(svg)) <= 20
 
 
-def test_ticks_of_two_symbols_are_drawn_apart() -> None:
+def test_each_symbol_has_a_picture_of_its_own() -> None:
     perpetual = every(1, 600)
     perpetual = perpetual.set_column(perpetual.column_names.index("symbol"), "symbol", pa.repeat("BTCUSDT.P", 600)).cast(perpetual.schema)
     strips = VolumeStrips(HOUR, ["BTCUSDT", "BTCUSDT.P"])
     strips.add(pa.concat_tables([every(1, 300), perpetual]))
     assert [text(svg)[1] for svg in strips.draw([]).values()] == ["11 slices without trades (shaded)", "10 slices without trades (shaded)"]
-
-
-def test_steps_are_round() -> None:
-    assert step_for(timedelta(hours=1), 300) == timedelta(seconds=15)
-    assert step_for(DAY, 300) == SLICE
-    assert step_for(365 * DAY, 300) == 2 * DAY
