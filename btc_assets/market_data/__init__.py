@@ -1,1 +1,1 @@
-"""Room `market_data`: loading ticks, and the candles made of them. Reads objects only through `landing`."""
+"""Room `market_data`: loading ticks, and building candles from them. Reads objects only through `landing`."""

@@ -27,16 +27,17 @@ from btc_assets.orchestration.partitions import last_partition
 from btc_assets.store.database import Store
 from btc_assets.store.tables import count_rows, read_columns
 
-# A slice takes five minutes and is complete some minutes after its end: when a third one is missing, something is wrong.
+# A slice takes five minutes and is complete some minutes after its end: a third missing one means that something is wrong.
 _FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=15), fail_window=timedelta(minutes=30))
 
-_CANDLES_DRAWN = range(2, 401)  # with fewer or more candles in the window, a picture shows nothing
+_CANDLES_DRAWN = range(2, 401)  # with fewer or more candles, a picture would show nothing
 
 
 class LoadConfig(dg.Config):
-    """Launchpad options of the ticks.
+    """Options of a load in Dagster's launchpad.
 
-    `force`: also replace slices that lost an object which they were loaded from; its rows go.
+    Attributes:
+        force: also replace slices that lost an object from which they were loaded, and drop its rows.
     """
 
     force: bool = False
@@ -46,8 +47,8 @@ def market_data_assets(deployment: Deployment, followers: Sequence[str]) -> list
     """The assets of this room.
 
     Args:
-        deployment: what they are built from.
-        followers: keys of the assets, of all rooms, that are made of ticks: a load makes their slices due.
+        deployment: what the assets are built from.
+        followers: keys of all assets that are built from ticks, whatever their room: a load makes their slices due.
     """
     partitions = deployment.partitions
     assets = [
@@ -128,7 +129,7 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
         freshness_policy=_FRESHNESS,
         owners=["team:research"],
         description=(
-            f"Candles of {interval} by trade time, as the exchange defines them, made of {f'candles of {below}' if below else 'ticks'}."
+            f"Candles of {interval} by trade time, as the exchange defines them, built from {f'candles of {below}' if below else 'ticks'}."
         ),
         metadata={"dagster/table_name": table},
         **deployment.writes_slices(deployment.partitions.slices),
@@ -137,7 +138,7 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
         window = deployment.partitions.run_window(context)
         started = time.perf_counter()
         with plain_failures(), store.connect(owner=True) as connection:
-            made = refresh_candles(connection, interval, window)
+            partials = refresh_candles(connection, interval, window)
             seconds = time.perf_counter() - started
             deployment.report_progress("candles", intervals.index(interval) + 1, len(intervals))
             rows = count_rows(connection, table, window, time_column="bucket")
@@ -147,7 +148,7 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
             )
             add_once(context, context.asset_key, last_partition(context), shown_once)
         return dg.MaterializeResult(
-            metadata={"dagster/row_count": sum(rows.values()), "partial_candles": made, "seconds": round(seconds, 3)}
+            metadata={"dagster/row_count": sum(rows.values()), "partial_candles": partials, "seconds": round(seconds, 3)}
         )
 
     return candles
@@ -167,7 +168,7 @@ def _candles_history(deployment: Deployment, days: dg.TimeWindowPartitionsDefini
         deps=[asset_key(TICKS_HISTORY)],
         kinds={"postgres"},
         owners=["team:research"],
-        description="Candles of all intervals, made of ticks.",
+        description="Candles of all intervals, built from ticks.",
         **deployment.writes_slices(days),
     )
     def candles_history(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult[None]:

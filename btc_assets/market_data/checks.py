@@ -24,7 +24,7 @@ _TICK_CHECKS = [
     SliceCheck("trade_ids_contiguous", "Trade ids are contiguous inside the slices and from one to the next.", "gaps", _gaps),
     SliceCheck(
         "no_trade_twice",
-        "No trade stands in two slices.",
+        "No trade occurs in two slices.",
         "repeats",
         lambda connection, window: Problems(read_repeats(connection, window)),
     ),

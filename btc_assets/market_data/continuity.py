@@ -1,4 +1,4 @@
-"""Continuity: within a symbol `trade_id` is strictly +1, so a step of more is lost data and a step of none a repeat."""
+"""Continuity: the trade ids of a symbol increase by one, so a larger step is lost data and no step is a repeat."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import psycopg
 
-from btc_assets.domain.slices import Window
+from btc_assets.domain.slices import KEY_FORMAT, Window
 from btc_assets.store.errors import server_errors
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Trade ids that are missing between two ticks that follow each other; `after` is the slice of the second."""
+    """Trade ids that are missing between two consecutive ticks; `after` is the slice of the second one."""
 
     symbol: str
     first_missing: int
@@ -26,22 +26,22 @@ class Gap:
         return self.last_missing - self.first_missing + 1
 
     def __str__(self) -> str:
-        return f"{self.symbol} {self.first_missing} to {self.last_missing} ({self.missing} trades) before {self.after:%Y-%m-%dT%H:%MZ}"
+        return f"{self.symbol} {self.first_missing} to {self.last_missing} ({self.missing} trades) before {self.after:{KEY_FORMAT}}"
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One trade id that stands in several slices."""
+    """One trade id that occurs in several slices."""
 
     symbol: str
     trade_id: int
     buckets: tuple[datetime, ...]
 
     def __str__(self) -> str:
-        return f"{self.symbol} {self.trade_id} in {', '.join(f'{b:%Y-%m-%dT%H:%MZ}' for b in self.buckets)}"
+        return f"{self.symbol} {self.trade_id} in {', '.join(f'{bucket:{KEY_FORMAT}}' for bucket in self.buckets)}"
 
 
-# Ids of the slices of a window, and of the last slice with ticks before it, so that the seam is looked at too.
+# The ids in each slice of a window and the last id before it, so that the step into the window is checked too.
 _SPANS = """
 SELECT symbol, bucket_5m, min(trade_id), max(trade_id), count(*) FROM market_data.btc_ticks
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY symbol, bucket_5m
@@ -74,10 +74,10 @@ GROUP BY trade_id HAVING count(*) > 1 ORDER BY trade_id
 
 
 def read_gaps(connection: psycopg.Connection, window: Window) -> list[Gap]:
-    """Every gap inside the slices of a window, between them, and at the seam with the ticks loaded before it.
+    """All gaps in a window, inside and between its slices, and between the window and the ticks loaded before it.
 
-    Counting ids a slice proves most windows whole in one pass over the primary key; only where it does not are single
-    steps looked at.
+    For most windows, counting the ids of each slice in one pass over the primary key proves that none is missing; single steps are
+    compared only if it does not.
     """
     found: list[Gap] = []
     for symbol, spans in _spans(connection, window).items():
@@ -91,7 +91,7 @@ def read_gaps(connection: psycopg.Connection, window: Window) -> list[Gap]:
 
 
 def read_repeats(connection: psycopg.Connection, window: Window) -> list[Repeat]:
-    """Trades that stand in more than one slice of a window, or in the window and the slice before it."""
+    """Trades that occur in more than one slice of a window, or in the window and the slice before it."""
     found: list[Repeat] = []
     for symbol, spans in _spans(connection, window).items():
         if _overlap(spans):

@@ -8,7 +8,7 @@ from btc_assets.orchestration.jobs import SlicedJobs, define_sliced_jobs
 
 
 def candle_keys(settings: Settings) -> list[str]:
-    """The candle assets of a store with these settings, in the order in which they are made."""
+    """Keys of the candle assets of a store with these settings, in the order in which they are built."""
     return [candles_key(interval) for interval in enabled_intervals(settings)]
 
 

@@ -6,5 +6,5 @@ CANDLES_HISTORY = "market_data/candles_history"
 
 
 def candles_key(interval: str) -> str:
-    """The asset that the candles of an interval are."""
+    """The key of the asset of an interval's candles."""
     return f"market_data/candles_{interval}"

@@ -16,7 +16,7 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
     """Draw candles.
 
     Args:
-        rows: as `candles.read` gives them, at least one.
+        rows: from `read_candles`; at least one.
         interval: a key of `candles.WIDTHS`.
         symbol: for the title.
 
@@ -37,7 +37,7 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     price_axes, volume_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     price_axes.vlines(middle, prices["low"], prices["high"], colors=colors, linewidth=0.8)
-    smallest = (max(prices["high"]) - min(prices["low"])) / 1000  # so that a candle without a body is still seen
+    smallest = (max(prices["high"]) - min(prices["low"])) / 1000  # so that an empty body can be seen
     price_axes.bar(
         middle,
         [max(abs(close - open_), smallest) for open_, close in zip(prices["open"], prices["close"], strict=True)],

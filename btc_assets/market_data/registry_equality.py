@@ -1,4 +1,4 @@
-"""Does the table of ticks hold what the registry says was loaded?"""
+"""Comparing the table of ticks with what the registry says was loaded."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import datetime
 
 import psycopg
 
-from btc_assets.domain.slices import Window
+from btc_assets.domain.slices import KEY_FORMAT, Window
 from btc_assets.landing.states import SliceState
 from btc_assets.store.errors import server_errors
 
-_TABLE = """
+_DIFFERENCES = """
 SELECT bucket_5m, asset, state, coalesce(loaded_rows, 0), coalesce(ticks, 0), coalesce(noticed_objects, 0)
 FROM (SELECT * FROM landing.slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s) AS registered
 FULL JOIN (
@@ -25,18 +25,18 @@ ORDER BY bucket_5m, asset
 
 
 def table_differences(connection: psycopg.Connection, window: Window, *, unloaded: bool = True) -> list[tuple[datetime, str]]:
-    """Slices of which the table holds other rows than the registry says, each with a sentence.
+    """Slices whose rows in the table differ from what the registry says, each with a sentence.
 
     Args:
         connection: to the store.
         window: the slices to compare.
-        unloaded: also those of which something registered is not loaded.
+        unloaded: include slices with registered objects that are not loaded.
     """
     unsettled = {"pending": SliceState.PENDING, "stale": SliceState.STALE}
     parameters = {"start": window.start, "end": window.end, "unloaded": unloaded, **unsettled}
     with server_errors(), connection.transaction():
-        rows = connection.execute(_TABLE, parameters).fetchall()
+        rows = connection.execute(_DIFFERENCES, parameters).fetchall()
     return [
-        (bucket, f"{asset} {bucket:%Y-%m-%dT%H:%MZ}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table")
+        (bucket, f"{asset} {bucket:{KEY_FORMAT}}: {state or 'not registered'}, {loaded} rows by the registry, {ticks} in the table")
         for bucket, asset, state, loaded, ticks, _ in rows
     ]

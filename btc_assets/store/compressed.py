@@ -2,8 +2,8 @@
 
 TimescaleDB decompresses what a statement touches and keeps it beside the compressed rows until the chunk is compressed
 again. Deleting and changing rows is cheap. Each row with a *new* key is not: its uniqueness is checked against all
-compressed batches of its symbol, 0.45 ms a row in a day of three million. So rows are changed in place where their key
-stays, and a chunk that gets many new keys is decompressed as a whole first.
+compressed batches of its symbol, 0.45 ms a row in a day of three million. So rows that keep their key are changed in place,
+and a chunk that gets many new keys is decompressed completely first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from btc_assets.store.database import identifier
 from btc_assets.store.errors import server_errors
 from btc_assets.store.tables import Target
 
-MANY_NEW_KEYS = 20_000  # from here on, decompressing and compressing a day of three million ticks (11 s) is faster
+MANY_NEW_KEYS = 20_000  # from this many on, decompressing and compressing a day of three million ticks (11 s) is faster
 
 
 def compressed_chunks(connection: psycopg.Connection, table: str, window: Window) -> list[str]:
@@ -30,18 +30,18 @@ def compressed_chunks(connection: psycopg.Connection, table: str, window: Window
 
 
 def compress(cursor: psycopg.Cursor, chunk: str) -> None:
-    """Compress a chunk, or what was written into it since it was compressed; nothing where it is gone."""
+    """Compress a chunk, or what was written into it since it was compressed; does nothing if it is gone."""
     cursor.execute("SELECT ops.compress_chunk(%s) WHERE to_regclass(%s) IS NOT NULL", (chunk, chunk))
 
 
 class CompressedReplacement:
-    """Replacing a window of a table whose chunks are compressed, inside the caller's transaction.
+    """Replaces a window of a table whose chunks are compressed, inside the caller's transaction.
 
     Put the new rows into `incoming` first, then call `write`.
 
     Args:
         cursor: in that transaction.
-        target: the table, with its primary key; columns that do not come in get their default.
+        target: the table, which has a primary key; columns that do not come in get their default.
         window: slices to replace.
         chunks: names of the compressed chunks of the window.
     """
@@ -62,11 +62,11 @@ class CompressedReplacement:
             "same_key": sql.SQL(" AND ").join(sql.SQL("old.{0} = new.{0}").format(sql.Identifier(name)) for name in key),
             "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(target.slice_column)),
         }
-        # With the key, so that a repeated one fails here as it does in the table.
+        # With the primary key, so that a repeated key fails here as it does in the table.
         self._execute("CREATE TEMPORARY TABLE {incoming} (LIKE {table} INCLUDING DEFAULTS, PRIMARY KEY ({key})) ON COMMIT DROP")
 
     def write(self, rows: int) -> None:
-        """Make the window's rows those that came in, which are so many."""
+        """Replace the rows of the window by the `rows` rows in `incoming`."""
         if rows > MANY_NEW_KEYS and self._new_keys() > MANY_NEW_KEYS:
             for name in self._chunks:
                 self._cursor.execute("SELECT ops.decompress_chunk(%s)", (name,))
@@ -94,7 +94,7 @@ class CompressedReplacement:
         return row[0]
 
     def _execute(self, statement: LiteralString) -> None:
-        # Never prepared: under a generic plan TimescaleDB does not know the window, and decompresses the whole chunk.
+        # Never prepared: in a generic plan TimescaleDB does not know the window, and decompresses the whole chunk.
         self._cursor.execute(sql.SQL(statement).format(**self._names), self._span if "{in_window}" in statement else None, prepare=False)
 
 

@@ -21,7 +21,7 @@ _CONNECT_SECONDS = 10
 class Store:
     """A store: where its PostgreSQL is, which role writes rows, and which role owns the tables.
 
-    The embedded server, if it is the one, starts with the first connection. A store holds no connection, so threads may share it.
+    The embedded server starts with the first connection. A store holds no connection, so threads may share it.
 
     Args:
         dsn: connection string of the role that writes rows, or a function that returns it. It may hold a password: never
@@ -63,8 +63,8 @@ class Store:
 
 
 def connect(dsn: str, *, application_name: str = APPLICATION_NAME) -> psycopg.Connection:
-    """Open a connection to any server in autocommit mode, with UTC as its time zone; raises as `Store.connect`."""
-    # Options of the connection string come first: a role or a schema that it sets stays set.
+    """Open a connection to any server in autocommit mode, with UTC as its time zone; raises like `Store.connect`."""
+    # Appended to the options of the connection string, so that a role or a schema that it sets stays set.
     options = f"{conninfo_to_dict(dsn).get('options') or ''} -c timezone=UTC".strip()
     try:
         return psycopg.connect(

@@ -1,6 +1,6 @@
-"""Which engine a database runs on, found out from its server: `timescale` or `postgres`, or one sentence why neither.
+"""Which engine a database runs on, as its server tells: `timescale` or `postgres`, or one sentence why neither.
 
-The name is that of the folder under `sql/` whose files fit. A database stays what its first migration made it.
+The name of an engine is that of its folder under `sql/`. A database keeps the engine of its first migration.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SELECT
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a server and one of its databases say of themselves.
+    """What a server and one of its databases report about themselves.
 
     Attributes:
         place: host, port and database, for messages.
         postgres: major version.
-        timescale_available: version that the server could install, None where it has no such package.
+        timescale_available: version that the server could install; None if it has no such package.
         timescale_installed: version of the extension in this database.
         timescale_loaded: whether the server preloads it.
         license: `timescale` (Community) or `apache`; known only in a database that has the extension.
         vector_available: version of pgvector that the server could install.
         vector_installed: version of pgvector in this database.
-        ticks: engine that the tables of this database were made for.
+        ticks: engine for which the tables of this database were created.
     """
 
     place: str
@@ -66,7 +66,7 @@ class ServerFacts:
         """The engine to use.
 
         Raises:
-            UserError: the server has TimescaleDB, but not as it is needed, or PostgreSQL is too old.
+            UserError: PostgreSQL is too old, or the server has a TimescaleDB that cannot be used.
         """
         if self.postgres < OLDEST_POSTGRES:
             raise UserError(f"The server at {self.place} is PostgreSQL {self.postgres}: move to {OLDEST_POSTGRES} or later.")
@@ -85,7 +85,7 @@ class ServerFacts:
         number = _numbers(version)
         if self.postgres == 15 and number >= FIRST_TIMESCALE_WITHOUT_POSTGRES_15:
             raise UserError(
-                f"TimescaleDB {version} at {self.place} does not support PostgreSQL 15 any more: install TimescaleDB 2.28, "
+                f"TimescaleDB {version} at {self.place} no longer supports PostgreSQL 15: install TimescaleDB 2.28, "
                 "or move to PostgreSQL 16, 17 or 18."
             )
         if number < OLDEST_TIMESCALE:
@@ -99,7 +99,11 @@ class ServerFacts:
             )
 
     def require_vector(self) -> None:
-        """Raises UserError where the server has no pgvector, or one without iterative index scans."""
+        """Require pgvector.
+
+        Raises:
+            UserError: the server has no pgvector, or one without iterative index scans.
+        """
         if not (self.vector_available or self.vector_installed):
             raise UserError(
                 f"The server at {self.place} has no pgvector: install it there (Debian and Ubuntu: "
@@ -114,14 +118,14 @@ class ServerFacts:
 
 
 def read_facts(connection: psycopg.Connection) -> ServerFacts:
-    """Ask the server; changes nothing."""
+    """Read the facts from the server; changes nothing."""
     row = connection.execute(_FACTS).fetchone()
     assert row is not None
     return ServerFacts(location(connection.info.dsn), *row)
 
 
 def engine(connection: psycopg.Connection) -> Engine:
-    """The engine of the database that `connection` is to.
+    """The engine of the database to which `connection` leads.
 
     Raises:
         UserError: as `ServerFacts.engine`.
@@ -130,5 +134,5 @@ def engine(connection: psycopg.Connection) -> Engine:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """`2.28.3` and `2.30.0-dev` as numbers to compare."""
+    """The first two numbers of a version such as `2.28.3` or `2.30.0-dev`, to compare."""
     return tuple(int(part) for part in version.split("-")[0].split(".")[:2])

@@ -1,4 +1,4 @@
-"""What can go wrong on the server, in one sentence for a person: the table that maps PostgreSQL's errors to ours.
+"""Errors of the server as one sentence for a person: the table that maps PostgreSQL's errors to ours.
 
 psycopg.Error
 ├── connection lost, server shutting down or starting up   TransientError
@@ -37,11 +37,11 @@ _SENTENCES: dict[str | None, str] = {  # by SQLSTATE; {} is the server's own mes
 
 @contextmanager
 def server_errors() -> Iterator[None]:
-    """Turn what a person can correct on the server into one sentence.
+    """Turn errors that a person can correct into one sentence.
 
     Raises:
         UserError: a person must act.
-        TransientError: the connection was lost, which may pass by itself.
+        TransientError: the connection was lost; repeating may help.
         psycopg.Error: anything else, unchanged.
     """
     try:

@@ -1,4 +1,4 @@
-"""Advisory locks: who may write which slices of a table at the same time.
+"""Advisory locks, which decide who may write which slices of a table at the same time.
 
 A transaction takes the lock of the table first, then the locks of its slices in ascending order, and keeps them until it ends.
 """

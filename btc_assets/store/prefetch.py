@@ -1,4 +1,4 @@
-"""Preparing the next item in a thread while the present one is used."""
+"""Preparing the next item in a thread while the current one is used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.1  # how often a waiting side looks whether the other one stopped
+_POLL_SECONDS = 0.1  # how often each side checks whether the other one stopped
 
 
 class Prefetch(Iterable[T]):
     """Runs an iterator in a thread, one item ahead of its consumer.
 
-    Use it as a context manager: leaving it stops the thread, in the middle of the iterator too. An exception of the iterator is
-    raised in the consumer after the items before it.
+    Use it as a context manager: leaving it stops the thread, even in the middle of the iterator. An exception in the iterator is
+    raised in the consumer, after the items before it.
     """
 
     _END = object()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
@@ -21,45 +22,46 @@ def fetch_table(store: Store, statement: sql.Composable) -> pa.Table:
 
 
 def stream_slices(store: Store, target: Target, window: Window) -> pa.RecordBatchReader:
-    """A window of a table, ordered by slice; numerics keep their precision and scale, vectors become lists of float32.
+    """Stream a window of a table in order of slices; numerics keep their precision and scale, vectors become lists of float32.
 
     The reader holds a connection of its own until it is exhausted or closed.
     """
-    types = {column.name: column.type for column in target.columns}
-    columns = sql.SQL(", ").join(
-        sql.SQL("{0}::real[] AS {0}" if type_name == "vector" else "{0}").format(sql.Identifier(name)) for name, type_name in types.items()
+    with ExitStack() as opened:
+        connection = opened.enter_context(adbc.connect(store.dsn))
+        cursor = opened.enter_context(connection.cursor())
+        cursor.execute(_select_slices(target, window).as_string(None))
+        reader = cursor.fetch_record_batch()
+        numeric = {column.name for column in target.columns if column.type == "numeric"}
+        schema = pa.schema([pa.field(field.name, _decimal_type(field) if field.name in numeric else field.type) for field in reader.schema])
+        return pa.RecordBatchReader.from_batches(schema, _cast_batches(reader, schema, opened.pop_all()))
+
+
+def _select_slices(target: Target, window: Window) -> sql.Composed:
+    columns = (
+        sql.SQL("{0}::real[] AS {0}" if column.type == "vector" else "{0}").format(sql.Identifier(column.name)) for column in target.columns
     )
-    statement = sql.SQL("SELECT {} FROM {} WHERE {slice} >= {start} AND {slice} < {end} ORDER BY {slice}").format(
-        columns,
+    return sql.SQL("SELECT {} FROM {} WHERE {slice} >= {start} AND {slice} < {end} ORDER BY {slice}").format(
+        sql.SQL(", ").join(columns),
         identifier(target.table),
         slice=sql.Identifier(target.slice_column),
         start=sql.Literal(window.start),
         end=sql.Literal(window.end),
     )
-    connection = adbc.connect(store.dsn)
-    cursor = connection.cursor()
-    cursor.execute(statement.as_string(None))
-    reader = cursor.fetch_record_batch()
-    numeric = {name for name, type_name in types.items() if type_name == "numeric"}
-    schema = pa.schema([pa.field(field.name, _decimal_type(field) if field.name in numeric else field.type) for field in reader.schema])
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        with connection, cursor:
-            for batch in reader:
-                columns = (batch.column(field.name) for field in schema)
-                yield pa.RecordBatch.from_arrays(
-                    [
-                        column.cast(pa.string()).cast(field.type) if field.name in numeric else column
-                        for field, column in zip(schema, columns, strict=True)
-                    ],
-                    schema=schema,
-                )
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+def _cast_batches(reader: pa.RecordBatchReader, schema: pa.Schema, opened: ExitStack) -> Iterator[pa.RecordBatch]:
+    """Batches in a schema in which text may have become decimals; closes `opened` at the end."""
+    with opened:
+        for batch in reader:
+            columns = [
+                column if column.type == field.type else column.cast(pa.string()).cast(field.type)
+                for field, column in zip(schema, batch.columns, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _decimal_type(field: pa.Field) -> pa.DataType:
-    """The declared NUMERIC(p, s); for a column without a precision, the widest type that keeps 12 decimals."""
+    """The declared NUMERIC(p, s); if it declares none, the widest type with 12 decimal places."""
     modifier = int((field.metadata or {}).get(b"POSTGRESQL:typmod", b"-1"))
     if modifier < 4:
         return pa.decimal128(38, 12)

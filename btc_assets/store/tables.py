@@ -1,4 +1,4 @@
-"""What the server says of a table or view: its columns, what they mean, and how many rows a window has."""
+"""What the server knows about a table or view: its columns with their descriptions, its key, and the rows of a window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from btc_assets.domain.slices import Window
 from btc_assets.store.database import identifier
 from btc_assets.store.errors import server_errors
 
-ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")  # the store's schemas, each with a package of its name
+ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")  # the store's schemas, each with a package of the same name
 
 _COLUMNS = """
 SELECT attname, format_type(atttypid, NULL), NOT attnotnull, atthasdef, attgenerated <> '', coalesce(col_description(attrelid, attnum), '')
@@ -39,7 +39,7 @@ class Column:
 
 
 def read_columns(connection: psycopg.Connection, table: str) -> tuple[Column, ...]:
-    """The columns of a table or view, in order; none where it does not exist."""
+    """The columns of a table or view, in order; none if it does not exist."""
     with connection.transaction():
         return tuple(Column(*row) for row in connection.execute(_COLUMNS, (table,)).fetchall())
 
@@ -51,7 +51,7 @@ def count_rows(connection: psycopg.Connection, table: str, window: Window, *, ti
         connection: to the store.
         table: one with a column `bucket_5m`.
         window: slices.
-        time_column: what rows are found by; a view of candles is indexed by `bucket`.
+        time_column: the column by which rows are found; a view of candles is indexed by `bucket`.
     """
     statement = sql.SQL("SELECT bucket_5m, count(*) FROM {} WHERE {time} >= %s AND {time} < %s GROUP BY bucket_5m").format(
         identifier(table), time=sql.Identifier(time_column)

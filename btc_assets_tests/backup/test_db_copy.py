@@ -74,7 +74,7 @@ def test_candles_go_on_as_before_on_the_new_server(source: psycopg.Connection, o
     copied(source, on_timescale)
     on_timescale.execute("UPDATE market_data.btc_ticks SET quantity = 1 WHERE bucket_5m = %s", (NOON,))
     write_candles(on_timescale, HOUR)
-    assert candles.outdated(on_timescale, HOUR) == []
+    assert candles.find_outdated_candles(on_timescale, HOUR) == []
     with pytest.raises(UserError, match="were dropped since they were loaded"):
         candles.refresh_candles(on_timescale, "1s", HOUR.widened(DAY))
     assert sum(row[9] for row in read_candles(on_timescale)["1m"]) == 1800

@@ -55,7 +55,7 @@ def contents(store: StoreUnderTest) -> dict[str, list[tuple[object, ...]]]:
 def test_history_is_loaded_by_days_with_the_same_result_as_by_slices(store: StoreUnderTest, days: Window) -> None:
     land_trades(store, days)
     assert run_history(store, days).success
-    assert store.rows("SELECT * FROM ingestion.due_slices") == [] and candles.outdated(store.connection, days) == []
+    assert store.rows("SELECT * FROM ingestion.due_slices") == [] and candles.find_outdated_candles(store.connection, days) == []
     by_days = contents(store)
     assert len(by_days["market_data.btc_ticks"]) == len(days)
     assert sum(len(rows) > 0 for rows in by_days.values()) == len(by_days)

@@ -98,7 +98,7 @@ def test_refreshing_where_ticks_were_dropped_is_refused_and_the_candles_stay(eit
                 candles.refresh_candles(either, interval, window)
             slices, end = ("1", "01:05") if window == slice_of_yesterday else ("2", "01:10")
             assert str(raised.value) == (
-                f"Candles of {interval} cannot be made again from {window}: the ticks of {slices} slice(s) from 2024-01-09T01:00Z to "
+                f"Candles of {interval} cannot be rebuilt for {window}: the ticks of {slices} slice(s) from 2024-01-09T01:00Z to "
                 f"2024-01-09T{end}Z were dropped since they were loaded, and refreshing would erase their candles. Leave that range out, or "
                 "load its ticks again first (btc-assets load)."
             )

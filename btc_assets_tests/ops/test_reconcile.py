@@ -55,7 +55,7 @@ def ids(store: StoreUnderTest) -> list[int]:
 
 def whole(store: StoreUnderTest) -> bool:
     """Whether registry, ticks and candles agree."""
-    return not table_differences(store.connection, Window(LONG_AGO, NOON + DAY)) and not candles.outdated(
+    return not table_differences(store.connection, Window(LONG_AGO, NOON + DAY)) and not candles.find_outdated_candles(
         store.connection, Window(NOON - DAY, NOON + DAY)
     )
 

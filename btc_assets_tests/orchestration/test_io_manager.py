@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,51 +11,13 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.io_manager import CopyIOManager
 from btc_assets.orchestration.partitions import partition_tags
-from btc_assets.store.cut import ArrowReplacements
-from btc_assets.store.read import stream_slices
-from btc_assets.store.tables import Target
-from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import StoreUnderTest
-from btc_assets_tests.support.trades import HOUR, NOON, every
-
-WIDE = pa.schema(
-    [
-        ("bucket_5m", pa.timestamp("ms", "UTC")),
-        ("name", pa.large_string()),
-        ("count", pa.int32()),
-        ("ratio", pa.float32()),
-        ("amount", pa.decimal128(20, 4)),
-        ("vector", pa.list_(pa.float32(), 3)),
-        ("labels", pa.string()),
-        ("flag", pa.bool_()),
-    ]
-)
-
-
-@pytest.fixture
-def wide(store: StoreUnderTest) -> StoreUnderTest:
-    """A store with a table of every type that the store writes, a vector among them."""
-    store.connection.execute(
-        "CREATE TABLE signals.wide (bucket_5m timestamptz NOT NULL, name text, count bigint, ratio double precision, amount numeric(20, 4), "
-        "vector vector(3), labels jsonb, flag boolean, filled_in integer DEFAULT 7)"
-    )
-    return store
-
-
-def row(bucket: datetime, number: int) -> dict[str, object]:
-    return {
-        "bucket_5m": bucket, "name": f"n{number}", "count": number, "ratio": number / 4, "amount": Decimal(number) / 8,
-        "vector": None if number % 5 == 0 else [number, 0.5, -1.25], "labels": f'{{"n": {number}}}', "flag": number % 2 == 0,
-    }  # fmt: skip
-
-
-def rows(count: int, *, start: datetime = NOON, per_slice: int = 3) -> pa.Table:
-    return pa.Table.from_pylist([row(start + i // per_slice * SLICE, i) for i in range(count)], schema=WIDE)
+from btc_assets_tests.support.trades import HOUR, NOON
+from btc_assets_tests.support.wide_table import rows
 
 
 def io_manager(store: StoreUnderTest) -> CopyIOManager:
@@ -150,16 +112,6 @@ def test_the_same_window_is_loaded_back_as_arrow(wide: StoreUnderTest) -> None:
     assert wide.rows("SELECT count(*), sum(amount) FROM signals.wide") == [(36, sum(Decimal(i) / 8 for i in range(36)))]
 
 
-def test_ticks_read_back_equal_what_was_loaded(store: StoreUnderTest) -> None:
-    ticks = every(0.5, 2000)
-    store.land(ticks)
-    store.ingest(HOUR)
-    with store.connect() as connection:
-        target = Target.of(connection, "market_data.btc_ticks")
-    back = stream_slices(store.database, target, HOUR).read_all()
-    assert back.sort_by("trade_id").cast(ticks.schema).equals(ticks)
-
-
 def test_the_metadata_of_a_materialization_is_what_the_ui_understands(wide: StoreUnderTest) -> None:
     result = materialize(wide, rows(36), HOUR)
     metadata = result.asset_materializations_for_node("signals__wide")[-1].metadata
@@ -200,17 +152,6 @@ def test_data_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_writte
     assert wide.rows("SELECT count(*) FROM signals.wide") == [(0,)]
 
 
-def test_commits_hold_whole_slices_and_a_failing_stream_keeps_what_was_committed(wide: StoreUnderTest) -> None:
-    def breaks() -> Iterator[pa.RecordBatch]:
-        yield from rows(20).to_batches(max_chunksize=2)
-        raise RuntimeError("the producer broke")
-
-    with wide.connect() as connection, pytest.raises(RuntimeError):
-        replace_all(connection, Target.of(connection, "signals.wide"), ArrowReplacements(breaks(), HOUR, "bucket_5m", commit_rows=6))
-    counts = wide.rows("SELECT bucket_5m, count(*) FROM signals.wide GROUP BY 1 ORDER BY 1")
-    assert counts and all(count == 3 for _, count in counts)
-
-
 def test_a_range_longer_than_a_day_without_rows_is_emptied(wide: StoreUnderTest) -> None:
     long = Window(NOON, NOON + timedelta(days=3))
     wide.connection.execute(
@@ -218,14 +159,6 @@ def test_a_range_longer_than_a_day_without_rows_is_emptied(wide: StoreUnderTest)
     )
     assert materialize(wide, rows(0), long).success
     assert wide.rows("SELECT count(*) FROM signals.wide") == [(1,)]
-
-
-def test_a_table_that_does_not_exist_is_named(store: StoreUnderTest) -> None:
-    with (
-        store.connect() as connection,
-        pytest.raises(UserError, match=r"^The table signals\.nothing does not exist: run btc-assets db migrate\.$"),
-    ):
-        Target.of(connection, "signals.nothing")
 
 
 def test_an_asset_without_partitions_is_refused(store: StoreUnderTest) -> None:

@@ -75,7 +75,7 @@ def test_a_slice_of_compressed_history_is_replaced(on_timescale: psycopg.Connect
         assert on_timescale.execute(CONTENT).fetchall() == rows(pa.concat_tables([first, changed, third])), name
         assert_all_compressed(on_timescale)
         write_candles(on_timescale, Window.of_slice(NOON + SLICE))
-        assert candles.outdated(on_timescale, Window(MIDNIGHT, MIDNIGHT + DAY)) == [], name
+        assert candles.find_outdated_candles(on_timescale, Window(MIDNIGHT, MIDNIGHT + DAY)) == [], name
 
 
 def test_a_column_that_does_not_come_gets_its_default_as_in_any_chunk(on_timescale: psycopg.Connection) -> None:

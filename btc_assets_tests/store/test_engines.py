@@ -55,7 +55,7 @@ def test_the_server_decides(server: ServerFacts, expected: str) -> None:
         ),
         (
             facts(15, "2.29.0"),
-            f"TimescaleDB 2.29.0 at {PLACE} does not support PostgreSQL 15 any more: install TimescaleDB 2.28, or move to PostgreSQL 16, 17 or 18.",
+            f"TimescaleDB 2.29.0 at {PLACE} no longer supports PostgreSQL 15: install TimescaleDB 2.28, or move to PostgreSQL 16, 17 or 18.",
         ),
         (facts(16, "2.18.2"), f"TimescaleDB 2.18.2 at {PLACE} is older than 2.19: install a newer one there."),
         (
