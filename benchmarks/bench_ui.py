@@ -1,9 +1,10 @@
-"""The asset page of the Dagster UI with a million materialised slices in the event log: a real webserver, a real Chromium.
+"""The asset page of the Dagster UI with a million materialized slices in the event log: a real webserver, a real Chromium.
 
-The event log holds what Dagster itself wrote of the oldest and the newest day, and between them rows of the same shape, written by SQL.
-The slices are spread over ten assets (which is the layout of the store: ten months of slices each) and over five, and each is looked at
-again with the newest month alone as partitions, the rest still in the log, as after BTC_ASSETS_PARTITIONS_START was moved. Shown is what a person waits, from the address to the last answer that the page
-asked for on its way: for a webserver that sees the asset for the first time, again, and after a further slice; and the slowest queries.
+The event log holds what Dagster itself wrote for the oldest and the newest day, and between them rows of the same shape, written by SQL.
+The slices are spread over ten assets (ten months of slices each, as in the store) and over five. Each layout is opened again with the
+newest month alone as partitions and the rest still in the log, as after a later BTC_ASSETS_PARTITIONS_START. The table shows how long a
+person waits from the address to the last answer: from a webserver that sees the asset for the first time, again, and after one more
+slice; and the slowest queries.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from bench_load import machine, store
 from rich.console import Console
 from rich.table import Table
+from throwaway import machine, store
 
-from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.settings import PREFIX, load_settings
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 GOAL_SECONDS = 2.0
 START_SECONDS = 120
 PATIENCE_SECONDS = 300
-QUIET_MS = 1500  # without a question to the webserver: the page is complete
+QUIET_MS = 1500  # a page that asks nothing new for so long is complete
 ASSET = "market_data/btc_ticks"
 PAGES = {"overview": "", "partitions": "?view=partitions", "events": "?view=events"}
 DAY_SLICES = DAY // SLICE
 
-# Every slice between two others, as a copy of the materialisation of the first, with its tags.
+# Every slice between two others, as a copy of the materialization of the first, with its tags.
 _FILL = """
 WITH sample AS (
     SELECT * FROM dagster.event_logs WHERE asset_key = %(asset)s AND dagster_event_type = 'ASSET_MATERIALIZATION' AND partition = %(first)s
@@ -58,26 +59,26 @@ FROM made, sample JOIN dagster.asset_event_tags AS tag ON tag.event_id = sample.
 """
 
 
-# ---- in a process of its own, because the partitions start with the process
+# ---- stages, each in a process of its own, because a process has one first partition
 
 
 def fill(assets: int, slices: int) -> None:
-    """Make the event log of some assets with that many slices each, the newest ones yesterday's."""
+    """Fill the event log of some assets with so many slices each; the newest ones are yesterday's."""
     from bench_dagster import run
 
+    from btc_assets.assembly import build_definitions
     from btc_assets.orchestration.home import prepare_dagster_home
+    from btc_assets.store.database import Store
 
-    prepare_dagster_home()
+    settings = load_settings()
+    prepare_dagster_home(settings)
     import dagster as dg
 
-    from btc_assets.definitions import defs
-    from btc_assets.store.database import connect
-
-    job = defs.resolve_job_def("ingest")
+    job = build_definitions(settings).resolve_job_def("ingest")
     keys = sorted(job.asset_layer.executable_asset_keys, key=lambda key: key.to_user_string() != ASSET)[:assets]
-    start = settings().first_slice
+    start = settings.first_slice
     end = start + slices * SLICE
-    with connect(autocommit=True) as connection, dg.DagsterInstance.get() as instance:
+    with Store.of(settings).connect() as connection, dg.DagsterInstance.get() as instance:
         connection.execute(
             "TRUNCATE dagster.event_logs, dagster.asset_keys, dagster.asset_event_tags, dagster.asset_check_executions, dagster.runs, "
             "dagster.run_tags"
@@ -99,16 +100,21 @@ def fill(assets: int, slices: int) -> None:
                 raise SystemExit(f"{key.to_user_string()} has {count} slices instead of {slices}")
 
 
-def further() -> None:
-    """Materialise yesterday's last slice again, by a run."""
+def add_slice() -> None:
+    """Materialize yesterday's last slice again, by a run."""
     import dagster as dg
     from bench_dagster import run
 
-    from btc_assets.definitions import defs
+    from btc_assets.assembly import build_definitions
 
     end = floor_day(datetime.now(UTC))
     with dg.DagsterInstance.get() as instance:
-        run(defs.resolve_job_def("ingest"), instance, Window(end - SLICE, end), [dg.AssetKey(ASSET.split("/"))])
+        run(
+            build_definitions(load_settings()).resolve_job_def("ingest"),
+            instance,
+            Window(end - SLICE, end),
+            [dg.AssetKey(ASSET.split("/"))],
+        )
 
 
 def run_stage(*arguments: object) -> None:
@@ -122,7 +128,7 @@ def run_stage(*arguments: object) -> None:
 
 @contextmanager
 def webserver(directory: Path) -> Iterator[str]:
-    """Address of a webserver with the project's code location loaded."""
+    """Address of a webserver that has loaded the project's code location."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address, log = f"http://127.0.0.1:{port}", directory / "webserver.log"
@@ -147,7 +153,7 @@ def webserver(directory: Path) -> Iterator[str]:
 
 @dataclass
 class Visit:
-    """A page that was opened: seconds until its last answer, and of each query its seconds and the size of the answer in MB."""
+    """A page that was opened: seconds until its last answer, and each query with its seconds and the size of its answer in MB."""
 
     seconds: float = 0.0
     queries: list[tuple[str, float, float]] = field(default_factory=list)
@@ -161,7 +167,7 @@ class Visit:
 
 
 class Browser:
-    """A Chromium, and what its page asks the webserver."""
+    """A Chromium, and the queries that its page sends to the webserver."""
 
     def __init__(self, driver: Any) -> None:
         path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -179,7 +185,7 @@ class Browser:
         self.page.on("requestfailed", lambda request: self._asked.pop(request, None))
 
     def _ask(self, request: Any) -> None:
-        # What is asked again is how the page keeps itself up to date: nobody waits for it.
+        # A query that is sent again keeps the page up to date; nobody waits for it.
         if "/graphql" in request.url and request.post_data not in self._seen:
             self._seen.add(request.post_data)
             self._asked[request] = self._last = time.perf_counter()
@@ -190,10 +196,10 @@ class Browser:
             self._answers.append((request, asked, self._last))
 
     def visit(self, address: str) -> Visit:
-        """Open a page and wait until it has asked nothing new for a while.
+        """Open a page and wait until it has sent no new query for a while.
 
         Raises:
-            SystemExit: it does not come.
+            SystemExit: the page is never complete.
         """
         self._asked, self._answers, self._seen = {}, [], set()
         started = self._last = time.perf_counter()
@@ -212,11 +218,11 @@ class Browser:
         self._browser.close()
 
 
-# ---- in the first process
+# ---- the process that measures
 
 
 def measure(out: Console, table: Table, directory: Path, connection: psycopg.Connection, assets: int, args: argparse.Namespace) -> None:
-    """One layout: fill the log, and look at it with all slices as partitions, and with the newest ones."""
+    """Measure one layout: fill the log, then open the pages with all slices as partitions, and with the newest ones."""
     slices = args.slices // assets // DAY_SLICES * DAY_SLICES
     for partitions in (slices, *args.newest):
         os.environ[f"{PREFIX}PARTITIONS_START"] = (floor_day(datetime.now(UTC)) - partitions * SLICE).strftime(KEY_FORMAT)
@@ -224,11 +230,11 @@ def measure(out: Console, table: Table, directory: Path, connection: psycopg.Con
         if partitions == slices:
             with out.status(f"{layout}: filling"):
                 run_stage("fill", assets, slices)
-        with out.status(f"{layout}: looking"):
-            look(layout, table, directory, connection, args)
+        with out.status(f"{layout}: opening"):
+            open_pages(layout, table, directory, connection, args)
 
 
-def look(layout: str, table: Table, directory: Path, connection: psycopg.Connection, args: argparse.Namespace) -> None:
+def open_pages(layout: str, table: Table, directory: Path, connection: psycopg.Connection, args: argparse.Namespace) -> None:
     """Start a webserver and open the pages."""
     from playwright.sync_api import sync_playwright
 
@@ -237,10 +243,10 @@ def look(layout: str, table: Table, directory: Path, connection: psycopg.Connect
         for name, view in PAGES.items():
             url = f"{address}/assets/{ASSET}{view}"
             connection.execute("UPDATE dagster.asset_keys SET cached_status_data = NULL")
-            browser.visit(f"{address}/runs")  # the page's own scripts are loaded, and Chromium is warm
+            browser.visit(f"{address}/runs")  # loads the page's scripts, and warms up Chromium
             cold = browser.visit(url)
             warm = [browser.visit(url) for _ in range(args.repeat)]
-            run_stage("further", 0, 0)
+            run_stage("add-slice", 0, 0)
             after = browser.visit(url)
             if args.screenshots:
                 browser.page.screenshot(path=args.screenshots / f"{layout} {name}.png")
@@ -261,7 +267,7 @@ def look(layout: str, table: Table, directory: Path, connection: psycopg.Connect
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, default=1_000_000, help="materialised slices in the event log (default: %(default)s)")
+    parser.add_argument("--slices", type=int, default=1_000_000, help="materialized slices in the event log (default: %(default)s)")
     parser.add_argument("--assets", type=int, nargs="+", default=[10, 5], help="over how many assets they are spread, in turn")
     parser.add_argument(
         "--newest", type=int, nargs="*", default=[30 * DAY_SLICES], help="slices that alone are partitions (default: 30 days)"
@@ -272,15 +278,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.stage:
         stage, assets, slices = args.stage
-        fill(int(assets), int(slices)) if stage == "fill" else further()
+        fill(int(assets), int(slices)) if stage == "fill" else add_slice()
         return
     out = Console(width=None if sys.stdout.isatty() else 160)
     with store() as (directory, embedded):
         from btc_assets.orchestration.home import prepare_dagster_home
-        from btc_assets.store.database import connect
+        from btc_assets.store.database import Store
         from btc_assets.store.migrations import migrate
 
-        prepare_dagster_home()
+        settings = load_settings()
+        prepare_dagster_home(settings)
         table = Table(
             "assets x slices, partitions",
             "page",
@@ -291,7 +298,7 @@ def main() -> None:
             "goal",
             "slowest queries (s)",
         )
-        with connect(autocommit=True) as connection:
+        with Store.of(settings).connect() as connection:
             migrate(connection)
             out.print(machine(connection, embedded, "dagster-webserver", "playwright"), highlight=False)
             for assets in args.assets:
