@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 from throwaway import database, machine
 
-from btc_assets.domain.feeds import Feed
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import DAY, Window
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
 from btc_assets.landing.decode import decode
-from btc_assets.landing.registry import register_window
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.loading import TickLoad
@@ -268,7 +268,7 @@ def _load(
     started = time.perf_counter()
     zone = _zone(folder)
     spool = Spool()
-    register_window(connection, zone, [FEED], WINDOW, margin=MARGIN, spool=spool)
+    register_window(connection, zone, Feeds([FEED]), WINDOW, RegisterOptions(MARGIN, spool=spool))
     registered = time.perf_counter()
     after("register")
     load = TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows, spool=spool)

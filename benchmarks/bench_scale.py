@@ -104,7 +104,7 @@ def care(window: Window) -> dict[str, Any]:
 
     from btc_assets.market_data import candles
     from btc_assets.market_data.continuity import read_gaps, read_repeats
-    from btc_assets.market_data.registry_equality import table_differences
+    from btc_assets.market_data.registry_equality import find_unequal_slices
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import declared_policies
     from btc_assets.ops.reconcile import reconcile
@@ -124,7 +124,7 @@ def care(window: Window) -> dict[str, Any]:
             problems = [
                 *read_gaps(connection, of),
                 *read_repeats(connection, of),
-                *table_differences(connection, of),
+                *find_unequal_slices(connection, of),
                 *(sentence for interval in intervals for sentence in candles.read_candle_differences(connection, interval, of)),
             ]
             if problems:

@@ -37,9 +37,10 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
     from bench_load import FEED, MARGIN, WINDOW
     from btc_assets.store.copy import Target, replace_all
 
+    from btc_assets.domain.feeds import Feeds
     from btc_assets.domain.settings import Settings
     from btc_assets.domain.slices import SLICE, Window
-    from btc_assets.landing.registry import register_window
+    from btc_assets.landing.registration import RegisterOptions, register_window
     from btc_assets.landing.spool import Spool
     from btc_assets.landing.zone import LandingZone
     from btc_assets.market_data.loading import TickLoad
@@ -51,7 +52,7 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
     zone = LandingZone(folder.as_uri(), concurrency=default["fetch_concurrency"].default)
     spool = Spool()
     with connect() as connection:
-        register_window(connection, zone, [FEED], WINDOW, margin=MARGIN, spool=spool)
+        register_window(connection, zone, Feeds([FEED]), WINDOW, RegisterOptions(MARGIN, spool=spool))
         (first, last), *_ = connection.execute(
             "SELECT min(bucket_5m), max(bucket_5m) FROM landing.slices WHERE state IN ('pending', 'stale')"
         ).fetchall()

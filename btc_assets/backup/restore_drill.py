@@ -19,7 +19,7 @@ from psycopg import sql
 from btc_assets.backup.digests import checksum, read_digest, stored_columns
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE
-from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.tables import ROOMS
@@ -139,7 +139,7 @@ def compare_copy(
             then, now = _read_slices(copy, day), _read_slices(live, day)
             slices += sum(each.rows > 0 for each in then.values())
             rows += sum(each.rows for each in then.values())
-            contradictions += [sentence for _, sentence in table_differences(copy, day, unloaded=False)]
+            contradictions += [sentence for _, sentence in find_unequal_slices(copy, day, unloaded=False)]
             differences += _differences(then, now, horizon)
         progress(len(days), len(days))
         tables = [_compare_table(copy, live, name) for name in _tables(copy, live)]

@@ -1,7 +1,7 @@
 """Feeds: which prefix of the landing zone holds which symbol.
 
-Spot and futures trades share the text `BTCUSDT` but number their trades separately, so the store keeps them apart by
-a label of our own: one prefix and one exchange symbol make one label.
+An exchange spells the symbol of its spot and its futures market alike, `BTCUSDT`, but numbers their trades separately. The store
+therefore keeps them apart by a label of its own for each prefix and symbol.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import overload
 
 from btc_assets.domain.errors import UserError
 
-# The folders below the prefix are the collector's wall clock, to the minute, when the object was opened.
+# The folders below the prefix are the collector's wall clock when it opened the object, to the minute.
 _FOLDER = re.compile(r"^(\d{4})/(\d{2})/(\d{2})(?:/(\d{2})(?:/(\d{2}))?)?/[^/]+$")
 
 
@@ -37,7 +37,7 @@ class Feed:
 
 
 class Feeds(Sequence[Feed]):
-    """The feeds of a store, which answer by prefix, label or path. Each label belongs to one feed.
+    """The feeds of a store, to be looked up by prefix, label or path. Each label belongs to one feed.
 
     Raises:
         ValueError: there is no feed, two feeds share a label or a prefix and symbol, or one prefix lies inside another.
@@ -50,7 +50,9 @@ class Feeds(Sequence[Feed]):
         if not self._feeds:
             raise ValueError("it must name at least one feed, such as Binance/BTCUSDT=BTCUSDT")
         if len(set(self.labels)) < len(self.labels):
-            raise ValueError("two feeds have one label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL")
+            raise ValueError(
+                "two feeds have the same label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL"
+            )
         if len({(feed.prefix, feed.symbol) for feed in self._feeds}) < len(self._feeds):
             raise ValueError("one prefix and symbol has two labels: keep one of them")
         if any(other.startswith(f"{prefix}/") for prefix in self.prefixes for other in self.prefixes):
@@ -129,7 +131,7 @@ def _parse_feed(entry: str) -> Feed:
 
 
 def folder_time(prefix: str, path: str) -> datetime | None:
-    """The wall clock in an object's folders (UTC, to the minute, hour or day), or None where they hold no time."""
+    """The wall clock in an object's folders (UTC, to the minute, hour or day); None if they hold no time."""
     match = _FOLDER.match(path.removeprefix(f"{prefix}/"))
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Assets `landing/raw_blobs_5m`, the registry, and `landing/raw_blobs_history`, the same for the days before its partitions."""
+"""Assets of the registry: `landing/raw_blobs_5m`, and `landing/raw_blobs_history` for the days before its partitions."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Asset checks of the landing zone: nothing rejected, nothing lost."""
+"""Asset checks of the registry: no object is unreadable or lost, and no row is invalid."""
 
 import dagster as dg
 import psycopg

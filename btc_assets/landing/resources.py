@@ -1,4 +1,4 @@
-"""What a process opens of the landing room, as its settings name it: the landing zone, the spool, and the queue of S3 events."""
+"""What a process uses of the landing room, as its settings say: the landing zone, the spool, and the queue of S3 events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Landing:
         return self._open(self._settings.landing)
 
     def models(self) -> LandingZone:
-        """Open the place that encoders are stored in, below `models/`: BTC_ASSETS_MODELS_URL, or the landing zone.
+        """Open the place in which encoders are stored, below `models/`: BTC_ASSETS_MODELS_URL, or the landing zone.
 
         Raises:
             UserError: as `zone`.
@@ -35,7 +35,7 @@ class Landing:
     def _open(self, url: str) -> LandingZone:
         settings = self._settings
         if settings.landing_url is None:
-            # The default directory is ours to create; one that the user names is not.
+            # We create the default directory. A directory that the user names has to exist.
             (settings.home / "landing").mkdir(parents=True, exist_ok=True)
         return LandingZone(
             url,
@@ -47,7 +47,7 @@ class Landing:
 
 
 class EventsQueue:
-    """The SQS queue of S3 events; credentials and endpoint are those of the AWS configuration."""
+    """The SQS queue of S3 events, with the credentials and the endpoint of the AWS configuration."""
 
     def __init__(self, settings: Settings) -> None:
         self._region = settings.s3_region

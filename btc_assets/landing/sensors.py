@@ -1,4 +1,4 @@
-"""Sensors of the landing zone: what landed is noticed, and loaded once its slice is closed."""
+"""Sensors of the landing zone: they notice new objects, and request runs for slices that are closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INTERVAL_SECONDS = 10
 
 
 def landing_sensors(deployment: Deployment, ingest: SlicedJobs) -> list[dg.SensorDefinition]:
-    """The sensors of this room; `ingest` loads what they notice."""
+    """The sensors of this room; `ingest` are the jobs that load slices."""
     return [_landing_sensor(deployment, ingest), _landing_events(deployment)]
 
 
@@ -63,7 +63,7 @@ def _landing_sensor(deployment: Deployment, ingest: SlicedJobs) -> dg.SensorDefi
 
 
 def _wait_for_close(grace: timedelta) -> datetime:
-    """The present; a tick shortly before a slice closes waits for that, instead of leaving it to the next tick."""
+    """The present; a tick shortly before a slice closes waits for the close instead of leaving it to the next tick."""
     now = automation.present()
     wait = next_close(now, grace) - now
     if wait > timedelta(seconds=_INTERVAL_SECONDS):

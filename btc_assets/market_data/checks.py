@@ -9,7 +9,7 @@ from btc_assets.domain.slices import Window
 from btc_assets.market_data.candles import enabled_intervals, read_candle_differences
 from btc_assets.market_data.continuity import read_gaps, read_repeats
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
-from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.orchestration.checks import Problems, SliceCheck
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import asset_key
@@ -32,7 +32,7 @@ _TICK_CHECKS = [
         "registry_equals_table",
         "The table holds the rows that the registry says were loaded, unless retention dropped them, and every registered object is loaded.",
         "differences",
-        lambda connection, window: Problems([sentence for _, sentence in table_differences(connection, window)]),
+        lambda connection, window: Problems([sentence for _, sentence in find_unequal_slices(connection, window)]),
     ),
 ]
 

@@ -20,7 +20,7 @@ from btc_assets.landing.registration import compare_folders
 from btc_assets.landing.registry import mark_gone, notice, renew_unsettled, withdraw_loaded
 from btc_assets.landing.states import SliceState
 from btc_assets.landing.zone import LandingZone
-from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.ops.differences import Differences
 from btc_assets.ops.reconciliations import record_reconciliation
 from btc_assets.store.database import only_row
@@ -198,7 +198,7 @@ class _Comparison:
         with server_errors():
             stuck = [_StuckSlice(*row) for row in self.connection.execute(_STUCK, limits | {"states": _STUCK_STATES}).fetchall()]
             behind = [_AssetBehind(*row) for row in self.connection.execute(_BEHIND, limits).fetchall()]
-        unequal = table_differences(self.connection, day, unloaded=False)
+        unequal = find_unequal_slices(self.connection, day, unloaded=False)
         for slice_ in stuck:
             self.found.add("stuck", str(slice_))
         for _, sentence in unequal:

@@ -8,21 +8,24 @@ from datetime import UTC, date, datetime
 import psycopg
 
 from btc_assets.domain.slices import DAY, SLICE, Window
+from btc_assets.landing.states import SliceState
 from btc_assets.store.errors import server_errors
 
 _DAYS = """
 SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset,
        sum(objects + noticed_objects)::bigint, sum(size_bytes)::bigint, sum(row_count)::bigint, sum(loaded_rows)::bigint,
        count(*) FILTER (WHERE objects + noticed_objects > 0),
-       count(*) FILTER (WHERE state = 'loaded' OR state = 'rejected' AND loaded_at IS NOT NULL),
-       count(*) FILTER (WHERE state IN ('pending', 'stale')),
-       count(*) FILTER (WHERE state IN ('source gone', 'lost')),
+       count(*) FILTER (WHERE state = %(loaded)s OR state = %(rejected)s AND loaded_at IS NOT NULL),
+       count(*) FILTER (WHERE state IN (%(pending)s, %(stale)s)),
+       count(*) FILTER (WHERE state IN (%(source_gone)s, %(lost)s)),
        sum(rejected_objects)::bigint,
        min(bucket_5m), max(bucket_5m)
 FROM landing.slices
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
 GROUP BY 1, 2 ORDER BY 1, 2
 """
+
+_SLICE_STATES: dict[str, object] = {state.name.lower(): state.value for state in SliceState}
 
 _REJECTED_ROWS = """
 SELECT (bucket_5m AT TIME ZONE 'UTC')::date, count(*) FROM landing.rejected_rows
@@ -72,7 +75,7 @@ class DayStatus:
 def read_daily_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:
     """The days of a window on which something landed, by symbol."""
     with server_errors(), connection.transaction():
-        rows = connection.execute(_DAYS, {"start": window.start, "end": window.end}).fetchall()
+        rows = connection.execute(_DAYS, _SLICE_STATES | {"start": window.start, "end": window.end}).fetchall()
         rejected: dict[date, int] = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())
     first = {symbol: min(row[11] for row in rows if row[1] == symbol) for symbol in {row[1] for row in rows}}
     last = {symbol: max(row[12] for row in rows if row[1] == symbol) for symbol in first}

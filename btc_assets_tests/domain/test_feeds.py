@@ -1,4 +1,4 @@
-"""One prefix and one symbol of the exchange are one label, and an object's folders are the collector's clock."""
+"""Feeds give each prefix and symbol a label, and an object's folders are the collector's clock."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
         ("um/BTCUSDT=:BTCUSDT-PERP", Feed("um/BTCUSDT", "BTCUSDT", "BTCUSDT-PERP")),
     ],
 )
-def test_a_feed_is_a_prefix_a_symbol_and_a_label_of_which_the_last_two_may_be_left_out(text: str, feed: Feed) -> None:
+def test_symbol_and_label_of_a_feed_may_be_left_out(text: str, feed: Feed) -> None:
     assert Feeds.parse(text) == Feeds([feed])
 
 
-def test_two_markets_of_one_symbol_are_told_apart_by_their_labels() -> None:
+def test_labels_keep_two_markets_of_one_symbol_apart() -> None:
     spot, perpetual = Feeds.parse("spot=BTCUSDT, um=BTCUSDT:BTCUSDT-PERP,")
     assert (spot.symbol, perpetual.symbol) == ("BTCUSDT", "BTCUSDT")
     assert (spot.label, perpetual.label) == ("BTCUSDT", "BTCUSDT-PERP")
@@ -41,7 +41,7 @@ def test_several_symbols_may_share_a_prefix() -> None:
 
 
 @given(PREFIX, NAME, NAME)
-def test_a_feed_is_written_as_it_is_read(prefix: str, symbol: str, label: str) -> None:
+def test_a_feed_is_printed_as_it_is_parsed(prefix: str, symbol: str, label: str) -> None:
     feed = Feed(prefix, symbol, label)
     assert Feeds.parse(str(feed)) == Feeds([feed])
 
@@ -57,7 +57,7 @@ def test_a_feed_is_written_as_it_is_read(prefix: str, symbol: str, label: str) -
         ("a=b:c:d", "'a=b:c:d' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
         (
             "spot=BTCUSDT,um=BTCUSDT",
-            "two feeds have one label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL",
+            "two feeds have the same label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL",
         ),
         ("spot=BTCUSDT:A,spot=BTCUSDT:B", "one prefix and symbol has two labels: keep one of them"),
         ("a=B,a/b=C", "one prefix lies inside another, so its objects would be read twice: keep them apart"),
@@ -69,7 +69,7 @@ def test_feeds_that_cannot_be_kept_apart_are_refused(text: str, sentence: str) -
     assert str(caught.value) == sentence
 
 
-def test_a_prefix_that_only_starts_like_another_is_not_inside_it() -> None:
+def test_a_prefix_that_merely_starts_like_another_does_not_lie_inside_it() -> None:
     assert len(Feeds.parse("Binance/BTC,Binance/BTCUSDT")) == 2
 
 
@@ -95,7 +95,7 @@ def test_the_folders_of_an_object_are_a_time_to_the_minute_hour_or_day(path: str
 
 
 @given(PREFIX, st.datetimes(datetime(2009, 1, 3), datetime(2100, 1, 1), timezones=st.just(UTC)))
-def test_a_folder_is_found_again_by_its_time(prefix: str, opened: datetime) -> None:
+def test_folder_path_and_folder_time_are_inverse(prefix: str, opened: datetime) -> None:
     assert folder_time(prefix, f"{folder_path(prefix, opened)}/batch.parquet") == opened.replace(second=0, microsecond=0)
 
 

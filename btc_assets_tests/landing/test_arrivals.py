@@ -1,4 +1,4 @@
-"""Arrivals: what landed is noticed wherever the landing zone is, and its slices are due once they are closed and quiet."""
+"""Arrivals: new objects are noticed wherever the landing zone is, and their slices are due once they are closed and quiet."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_objects_are_noticed_under_the_slice_of_their_folder_and_only_once(anywh
     assert list_at(anywhere, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=3, noticed=0)
 
 
-def test_listing_goes_back_from_the_newest_folder_and_not_from_the_present(anywhere: StoreUnderTest) -> None:
+def test_a_listing_starts_a_lookback_before_the_newest_folder_not_before_the_present(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON)
     list_at(anywhere, NOON)
     # Then nothing lands for a day, and what does belongs to folders before the last one that was listed.
@@ -71,7 +71,7 @@ def test_listing_goes_back_from_the_newest_folder_and_not_from_the_present(anywh
     assert noticed(anywhere) == [(NOON - LOOKBACK, "2024/01/10/10/00/batch-late.csv"), (NOON, "2024/01/10/12/00/batch-a.csv")]
 
 
-def test_the_position_is_the_newest_folder_that_was_listed_and_is_kept_in_the_store(anywhere: StoreUnderTest) -> None:
+def test_the_position_is_the_newest_listed_folder_and_is_kept_in_the_store(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON)
     list_at(anywhere, NOON + MINUTE)
     rows = anywhere.rows("SELECT last_ts, state ->> 'listed_at' FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'")
@@ -83,7 +83,7 @@ def test_the_position_is_the_newest_folder_that_was_listed_and_is_kept_in_the_st
     assert listed_to(anywhere) == NOON + 30 * MINUTE
 
 
-def test_a_collector_whose_clock_runs_ahead_is_noticed_and_does_not_move_the_position_past_the_present(anywhere: StoreUnderTest) -> None:
+def test_a_collector_whose_clock_runs_ahead_does_not_move_the_position_past_the_present(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON + HOUR)
     assert list_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
     assert listed_to(anywhere) == NOON
@@ -99,7 +99,7 @@ def test_the_position_can_be_moved_back_and_not_forward(anywhere: StoreUnderTest
     assert listed_to(anywhere) == NOON
 
 
-def test_moving_the_position_back_while_a_listing_is_under_way_is_not_lost(anywhere: StoreUnderTest) -> None:
+def test_moving_the_position_back_during_a_listing_is_not_lost(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON - 24 * HOUR, NOON)
     list_at(anywhere, NOON)
 
@@ -115,7 +115,7 @@ def test_moving_the_position_back_while_a_listing_is_under_way_is_not_lost(anywh
     assert list_at(anywhere, NOON + 3 * MINUTE) == Arrivals(listed=3, noticed=1)
 
 
-def test_a_listing_that_takes_too_long_goes_on_from_there_the_next_time(store: StoreUnderTest) -> None:
+def test_the_next_listing_continues_one_that_took_too_long(store: StoreUnderTest) -> None:
     days = [NOON + i * 24 * HOUR for i in range(5)]  # a directory is listed day by day
     put(store, *days)
     rewind_listing(store.connection, FEED.prefix, NOON)
@@ -126,7 +126,7 @@ def test_a_listing_that_takes_too_long_goes_on_from_there_the_next_time(store: S
     assert list_at(store, days[-1] + HOUR + 5 * SECOND) == Arrivals(listed=1, noticed=0)  # at once, as it never came to its end
 
 
-def test_it_is_listed_again_after_half_a_minute_or_when_a_slice_closes(store: StoreUnderTest) -> None:
+def test_a_prefix_is_listed_again_after_half_a_minute_or_when_a_slice_closes(store: StoreUnderTest) -> None:
     put(store, NOON)
     listed_at = NOON + SLICE + GRACE + MINUTE
     assert list_at(store, listed_at)
@@ -150,10 +150,10 @@ def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
     assert store.rows("SELECT asset FROM landing.raw_blobs_5m ORDER BY 1") == [("BTCUSDT",), ("ETHUSDT",)]
 
 
-# ---- what becomes of what was noticed
+# ---- from noticed to read
 
 
-def test_what_was_noticed_is_pending_until_it_is_read_under_the_slices_that_it_really_covers(anywhere: StoreUnderTest) -> None:
+def test_a_noticed_object_is_pending_under_its_folder_and_then_under_the_slices_that_it_covers(anywhere: StoreUnderTest) -> None:
     _, data = encode_batch(every(10, 60), FEED)  # two slices, in the folder of a third
     put(anywhere, NOON + 11 * MINUTE, name="batch-a.parquet", data=data)
     list_at(anywhere, NOON + HOUR)
@@ -168,7 +168,7 @@ def test_what_was_noticed_is_pending_until_it_is_read_under_the_slices_that_it_r
     assert anywhere.rows(slices) == [(NOON, "stale", 1, 1), (NOON + SLICE, "loaded", 1, 0)]
 
 
-def test_objects_that_vanish_before_they_are_read_are_forgotten_wherever_they_were(anywhere: StoreUnderTest) -> None:
+def test_objects_that_disappear_before_they_are_read_are_gone_wherever_they_were(anywhere: StoreUnderTest) -> None:
     put(anywhere, NOON)
     put(anywhere, NOON - 90 * MINUTE, name="batch-apart.csv")
     list_at(anywhere, NOON)
@@ -210,7 +210,7 @@ def test_content_that_changes_back_to_an_older_version_is_loaded_again(on_s3: St
     assert registry(on_s3) == [(NOON, "registered", True), (NOON, "superseded", False)]
 
 
-def test_a_file_that_is_replaced_by_an_older_one_is_loaded_from_that(store: StoreUnderTest) -> None:
+def test_a_file_that_is_replaced_by_an_older_one_is_loaded_from_the_older_one(store: StoreUnderTest) -> None:
     window = Window.of_slice(NOON)
     one, two = (encode_batch(every(10, count), FEED)[1] for count in (1, 2))
     put(store, NOON, name="batch-a.parquet", data=two)
@@ -227,7 +227,7 @@ def test_a_file_that_is_replaced_by_an_older_one_is_loaded_from_that(store: Stor
     assert registry(store) == [(NOON, "registered", True), (NOON, "superseded", False)]
 
 
-def test_an_object_that_came_back_and_went_again_still_holds_on_to_its_rows(store: StoreUnderTest) -> None:
+def test_an_object_that_returned_and_disappeared_again_still_protects_its_ticks(store: StoreUnderTest) -> None:
     window = Window.of_slice(NOON)
     _, data = encode_batch(every(10, 5), FEED)
     put(store, NOON, name="batch-a.parquet", data=data)
@@ -271,21 +271,21 @@ def test_a_slice_is_due_when_it_is_closed(store: StoreUnderTest) -> None:
     assert due_at(store, closed) == [NOON]
 
 
-def test_a_slice_in_which_something_landed_just_now_waits_until_it_is_quiet(store: StoreUnderTest) -> None:
+def test_a_slice_that_just_received_an_object_waits_until_it_is_quiet(store: StoreUnderTest) -> None:
     landed = NOON + HOUR
     row(store, NOON, noticed_at=landed)
     assert read_waiting_slices(store.connection, landed + 29 * SECOND, grace=GRACE).still_receiving == 1
     assert due_at(store, landed + 29 * SECOND) == []
     assert due_at(store, landed + 30 * SECOND) == [NOON]
-    assert due_at(store, landed + 10 * SECOND, grace=10 * SECOND) == [NOON]  # who wants it at once says so with the grace
+    assert due_at(store, landed + 10 * SECOND, grace=10 * SECOND) == [NOON]  # a short grace asks for it at once
 
 
-def test_what_landed_long_ago_and_was_noticed_just_now_is_quiet(store: StoreUnderTest) -> None:
+def test_an_object_that_landed_long_ago_and_was_just_noticed_is_quiet(store: StoreUnderTest) -> None:
     row(store, NOON, noticed_at=NOON + HOUR, last_modified=NOON + MINUTE)
     assert due_at(store, NOON + HOUR) == [NOON]
 
 
-def test_a_slice_in_which_something_lands_all_the_time_is_not_put_off_for_ever(store: StoreUnderTest) -> None:
+def test_a_slice_that_receives_objects_all_the_time_is_not_put_off_forever(store: StoreUnderTest) -> None:
     first = NOON + HOUR
     for i in range(60):
         row(store, NOON, noticed_at=first + i * 5 * SECOND)
@@ -293,7 +293,7 @@ def test_a_slice_in_which_something_lands_all_the_time_is_not_put_off_for_ever(s
         assert dues == ([NOON] if i * 5 * SECOND >= arrivals.PATIENCE else [])
 
 
-def test_which_slices_hold_something_else_than_the_table(store: StoreUnderTest) -> None:
+def test_slices_with_unsettled_rows_are_due(store: StoreUnderTest) -> None:
     different = [("noticed", False), ("noticed", True), ("registered", False), ("superseded", True)]
     alike = [("registered", True), ("superseded", False), ("rejected", False), ("gone", False), ("gone", True)]
     for i, (status, loaded) in enumerate(different + alike):
@@ -301,14 +301,14 @@ def test_which_slices_hold_something_else_than_the_table(store: StoreUnderTest) 
     assert due_at(store, NOON + 2 * HOUR) == [NOON + i * SLICE for i in range(len(different))]
 
 
-def test_a_slice_that_lost_an_object_that_it_was_loaded_from_waits_for_a_person(store: StoreUnderTest) -> None:
+def test_a_slice_that_lost_an_object_it_was_loaded_from_waits_for_a_person(store: StoreUnderTest) -> None:
     row(store, NOON, noticed_at=NOON, status="gone", loaded=True)
     row(store, NOON, noticed_at=NOON, status="registered")
     row(store, NOON + SLICE, noticed_at=NOON, status="registered")
     assert due_at(store, NOON + HOUR) == [NOON + SLICE]
 
 
-def test_what_is_noticed_is_read_also_where_an_object_is_gone(store: StoreUnderTest) -> None:
+def test_a_noticed_object_is_read_even_if_another_one_is_gone(store: StoreUnderTest) -> None:
     row(store, NOON, noticed_at=NOON, status="gone", loaded=True)
     row(store, NOON, noticed_at=NOON)
     assert due_at(store, NOON + HOUR) == [NOON]
@@ -326,14 +326,14 @@ def test_the_digest_of_a_slice_changes_with_every_object_and_with_nothing_else(s
     assert len(set(digests)) == 3
 
 
-def test_of_very_many_slices_the_newest_are_looked_at_first(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_of_very_many_slices_are_read_first(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "_MOST_SLICES", 2)
     for i in range(4):
         row(store, NOON + i * SLICE, noticed_at=NOON)
     assert due_at(store, NOON + HOUR) == [NOON + 2 * SLICE, NOON + 3 * SLICE]
 
 
-def test_noticing_the_same_objects_at_the_same_time_writes_them_once(store: StoreUnderTest) -> None:
+def test_two_sessions_that_notice_the_same_objects_record_them_once(store: StoreUnderTest) -> None:
     put(store, NOON, NOON + SLICE)
     objects = list(store.zone().list_all(FEED.prefix))
     with store.connect() as other:
@@ -342,7 +342,7 @@ def test_noticing_the_same_objects_at_the_same_time_writes_them_once(store: Stor
     assert len(noticed(store)) == 2
 
 
-def test_a_rejected_object_is_noticed_again_once_it_is_uploaded_again_also_with_the_same_bytes(on_s3: StoreUnderTest) -> None:
+def test_a_rejected_object_is_noticed_again_when_the_same_bytes_are_uploaded_again(on_s3: StoreUnderTest) -> None:
     """Its reason advises that, and on S3 the same bytes have the same ETag."""
     on_s3.put("2024/01/10/12/00/batch-a.csv", b"no trades")
     list_at(on_s3, NOON + HOUR)
@@ -356,7 +356,7 @@ def test_a_rejected_object_is_noticed_again_once_it_is_uploaded_again_also_with_
     assert list_at(on_s3, NOON + HOUR + 3 * MINUTE) == Arrivals(listed=1, noticed=0)
 
 
-def test_what_is_unsettled_is_found_by_its_index(store: StoreUnderTest) -> None:
+def test_unsettled_rows_are_found_by_their_index(store: StoreUnderTest) -> None:
     """The planner sees through landing.is_unsettled, so that the few rows that are work are found among all that are settled."""
     store.connection.execute(
         "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified, loaded_at) "
@@ -370,14 +370,3 @@ def test_what_is_unsettled_is_found_by_its_index(store: StoreUnderTest) -> None:
     )
     assert "raw_blobs_5m_unsettled" in plan and "Seq Scan" not in plan and "is_unsettled(" not in plan
     assert len(read_waiting_slices(store.connection, NOON + timedelta(days=36_500), grace=GRACE).due) == 10
-
-
-@pytest.mark.parametrize("loaded", [False, True])
-def test_a_version_is_unsettled_while_zone_and_table_disagree(store: StoreUnderTest, loaded: bool) -> None:
-    statuses = ["noticed", "registered", "rejected", "superseded", "gone"]
-    unsettled = [
-        status
-        for status in statuses
-        if store.rows("SELECT landing.is_unsettled(%s, CASE WHEN %s THEN now() END)", status, loaded) == [(True,)]
-    ]
-    assert unsettled == (["noticed", "superseded"] if loaded else ["noticed", "registered"])

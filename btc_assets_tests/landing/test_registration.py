@@ -27,7 +27,7 @@ def test_an_object_is_registered_under_each_slice_that_it_covers(store: StoreUnd
     ]
 
 
-def test_a_slice_finds_objects_in_the_folder_minutes_just_before_and_after_it(store: StoreUnderTest) -> None:
+def test_objects_in_the_folder_minutes_just_before_and_after_a_slice_are_found(store: StoreUnderTest) -> None:
     early, late = NOON - timedelta(seconds=30), NOON + FIVE + timedelta(seconds=30)
     for folder, first_id in ((early, 1), (late, 2)):
         _, data = encode_batch(table([trade(first_id, NOON + timedelta(seconds=first_id))]), FEED)
@@ -43,14 +43,14 @@ def test_each_object_is_read_once_however_often_its_slices_are_registered(store:
     assert (again.listed, again.read) == (8, 0)
 
 
-def test_rereading_puts_right_what_other_settings_registered(store: StoreUnderTest) -> None:
+def test_rereading_corrects_what_was_registered_under_other_settings(store: StoreUnderTest) -> None:
     store.land(every(1, 30))
     store.register(HOUR, feeds=Feeds.parse("Binance/BTCUSDT=BTCUSDT:WRONG"))
     store.register(HOUR, reread=True)
     assert store.rows("SELECT asset, sum(row_count) FROM landing.raw_blobs_5m WHERE status = 'registered' GROUP BY 1") == [("BTCUSDT", 30)]
 
 
-def test_an_overwritten_object_is_read_again_and_its_old_version_superseded(store: StoreUnderTest) -> None:
+def test_an_overwritten_object_is_read_again_and_its_old_version_is_superseded(store: StoreUnderTest) -> None:
     path, data = encode_batch(every(1, 10), FEED)
     store.zone().put(path, data)
     store.register(HOUR)
@@ -63,9 +63,7 @@ def test_an_overwritten_object_is_read_again_and_its_old_version_superseded(stor
     ]
 
 
-def test_a_deleted_object_is_marked_gone_but_a_listing_that_forgets_one_changes_nothing(
-    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deleted_object_is_gone_and_one_that_a_listing_omits_is_not(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     uris = store.land(every(1, 60))
     store.register(HOUR)
     with monkeypatch.context() as forgetful:
@@ -99,7 +97,7 @@ def test_an_object_without_rows_is_registered_under_the_slice_of_its_folder(stor
     assert store.rows("SELECT bucket_5m, row_count, status FROM landing.raw_blobs_5m") == [(NOON + FIVE, 0, "registered")]
 
 
-def test_invalid_rows_are_kept_with_their_object_number_and_reason(store: StoreUnderTest) -> None:
+def test_invalid_rows_are_kept_with_their_object_row_number_and_reason(store: StoreUnderTest) -> None:
     lines = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n1,BTCUSDT,1704888001000,42000.5,1,true\n2,BTCUSDT,1704888002000,,1,true\n"
     uri = store.put("2024/01/10/12/00/batch-a.csv", lines)
     result = store.register(HOUR)
@@ -108,7 +106,7 @@ def test_invalid_rows_are_kept_with_their_object_number_and_reason(store: StoreU
     assert store.rows("SELECT metadata ->> 'rejected_rows' FROM landing.raw_blobs_5m") == [("1",)]
 
 
-def test_rejected_rows_go_when_their_object_is_overwritten_by_a_good_one(store: StoreUnderTest) -> None:
+def test_rejected_rows_are_deleted_when_a_good_object_overwrites_theirs(store: StoreUnderTest) -> None:
     header = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n"
     store.put("2024/01/10/12/00/batch-a.csv", header + b"2,BTCUSDT,1704888002000,,1,true\n")
     store.register(HOUR)
@@ -141,7 +139,7 @@ def test_two_symbols_of_one_prefix_are_registered_apart(store: StoreUnderTest) -
     assert store.rows("SELECT asset, row_count FROM landing.raw_blobs_5m ORDER BY 1") == [("BTCUSDT", 2), ("ETHUSDT", 1)]
 
 
-def test_the_slices_view_is_what_other_tools_fan_out_from(store: StoreUnderTest) -> None:
+def test_the_slices_view_lists_the_objects_of_each_slice_for_other_tools(store: StoreUnderTest) -> None:
     uris = store.land(every(10, 60), seconds=60)
     store.ingest(HOUR)
     late = store.land(every(1, 5, start=NOON + FIVE, first_id=1000))

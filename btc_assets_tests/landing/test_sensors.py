@@ -1,4 +1,4 @@
-"""The landing sensor as Dagster evaluates it: what lands is noticed, asked for in few runs, loaded once and never forgotten."""
+"""The landing sensor as Dagster evaluates it: new objects are noticed, requested in few runs, loaded once and never forgotten."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def states(store: StoreUnderTest) -> dict[datetime, str]:
 # ---- from landing to candles
 
 
-def test_what_landed_is_asked_for_once_and_the_run_carries_registry_ticks_and_candles(
+def test_new_objects_are_requested_once_and_the_run_makes_registry_ticks_and_candles(
     anywhere: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
     anywhere.land(every(10, 90, start=start), seconds=60)  # three slices
@@ -113,13 +113,13 @@ def test_what_landed_is_asked_for_once_and_the_run_carries_registry_ticks_and_ca
     assert anywhere.rows("SELECT count(*) FROM ingestion.due_slices") == [(0,)]
 
 
-def test_slices_without_objects_are_not_asked_for(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_slices_without_objects_are_not_requested(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     store.land(every(10, 30, start=start))
     store.land(every(10, 60, start=start + 3 * SLICE, first_id=1000))
     assert daemon.tick() == [("ingest", slices(start, 3, 4)), ("ingest", slices(start, 0))]
 
 
-def test_a_late_object_has_its_slice_loaded_again_and_no_other(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_a_late_object_reloads_its_slice_and_no_other(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     anywhere.land(every(10, 90, start=start), seconds=60)
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 0, 2))]]
     anywhere.land(every(1, 5, start=start + SLICE, first_id=1000))
@@ -128,7 +128,7 @@ def test_a_late_object_has_its_slice_loaded_again_and_no_other(anywhere: StoreUn
     assert ticks(anywhere) == 95
 
 
-def test_an_object_that_is_rewritten_in_place_has_its_slice_loaded_again(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_an_object_that_is_overwritten_reloads_its_slice(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     first, second, third = (every(10, 30, start=start + i * SLICE, first_id=1 + i * 100) for i in range(3))
     anywhere.land(first, second, third, seconds=300)
     load(anywhere, slices(start, 0, 2))
@@ -139,12 +139,12 @@ def test_an_object_that_is_rewritten_in_place_has_its_slice_loaded_again(anywher
     assert ticks(anywhere) == 80
 
 
-def test_an_object_that_is_deleted_asks_for_nothing_and_its_rows_stay(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_a_deleted_object_requests_nothing_and_its_ticks_stay(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     uris = anywhere.land(every(10, 60, start=start), seconds=150)
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 0, 1))]]
     anywhere.delete(uris[0])
     assert daemon.tick_after(HOUR) == []
-    anywhere.register(slices(start, 0))  # even who looks at the slice and sees that it is gone
+    anywhere.register(slices(start, 0))  # it is marked as gone
     assert states(anywhere)[start] == "source gone"
     assert daemon.tick_after(HOUR) == []
     assert ticks(anywhere) == 60
@@ -178,7 +178,7 @@ def test_an_object_of_the_next_slice_is_loaded_although_the_slice_of_its_folder_
     assert ticks(store) == 60
 
 
-def test_five_thousand_objects_at_once_are_noticed_in_one_tick_and_asked_for_in_few_runs(
+def test_five_thousand_objects_are_noticed_in_one_tick_and_requested_in_few_runs(
     anywhere: StoreUnderTest, start: datetime, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("BTC_ASSETS_SENSOR_SLICES_PER_RUN", "6")
@@ -195,7 +195,7 @@ def test_five_thousand_objects_at_once_are_noticed_in_one_tick_and_asked_for_in_
 
 
 @pytest.mark.parametrize("wrong", [5 * MINUTE, -5 * MINUTE], ids=["ahead", "behind"])
-def test_a_collector_whose_clock_is_wrong_by_five_minutes_is_loaded_whole(
+def test_objects_of_a_collector_whose_clock_is_wrong_by_five_minutes_are_all_loaded(
     anywhere: StoreUnderTest, daemon: Daemon, start: datetime, wrong: timedelta
 ) -> None:
     for i in range(3):
@@ -208,7 +208,7 @@ def test_a_collector_whose_clock_is_wrong_by_five_minutes_is_loaded_whole(
     assert states(anywhere) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
 
 
-def test_objects_of_a_clock_that_runs_ahead_do_not_hide_those_of_one_that_does_not(
+def test_a_collector_whose_clock_runs_ahead_does_not_hide_objects_of_others(
     anywhere: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
     land_apart(anywhere, every(10, 30, start=start), daemon.now + HOUR)
@@ -218,9 +218,7 @@ def test_objects_of_a_clock_that_runs_ahead_do_not_hide_those_of_one_that_does_n
     assert ("ingest", slices(start, 0)) in daemon.tick_after(MINUTE)
 
 
-def test_a_folder_far_in_the_past_is_not_listed_but_loaded_when_somebody_points_at_it(
-    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
-) -> None:
+def test_a_folder_far_in_the_past_is_not_listed_and_loaded_on_request(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     by_event, by_reconciling, by_rewind = (start - days * DAY for days in (4, 3, 2))
     uris = [anywhere.land(every(10, 30, start=old), seconds=300)[0] for old in (by_event, by_reconciling, by_rewind)]
     assert daemon.tick() == []
@@ -234,9 +232,7 @@ def test_a_folder_far_in_the_past_is_not_listed_but_loaded_when_somebody_points_
     assert ticks(anywhere) == 90
 
 
-def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_when_somebody_points_at_it(
-    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
-) -> None:
+def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_on_request(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     uri = land_apart(anywhere, every(10, 30, start=start), start - 30 * DAY)
     notice(anywhere.connection, FEEDS, [landed(anywhere, uri)])
     assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start - 30 * DAY, 0))], [("ingest", slices(start, 0))]]
@@ -262,7 +258,7 @@ def test_days_before_the_partitions_start_are_loaded_as_days_and_no_slice_is_own
 # ---- which runs, and how often
 
 
-def test_a_backlog_becomes_a_few_runs_at_once_and_the_newest_come_first(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_a_backlog_becomes_a_few_runs_newest_first(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, -800, 0))
     newest, older, oldest = slices(start, -287, 0), slices(start, -575, -288), slices(start, -800, -576)
     assert daemon.tick() == [("ingest", newest), ("ingest", older)]
@@ -279,16 +275,16 @@ def test_a_backlog_becomes_a_few_runs_at_once_and_the_newest_come_first(store: S
     assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 1))]
 
 
-def test_nothing_is_asked_for_that_a_run_under_way_will_make(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_slices_of_runs_in_progress_are_not_requested(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, 0, 10))
     for i, status in enumerate(["NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"]):
-        daemon.have_run("ingest", partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # somebody's backfill
+        daemon.have_run("ingest", partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # a backfill
     for status in ("SUCCESS", "FAILURE", "CANCELED"):
         daemon.have_run("ingest", partition_tags(slices(start, 8)), dg.DagsterRunStatus[status])
     assert daemon.tick() == [("ingest", slices(start, 7, 10)), ("ingest", slices(start, 0, 1))]
 
 
-def test_a_run_that_fails_is_asked_for_again_later_and_ever_more_rarely(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_a_failed_run_is_requested_again_at_growing_intervals(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, 0, 2))  # all at once
     ((since,),) = store.rows("SELECT max(noticed_at) FROM landing.raw_blobs_5m")
     for waited in (MINUTE, *RETRY_AFTER, 2 * DAY, 3 * DAY):
@@ -300,9 +296,7 @@ def test_a_run_that_fails_is_asked_for_again_later_and_ever_more_rarely(store: S
         daemon.end(run, dg.DagsterEventType.RUN_FAILURE)
 
 
-def test_a_run_that_failed_is_asked_for_again_at_once_when_something_new_landed(
-    store: StoreUnderTest, daemon: Daemon, start: datetime
-) -> None:
+def test_a_failed_run_is_requested_again_at_once_when_an_object_lands(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, 0, 2))
     daemon.tick()
     (run,) = daemon.start()
@@ -312,14 +306,14 @@ def test_a_run_that_failed_is_asked_for_again_at_once_when_something_new_landed(
     assert daemon.tick_after(MINUTE) == [("ingest", slices(start, 0, 2))]
 
 
-def test_a_slice_that_keeps_failing_does_not_hold_up_what_lands_after_it(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_a_slice_that_keeps_failing_does_not_block_later_slices(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, 0))
     store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = now() - interval '20 minutes'")
     store.land(every(10, 60, start=start + SLICE))
     assert daemon.tick() == [("ingest", slices(start, 1, 2)), ("ingest", slices(start, 0))]
 
 
-def test_many_slices_that_keep_failing_do_not_hold_up_what_lands_far_before_them(
+def test_many_slices_that_keep_failing_do_not_block_much_earlier_ones(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(automation, "_CANDIDATES", 3)
@@ -332,9 +326,7 @@ def test_many_slices_that_keep_failing_do_not_hold_up_what_lands_far_before_them
     assert daemon.tick() == [("ingest", slices(start, -10))]
 
 
-def test_an_object_that_a_listing_shows_and_nobody_can_get_is_not_asked_for_without_end(
-    on_s3: StoreOnS3, daemon: Daemon, start: datetime
-) -> None:
+def test_an_object_that_is_listed_and_cannot_be_read_is_not_requested_forever(on_s3: StoreOnS3, daemon: Daemon, start: datetime) -> None:
     odd = f"{folder_path(FEED.prefix, start)}/a\x01b.csv"  # what S3 tells of it in XML is another name
     on_s3.bucket.server.client().put_object(Bucket=on_s3.bucket.server.bucket, Key=f"{on_s3.bucket.prefix}/{odd}", Body=b"x")
     asked = []
@@ -347,7 +339,7 @@ def test_an_object_that_a_listing_shows_and_nobody_can_get_is_not_asked_for_with
     assert daemon.tick_after(RETRY_AFTER[0]) == [("ingest", slices(start, 0))]
 
 
-def test_an_object_that_is_refused_holds_up_no_other(
+def test_an_object_that_is_refused_blocks_no_other(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uris, read = store.land(every(10, 90, start=start), seconds=300), LandingZone.read
@@ -362,7 +354,7 @@ def test_an_object_that_is_refused_holds_up_no_other(
     assert daemon.tick() == [("ingest", slices(start, 0, 2))]
     load(store, slices(start, 0, 2))
     assert daemon.tick() == [("ingest", slices(start, 1))]
-    with pytest.raises(UserError, match="Access Denied"):  # where there is nothing else to read, it is said
+    with pytest.raises(UserError, match="Access Denied"):  # an error if there is nothing else to read
         load(store, slices(start, 1))
     assert ticks(store) == 60
     monkeypatch.setattr(LandingZone, "read", read)
@@ -370,7 +362,7 @@ def test_an_object_that_is_refused_holds_up_no_other(
     assert ticks(store) == 90
 
 
-def test_a_run_that_ends_while_the_sensor_looks_is_not_asked_for_again(
+def test_a_run_that_ends_during_the_tick_is_not_requested_again(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noticed_in(store, slices(start, 0))
@@ -386,7 +378,7 @@ def test_a_run_that_ends_while_the_sensor_looks_is_not_asked_for_again(
     assert daemon.tick() == []
 
 
-def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_losing_dagsters_storage_loses_no_slice_and_repeats_none(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     store.land(every(10, 60, start=start), seconds=60)
     assert daemon.settle(partial(load, store)) == [[("ingest", slices(start, 0, 1))]]
     store.land(every(10, 30, start=start + 3 * SLICE, first_id=1000))
@@ -398,10 +390,10 @@ def test_losing_dagsters_storage_loses_nothing_and_repeats_nothing(store: StoreU
     assert ticks(store) == 90
 
 
-# ---- what a person sees
+# ---- messages
 
 
-def test_the_sensor_says_what_it_waits_for(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_the_skip_reason_counts_the_slices_that_wait(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     store.land(every(10, 30, start=start), seconds=60)
     noticed_in(store, Window.of_slice(floor_slice(daemon.now)))
     daemon.tick()
@@ -415,7 +407,7 @@ def test_the_sensor_says_what_it_waits_for(store: StoreUnderTest, daemon: Daemon
     assert daemon.skipped and daemon.skipped.startswith("0 of 5 listed objects are new; ")
 
 
-def test_a_tick_just_before_a_slice_closes_waits_for_it(
+def test_a_tick_just_before_a_slice_closes_waits_for_the_close(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
@@ -432,13 +424,13 @@ def test_a_tick_just_before_a_slice_closes_waits_for_it(
     assert waited == [4.0]
 
 
-def test_a_landing_zone_that_is_missing_is_named(store: StoreUnderTest, daemon: Daemon) -> None:
+def test_a_missing_landing_zone_is_named(store: StoreUnderTest, daemon: Daemon) -> None:
     store.landing.rmdir()
     with pytest.raises(dg.Failure, match="is not a directory: create it, or set BTC_ASSETS_LANDING_URL"):
         daemon.tick()
 
 
-def test_a_server_that_is_down_is_named(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_an_unreachable_server_is_named(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@127.0.0.1:1/btc")
     daemon: Daemon = request.getfixturevalue("daemon")
     with pytest.raises(dg.Failure, match=r"^PostgreSQL at 127\.0\.0\.1:1/btc cannot be reached"):

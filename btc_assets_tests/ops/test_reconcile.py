@@ -13,7 +13,7 @@ from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.landing.arrivals import read_waiting_slices
 from btc_assets.landing.registry import notice
 from btc_assets.market_data import candles
-from btc_assets.market_data.registry_equality import table_differences
+from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.ops.differences import Differences
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.ops.reconciliations import read_last_reconciliations
@@ -55,7 +55,7 @@ def ids(store: StoreUnderTest) -> list[int]:
 
 def whole(store: StoreUnderTest) -> bool:
     """Whether registry, ticks and candles agree."""
-    return not table_differences(store.connection, Window(LONG_AGO, NOON + DAY)) and not candles.find_outdated_candles(
+    return not find_unequal_slices(store.connection, Window(LONG_AGO, NOON + DAY)) and not candles.find_outdated_candles(
         store.connection, Window(NOON - DAY, NOON + DAY)
     )
 

@@ -1,0 +1,83 @@
+"""What was read of an object becomes one row of the registry for each slice that it covers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+
+from btc_assets.domain.slices import SLICE
+from btc_assets.landing.object_rows import ObjectContent, build_readings, collect_contents
+from btc_assets.landing.reading import Fetched, decode_group, fetch
+from btc_assets.landing.registry import Readings
+from btc_assets.landing.states import Status
+from btc_assets.landing.zone import LandingZone
+from btc_assets_tests.support.landed import land
+from btc_assets_tests.support.stores import FEED, FEEDS
+from btc_assets_tests.support.trades import NOON
+
+HEADER = b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n"
+FOLDER = "2024/01/10/12/06"  # the second slice of the hour
+
+
+@pytest.fixture
+def zone(tmp_path: Path) -> LandingZone:
+    return LandingZone(tmp_path.as_uri())
+
+
+def line(trade_id: int, seconds: float, price: str = "42000.5") -> bytes:
+    return b"%d,BTCUSDT,%d,%s,0.25,true\n" % ((NOON.timestamp() + seconds) * 1000, trade_id, price.encode())
+
+
+def read(zone: LandingZone, *contents: bytes) -> tuple[list[Fetched], list[ObjectContent], Readings]:
+    group = [fetch(zone, land(zone, content, f"{FOLDER}/{number}.csv")) for number, content in enumerate(contents)]
+    collected = collect_contents(len(group), decode_group(group, FEEDS))
+    return group, collected, build_readings(group, collected, FEEDS)
+
+
+def test_ticks_are_counted_by_slice_with_their_first_and_last_event_time(zone: LandingZone) -> None:
+    _, contents, readings = read(zone, HEADER + line(1, 10) + line(3, 300) + line(2, 20), HEADER + line(4, 0))
+    first, second = (dict(sorted(content.slices.items())) for content in contents)
+    assert first == {
+        (FEED.label, NOON): (2, NOON + timedelta(seconds=10), NOON + timedelta(seconds=20)),
+        (FEED.label, NOON + SLICE): (1, NOON + SLICE, NOON + SLICE),
+    }
+    assert second == {(FEED.label, NOON): (1, NOON, NOON)}
+    assert sorted((row.bucket_5m, row.row_count, row.status) for row in readings.rows) == [
+        (NOON, 1, Status.REGISTERED),
+        (NOON, 2, Status.REGISTERED),
+        (NOON + SLICE, 1, Status.REGISTERED),
+    ]
+
+
+def test_an_object_without_a_valid_row_stands_under_the_slice_of_its_folder(zone: LandingZone) -> None:
+    _, _, readings = read(zone, HEADER + line(1, 10, price="-1"))
+    (row,) = readings.rows
+    assert (row.bucket_5m, row.row_count, row.first_event_time, row.status) == (NOON + SLICE, 0, None, Status.REGISTERED)
+    (rejected,) = readings.rejected_rows
+    assert (rejected.row_number, rejected.bucket_5m) == (1, NOON)  # the row's own slice
+
+
+def test_a_row_without_a_valid_time_stands_under_the_slice_of_its_objects_folder(zone: LandingZone) -> None:
+    _, _, readings = read(zone, HEADER + line(1, 10) + b"never,BTCUSDT,2,1,1,true\n")
+    assert [(row.row_number, row.bucket_5m) for row in readings.rejected_rows] == [(2, NOON + SLICE)]
+
+
+def test_of_an_unreadable_object_nothing_but_its_reason_is_recorded(zone: LandingZone) -> None:
+    group, contents, _ = read(zone, HEADER + line(1, 10) + line(2, 20, price="-1"))
+    group[0].rejected = "it cannot be read"
+    readings = build_readings(group, contents, FEEDS)
+    assert [(row.bucket_5m, row.row_count, row.status, row.reason) for row in readings.rows] == [
+        (NOON + SLICE, 0, Status.REJECTED, "it cannot be read")
+    ]
+    assert readings.rejected_rows == []
+
+
+def test_the_metadata_tell_what_is_unusual(zone: LandingZone) -> None:
+    usual, unusual = HEADER + line(1, 10), HEADER.replace(b"\n", b",venue\n") + line(2, 10).replace(b"\n", b",x\n")
+    _, _, readings = read(zone, usual, unusual + line(3, 20, price="-1").replace(b"\n", b",x\n"))
+    plain, extra = (orjson.loads(row.metadata) for row in sorted(readings.rows, key=lambda row: row.uri))
+    assert plain == {"verified": "none"}
+    assert extra == {"verified": "none", "rejected_rows": 1, "extra_columns": ["venue"]}
