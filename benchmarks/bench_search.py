@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pyarrow as pa
-from bench_load import database, machine
+import throwaway
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import DAY, SLICE, SLICE_US, Window, to_microseconds
 from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders.models import Model, activate_model
@@ -147,15 +147,11 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500, help="default: %(default)s")
     arguments = parser.parse_args()
     console = Console(width=140, highlight=False)
-    with (
-        tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as directory,
-        database(Path(directory)) as (dsn, embedded),
-        Store(dsn).connect() as connection,
-    ):
+    with throwaway.store() as (directory, embedded), Store.of(load_settings()).connect() as connection:
         migrate(connection)
-        console.print(machine(connection, embedded))
+        console.print(throwaway.machine(connection, embedded))
         if arguments.market:
-            model = embed_market(connection, Store(dsn), Path(directory), arguments.market, console)
+            model = embed_market(connection, Store.of(load_settings()), directory, arguments.market, console)
         else:
             model = registered_model(connection, dim=arguments.dim)
             write_vectors(connection, model, market_like(arguments.rows, arguments.dim), START)

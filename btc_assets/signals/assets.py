@@ -52,13 +52,13 @@ def _features_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowP
     )
     def features(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> Output:
         window = deployment.partitions.run_window(context)
-        made = SliceFeatures(
+        rows = SliceFeatures(
             store,
             window,
             deployment.settings.landing_feeds.labels,
             progress=lambda done: deployment.report_progress("features", done, len(window)),
         )
-        return Output(made, lambda connection: Shown(slice_rows=made.slice_rows))
+        return Output(rows, lambda connection: Shown(slice_rows=rows.slice_rows))
 
     return features
 
@@ -90,7 +90,7 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
             from btc_assets.signals.encoders.artifacts import load_encoder
 
             def embed_with(model: Model) -> Output:
-                made = Embeddings(
+                rows = Embeddings(
                     store,
                     model,
                     load_encoder(model.model_id, landing.models()),
@@ -98,7 +98,7 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
                     settles=slices_due if model == models[-1] else (),
                     progress=lambda done: deployment.report_progress("embeddings", done, len(window)),
                 )
-                return Output(made, lambda connection: Shown(metadata={model.model_id: made.summary()}))
+                return Output(rows, lambda connection: Shown(metadata={model.model_id: rows.summary()}))
 
             return [embed_with(model) for model in models]
 

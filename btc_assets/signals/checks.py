@@ -24,13 +24,13 @@ def _find_missing_embeddings(connection: psycopg.Connection, window: Window) -> 
     return Problems(differences, {"models": len(models)})
 
 
-_FEATURES_CHECK = SliceCheck(
+FEATURES_CHECK = SliceCheck(
     "features_equal_ticks",
     "The features count the ticks and the volume that the table of ticks holds, unless retention dropped them.",
     "differences",
     lambda connection, window: Problems(read_feature_differences(connection, window)),
 )
-_EMBEDDINGS_CHECK = SliceCheck(
+EMBEDDINGS_CHECK = SliceCheck(
     "every_slice_embedded",
     "Every slice that has features was embedded by every maintained model after they were computed.",
     "differences",
@@ -43,7 +43,7 @@ _EMBEDDINGS_CHECK = SliceCheck(
     name="recall_at_10",
     description=f"100 searches by the index find {LEAST_RECALL:.0%} or more of the 10 nearest slices that exact search finds.",
 )
-def _recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+def recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
     with plain_failures(), store.connect() as connection:
         indexed = [model for model in read_maintained_models(connection) if read_index(connection, model)]
         recalls = {model.model_id: measure_recall(connection, model) for model in indexed}
@@ -53,7 +53,7 @@ def _recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
 
 def signals_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
-    checked = [(FEATURES, _FEATURES_CHECK), (EMBEDDINGS, _EMBEDDINGS_CHECK)]
+    checked = [(FEATURES, FEATURES_CHECK), (EMBEDDINGS, EMBEDDINGS_CHECK)]
     if deployment.partitions.history:
-        checked += [(FEATURES_HISTORY, _FEATURES_CHECK), (EMBEDDINGS_HISTORY, _EMBEDDINGS_CHECK)]
-    return [*(check.on(asset_key(key), deployment) for key, check in checked), _recall_at_10]
+        checked += [(FEATURES_HISTORY, FEATURES_CHECK), (EMBEDDINGS_HISTORY, EMBEDDINGS_CHECK)]
+    return [*(check.on(asset_key(key), deployment) for key, check in checked), recall_at_10]

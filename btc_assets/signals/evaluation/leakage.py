@@ -1,4 +1,4 @@
-"""Signs that an embedding knows what it cannot know: alarms, each a sentence that says by how much."""
+"""Signs that an embedding has seen the future: alarms, one sentence each, with the size of the excess."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def find_leaks(trial: Trial, row: Row, found: Neighbors, trained_until: int | No
 def _foresight(trial: Trial, found: Neighbors, target: str) -> Estimate:
     """R2 for the next slice minus R2 for the previous one.
 
-    Autocorrelations are symmetric in time, so the content of a slice tells about as much of either. Only information taken from the
-    next slice tells more of that one.
+    Autocorrelations are symmetric in time, so the content of a slice predicts both about equally well. Only information taken from
+    the next slice predicts that one better.
     """
     known = np.isfinite(trial.next[target]) & np.isfinite(trial.previous[target])
     series: list[np.ndarray] = []

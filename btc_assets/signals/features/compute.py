@@ -23,7 +23,7 @@ from btc_assets.signals.features.table import TABLE
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.signals.keys import FEATURES as FEATURES_KEY
 from btc_assets.store.cut import cut_window
-from btc_assets.store.database import Store, identifier
+from btc_assets.store.database import Store, identifier, only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.read import fetch_table
 from btc_assets.store.replace import Replacement, Replacements, Stale
@@ -114,10 +114,10 @@ class _Part(Replacement):
 
 def _require_ticks(connection: psycopg.Connection, window: Window) -> None:
     with server_errors():
-        row = connection.execute("SELECT market_data.dropped_ticks(%s, %s)", (window.start, window.end)).fetchone()
-    if row and row[0]:
+        (why,) = only_row(connection.execute("SELECT market_data.dropped_ticks(%s, %s)", (window.start, window.end)))
+    if why:
         raise UserError(
-            f"The features of {window} cannot be computed again: {str(row[0]).replace('their candles', 'their features')}. Leave that "
+            f"The features of {window} cannot be computed again: {why.replace('their candles', 'their features')}. Leave that "
             "range out, or load its ticks again first (btc-assets load)."
         )
 

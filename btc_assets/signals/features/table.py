@@ -16,7 +16,7 @@ from btc_assets.signals.features import schema
 from btc_assets.signals.features.bars import CHANNELS, STEPS
 from btc_assets.signals.features.formulas import FEATURES
 from btc_assets.signals.features.slice_arrays import SliceArrays
-from btc_assets.store.database import Store, identifier
+from btc_assets.store.database import Store, identifier, only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.read import fetch_table
 
@@ -76,13 +76,12 @@ def read_stored_window(connection: psycopg.Connection, symbol: str, start: datet
         UserError: no slice of the symbol is stored.
     """
     with server_errors(), connection.transaction():
-        row = connection.execute(
-            "SELECT min(bucket_5m), max(bucket_5m) FROM signals.slice_features WHERE symbol = %s", (symbol,)
-        ).fetchone()
-    if row is None or row[0] is None:
+        (oldest, newest) = only_row(
+            connection.execute("SELECT min(bucket_5m), max(bucket_5m) FROM signals.slice_features WHERE symbol = %s", (symbol,))
+        )
+    if oldest is None:
         raise UserError(f"No features of {symbol} are stored: load ticks first (btc-assets load).")
-    first, last = floor_slice(start) if start else row[0], ceil_slice(end) if end else row[1] + SLICE
-    return Window(first, last)
+    return Window(floor_slice(start) if start else oldest, ceil_slice(end) if end else newest + SLICE)
 
 
 _DIFFERENCES = """

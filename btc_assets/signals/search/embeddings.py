@@ -18,7 +18,7 @@ from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features.slice_arrays import SliceArrays
 from btc_assets.signals.features.table import read_feature_version, read_features
 from btc_assets.signals.keys import EMBEDDINGS
-from btc_assets.store.database import Store
+from btc_assets.store.database import Store, only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.replace import Replacement, Replacements, Stale
 from btc_assets.store.tables import Target
@@ -157,9 +157,8 @@ def fill_labels(connection: psycopg.Connection, model: Model, window: Window) ->
     with server_errors(), connection.transaction():
         # One at a time: two that change the same rows in different orders would deadlock.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"labels of {model.table}",))
-        row = connection.execute("SELECT signals.fill_labels(%s, %s, %s)", (model.model_id, window.start, window.end)).fetchone()
-    assert row is not None
-    return row[0]
+        (changed,) = only_row(connection.execute("SELECT signals.fill_labels(%s, %s, %s)", (model.model_id, window.start, window.end)))
+    return changed
 
 
 def read_missing_windows(connection: psycopg.Connection, model: Model) -> list[Window]:
@@ -203,8 +202,9 @@ def backfill_embeddings(
     windows = read_missing_windows(connection, model)
     total, done, written = sum(map(len, windows)), 0, 0
     for window in windows:
-        made = Embeddings(store, model, encoder, window, progress=partial(lambda before, inside: progress(before + inside, total), done))
-        written += replace_all(connection, Target.of(connection, model.table), made)
+        report = partial(lambda before, inside: progress(before + inside, total), done)
+        rows = Embeddings(store, model, encoder, window, progress=report)
+        written += replace_all(connection, Target.of(connection, model.table), rows)
         done += len(window)
     stored = connection.execute(
         "SELECT min(bucket_5m), max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s", (model.model_id,)

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from btc_assets.domain.errors import UserError
 from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.search.recall import compute_recall, sample_neighbors
-from btc_assets.store.database import identifier
+from btc_assets.store.database import identifier, only_row
 from btc_assets.store.errors import server_errors
 
 FEWEST_ROWS = 10_000  # comparing fewer vectors one by one takes 5 ms
@@ -74,9 +74,9 @@ def read_index(connection: psycopg.Connection, model: Model) -> Index | None:
 def count_vectors(connection: psycopg.Connection, model: Model) -> int:
     """The number of slices of a model that have a vector."""
     with server_errors(), connection.transaction():
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {} WHERE embedding IS NOT NULL").format(identifier(model.table))).fetchone()
-    assert row is not None
-    return row[0]
+        statement = sql.SQL("SELECT count(*) FROM {} WHERE embedding IS NOT NULL").format(identifier(model.table))
+        (count,) = only_row(connection.execute(statement))
+    return count
 
 
 def build_index(connection: psycopg.Connection, model: Model, index: Index, progress: Callable[[str], None] = lambda step: None) -> Index:

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window, floor_slice
+from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
 
@@ -36,7 +37,7 @@ class Neighbor:
     label_snapshot: dict[str, Any] | None
 
 
-# The parameters are those of the SQL function, all optional but the first.
+# Its parameters are those of the SQL function; all but the time are optional.
 def find_similar_slices(
     connection: psycopg.Connection,
     time: datetime,
@@ -117,12 +118,14 @@ def read_newest_slice(connection: psycopg.Connection, model_id: str) -> datetime
         UserError: no slice has one.
     """
     with server_errors(), connection.transaction():
-        row = connection.execute(
-            "SELECT max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s AND embedding IS NOT NULL", (model_id,)
-        ).fetchone()
-    if row is None or row[0] is None:
+        (newest,) = only_row(
+            connection.execute(
+                "SELECT max(bucket_5m) FROM signals.btc_embeddings WHERE model_id = %s AND embedding IS NOT NULL", (model_id,)
+            )
+        )
+    if newest is None:
         raise UserError(f"There are no embeddings of {model_id} yet: run btc-assets models activate {model_id}.")
-    return row[0]
+    return newest
 
 
 def read_active_model(connection: psycopg.Connection, symbol: str | None = None) -> str:
@@ -132,6 +135,5 @@ def read_active_model(connection: psycopg.Connection, symbol: str | None = None)
         UserError: no model is active, or several symbols have one and `symbol` is not given.
     """
     with server_errors(), connection.transaction():
-        row = connection.execute("SELECT signals.active_model(%s)", (symbol,)).fetchone()
-    assert row is not None
-    return row[0]
+        (model_id,) = only_row(connection.execute("SELECT signals.active_model(%s)", (symbol,)))
+    return model_id
