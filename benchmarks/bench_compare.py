@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -388,7 +388,7 @@ def main() -> None:
 
             comparison = compare(args.ticks, args.objects)
             landed = comparison.bench.landed
-            caption = f"{machine(comparison.bench.connection, embedded, *PACKAGES)}; {date.today()}"
+            caption = f"{machine(comparison.bench.connection, embedded, *PACKAGES)}; {datetime.now(UTC):%Y-%m-%d}"
             small = rates(comparison, comparison.bench.small, SMALL, args.repeat, status.update)
             large = rates(comparison, comparison.bench.large, LARGE, args.repeat, status.update)
             smaller = compare(args.again_ticks, None)

@@ -20,11 +20,10 @@ from btc_assets.ops.assets import ops_assets
 from btc_assets.ops.checks import ops_checks
 from btc_assets.ops.jobs import RESTORABLE, maintain_job, reconcile_job, watch_backups_job
 from btc_assets.ops.schedules import ops_schedules
-from btc_assets.orchestration.dagster_private import AssetJob
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.ingest import LoadingAssets
 from btc_assets.orchestration.io_manager import CopyIOManager
-from btc_assets.orchestration.jobs import SlicedJobs, asset_key, define_job
+from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, asset_key, define_job
 from btc_assets.signals.assets import signals_assets
 from btc_assets.signals.checks import signals_checks
 from btc_assets.signals.jobs import FOLLOWERS, evaluate_job, maintain_indexes_job, rebuild_signals_jobs, train_job

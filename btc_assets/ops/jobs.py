@@ -4,8 +4,7 @@ import dagster as dg
 
 from btc_assets.market_data.keys import TICKS
 from btc_assets.ops.keys import POLICIES, RECONCILIATIONS
-from btc_assets.orchestration.dagster_private import AssetJob
-from btc_assets.orchestration.jobs import asset_key, define_job
+from btc_assets.orchestration.jobs import AssetJob, asset_key, define_job
 
 RESTORABLE = dg.AssetSelection.checks(dg.AssetCheckKey(asset_key(TICKS), "restorable"))
 

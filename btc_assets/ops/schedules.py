@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from btc_assets.orchestration.dagster_private import AssetJob
+from btc_assets.orchestration.jobs import AssetJob
 
 
 def ops_schedules(

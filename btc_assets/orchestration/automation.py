@@ -11,10 +11,9 @@ import dagster as dg
 from btc_assets.domain.slices import DAY, SLICE
 from btc_assets.ingestion.due import read_due_slices
 from btc_assets.ingestion.requests import DueSlice, Request, plan_requests
-from btc_assets.orchestration.dagster_private import AssetJob
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.jobs import SlicedJobs
+from btc_assets.orchestration.jobs import AssetJob, SlicedJobs
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.database import Store
 

@@ -16,7 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.definitions.job_base import InMemoryJob
 
 # The type of what `define_asset_job` returns has no public name.
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.context.system import StepExecutionContext
 
@@ -32,7 +32,6 @@ from dagster_shared.record import replace
 
 __all__ = [
     "EVENTS_TABLE",
-    "AssetJob",
     "CheckRunHealthResult",
     "CompactEventLog",
     "ComputeLogManager",
@@ -40,6 +39,7 @@ __all__ = [
     "ConfigurableClassData",
     "LocalComputeLogManager",
     "RunLauncher",
+    "UnresolvedAssetJobDefinition",
     "WindowCheckResult",
     "WorkerStatus",
     "compute_logs_directory",
@@ -109,7 +109,8 @@ class CompactEventLog(PostgresEventLogStorage):
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         if any(event.dagster_event_type != dg.DagsterEventType.ASSET_MATERIALIZATION for event in events):
-            return super().store_event_batch(events)
+            super().store_event_batch(events)
+            return
         insert = EVENTS_TABLE.insert().returning(EVENTS_TABLE.c.id, sort_by_parameter_order=True)
         with self._connect() as connection:
             ids = connection.execute(insert, [self._event_to_row(event) for event in events]).scalars().all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import dagster as dg
 
@@ -15,9 +15,18 @@ from btc_assets.orchestration.partitions import Partitions
 DATABASE_POOL = "database"  # limits how many runs write to the store at once; see dagster.yaml
 
 
+class SlicedAssetOptions(TypedDict):
+    """Options of Dagster's `asset` decorator that all assets share whose runs write slices to the store."""
+
+    partitions_def: dg.PartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
+    retry_policy: dg.RetryPolicy | None
+    pool: str
+
+
 @dataclass(frozen=True)
 class Deployment:
-    """Settings, partitions and behavior of runs, which every room builds its definitions from.
+    """Settings, partitions and behavior of runs, from which every room builds its definitions.
 
     Attributes:
         settings: of this process.
@@ -33,14 +42,14 @@ class Deployment:
 
     @classmethod
     def of(cls, settings: Settings, *, patient: bool = True, progress: Listener = ignore_progress) -> Deployment:
-        """The deployment of these settings; not `patient`, a step that fails is not retried."""
+        """The deployment of these settings; unless `patient`, a step that fails is not retried."""
         return cls(settings, Partitions.of(settings), RETRIES if patient else None, progress)
 
-    def writes_slices(self, partitions: dg.PartitionsDefinition) -> dict[str, Any]:
-        """The options that all assets share which write slices to the store."""
-        return {
-            "partitions_def": partitions,
-            "backfill_policy": self.partitions.backfill_policy,
-            "retry_policy": self.retries,
-            "pool": DATABASE_POOL,
-        }
+    def writes_slices(self, partitions: dg.PartitionsDefinition) -> SlicedAssetOptions:
+        """The options of an asset with these partitions, whose runs write slices to the store."""
+        return SlicedAssetOptions(
+            partitions_def=partitions,
+            backfill_policy=self.partitions.backfill_policy,
+            retry_policy=self.retries,
+            pool=DATABASE_POOL,
+        )

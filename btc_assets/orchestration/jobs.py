@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import dagster as dg
 
-from btc_assets.orchestration.dagster_private import AssetJob
+from btc_assets.orchestration.dagster_private import UnresolvedAssetJobDefinition
 from btc_assets.orchestration.partitions import Partitions
+
+AssetJob: TypeAlias = UnresolvedAssetJobDefinition  # what `define_asset_job` returns
 
 
 @dataclass(frozen=True)

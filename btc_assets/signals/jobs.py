@@ -1,8 +1,7 @@
 """Jobs of this room."""
 
-from btc_assets.orchestration.dagster_private import AssetJob
 from btc_assets.orchestration.deployment import Deployment
-from btc_assets.orchestration.jobs import SlicedJobs, define_job, define_sliced_jobs
+from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, define_job, define_sliced_jobs
 from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, FEATURES, FEATURES_HISTORY, INDEXES, MODEL
 
 FOLLOWERS = (FEATURES, EMBEDDINGS)  # assets whose slices are due after a load of ticks

@@ -55,7 +55,7 @@ def test_the_table_follows_a_corrected_object_only_once_it_is_loaded_again(compa
 
 
 def test_a_way_that_loads_less_than_the_day_ends_the_comparison(compare: ModuleType, day: Any) -> None:
-    sorted(day.bench.small.rglob("*.parquet"))[0].unlink()
+    min(day.bench.small.rglob("*.parquet")).unlink()
 
     with pytest.raises(SystemExit, match=r"btc_assets: registered and loaded: \d+ rows missing"):
         compare.rates(day, day.bench.small, ("project",), 1, lambda text: None)

@@ -10,8 +10,6 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
-from dagster._core.instance.config import PoolGranularity
-from dagster._core.run_coordinator import QueuedRunCoordinator
 from psycopg import sql
 
 from btc_assets.assembly import build_definitions
@@ -23,6 +21,7 @@ from btc_assets.orchestration.failures import RETRIES, plain_failures
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.database import connect
+from btc_assets_tests.support.dagster_private import PoolGranularity, QueuedRunCoordinator
 from btc_assets_tests.support.fault_proxy import FaultProxy
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import FEED, StoreUnderTest

@@ -22,10 +22,6 @@ import psutil
 import pyarrow as pa
 import pytest
 import yaml
-from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.launcher import WorkerStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, Window, parse_time
@@ -34,6 +30,7 @@ from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import RANGE_START_TAG
 from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.trade_table import FirstTrade
+from btc_assets_tests.support.dagster_private import BACKFILL_ID_TAG, NOT_FINISHED_STATUSES, WILL_RETRY_TAG, BulkActionStatus, WorkerStatus
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 from btc_assets_tests.support.waiting import wait_for

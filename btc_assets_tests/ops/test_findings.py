@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections import namedtuple
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,8 +25,8 @@ from btc_assets_tests.support.trades import NOON
     ids=["full", "almost full", "not full"],
 )
 def test_a_disk_that_fills_up_is_found(monkeypatch: pytest.MonkeyPatch, free: int, state: str, text: str) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100 << 30, (100 << 30) - free, free))
+    usage = SimpleNamespace(total=100 << 30, used=(100 << 30) - free, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert find_free_space("disk", Path("/here"), "logs") == Finding("disk", state, text)  # type: ignore[arg-type]
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.deployment import Deployment, SlicedAssetOptions
 from btc_assets.orchestration.io_manager import CopyIOManager
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -41,7 +40,7 @@ def materialize(store: StoreUnderTest, data: object, window: Window, *downstream
         )
 
 
-def sliced(store: StoreUnderTest) -> dict[str, Any]:
+def sliced(store: StoreUnderTest) -> SlicedAssetOptions:
     """The options of an asset with 5-minute partitions."""
     deployment = Deployment.of(store.settings)
     return deployment.writes_slices(deployment.partitions.slices)

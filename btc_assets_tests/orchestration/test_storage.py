@@ -6,11 +6,11 @@ from pathlib import Path
 import boto3
 import dagster as dg
 import pytest
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_aws.s3 import S3ComputeLogManager
 
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.storage import delete_old_events
+from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
 

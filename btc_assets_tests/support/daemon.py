@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from btc_assets.domain.slices import Window, ceil_slice
 from btc_assets.orchestration import automation
 from btc_assets.orchestration.partitions import Partitions
+from btc_assets_tests.support.dagster_private import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from btc_assets_tests.support.stores import StoreUnderTest
 
 Requested = tuple[str, Window]  # the job and the slices

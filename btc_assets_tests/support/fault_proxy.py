@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers:
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 self.send_header(name, value)
-        length = dict((name.lower(), value) for name, value in headers).get("content-length") if self.command == "HEAD" else len(body)
+        length = {name.lower(): value for name, value in headers}.get("content-length") if self.command == "HEAD" else len(body)
         self.send_header("Content-Length", str(length or 0))
         self.end_headers()
         if fault == "cut":

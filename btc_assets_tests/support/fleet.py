@@ -17,17 +17,22 @@ from threading import Event, Thread
 import dagster as dg
 import psycopg
 import yaml
-from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.definitions.selector import PartitionRangeSelector, PartitionsByAssetSelector, PartitionsSelector
-from dagster._core.execution.backfill import PartitionBackfill
-from dagster._core.launcher import LaunchRunContext
-from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.lost_runs import WORKERS_TAG
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.orchestration.workers import WorkersRunLauncher
+from btc_assets_tests.support.dagster_private import (
+    JobPythonOrigin,
+    LaunchRunContext,
+    ModuleCodePointer,
+    PartitionBackfill,
+    PartitionRangeSelector,
+    PartitionsByAssetSelector,
+    PartitionsSelector,
+    RepositoryPythonOrigin,
+)
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.waiting import free_port, wait_for
 

@@ -16,9 +16,19 @@ NOON = datetime(2024, 1, 10, 12, tzinfo=UTC)
 HOUR = Window(NOON, NOON + timedelta(hours=1))
 
 
-def trade(trade_id: int, at: datetime, *, price: str = "42000.5", quantity: str = "0.25", made: datetime | None = None, symbol: str = "BTCUSDT",
-          maker: bool = False, buyer: int | None = None, seller: int | None = None) -> dict[str, object]:  # fmt: skip
-    """One trade in the store's own columns; `made` (trade time) defaults to `at` (event time)."""
+def trade(  # noqa: PLR0913  # a column each
+    trade_id: int,
+    at: datetime,
+    *,
+    price: str = "42000.5",
+    quantity: str = "0.25",
+    made: datetime | None = None,
+    symbol: str = "BTCUSDT",
+    maker: bool = False,
+    buyer: int | None = None,
+    seller: int | None = None,
+) -> dict[str, object]:
+    """One trade in the columns of the store; `made` (trade time) defaults to `at` (event time)."""
     return {
         "bucket_5m": floor_slice(at), "event_time": at, "trade_time": made or at, "symbol": symbol, "trade_id": trade_id,
         "price": Decimal(price), "quantity": Decimal(quantity), "buyer_order_id": buyer, "seller_order_id": seller,

@@ -37,7 +37,7 @@ def test_table_and_view_have_the_features_and_channels_of_the_code(on_postgres: 
 def test_stored_features_equal_those_of_the_ticks(store: StoreUnderTest) -> None:
     ticks = every(1.7, 500)
     write_ticks(store.connection, ticks, WINDOW)
-    assert store_features(store, WINDOW).slice_rows == {bucket: 1 for bucket in WINDOW.slices()}
+    assert store_features(store, WINDOW).slice_rows == dict.fromkeys(WINDOW.slices(), 1)
     stored, wanted = read_features(store.database, "BTCUSDT", WINDOW), SliceArrays.of(TickArrays.of(ticks))
     assert (stored.times == wanted.times).all()
     # Arrow and PostgreSQL turn a decimal into a float with a difference in the last bit.

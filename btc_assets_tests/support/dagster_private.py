@@ -1,0 +1,35 @@
+"""Dagster's private API as far as tests need it: to record runs and backfills as the daemon and the user interface do, and to read their states."""
+
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.selector import PartitionRangeSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.instance.config import PoolGranularity
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
+
+__all__ = [
+    "BACKFILL_ID_TAG",
+    "NOT_FINISHED_STATUSES",
+    "WILL_RETRY_TAG",
+    "AssetCheckExecutionRecordStatus",
+    "BulkActionStatus",
+    "JobPythonOrigin",
+    "LaunchRunContext",
+    "ModuleCodePointer",
+    "PartitionBackfill",
+    "PartitionRangeSelector",
+    "PartitionsByAssetSelector",
+    "PartitionsSelector",
+    "PoolGranularity",
+    "QueuedRunCoordinator",
+    "RegisteredCodeLocationOrigin",
+    "RemoteJobOrigin",
+    "RemoteRepositoryOrigin",
+    "RepositoryPythonOrigin",
+    "WorkerStatus",
+]
