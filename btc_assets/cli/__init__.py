@@ -1,4 +1,4 @@
-"""The command line, `btc-assets`: one module for each group of commands. Parses and prints; what is done lies in the rooms."""
+"""The command line `btc-assets`: one module for each command or group of commands. They parse and print; the work is done by the rooms."""
 
 from btc_assets.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What all commands share: the store that the settings name, the console, the options for a range, and the progress bar.
+"""What commands share: the store that the settings name, the console, tables, the options for a range, and the progress bar.
 
 Commands import what they need inside their functions: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window, parse_time
@@ -29,7 +30,7 @@ out = Console()
 
 
 class App:
-    """The store of one invocation, opened when a command needs it.
+    """The settings, the store and the landing zone of one invocation, each made when a command first needs it.
 
     Args:
         settings: of the store; by default, those of the environment.
@@ -41,30 +42,33 @@ class App:
 
     @cached_property
     def settings(self) -> Settings:
+        """The settings; raises `UserError` if one is wrong."""
         from btc_assets.domain.settings import load_settings
 
         return load_settings()
 
     @cached_property
     def store(self) -> Store:
+        """The store that the settings name."""
         from btc_assets.store.database import Store
 
         return Store.of(self.settings)
 
     @cached_property
     def landing(self) -> Landing:
+        """The landing zone that the settings name."""
         from btc_assets.landing.resources import Landing
 
         return Landing(self.settings)
 
     def prepare_dagster(self) -> Path:
-        """Make DAGSTER_HOME if it does not exist, and set the variable for this process and its children."""
+        """Create DAGSTER_HOME if it does not exist, set the variable for this process and its children, and return it."""
         from btc_assets.orchestration.home import prepare_dagster_home
 
         return prepare_dagster_home(self.settings)
 
     def set_up_embedded_database(self) -> None:
-        """Migrate the embedded database and apply its policies; on a server of the user's, that is the user's decision."""
+        """Migrate the embedded database and apply its policies; on any other server, that is for its owner to decide."""
         from btc_assets.market_data.candles import create_optional_candles
         from btc_assets.ops.policies import declared_policies
         from btc_assets.ops.retention_jobs import apply_policies
@@ -79,7 +83,7 @@ class App:
 
 
 class PlainErrorsGroup(click.Group):
-    """Prints a `UserError` as one line."""
+    """A group that shows a `UserError` as one line."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -96,14 +100,22 @@ def example(text: str) -> str:
     return f"\b\nExample:\n  {text}"
 
 
+def new_table(*headings: str, numbers: slice, title: str | None = None) -> Table:
+    """A table whose columns `numbers` are aligned to the right."""
+    table = Table(*headings, title=title)
+    for column in table.columns[numbers]:
+        column.justify = "right"
+    return table
+
+
 def range_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options --from and --to."""
+    """Add the options --from and --to to a command."""
     function = click.option("--to", "end", help="End of the range, exclusive; UTC. A bare date is its midnight.")(function)
     return click.option("--from", "start", help="Start of the range, such as 2020-02-22 or 2020-02-22T13:35Z; UTC.")(function)
 
 
 def parse_window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:
-    """The slices of a range, whose open ends have defaults."""
+    """The slices of a range; an end that is not given has a default."""
     first = parse_time(start) if start else default_start
     return Window.covering(first, parse_time(end) if end else max(default_end, first + SLICE))
 

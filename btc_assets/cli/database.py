@@ -1,4 +1,4 @@
-"""Commands `db`: set up the store's database, look at it, stop the embedded server, copy the store."""
+"""Commands `db`: set up the store's database, inspect it, stop the embedded server, copy the store."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, out, pass_app, progress_bar
+from btc_assets.cli.app import App, example, new_table, out, pass_app, progress_bar
 
 
 @click.group(epilog=example("btc-assets db migrate"))
 def db() -> None:
-    """The store's database: set it up, look at it, stop the embedded one."""
+    """The store's database: set it up, inspect it, copy it, stop the embedded server."""
 
 
 @db.command(epilog=example("BTC_ASSETS_OWNER_DSN=postgresql://owner@db:5432/btc btc-assets db migrate"))
 @pass_app
 def migrate(app: App) -> None:
-    """Apply the SQL files that are new, and those of views and functions that changed."""
+    """Apply new migrations, and the files of views and functions that changed."""
     from btc_assets.market_data.candles import create_optional_candles
     from btc_assets.store.database import location
     from btc_assets.store.migrations import migrate as apply
@@ -38,11 +38,11 @@ def migrate(app: App) -> None:
 
 
 @db.command(epilog=example("btc-assets db grant --loader btc_loader --reader btc_reader"))
-@click.option("--loader", "loaders", multiple=True, help="A role that writes rows, and neither creates nor drops a table; repeatable.")
-@click.option("--reader", "readers", multiple=True, help="A role that reads; repeatable.")
+@click.option("--loader", "loaders", multiple=True, help="A role that may write rows, but not create or drop tables; repeatable.")
+@click.option("--reader", "readers", multiple=True, help="A role that may read; repeatable.")
 @pass_app
 def grant(app: App, loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
-    """Let roles that exist load into the store or read it; run it as the owner, safe to repeat."""
+    """Let existing roles load into the store or read it; run it as the owner. Safe to repeat."""
     from btc_assets.ops.roles import grant_rights
 
     if not (loaders or readers):
@@ -81,8 +81,8 @@ def db_status(app: App) -> None:
 def dsn(app: App) -> None:
     """Print the store's connection string for psql and other clients.
 
-    It holds the password where BTC_ASSETS_DSN does. The embedded server runs only while a command needs it; this one
-    leaves it running, `btc-assets db stop` ends it.
+    It contains the password if BTC_ASSETS_DSN does. The embedded server runs only while a command needs it; this command
+    leaves it running until `btc-assets db stop`.
     """
     from btc_assets.store.embedded import keep_running
 
@@ -108,20 +108,18 @@ def stop(app: App) -> None:
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write rows and checksum of each day to this CSV file.")
 @pass_app
 def copy(app: App, target: str, report: Path | None) -> None:
-    """Copy this store to another database, as from the embedded server to TimescaleDB, and prove that both are equal.
+    """Copy this store to another database, such as from the embedded server to TimescaleDB, and prove that both are equal.
 
-    Compares the number of rows and a checksum for each day of each table. Can be repeated: what is equal is left alone.
+    Compares the number of rows and a checksum for each day of each table. Can be repeated: days that are equal are not copied again.
     """
-
     from btc_assets.backup.db_copy import copy_database
     from btc_assets.store.database import connect, location
 
     with app.store.connect() as source, connect(target) as destination, progress_bar("copying") as advance:
         parts = list(copy_database(source, destination, lambda done, total: advance("days", done, total)))
         place = location(destination.info.dsn)
-    table = Table("table", "days", "rows", "written now", title=f"Equal at {place}, by count and checksum of each day")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    title = f"Equal at {place}, by count and checksum of each day"
+    table = new_table("table", "days", "rows", "written now", numbers=slice(1, None), title=title)
     for name in dict.fromkeys(part.table for part in parts):
         own = [part for part in parts if part.table == name]
         days = sum(part.day is not None for part in own)
@@ -132,4 +130,4 @@ def copy(app: App, target: str, report: Path | None) -> None:
             writer = csv.writer(file)
             writer.writerow(["table", "day", "rows", "checksum"])
             writer.writerows((part.table, part.day or "", part.rows, f"{part.checksum:x}") for part in parts)
-    out.print("Next: set BTC_ASSETS_DSN to it, then btc-assets ops apply and btc-assets doctor.", highlight=False)
+    out.print("Next: set BTC_ASSETS_DSN to that database, then btc-assets ops apply and btc-assets doctor.", highlight=False)

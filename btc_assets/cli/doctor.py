@@ -1,4 +1,4 @@
-"""Command `doctor`: whether everything is in place that the store needs."""
+"""Command `doctor`: checks everything that the store needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]",
 @click.command(epilog=example("btc-assets doctor"))
 @pass_app
 def doctor(app: App) -> None:
-    """Check everything that the store needs, and say what to do where something is missing."""
+    """Check everything that the store needs, and say what to do if something is missing."""
     from btc_assets.ops.doctor import examine_store
 
     problems = 0

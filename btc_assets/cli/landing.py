@@ -1,4 +1,4 @@
-"""Command `land`: trades from a file into the landing zone, at once or played live."""
+"""Command `land`: lands the trades of a file, at once or played live."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("btc-assets land trades.csv.gz --symbol BTCUSDT\n  btc-assets land --live-from generated --speed 60"))
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--symbol", help="Label of the feed that the trades belong to; needed where there are several.")
+@click.option("--symbol", help="Label of the feed that the trades belong to; required if there are several.")
 @click.option(
     "--batch-seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=15.0,
     show_default=True,
-    help="Event time a batch spans at most.",
+    help="Event time that a batch spans at most.",
 )
-@click.option("--batch-rows", type=click.IntRange(min=1), default=5000, show_default=True, help="Trades a batch holds at most.")
+@click.option("--batch-rows", type=click.IntRange(min=1), default=5000, show_default=True, help="Trades that a batch holds at most.")
 @click.option(
     "--live-from",
     "live",
     metavar="FILE",
-    help="Play this file (or `generated`, a generated day) as if its trades were made now; with --speed, on the way to now.",
+    help="Play this file (or `generated`, a generated day) as if its trades happened now; with --speed, until they reach the present.",
 )
-@click.option("--speed", type=click.FloatRange(min=1), default=1.0, show_default=True, help="How much faster than real time to play.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="End the play after so many minutes.")
+@click.option("--speed", type=click.FloatRange(min=1), default=1.0, show_default=True, help="How many times faster than real time to play.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="End the play after this many minutes.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Write a JSON line for each slice that was played.")
 @pass_app
 def land(
@@ -52,8 +52,8 @@ def land(
 
     The columns may be the collector's, the exchange's messages or its dumps. Landing a file twice changes nothing.
 
-    With --live-from, the file's trades get new times, which begin where the store ends or as long ago as it takes to reach
-    the present, and land when a collector would have landed them. Their ids follow on from the store's.
+    With --live-from, the trades get new times, which start where the store ends, or as long ago as it takes to reach the
+    present, and they land when a collector would have landed them. Their ids continue those of the store.
     """
     from btc_assets.simulation.batches import BatchLimits
     from btc_assets.simulation.play_plan import PlayOptions
@@ -64,10 +64,14 @@ def land(
     if live is not None:
         landed = _play(app, live, symbol, PlayOptions(speed, minutes, limits, app.settings.first_slice), log)
     elif speed != 1 or minutes or log:
-        raise UserError("--speed, --minutes and --log are for a play: name its file with --live-from.")
+        raise UserError("--speed, --minutes and --log belong to a play: name its file with --live-from.")
     else:
         assert file is not None
         landed = land_file(app, file, symbol, limits)
+    _print_landed(landed, file or live)
+
+
+def _print_landed(landed: Landed, source: Path | str | None) -> None:
     out.print(
         f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}."
         if landed.objects
@@ -79,7 +83,7 @@ def land(
         for reason in landed.rejected:
             click.echo(f"  {reason}", err=True)
         raise UserError(
-            f"{landed.rejected_rows} rows of {file or live} were not landed because they are no valid trades "
+            f"{landed.rejected_rows} rows of {source} were not landed because they are not valid trades "
             "(the first are listed above): correct the file."
         )
 
@@ -101,13 +105,13 @@ def _play(app: App, source: str, symbol: str | None, options: PlayOptions, log: 
         clock = stack.enter_context(WallClock())
         plan = prepare_play(connection, zone, feed, recording, clock.now(), options)
         out.print(plan.describe(f"{zone.url}/{feed.prefix}"), highlight=False, soft_wrap=True)
-        landed = play(zone, feed, plan, clock, report=stack.enter_context(_live_line()), log=slices)
+        landed = play(zone, feed, plan, clock, report=stack.enter_context(_progress_line()), log=slices)
     landed.rejected, landed.rejected_rows = recording.rejected, recording.rejected_rows
     return landed
 
 
 def land_file(app: App, file: Path, symbol: str | None, limits: BatchLimits | None = None) -> Landed:
-    """Land a file with a progress bar; by default, in batches as the collector is set up."""
+    """Land a file, with a progress bar; by default in batches like those of the collector."""
     from btc_assets.simulation.batches import BATCH_LIMITS
     from btc_assets.simulation.replay import Landed, land_trades, read_trades
 
@@ -121,18 +125,18 @@ def land_file(app: App, file: Path, symbol: str | None, limits: BatchLimits | No
 
 
 @contextmanager
-def _live_line() -> Iterator[Callable[[PlayProgress], None]]:
-    """One line that says how a play goes; where the output is no terminal, a line every ten seconds."""
-    told = float("-inf")
+def _progress_line() -> Iterator[Callable[[PlayProgress], None]]:
+    """A line that shows the progress of a play; without a terminal, a new line every ten seconds."""
+    shown_at = float("-inf")
     with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as line:
 
-        def tell(progress: PlayProgress) -> None:
-            nonlocal told
-            if (now := time.monotonic()) - told >= (0.25 if line else 10):
-                told = now
+        def show(progress: PlayProgress) -> None:
+            nonlocal shown_at
+            if (now := time.monotonic()) - shown_at >= (0.25 if line else 10):
+                shown_at = now
                 if line:
                     line.update(Text(str(progress), no_wrap=True, overflow="ellipsis"), refresh=True)
                 else:
                     click.echo(str(progress))
 
-        yield tell
+        yield show

@@ -1,4 +1,4 @@
-"""Command `load`: a range of slices, from the landing zone to the checks."""
+"""Command `load`: loads a range of slices, from the landing zone to the checks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
-from btc_assets.cli.app import App, example, out, pass_app, progress_bar, range_options
+from btc_assets.cli.app import App, example, new_table, out, pass_app, progress_bar, range_options
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window, parse_time
 
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("btc-assets load --from 2020-02-22 --to 2020-02-23"))
 @range_options
-@click.option("--force", is_flag=True, help="Also replace slices of which an object has disappeared since they were loaded.")
-@click.option("--reread", is_flag=True, help="Read objects again that are registered already, as after a change of the feeds.")
+@click.option("--force", is_flag=True, help="Also replace slices that were loaded from an object that no longer exists.")
+@click.option("--reread", is_flag=True, help="Read registered objects again, as after a change of the feeds.")
 @pass_app
 def load(app: App, start: str | None, end: str | None, force: bool, reread: bool) -> None:
-    """Load a range of slices: register what landed, load ticks, make candles, run the checks."""
+    """Load a range of slices: register what landed, load ticks, build candles, run the checks."""
     if not start or not end:
         raise UserError("Name the range with --from and --to, such as --from 2020-02-22 --to 2020-02-23.")
     app.set_up_embedded_database()
@@ -34,9 +33,9 @@ def load(app: App, start: str | None, end: str | None, force: bool, reread: bool
 
 
 def print_report(report: IngestReport, candles: int) -> None:
-    table = Table("objects", "slices", "ticks", "candles", "seconds", "ticks/s", title=f"Loaded {report.window}")
-    for column in table.columns:
-        column.justify = "right"
+    """Print what a run loaded, and the checks that failed."""
+    headings = "objects", "slices", "ticks", "candles", "seconds", "ticks/s"
+    table = new_table(*headings, numbers=slice(None), title=f"Loaded {report.window}")
     table.add_row(
         f"{report.objects:,}", f"{report.slices:,}", f"{report.ticks:,}", f"{candles:,}", f"{report.seconds:.1f}",
         f"{report.ticks / report.seconds:,.0f}",
@@ -49,7 +48,7 @@ def print_report(report: IngestReport, candles: int) -> None:
 
 
 def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:
-    """Run the job `ingest` over a window in this process, with a progress bar; failures are shown at once."""
+    """Run the job `ingest` over a window in this process, with a progress bar and without retries."""
     from btc_assets.assembly import LOADING_ASSETS, build_definitions
     from btc_assets.orchestration.ingest import IngestOptions, ingest
     from btc_assets.orchestration.partitions import Partitions
@@ -61,7 +60,7 @@ def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = 
 
 
 def count_candles(app: App, window: Window) -> int:
-    """Candles of all intervals in a window."""
+    """Number of candles of all intervals in a window."""
     from btc_assets.market_data.candles import enabled_intervals
     from btc_assets.store.tables import count_rows
 

@@ -1,18 +1,20 @@
-"""The command line: `btc-assets`. Assembles the groups of commands."""
+"""The command line `btc-assets`, assembled from its commands and groups."""
 
 from __future__ import annotations
 
 import click
 
 from btc_assets.cli.app import App, PlainErrorsGroup, example
+from btc_assets.cli.candles import candles
 from btc_assets.cli.database import db
-from btc_assets.cli.demo import demo, dev
+from btc_assets.cli.demo import demo
+from btc_assets.cli.dev import dev
 from btc_assets.cli.doctor import doctor
 from btc_assets.cli.landing import land
 from btc_assets.cli.loading import load
 from btc_assets.cli.operations import ops
 from btc_assets.cli.signals import evaluate, models, similar, train
-from btc_assets.cli.status import candles, status
+from btc_assets.cli.status import status
 from btc_assets.cli.worker import worker
 
 

@@ -1,4 +1,4 @@
-"""Command `worker`: carry Dagster's runs on this machine."""
+"""Command `worker`: executes Dagster's runs on this machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from btc_assets.domain.errors import UserError
 
 
 @click.command(epilog=example("BTC_ASSETS_WORKERS_BROKER=redis://broker:6379/0 btc-assets worker --runs 2"))
-@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs that it carries at once, each in a process.")
-@click.option("--name", default="worker", show_default=True, help="Tells several workers on one machine apart.")
+@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs that it executes at once, each in a process of its own.")
+@click.option("--name", default="worker", show_default=True, help="Distinguishes several workers on one machine.")
 @pass_app
 def worker(app: App, runs: int, name: str) -> None:
-    """Carry Dagster's runs on this machine, as one of many; Ctrl-C lets the runs in progress finish."""
+    """Execute Dagster's runs on this machine, as one worker of several; Ctrl-C lets the runs in progress finish."""
     app.prepare_dagster()
     try:
         from btc_assets.orchestration.workers import work

@@ -44,7 +44,7 @@ def test_a_file_is_played_from_the_command_line(store: StoreUnderTest, tmp_path:
     [
         ((), "Name one file of trades: FILE to land it at once, or --live-from FILE to play it."),
         (("a.csv", "--live-from", "b.csv"), "Name one file of trades: FILE to land it at once, or --live-from FILE to play it."),
-        (("a.csv", "--speed", "60"), "--speed, --minutes and --log are for a play: name its file with --live-from."),
+        (("a.csv", "--speed", "60"), "--speed, --minutes and --log belong to a play: name its file with --live-from."),
         (("--live-from", "none.csv"), "The trades file none.csv does not exist"),
     ],
 )
@@ -65,3 +65,12 @@ def test_a_store_that_is_not_set_up_is_refused_in_one_sentence(
     assert result.exit_code == 1
     assert "run btc-assets db migrate." in result.output
     assert not store.uris()
+
+
+def test_rows_of_a_file_that_are_not_trades_are_reported_and_the_others_landed(store: StoreUnderTest, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("trade_id,trade_time,price,quantity,is_market_maker\n1,1704888001000,5,1,true\n2,1704888002000,-5,1,true\n")
+    result = cli(str(file))
+    assert result.exit_code == 1
+    assert "row 2: price -5 is not above zero" in result.output
+    assert len(store.uris()) == 1
