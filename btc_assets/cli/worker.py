@@ -9,7 +9,9 @@ from btc_assets.domain.errors import UserError
 
 
 @click.command(epilog=example("BTC_ASSETS_WORKERS_BROKER=redis://broker:6379/0 btc-assets worker --runs 2"))
-@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs that it executes at once, each in a process of its own.")
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs that it executes at once, each in a process of its own."
+)
 @click.option("--name", default="worker", show_default=True, help="Distinguishes several workers on one machine.")
 @pass_app
 def worker(app: App, runs: int, name: str) -> None:
