@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar dev test test-all faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -14,7 +14,10 @@ similar: $(VENV)/ready-torch  ## After a demo: an encoder trained on its day, an
 dev: $(VENV)/ready  ## The Dagster UI on the same database.
 	$(BIN)/btc-assets dev
 
-test: $(VENV)/ready-dev  ## The test suite.
+test: $(VENV)/ready-dev  ## The tests of daily work: all but the slow ones. ARGS goes to pytest.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/ready-dev  ## Every test, with kills, restores, hosts and workers.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 faults: $(VENV)/ready-dev  ## Loaders killed at 60 moments, and every other fault of docs/faults.md. Ten minutes; FAULT_SEED=2 for other moments.

@@ -21,6 +21,8 @@ from btc_assets_tests.support.stores import StoreUnderTest, temporary_database
 from btc_assets_tests.support.trades import HOUR, NOON, every
 from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
 
+pytestmark = pytest.mark.slow
+
 TICKS = "SELECT * FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade_id"
 REGISTRY = "SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, asset, uri, etag"
 

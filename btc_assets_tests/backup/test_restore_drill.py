@@ -25,7 +25,7 @@ from btc_assets_tests.support.databases import write_candles, write_ticks
 from btc_assets_tests.support.stores import temporary_database
 from btc_assets_tests.support.trades import NOON, every
 
-pytestmark = pytest.mark.xdist_group("backups")  # they share one cluster
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("backups")]  # they share one cluster
 
 Digests = dict[tuple[datetime, str], tuple[int, Decimal, str]]
 

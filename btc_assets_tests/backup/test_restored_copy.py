@@ -14,7 +14,7 @@ from btc_assets.backup.restored_copy import restored_copy
 from btc_assets.domain.errors import UserError
 from btc_assets_tests.support.clusters import Cluster
 
-pytestmark = pytest.mark.xdist_group("backups")  # they share one cluster
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("backups")]  # they share one cluster
 
 
 def test_a_copy_that_cannot_be_made_is_refused_and_changes_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,8 @@ from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 from btc_assets_tests.support.truth import Landings
 from btc_assets_tests.support.zones import StoreOnS3
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("FAULT_KILLS", "4"))
 LONG = KILLS > 4
 SEED = int(os.environ.get("FAULT_SEED", "1"))

@@ -52,6 +52,8 @@ from btc_assets_tests.support.stores import FEED, FEEDS, temporary_copy
 from btc_assets_tests.support.trades import table, trade
 from btc_assets_tests.support.zones import StoreOnS3
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 Rows = dict[int, Decimal]  # price by trade id
 Version = tuple[str, str]  # URI and ETag

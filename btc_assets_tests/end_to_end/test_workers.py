@@ -43,6 +43,7 @@ from btc_assets.orchestration.workers import work  # noqa: E402
 from btc_assets_tests.support.fleet import ActiveRun, Fleet, WriterCount, running_fleet, running_redis  # noqa: E402
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("workers"),
     pytest.mark.filterwarnings("ignore:Task name"),  # dagster-celery makes its task anew for every run
 ]

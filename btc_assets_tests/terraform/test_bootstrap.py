@@ -33,7 +33,7 @@ from btc_assets_tests.support.hosts import ADDRESS, OTHER_ADDRESS, PROJECT, SCRI
 from btc_assets_tests.support.s3_events import running_moto
 from btc_assets_tests.support.trades import every
 
-pytestmark = pytest.mark.xdist_group("host")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("host")]
 
 BOOTSTRAP = PROJECT / "terraform/bootstrap"
 STATE = ("/etc/postgresql", "/etc/postgresql-common", "/etc/pgbackrest.conf", "/etc/btc-assets", "/etc/sudoers.d", "/etc/systemd/system",

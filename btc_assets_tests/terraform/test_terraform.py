@@ -7,6 +7,8 @@ import pytest
 
 from btc_assets_tests.support.paths import PROJECT
 
+pytestmark = pytest.mark.slow
+
 CHECK = PROJECT.parent / "shared" / "tools" / "terraform_check" / "check"  # terraform with no access to its registry
 
 
