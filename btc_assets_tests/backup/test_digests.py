@@ -24,7 +24,7 @@ def digest(connection: psycopg.Connection, *rows: str, where: str = "true") -> t
     connection.execute("TRUNCATE trades")
     for row in rows:
         connection.execute(f"INSERT INTO trades VALUES ({row})")
-    return read_digest(connection, "public.trades", stored_columns(connection, "public.trades"), sql.SQL(where))  # type: ignore[arg-type]
+    return read_digest(connection, "public.trades", stored_columns(connection, "public.trades"), sql.SQL(where))
 
 
 def test_generated_columns_are_left_out(connection: psycopg.Connection) -> None:

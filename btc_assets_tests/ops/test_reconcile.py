@@ -1,11 +1,10 @@
-"""Reconciling finds what differs between landing zone, registry and tables, says it, and hands it to the sensors."""
+"""Reconciling finds what differs between landing zone, registry and tables, reports it, and hands it to the sensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import dagster as dg
 import pytest
 
 from btc_assets.domain.feeds import Feed, Feeds
@@ -16,7 +15,6 @@ from btc_assets.market_data import candles
 from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.ops.differences import Differences
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
-from btc_assets.ops.reconciliations import read_last_reconciliations
 from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -25,20 +23,20 @@ TWO_DAYS = Window(NOON - DAY, NOON + DAY)  # clipped, like the hourly comparison
 LONG_AGO = datetime(2023, 10, 4, 5, tzinfo=UTC)
 
 
-def find(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: Feeds = FEEDS) -> Differences:
+def compare(store: StoreUnderTest, window: Window | None = None, *, heal: bool = False, feeds: Feeds = FEEDS) -> Differences:
     with store.connect() as connection:
         return reconcile(
             connection, store.zone(), feeds, window, datetime.now(UTC), ReconcileOptions(heal=heal, min_object_age=timedelta(0))
         )
 
 
-def due(store: StoreUnderTest) -> list[datetime]:
+def due_slices(store: StoreUnderTest) -> list[datetime]:
     return [one.bucket for one in read_waiting_slices(store.connection, datetime.now(UTC) + timedelta(minutes=1), grace=timedelta(0)).due]
 
 
-def work_off(store: StoreUnderTest) -> None:
-    """What the sensors do: load what is due, and make the candles that are."""
-    for bucket in due(store):
+def repair(store: StoreUnderTest) -> None:
+    """Do what the sensors request: load the slices that are due, and rebuild the candles that are."""
+    for bucket in due_slices(store):
         store.ingest(Window.of_slice(bucket))
     for (bucket,) in store.rows("SELECT DISTINCT bucket_5m FROM ingestion.due_slices"):
         store.refresh(Window.of_slice(bucket))
@@ -49,19 +47,19 @@ def two_hours_pass(store: StoreUnderTest) -> None:
     store.connection.execute("UPDATE ingestion.due_slices SET due_since = due_since - interval '2 hours'")
 
 
-def ids(store: StoreUnderTest) -> list[int]:
+def read_trade_ids(store: StoreUnderTest) -> list[int]:
     return [trade_id for (trade_id,) in store.rows("SELECT trade_id FROM market_data.btc_ticks ORDER BY 1")]
 
 
-def whole(store: StoreUnderTest) -> bool:
+def is_consistent(store: StoreUnderTest) -> bool:
     """Whether registry, ticks and candles agree."""
     return not find_unequal_slices(store.connection, Window(LONG_AGO, NOON + DAY)) and not candles.find_outdated_candles(
         store.connection, Window(NOON - DAY, NOON + DAY)
     )
 
 
-def loaded(store: StoreUnderTest) -> list[str]:
-    """An hour of a trade every ten seconds, in objects of a minute; returns their URIs."""
+def load_hour(store: StoreUnderTest) -> list[str]:
+    """Load an hour with a trade every ten seconds, in objects of a minute; returns their URIs."""
     uris = store.land(every(10, 360), seconds=60)
     store.ingest(HOUR)
     return uris
@@ -73,15 +71,15 @@ def put_batch(store: StoreUnderTest, start: datetime, first_id: int, count: int 
 
 
 def test_a_clean_store_has_nothing_to_report(anywhere: StoreUnderTest) -> None:
-    loaded(anywhere)
+    load_hour(anywhere)
     two_hours_pass(anywhere)
     for window in (TWO_DAYS, None):
-        found = find(anywhere, window, heal=True)
-        assert (found.counts, found.sentences, found.healed, due(anywhere)) == ({}, [], 0, [])
+        found = compare(anywhere, window, heal=True)
+        assert (found.counts, found.sentences, found.healed, due_slices(anywhere)) == ({}, [], 0, [])
 
 
 def test_an_empty_store_has_nothing_to_report(anywhere: StoreUnderTest) -> None:
-    assert find(anywhere, heal=True).counts == {}
+    assert compare(anywhere, heal=True).counts == {}
 
 
 def lose_an_event(store: StoreUnderTest, uris: list[str]) -> str:
@@ -143,122 +141,122 @@ MISHAPS: list[tuple[str, Callable[[StoreUnderTest, list[str]], str], range | lis
 ]
 
 
-# On S3, those that have to do with objects.
+# On S3, only those that concern objects.
 ANYWHERE = [("directory", *case) for case in MISHAPS] + [("S3", *case) for case in MISHAPS if case[0] != "unequal" and case[0] != "behind"]
 
 
 @pytest.mark.parametrize(
     ("anywhere", "kind", "mishap", "then"), ANYWHERE, ids=[f"{case[2].__name__}-{case[0]}" for case in ANYWHERE], indirect=["anywhere"]
 )
-def test_each_difference_is_said_and_mended_where_asked_to(
+def test_each_difference_is_reported_and_healed_on_request(
     anywhere: StoreUnderTest, kind: str, mishap: Callable[[StoreUnderTest, list[str]], str], then: range | list[int]
 ) -> None:
-    sentence = mishap(anywhere, loaded(anywhere))
+    sentence = mishap(anywhere, load_hour(anywhere))
     before = anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag")
-    found = find(anywhere)
+    found = compare(anywhere)
     assert (found.counts, found.healed) == ({kind: 1}, 0)
     assert found.sentences[0].startswith(sentence)
-    assert anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag") == before  # only said
+    assert anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag") == before  # it is only reported
 
-    assert find(anywhere, heal=True).healed == 1
-    work_off(anywhere)
-    assert ids(anywhere) == list(then) and whole(anywhere) and due(anywhere) == []
-    assert find(anywhere, heal=True).counts == {}
+    assert compare(anywhere, heal=True).healed == 1
+    repair(anywhere)
+    assert read_trade_ids(anywhere) == list(then) and is_consistent(anywhere) and due_slices(anywhere) == []
+    assert compare(anywhere, heal=True).counts == {}
 
 
-def test_two_days_are_enough_for_what_happened_in_them(store: StoreUnderTest) -> None:
-    uris = loaded(store)
+def test_a_window_finds_what_happened_in_it_alone(store: StoreUnderTest) -> None:
+    uris = load_hour(store)
     for mishap in (overwrite, delete_rows, register_and_forget, forget_candles):
         mishap(store, uris)
-    assert find(store, TWO_DAYS).counts == {"changed": 1, "unequal": 1, "stuck": 1, "behind": 1}
-    assert find(store, Window(NOON + DAY, NOON + 2 * DAY)).counts == {}
+    assert compare(store, TWO_DAYS).counts == {"changed": 1, "unequal": 1, "stuck": 1, "behind": 1}
+    assert compare(store, Window(NOON + DAY, NOON + 2 * DAY)).counts == {}
 
 
-def test_an_object_that_disappeared_is_said_once_and_its_rows_stay(anywhere: StoreUnderTest) -> None:
-    uris = loaded(anywhere)
+def test_an_object_that_disappeared_is_reported_once_and_its_rows_stay(anywhere: StoreUnderTest) -> None:
+    uris = load_hour(anywhere)
     anywhere.delete(uris[0])
-    assert find(anywhere).sentences == [f"{uris[0]} is registered and no longer in the landing zone"]
-    assert find(anywhere, heal=True).healed == 1
+    assert compare(anywhere).sentences == [f"{uris[0]} is registered and no longer in the landing zone"]
+    assert compare(anywhere, heal=True).healed == 1
     two_hours_pass(anywhere)
-    assert (due(anywhere), find(anywhere).counts) == ([], {})
-    assert ids(anywhere) == list(range(1, 361))
+    assert (due_slices(anywhere), compare(anywhere).counts) == ([], {})
+    assert read_trade_ids(anywhere) == list(range(1, 361))
     assert anywhere.rows("SELECT bucket_5m FROM landing.slices WHERE state = 'source gone'") == [(NOON,)]
 
 
-def test_a_slice_that_cannot_take_what_is_new_because_an_object_is_gone_waits_for_a_person(store: StoreUnderTest) -> None:
-    uris = loaded(store)
+def test_a_slice_with_new_objects_and_a_gone_one_waits_for_a_person(store: StoreUnderTest) -> None:
+    uris = load_hour(store)
     store.delete(uris[0])
     put_batch(store, NOON, 9001)
-    find(store, heal=True)
+    compare(store, heal=True)
     store.register(HOUR)
     two_hours_pass(store)
-    found = find(store, heal=True)
+    found = compare(store, heal=True)
     assert found.sentences == [
         "BTCUSDT 2024-01-10T12:00Z: an object that it was loaded from is gone: restore it, or load the slice with --force"
     ]
-    assert (found.healed, due(store)) == (0, [])
+    assert (found.healed, due_slices(store)) == (0, [])
     store.load(HOUR, force=True)
     store.refresh(HOUR)
-    assert ids(store) == [*range(7, 361), 9001, 9002, 9003]
-    assert find(store).counts == {}
+    assert read_trade_ids(store) == [*range(7, 361), 9001, 9002, 9003]
+    assert compare(store).counts == {}
 
 
-def test_an_object_that_is_overwritten_and_then_deleted_keeps_its_rows_and_is_not_asked_for_for_ever(store: StoreUnderTest) -> None:
-    uris = loaded(store)
+def test_an_object_that_is_overwritten_and_then_deleted_keeps_its_rows_and_is_not_requested_forever(store: StoreUnderTest) -> None:
+    uris = load_hour(store)
     overwrite(store, uris)
-    find(store, heal=True)
+    compare(store, heal=True)
     store.delete(uris[0])
-    assert find(store, heal=True).counts == {"extra": 1}
+    assert compare(store, heal=True).counts == {"extra": 1}
     two_hours_pass(store)
-    assert (due(store), find(store).counts) == ([], {})
-    assert ids(store) == list(range(1, 361))
+    assert (due_slices(store), compare(store).counts) == ([], {})
+    assert read_trade_ids(store) == list(range(1, 361))
 
 
 def test_an_object_that_comes_back_is_loaded_again(store: StoreUnderTest) -> None:
-    uris = loaded(store)
+    uris = load_hour(store)
     path = store.zone().path(uris[0]).removeprefix(f"{FEED.prefix}/")
     data = (store.landing / FEED.prefix / path).read_bytes()
     store.delete(uris[0])
-    find(store, heal=True)
+    compare(store, heal=True)
     store.put(path, data)
-    assert find(store, heal=True).counts == {"missing": 1}
-    work_off(store)
-    assert ids(store) == list(range(1, 361)) and whole(store)
-    assert find(store).counts == {}
+    assert compare(store, heal=True).counts == {"missing": 1}
+    repair(store)
+    assert read_trade_ids(store) == list(range(1, 361)) and is_consistent(store)
+    assert compare(store).counts == {}
 
 
-def test_rows_that_differ_in_a_slice_whose_object_is_gone_are_said_and_stay(store: StoreUnderTest) -> None:
-    uris = loaded(store)
+def test_rows_that_differ_in_a_slice_whose_object_is_gone_are_reported_and_stay(store: StoreUnderTest) -> None:
+    uris = load_hour(store)
     store.delete(uris[0])
-    find(store, heal=True)
+    compare(store, heal=True)
     store.connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id = 30")
-    found = find(store, heal=True)
+    found = compare(store, heal=True)
     assert found.sentences == ["BTCUSDT 2024-01-10T12:00Z: source gone, 30 rows by the registry, 29 in the table"]
-    assert (found.healed, due(store)) == (0, [])
-    assert find(store).counts == {"unequal": 1}  # still what it was, and not worse
+    assert (found.healed, due_slices(store)) == (0, [])
+    assert compare(store).counts == {"unequal": 1}  # as before, and not worse
 
 
-def test_rows_without_any_object_are_said_and_stay(store: StoreUnderTest) -> None:
-    loaded(store)
+def test_rows_without_any_object_are_reported_and_stay(store: StoreUnderTest) -> None:
+    load_hour(store)
     store.connection.execute("DELETE FROM landing.raw_blobs_5m WHERE bucket_5m = '2024-01-10T12:00Z'")
     for uri in store.uris()[:5]:
         store.delete(uri)
-    found = find(store, heal=True)
+    found = compare(store, heal=True)
     assert found.sentences == ["BTCUSDT 2024-01-10T12:00Z: not registered, 0 rows by the registry, 30 in the table"]
-    assert (found.healed, len(ids(store))) == (0, 360)
+    assert (found.healed, len(read_trade_ids(store))) == (0, 360)
 
 
-def test_what_lies_in_no_minute_folder_is_a_stray(anywhere: StoreUnderTest) -> None:
-    loaded(anywhere)
+def test_an_object_in_no_minute_folder_is_a_stray(anywhere: StoreUnderTest) -> None:
+    load_hour(anywhere)
     strays = ["README.md", "2024/x.csv", "2024/01/x.csv", "2024/13/45/x.csv", "odd/folder/of/mine/x.csv", "2024/01/10/12/odd/x.csv",
               "2024/01/10/12/05/deep/x.csv"]  # fmt: skip
     uris = sorted(anywhere.put(path, b"data") for path in strays)
     anywhere.put("2024/01/10/12/05/.not-whole-yet", b"data")
-    found = find(anywhere, heal=True)
+    found = compare(anywhere, heal=True)
     assert found.counts == {"stray": 7}
     assert sorted(sentence.partition(" lies in no minute folder, ")[0] for sentence in found.sentences) == uris
-    assert due(anywhere) == []
-    assert find(anywhere, TWO_DAYS).counts == {"stray": 2}
+    assert due_slices(anywhere) == []
+    assert compare(anywhere, TWO_DAYS).counts == {"stray": 2}
 
 
 @pytest.mark.parametrize(
@@ -268,55 +266,55 @@ def test_what_lies_in_no_minute_folder_is_a_stray(anywhere: StoreUnderTest) -> N
 def test_objects_in_the_folders_of_days_and_hours_are_compared_as_well(anywhere: StoreUnderTest, folder: str, name: str) -> None:
     start = NOON + timedelta(hours=2) if folder.startswith("2024") else LONG_AGO
     uri = put_batch(anywhere, start, 1, path=f"{folder}/{name}")
-    assert find(anywhere, heal=True).counts == {"missing": 1}
-    work_off(anywhere)
-    work_off(anywhere)  # the slices that reading it showed
-    assert (ids(anywhere), find(anywhere).counts) == ([1, 2, 3], {})
+    assert compare(anywhere, heal=True).counts == {"missing": 1}
+    repair(anywhere)
+    repair(anywhere)  # the slices that became known when it was read
+    assert (read_trade_ids(anywhere), compare(anywhere).counts) == ([1, 2, 3], {})
     put_batch(anywhere, start, 11, path=f"{folder}/{name}")
-    assert find(anywhere, heal=True).counts == {"changed": 1}
-    work_off(anywhere)
-    work_off(anywhere)
-    assert (ids(anywhere), find(anywhere).counts) == ([11, 12, 13], {})
+    assert compare(anywhere, heal=True).counts == {"changed": 1}
+    repair(anywhere)
+    repair(anywhere)
+    assert (read_trade_ids(anywhere), compare(anywhere).counts) == ([11, 12, 13], {})
     anywhere.delete(uri)
-    assert find(anywhere, heal=True).counts == {"extra": 1}
+    assert compare(anywhere, heal=True).counts == {"extra": 1}
 
 
 @pytest.mark.parametrize("start", [NOON - timedelta(minutes=5), NOON, NOON + timedelta(minutes=5)])
-def test_a_comparison_that_begins_within_an_hour_takes_nothing_for_missing_or_extra(store: StoreUnderTest, start: datetime) -> None:
+def test_a_window_that_starts_within_an_hour_reports_nothing_as_missing_or_extra(store: StoreUnderTest, start: datetime) -> None:
     for path in ("2024/01/10/dump.parquet", "2024/01/10/12/dump.parquet", "2024/01/10/12/00/dump.parquet"):
         put_batch(store, NOON, 1, path=path)
     store.register(Window(NOON.replace(hour=0), NOON + DAY))
     store.load(HOUR)
-    assert find(store, Window(start, start + timedelta(minutes=20))).counts == {}
+    assert compare(store, Window(start, start + timedelta(minutes=20))).counts == {}
 
 
-def test_a_version_that_is_noticed_but_not_read_yet_is_no_difference(anywhere: StoreUnderTest) -> None:
-    uris = loaded(anywhere)
+def test_a_version_that_is_noticed_but_not_registered_is_no_difference(anywhere: StoreUnderTest) -> None:
+    uris = load_hour(anywhere)
     overwrite(anywhere, uris)
     notice(anywhere.connection, FEEDS, anywhere.zone().list_window(FEED.prefix, HOUR))
-    assert find(anywhere).counts == {}
+    assert compare(anywhere).counts == {}
 
 
 def test_a_rejected_object_is_known(store: StoreUnderTest) -> None:
-    loaded(store)
+    load_hour(store)
     bad = store.put("2024/01/10/12/00/bad.parquet", b"not parquet")
     store.ingest(HOUR)
     two_hours_pass(store)
-    assert find(store).counts == {}
+    assert compare(store).counts == {}
     store.delete(bad)
-    assert find(store, heal=True).counts == {"extra": 1}
-    assert find(store).counts == {}
+    assert compare(store, heal=True).counts == {"extra": 1}
+    assert compare(store).counts == {}
 
 
-def test_what_landed_only_now_is_the_sensors_business(store: StoreUnderTest) -> None:
+def test_an_object_that_landed_just_now_is_left_to_the_sensors(store: StoreUnderTest) -> None:
     put_batch(store, NOON, 1)
     with store.connect() as connection:
         assert reconcile(connection, store.zone(), FEEDS, None, datetime.now(UTC)).counts == {}
         assert reconcile(connection, store.zone(), FEEDS, None, datetime.now(UTC) + timedelta(minutes=11)).counts == {"missing": 1}
 
 
-def test_slices_whose_ticks_retention_may_have_dropped_are_in_order_without_them(store: StoreUnderTest) -> None:
-    loaded(store)
+def test_slices_whose_ticks_retention_may_have_dropped_are_no_difference(store: StoreUnderTest) -> None:
+    load_hour(store)
     store.connection.execute(
         "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, enabled, state) "
         "VALUES ('drop market_data.btc_ticks', 'market_data.btc_ticks', '{\"after\": \"90 days\"}', true, 'applied')"
@@ -324,45 +322,25 @@ def test_slices_whose_ticks_retention_may_have_dropped_are_in_order_without_them
     store.connection.execute("DELETE FROM market_data.btc_ticks")
     store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', '2024-01-10T12:00Z')")
     two_hours_pass(store)
-    assert find(store, heal=True).counts == {}
+    assert compare(store, heal=True).counts == {}
 
 
 def test_each_prefix_is_compared_for_its_own_feed(store: StoreUnderTest) -> None:
     futures = Feed("BinanceUM/BTCUSDT", "BTCUSDT", "BTCUSDT.P")
-    loaded(store)
+    load_hour(store)
     uri = store.zone().put("BinanceUM/BTCUSDT/2024/01/10/12/00/x.parquet", encode_batch(every(1, 3), FEED)[1])
-    assert find(store, feeds=Feeds([FEED, futures]), heal=True).sentences[0].startswith(f"{uri} landed at")
+    assert compare(store, feeds=Feeds([FEED, futures]), heal=True).sentences[0].startswith(f"{uri} landed at")
     assert store.rows("SELECT asset FROM landing.raw_blobs_5m WHERE status = 'noticed'") == [("BTCUSDT.P",)]
-    assert find(store, feeds=Feeds([FEED, futures])).counts == {}
+    assert compare(store, feeds=Feeds([FEED, futures])).counts == {}
 
 
-def test_only_the_first_of_a_kind_are_said_and_all_are_counted_and_mended(store: StoreUnderTest) -> None:
+def test_only_the_first_of_a_kind_are_described_but_all_are_counted_and_healed(store: StoreUnderTest) -> None:
     store.land(every(60, 30), seconds=60)
-    found = find(store, heal=True)
-    assert (found.counts, len(found.sentences), found.healed, len(due(store))) == ({"missing": 30}, 20, 30, 6)
+    found = compare(store, heal=True)
+    assert (found.counts, len(found.sentences), found.healed, len(due_slices(store))) == ({"missing": 30}, 20, 30, 6)
 
 
-def test_comparisons_are_kept(store: StoreUnderTest) -> None:
-    assert read_last_reconciliations(store.connection) == []
-    find(store)
-    put_batch(store, NOON, 1)
-    found = find(store, TWO_DAYS, heal=True)
-    (last,) = read_last_reconciliations(store.connection)
-    assert (last.start, last.end, last.problems, last.healed) == (NOON - DAY, NOON + DAY, {"missing": 1}, 1)
-    assert last.sentences == found.sentences
-
-
-def test_what_comparing_everything_could_not_mend_is_told_until_it_is_compared_again(store: StoreUnderTest) -> None:
-    stray = store.put("batch-a.parquet", b"")
-    find(store, heal=True)
-    find(store, TWO_DAYS)
-    assert [one.problems for one in read_last_reconciliations(store.connection)] == [{"stray": 1}, {}]
-    store.delete(stray)
-    find(store)
-    assert [one.problems for one in read_last_reconciliations(store.connection)] == [{}]
-
-
-def test_what_is_older_than_the_store_is_to_hold_is_not_missing(store: StoreUnderTest) -> None:
+def test_an_object_from_before_the_first_day_of_the_store_is_not_missing(store: StoreUnderTest) -> None:
     put_batch(store, NOON - DAY, 1)
     put_batch(store, NOON, 1)
     now = datetime.now(UTC)
@@ -372,61 +350,16 @@ def test_what_is_older_than_the_store_is_to_hold_is_not_missing(store: StoreUnde
     assert found.counts == {"missing": 1}
 
 
-def run(store: StoreUnderTest, **config: object) -> dg.ExecuteInProcessResult:
-    with dg.DagsterInstance.ephemeral() as instance:
-        return store.definitions.resolve_job_def("reconcile").execute_in_process(
-            instance=instance, run_config={"ops": {"ops__reconciliations": {"config": config}}}
-        )
-
-
-def check(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:
-    (evaluation,) = result.get_asset_check_evaluations()
-    return evaluation.passed, str(evaluation.metadata["examples"].value)
-
-
-def test_the_asset_shows_what_differs_and_its_check_fails_for_it(store: StoreUnderTest) -> None:
-    loaded(store)
-    delete_rows(store, [])
-    sentence = "* BTCUSDT 2024-01-10T12:00Z: loaded, 30 rows by the registry, 28 in the table"
-    result = run(store, hours=0)
-    (event,) = result.asset_materializations_for_node("ops__reconciliations")
-    shown = {name: event.metadata[name].value for name in ("compared", "unequal", "healed", "differences", "dagster/row_count")}
-    assert shown == {"compared": "everything", "unequal": 1, "healed": 0, "differences": sentence, "dagster/row_count": 1}
-    assert check(result) == (False, sentence)
-    assert check(run(store, hours=48)) == (False, sentence)  # it lies further back, and was not mended
-    assert check(run(store, hours=0, heal=True)) == (False, sentence)
-    work_off(store)
-    assert check(run(store, hours=0)) == (True, "none")
-
-
-def test_schedules_run_jobs_that_exist_with_a_configuration_that_they_take(store: StoreUnderTest) -> None:
-    hours = {}
-    defs = store.definitions
-    for schedule in defs.schedules or ():
-        assert isinstance(schedule, dg.ScheduleDefinition)
-        with dg.DagsterInstance.ephemeral() as instance:
-            context = dg.build_schedule_context(instance, scheduled_execution_time=NOON)
-            (request,) = schedule.evaluate_tick(context).run_requests
-        assert dg.validate_run_config(defs.resolve_job_def(schedule.job_name), request.run_config)
-        hours[schedule.name] = request.run_config.get("ops", {}).get("ops__reconciliations", {}).get("config")
-    assert hours == {
-        "maintain_hourly": None,
-        "care_for_indexes_daily": None,
-        "reconcile_hourly": {"hours": 48, "heal": True, "ask_again": False},
-        "reconcile_weekly": {"hours": 0, "heal": True, "ask_again": False},
-    }
-
-
 def test_a_slice_that_is_not_closed_yet_is_not_stuck(store: StoreUnderTest) -> None:
     now = datetime.now(UTC)
     bucket = Window.covering(now, now + SLICE).start
     put_batch(store, bucket, 1)
     notice(store.connection, FEEDS, store.zone().list_window(FEED.prefix, Window.of_slice(bucket)))
     two_hours_pass(store)
-    assert find(store).counts == {}
+    assert compare(store).counts == {}
 
 
-def test_the_schedules_leave_what_is_stuck_to_the_sensors_which_ask_ever_more_rarely(store: StoreUnderTest) -> None:
+def test_stuck_slices_are_left_to_the_sensors_without_ask_again(store: StoreUnderTest) -> None:
     put_batch(store, NOON, 1)
     store.register(HOUR)
     two_hours_pass(store)

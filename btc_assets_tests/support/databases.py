@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -195,7 +196,7 @@ def write_candles(connection: psycopg.Connection, window: Window) -> None:
         candles.refresh_candles(connection, interval, window)
 
 
-def read_candles(connection: psycopg.Connection) -> dict[str, list[tuple[object, ...]]]:
+def read_candles(connection: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
     """All candles, by interval."""
     return {
         interval: connection.execute(f"SELECT * FROM market_data.candles_{interval} ORDER BY symbol, bucket").fetchall()

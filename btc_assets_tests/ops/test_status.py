@@ -1,0 +1,44 @@
+"""What landed and is loaded, by day and symbol."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from btc_assets.domain.slices import DAY, SLICE, Window
+from btc_assets.ops.status import DayStatus, read_daily_status
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import NOON, every
+
+
+def read(store: StoreUnderTest) -> list[DayStatus]:
+    return read_daily_status(store.connection, Window(NOON - DAY, NOON + 2 * DAY))
+
+
+def test_an_empty_store_has_no_day(store: StoreUnderTest) -> None:
+    assert read(store) == []
+
+
+def test_slices_are_counted_by_their_state(store: StoreUnderTest) -> None:
+    store.land(every(1, 600), seconds=60)
+    store.ingest(Window(NOON, NOON + 2 * SLICE))
+    gone = store.land(every(1, 300, start=NOON + 3 * SLICE, first_id=1000), seconds=300)
+    store.ingest(Window.of_slice(NOON + 3 * SLICE))
+    store.delete(*gone)
+    store.register(Window.of_slice(NOON + 3 * SLICE))
+    store.land(every(1, 10, start=NOON + 5 * SLICE, first_id=2000))
+    store.put(f"{NOON + 5 * SLICE:%Y/%m/%d/%H/%M}/bad.parquet", b"not parquet")
+    store.register(Window.of_slice(NOON + 5 * SLICE))
+    (day,) = read(store)
+    assert (day.day, day.symbol) == (date(2024, 1, 10), "BTCUSDT")
+    assert (day.landed_rows, day.loaded_rows) == (610, 900)  # the rows of the object that is gone are still loaded
+    assert (day.slices, day.loaded, day.waiting, day.gone, day.missing, day.rejected_objects) == (3, 2, 1, 1, 3, 1)
+    assert day.problems() == ["1 waiting", "3 missing", "1 with a source gone", "1 objects rejected"]
+
+
+def test_slices_are_missing_only_between_the_first_and_the_last_with_an_object(store: StoreUnderTest) -> None:
+    for start, first_id in ((NOON, 1), (NOON + DAY, 1000)):
+        store.land(every(1, 300, start=start, first_id=first_id))
+        store.ingest(Window.of_slice(start))
+    first, second = read(store)
+    assert (first.missing, second.missing) == (143, 144)
+    assert second.day - first.day == timedelta(days=1)
