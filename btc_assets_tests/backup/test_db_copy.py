@@ -1,4 +1,4 @@
-"""Moving up: a store is copied to another server, of either engine, and both are proved equal day by day."""
+"""A store is copied to another server, of either engine, and both are proved equal day by day."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def copied(source: psycopg.Connection, target: psycopg.Connection) -> list[Part]
     return list(copy_database(source, target))
 
 
-def test_an_embedded_store_moves_to_timescaledb_also_the_candles_whose_ticks_are_gone(
+def test_an_embedded_store_moves_to_timescaledb_including_candles_whose_ticks_are_gone(
     source: psycopg.Connection, on_timescale: psycopg.Connection
 ) -> None:
     parts = copied(source, on_timescale)
@@ -72,7 +72,7 @@ def test_models_move_with_their_vectors_and_answer_on_the_new_server(
     assert not any(part.copied for part in copied(on_postgres, on_timescale))
 
 
-def test_candles_go_on_as_before_on_the_new_server(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
+def test_candles_behave_as_before_on_the_new_server(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
     copied(source, on_timescale)
     on_timescale.execute("UPDATE market_data.btc_ticks SET quantity = 1 WHERE bucket_5m = %s", (NOON,))
     write_candles(on_timescale, HOUR)
@@ -93,7 +93,7 @@ def test_a_second_copy_writes_only_what_is_new_or_differs(source: psycopg.Connec
     }  # fmt: skip
 
 
-def test_refreshing_everything_by_hand_on_the_new_server_keeps_what_was_copied(
+def test_a_manual_refresh_of_everything_on_the_new_server_keeps_the_copied_candles(
     source: psycopg.Connection, on_timescale: psycopg.Connection
 ) -> None:
     copied(source, on_timescale)
@@ -105,7 +105,9 @@ def test_refreshing_everything_by_hand_on_the_new_server_keeps_what_was_copied(
     assert read_candles(on_timescale) == before == read_candles(source)
 
 
-def test_a_copy_goes_on_after_the_source_dropped_what_was_copied(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
+def test_a_copy_resumes_after_the_source_dropped_ticks_that_were_copied(
+    source: psycopg.Connection, on_timescale: psycopg.Connection
+) -> None:
     copied(source, on_timescale)
     source.execute("SELECT ops.drop_chunk('market_data.btc_ticks', %s, %s)", (floor_day(NOON), floor_day(NOON) + DAY))
     assert not any(part.copied for part in copied(source, on_timescale))
@@ -129,7 +131,7 @@ def test_a_target_with_other_days_is_left_alone(source: psycopg.Connection, on_t
         copied(source, on_timescale)
 
 
-def test_candles_that_are_not_those_of_their_ticks_are_named(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
+def test_candles_that_do_not_match_their_ticks_are_named(source: psycopg.Connection, on_timescale: psycopg.Connection) -> None:
     source.execute("UPDATE market_data.candle_partials_1s SET volume = volume + 1 WHERE tick_bucket = %s", (NOON,))
     with pytest.raises(UserError) as raised:
         copied(source, on_timescale)

@@ -52,7 +52,7 @@ def moment(connection: psycopg.Connection) -> datetime:
 
 
 def processes(cluster: Cluster) -> set[int]:
-    """The servers and programs that work on a copy."""
+    """The processes that work on a copy."""
     return {p.pid for p in psutil.process_iter(["cmdline"]) if any("restore-drill-" in part for part in p.info["cmdline"] or ())}
 
 
@@ -80,7 +80,7 @@ def test_a_drill_shows_what_a_restore_would_bring_back_and_leaves_nothing_behind
     cluster: Cluster, two_days: tuple[Digests, list[tuple[object, ...]]]
 ) -> None:
     with cluster.connect() as connection:
-        # Nothing that a restore could mend: it is in the copy, too, whose own registry tells.
+        # A restore cannot repair this: the copy has it too, and contradicts its own registry.
         connection.execute("DELETE FROM market_data.btc_ticks WHERE bucket_5m = %s AND trade_id = 7", (NOON,))
         noted, at = digests(connection), moment(connection)
         damage(connection)
@@ -119,7 +119,7 @@ def test_a_drill_shows_what_a_restore_would_bring_back_and_leaves_nothing_behind
         assert digests(connection) == live
 
 
-def test_a_store_that_nobody_damaged_passes_the_drill(cluster: Cluster, two_days: tuple[Digests, list[tuple[object, ...]]]) -> None:
+def test_an_undamaged_store_passes_the_drill(cluster: Cluster, two_days: tuple[Digests, list[tuple[object, ...]]]) -> None:
     drill = cluster.command("ops", "restore-drill", "--directory", "here")
     output = drill.communicate()[0]
     assert drill.returncode == 0, output
@@ -128,7 +128,7 @@ def test_a_store_that_nobody_damaged_passes_the_drill(cluster: Cluster, two_days
     assert_nothing_is_left(cluster)
 
 
-def test_a_drill_that_is_interrupted_while_it_restores_leaves_nothing_behind(cluster: Cluster) -> None:
+def test_a_drill_that_is_interrupted_during_the_restore_leaves_nothing_behind(cluster: Cluster) -> None:
     drill = cluster.command("ops", "restore-drill")
     wait_for(lambda: bool(processes(cluster) & {child.pid for child in psutil.Process(drill.pid).children()}))
     drill.send_signal(signal.SIGTERM)
@@ -136,7 +136,7 @@ def test_a_drill_that_is_interrupted_while_it_restores_leaves_nothing_behind(clu
     assert_nothing_is_left(cluster)
 
 
-def test_ticks_that_their_policy_dropped_since_are_no_damage(on_postgres: psycopg.Connection, plain_server: str) -> None:
+def test_ticks_that_a_policy_dropped_since_are_no_damage(on_postgres: psycopg.Connection, plain_server: str) -> None:
     live = on_postgres
     with temporary_database(plain_server) as other, psycopg.connect(other, autocommit=True, options="-c timezone=UTC") as copy:
         migrate(copy)

@@ -1,4 +1,4 @@
-"""The side-by-side: that it tells a table that is right from one that is not, and that it never passes a way that failed."""
+"""The side-by-side comparison: it tells a correct table from a wrong one, and never accepts a way of loading that failed."""
 
 import importlib
 from pathlib import Path
@@ -27,7 +27,7 @@ def day(compare: ModuleType, empty_database: str, tmp_path: Path) -> Any:
     bench.connection.close()
 
 
-def test_rows_that_are_missing_too_many_or_wrong_are_counted(day: Any) -> None:
+def test_missing_extra_and_wrong_rows_are_counted(day: Any) -> None:
     assert str(day.difference()) == "2,000 rows missing"
     assert day.run("project", day.bench.small).error is None
     assert str(day.difference()) == "exact"

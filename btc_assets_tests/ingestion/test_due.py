@@ -1,4 +1,4 @@
-"""Due slices: what follows the ticks is due from the moment they change until it is made of them."""
+"""Due slices: the followers of the ticks are due from the moment the ticks change until they are rebuilt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANDLES = [candles_key(interval) for interval in candles.INTERVALS]
 
 
 def load(store: StoreUnderTest, window: Window) -> None:
-    """Register and load ticks as the asset does, which has the candles for followers."""
+    """Register and load ticks as the asset does, with the candles as followers."""
     store.register(window)
     with store.connect() as connection:
         ticks = TickLoad(store.database, store.zone(), FEEDS, window, LoadOptions(commit_rows=100_000, followers=CANDLES))
@@ -51,7 +51,7 @@ def due_slices(store: StoreUnderTest, *assets: str) -> list[datetime]:
 
 @pytest.fixture
 def ticks(store: StoreUnderTest) -> Iterator[StoreUnderTest]:
-    """A store with ten minutes of ticks, whose candles are not made."""
+    """A store with ten minutes of ticks and no candles yet."""
     store.land(every(2, 300), seconds=60)
     load(store, HOUR)
     yield store
@@ -82,12 +82,12 @@ def test_a_load_that_is_rolled_back_makes_nothing_due(store: StoreUnderTest) -> 
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(0,)]
 
 
-def test_making_the_candles_settles_them(ticks: StoreUnderTest) -> None:
+def test_rebuilding_candles_clears_their_marks(ticks: StoreUnderTest) -> None:
     ticks.refresh(HOUR)
     assert due_slices(ticks) == []
 
 
-def test_making_some_slices_or_some_intervals_leaves_the_others_due(ticks: StoreUnderTest) -> None:
+def test_rebuilding_some_slices_or_intervals_leaves_the_others_due(ticks: StoreUnderTest) -> None:
     ticks.refresh(Window.of_slice(NOON))
     assert due_slices(ticks) == [NOON + SLICE]
     candles.refresh_candles(ticks.connection, "1s", HOUR)
@@ -95,14 +95,14 @@ def test_making_some_slices_or_some_intervals_leaves_the_others_due(ticks: Store
     assert due_slices(ticks, candles_key("30s")) == [NOON + SLICE]
 
 
-def test_a_slice_that_is_loaded_while_its_candles_are_made_stays_due(ticks: StoreUnderTest) -> None:
+def test_a_slice_that_is_loaded_while_its_candles_are_rebuilt_stays_due(ticks: StoreUnderTest) -> None:
     asset = candles_key("1s")
     with due.clearing_due_marks(ticks.connection, asset, HOUR):
         load(ticks, Window.of_slice(NOON))
     assert due_slices(ticks, asset) == [NOON]
 
 
-def test_a_slice_that_becomes_due_while_its_candles_are_made_stays_due(ticks: StoreUnderTest) -> None:
+def test_a_slice_that_becomes_due_while_its_candles_are_rebuilt_stays_due(ticks: StoreUnderTest) -> None:
     asset = candles_key("1s")
     late = NOON + 2 * SLICE
     with due.clearing_due_marks(ticks.connection, asset, HOUR):
@@ -111,23 +111,23 @@ def test_a_slice_that_becomes_due_while_its_candles_are_made_stays_due(ticks: St
     assert due_slices(ticks, asset) == [late]
 
 
-def test_a_load_that_commits_only_after_the_candles_were_begun_leaves_the_slice_due(ticks: StoreUnderTest) -> None:
+def test_a_load_that_commits_after_the_rebuild_began_leaves_the_slice_due(ticks: StoreUnderTest) -> None:
     asset = candles_key("1s")
     with ticks.connect() as loader, loader.cursor() as cursor:
         loader.autocommit = False
-        due.mark_due(cursor, [asset], Window.of_slice(NOON))  # written, but whoever makes the candles does not see it
+        due.mark_due(cursor, [asset], Window.of_slice(NOON))  # written, but the rebuild does not see it
         with due.clearing_due_marks(ticks.connection, asset, HOUR):
             loader.commit()
     assert due_slices(ticks, asset) == [NOON]
 
 
-def test_candles_that_fail_stay_due(ticks: StoreUnderTest) -> None:
+def test_a_rebuild_that_fails_leaves_its_slices_due(ticks: StoreUnderTest) -> None:
     with pytest.raises(RuntimeError), due.clearing_due_marks(ticks.connection, candles_key("1s"), HOUR):
         raise RuntimeError("killed")
     assert due_slices(ticks, candles_key("1s")) == [NOON, NOON + SLICE]
 
 
-def test_an_interval_made_while_the_one_below_it_is_due_stays_due(ticks: StoreUnderTest) -> None:
+def test_an_interval_that_is_rebuilt_while_the_one_below_it_is_due_stays_due(ticks: StoreUnderTest) -> None:
     candles.refresh_candles(ticks.connection, "30s", HOUR)
     assert due_slices(ticks, candles_key("30s")) == [NOON, NOON + SLICE]
     candles.refresh_candles(ticks.connection, "1s", HOUR)
@@ -135,7 +135,7 @@ def test_an_interval_made_while_the_one_below_it_is_due_stays_due(ticks: StoreUn
     assert due_slices(ticks, candles_key("30s")) == []
 
 
-def test_an_interval_stays_due_when_the_one_below_it_is_made_meanwhile_by_somebody_else(ticks: StoreUnderTest) -> None:
+def test_an_interval_stays_due_if_another_run_rebuilds_the_one_below_it_meanwhile(ticks: StoreUnderTest) -> None:
     above, below = candles_key("30s"), candles_key("1s")
     with due.clearing_due_marks(ticks.connection, above, HOUR, below=below), ticks.connect() as other:
         candles.refresh_candles(other, "1s", HOUR)
@@ -143,7 +143,7 @@ def test_an_interval_stays_due_when_the_one_below_it_is_made_meanwhile_by_somebo
     assert due_slices(ticks, below) == []
 
 
-def test_what_is_due_for_several_assets_is_due_once_since_the_first_of_them(store: StoreUnderTest) -> None:
+def test_a_slice_that_is_due_for_several_assets_is_one_due_slice_since_the_first_of_them(store: StoreUnderTest) -> None:
     registered(store, HOUR)
     mark(store, ["market_data/candles_1m"], Window.of_slice(NOON))
     (first,) = due.read_due_slices(store.connection, CANDLES)
@@ -153,7 +153,7 @@ def test_what_is_due_for_several_assets_is_due_once_since_the_first_of_them(stor
     assert both.digest != first.digest
 
 
-def test_loading_again_keeps_since_when_a_slice_is_due_and_changes_its_digest(store: StoreUnderTest) -> None:
+def test_another_load_changes_the_digest_of_a_due_slice_but_not_since_when_it_is_due(store: StoreUnderTest) -> None:
     registered(store, HOUR)
     mark(store, CANDLES, Window.of_slice(NOON))
     before = due.read_due_slices(store.connection, CANDLES)
@@ -164,14 +164,14 @@ def test_loading_again_keeps_since_when_a_slice_is_due_and_changes_its_digest(st
     assert again.digest != before[0].digest
 
 
-def test_only_the_assets_asked_for_count(store: StoreUnderTest) -> None:
+def test_only_the_named_assets_count(store: StoreUnderTest) -> None:
     registered(store, HOUR)
     mark(store, ["signals/btc_embeddings"], HOUR)
     assert due_slices(store) == []
     assert due_slices(store, "signals/btc_embeddings") == list(HOUR.slices())
 
 
-def test_what_retention_may_have_dropped_is_not_due(store: StoreUnderTest) -> None:
+def test_slices_that_retention_may_have_dropped_are_not_due(store: StoreUnderTest) -> None:
     today = floor_day(datetime.now(UTC))
     old, kept = Window(today - 91 * DAY, today - 91 * DAY + SLICE), Window(today - 80 * DAY, today - 80 * DAY + SLICE)
     for window in (old, kept):
@@ -185,7 +185,7 @@ def test_what_retention_may_have_dropped_is_not_due(store: StoreUnderTest) -> No
     assert due_slices(store) == [kept.start]
 
 
-def test_what_landed_too_late_for_retention_is_due_for_as_long_as_its_ticks_are_there(store: StoreUnderTest) -> None:
+def test_ticks_that_land_after_their_retention_are_due_until_they_are_dropped(store: StoreUnderTest) -> None:
     old = Window(NOON, NOON + SLICE)
     store.land(every(2, 10))
     load(store, old)
@@ -197,7 +197,7 @@ def test_what_landed_too_late_for_retention_is_due_for_as_long_as_its_ticks_are_
     assert due_slices(store) == [NOON]
     store.connection.execute("DELETE FROM market_data.btc_ticks")  # as dropping their day does
     assert due_slices(store) == []
-    assert due_slices(store, "signals/btc_embeddings") == [NOON]  # made of features, which are kept
+    assert due_slices(store, "signals/btc_embeddings") == [NOON]  # built from features, which are kept
 
 
 def test_the_drop_horizon_is_looked_up_once_for_a_query(store: StoreUnderTest) -> None:
@@ -209,7 +209,7 @@ def test_the_drop_horizon_is_looked_up_once_for_a_query(store: StoreUnderTest) -
     assert lookup > init_plan
 
 
-def test_three_days_of_slices_are_marked_and_settled_at_once(store: StoreUnderTest) -> None:
+def test_three_days_of_slices_are_marked_and_cleared_at_once(store: StoreUnderTest) -> None:
     window = Window(floor_day(NOON), floor_day(NOON) + 3 * DAY)
     registered(store, window)
     mark(store, CANDLES, window)
@@ -222,7 +222,7 @@ def test_three_days_of_slices_are_marked_and_settled_at_once(store: StoreUnderTe
     assert due_slices(store) == [bucket for bucket in window.slices() if bucket not in noon_to_noon]
 
 
-def test_of_very_many_slices_the_newest_are_looked_at_first(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_slices_the_newest_are_read_first(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(due, "_MAX_ROWS", 3)
     registered(store, HOUR)
     mark(store, CANDLES[:1], HOUR)

@@ -1,4 +1,4 @@
-"""From due slices to run requests: contiguous, bounded, the newest first, and nothing asked for twice."""
+"""From due slices to run requests: contiguous, bounded, newest first, and nothing requested twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def windows(requests: Iterable[Request]) -> list[Window]:
     return [request.window for request in requests]
 
 
-def test_nothing_due_is_nothing_to_ask_for() -> None:
+def test_without_due_slices_nothing_is_requested() -> None:
     assert planned([]) == []
 
 
@@ -52,7 +52,7 @@ def test_contiguous_slices_share_a_run() -> None:
     assert windows(planned(due(3, 4, 5))) == [window(3, 5)]
 
 
-def test_slices_that_are_not_contiguous_have_runs_of_their_own_and_the_newest_comes_first() -> None:
+def test_slices_that_are_not_contiguous_have_runs_of_their_own_newest_first() -> None:
     assert windows(planned(due(1, 3, 4, 9))) == [window(9, 9), window(3, 4), window(1, 1)]
 
 
@@ -60,7 +60,7 @@ def test_a_backlog_is_cut_into_runs_of_bounded_length_from_its_newest_end() -> N
     assert windows(planned(due(*range(10)), at_most=4)) == [window(6, 9), window(2, 5), window(0, 1)]
 
 
-def test_what_a_run_under_way_will_make_is_not_asked_for() -> None:
+def test_slices_of_a_run_in_progress_are_not_requested() -> None:
     assert windows(planned(due(*range(10)), busy=[window(2, 3), window(7, 20)])) == [window(4, 6), window(0, 1)]
 
 
@@ -69,11 +69,11 @@ def test_the_key_names_the_first_slice_and_the_length() -> None:
     assert request.key.startswith("2024-01-10T12:00Z 2 ")
 
 
-def test_days_are_made_as_a_whole() -> None:
+def test_days_are_requested_as_a_whole() -> None:
     assert windows(planned(due(-288, -287, -1, 100), step=DAY)) == [window(0, 287), window(-288, -1)]
 
 
-def test_a_day_that_a_run_under_way_touches_waits_for_it() -> None:
+def test_a_day_that_a_run_in_progress_touches_waits_for_it() -> None:
     assert windows(planned(due(-1, 100), busy=[window(200, 200)], step=DAY)) == [window(-288, -1)]
 
 
@@ -82,7 +82,7 @@ def test_a_run_of_days_holds_at_least_one_and_no_more_slices_than_any_run(at_mos
     assert len(planned(due(0, 288, 576), step=DAY, at_most=at_most)) == runs
 
 
-def test_the_same_work_has_the_same_key_and_something_new_in_any_slice_another() -> None:
+def test_the_same_work_has_the_same_key_and_a_change_in_any_slice_another() -> None:
     (before,) = planned(due(1, 2, 3))
     (again,) = planned(due(1, 2, 3), now=SOON + timedelta(minutes=5))
     (new,) = planned(due(1, 3) + due(2, digest="2"))
@@ -91,7 +91,7 @@ def test_the_same_work_has_the_same_key_and_something_new_in_any_slice_another()
     assert len({before.key, new.key, longer.key}) == 3
 
 
-def test_what_is_still_due_is_asked_for_again_ever_more_rarely() -> None:
+def test_slices_that_stay_due_are_requested_again_at_growing_intervals() -> None:
     first: dict[str, timedelta] = {}
     for minutes in range(4 * 24 * 60):
         waited = timedelta(minutes=minutes)
@@ -100,14 +100,14 @@ def test_what_is_still_due_is_asked_for_again_ever_more_rarely() -> None:
     assert list(first.values()) == [timedelta(0), *RETRY_AFTER, 2 * DAY, 3 * DAY]
 
 
-def test_a_slice_that_keeps_failing_does_not_take_its_new_neighbours_with_it() -> None:
+def test_a_slice_that_keeps_failing_does_not_share_a_run_with_new_neighbors() -> None:
     failing, new = due(1, 2, since=NOON - RETRY_AFTER[0]), due(3, 4)
     assert windows(planned(failing + new, now=NOON)) == [window(3, 4), window(1, 2)]
     before, after = planned(failing, now=NOON), planned(failing + new, now=NOON)
-    assert before[0].key == after[1].key  # nor is it asked for again because of them
+    assert before[0].key == after[1].key  # nor is it requested again because of them
 
 
-# ---- whatever is due and whatever runs
+# ---- properties that hold for any due slices and any runs in progress
 
 _numbers = st.integers(-600, 600)
 _since = st.sampled_from([NOON, NOON - timedelta(hours=2)])
@@ -125,7 +125,7 @@ def test_every_due_slice_that_is_not_busy_is_in_exactly_one_request_and_nothing_
 
 
 @given(_due, _busy, _at_most)
-def test_requests_are_bounded_disjoint_and_the_newest_comes_first(slices: list[DueSlice], busy: list[Window], at_most: int) -> None:
+def test_requests_are_bounded_and_disjoint_newest_first(slices: list[DueSlice], busy: list[Window], at_most: int) -> None:
     requests = windows(planned(slices, busy=busy, at_most=at_most))
     assert all(len(request) <= at_most for request in requests)
     assert all(older.end <= newer.start for newer, older in pairwise(requests))
@@ -145,7 +145,7 @@ def test_runs_of_days_are_whole_days_with_something_due_that_no_run_touches(
 
 
 @given(_due.filter(len), _at_most, st.data())
-def test_one_slice_with_something_new_changes_the_key_of_its_own_request_and_no_other(
+def test_a_change_in_a_slice_changes_the_key_of_its_own_request_and_no_other(
     slices: list[DueSlice], at_most: int, data: st.DataObject
 ) -> None:
     changed = data.draw(st.sampled_from(slices))

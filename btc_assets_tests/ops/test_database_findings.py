@@ -8,7 +8,7 @@ from btc_assets.ops.database_findings import examine_database
 from btc_assets_tests.support.stores import StoreUnderTest
 
 
-def test_rights_that_are_missing_are_named_and_the_rest_is_looked_at(store: StoreUnderTest) -> None:
+def test_missing_rights_are_named_and_the_rest_is_examined(store: StoreUnderTest) -> None:
     with psycopg.connect(store.dsn, autocommit=True) as connection:
         connection.execute("CREATE ROLE reader_of_findings")
         try:

@@ -1,4 +1,4 @@
-"""`btc-assets doctor` looks at everything and says what to do."""
+"""The doctor examines everything and says what to do."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_model_whose_artifact_is_gone_is_a_problem(store: StoreUnderTest) -> N
     assert found.text.endswith("copy its artifact there, or train a model and activate that one.")
 
 
-def test_a_server_that_is_down_is_the_only_thing_said_of_the_database(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_the_only_finding_about_the_database(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_ASSETS_DSN", "postgresql://loader:s3cret@127.0.0.1:1/btc")
     found = findings()
     assert found["server"] == Finding(
@@ -71,7 +71,7 @@ def test_an_empty_database_needs_migrations(store: StoreUnderTest, empty_databas
     assert findings()["migrations"] == Finding("migrations", "problem", "The database is not set up: run btc-assets db migrate.")
 
 
-def test_the_clock_and_the_listing_of_an_s3_landing_zone_are_looked_at(
+def test_the_clock_and_the_listing_of_an_s3_landing_zone_are_examined(
     store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BTC_ASSETS_LANDING_URL", s3.url)

@@ -1,4 +1,4 @@
-"""How far behind the store is, and why: each reason is one sentence, and a store that is up to date has none."""
+"""How far the store lags behind, and why: each reason is one sentence, and a store that is up to date has none."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def test_a_store_without_a_sensor_says_what_starts_it(store: StoreUnderTest) -> 
     ]
 
 
-def test_a_sensor_that_stopped_is_named_with_its_last_look(store: StoreUnderTest) -> None:
+def test_a_sensor_that_stopped_is_a_reason_with_its_last_listing(store: StoreUnderTest) -> None:
     sensor_looks(store, NOON)
     assert at(store, NOON + timedelta(minutes=3)).reasons == [
         "The landing sensor has not listed Binance/BTCUSDT since 2024-01-10 12:00:00: start btc-assets dev, or look at the sensor's ticks there."
     ]
 
 
-def test_a_collector_that_stopped_is_named_with_its_last_folder(store: StoreUnderTest) -> None:
+def test_a_collector_that_stopped_is_a_reason_with_its_last_folder(store: StoreUnderTest) -> None:
     record_listing(store.connection, FEED.prefix, None, NOON, NOON + timedelta(minutes=30))
     assert at(store, NOON + timedelta(minutes=30)).reasons == [
         "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: check the collector."
     ]
 
 
-def test_slices_that_wait_for_longer_than_a_run_takes_are_counted_and_make_it_stuck(store: StoreUnderTest) -> None:
+def test_slices_that_wait_for_longer_than_a_run_takes_make_the_store_stuck(store: StoreUnderTest) -> None:
     store.land(every(2, 600))
     sensor_looks(store, CLOSED)
     store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = %s", (NOON + SLICE,))
@@ -66,7 +66,7 @@ def test_slices_that_wait_for_longer_than_a_run_takes_are_counted_and_make_it_st
     assert health.stuck
 
 
-def test_a_source_that_is_gone_asks_for_a_person(store: StoreUnderTest) -> None:
+def test_a_source_that_is_gone_is_a_reason(store: StoreUnderTest) -> None:
     uris = store.land(every(1, 300))
     store.ingest(HOUR)
     store.delete(uris[0])
@@ -77,7 +77,7 @@ def test_a_source_that_is_gone_asks_for_a_person(store: StoreUnderTest) -> None:
     )
 
 
-def test_candles_that_were_not_made_are_counted(store: StoreUnderTest) -> None:
+def test_candles_that_were_not_rebuilt_are_counted(store: StoreUnderTest) -> None:
     store.connection.execute("INSERT INTO ingestion.due_slices VALUES ('market_data/candles_1m', %s, %s)", (NOON, NOON))
     assert at(store, NOON + timedelta(hours=1)).candles_due == 1
     assert (
@@ -86,7 +86,7 @@ def test_candles_that_were_not_made_are_counted(store: StoreUnderTest) -> None:
     )
 
 
-def test_status_names_the_failure_that_work_is_stuck_at(store: StoreUnderTest) -> None:
+def test_the_command_status_names_the_last_failure_of_a_stuck_store(store: StoreUnderTest) -> None:
     store.land(every(1, 300))
     sensor_looks(store, CLOSED)
     store.connection.execute("UPDATE landing.raw_blobs_5m SET noticed_at = noticed_at - interval '1 hour'")

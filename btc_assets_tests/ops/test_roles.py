@@ -1,4 +1,4 @@
-"""The owner cares for the tables, the loader writes rows, the reader reads, and nobody does more."""
+"""The owner maintains the tables, the loader writes rows, the reader reads, and no role can do more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOADER, READER = "loader_of_roles", "reader_of_roles"
 
 @pytest.fixture
 def roles(store: StoreUnderTest) -> Iterator[None]:
-    """A loader and a reader that may log in and were granted what such roles are."""
+    """A loader and a reader that can log in and have their rights."""
     store.connection.execute(f"CREATE ROLE {LOADER} LOGIN; CREATE ROLE {READER} LOGIN")
     try:
         granted = command("db", "grant", "--loader", LOADER, "--reader", READER)
@@ -82,7 +82,7 @@ def test_the_loader_cannot_drop_empty_or_change_a_table(store: StoreUnderTest, r
 
 
 @pytest.mark.parametrize("role", [LOADER, READER])
-def test_neither_makes_tables_of_their_own(store: StoreUnderTest, roles: None, role: str) -> None:
+def test_neither_can_create_tables(store: StoreUnderTest, roles: None, role: str) -> None:
     with login(role, store) as connection:
         for room in (*ROOMS, "public"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -106,7 +106,7 @@ def test_the_reader_reads_everything_and_writes_nothing(store: StoreUnderTest, r
                 connection.execute(f"SELECT {function}")
 
 
-def test_what_comes_later_is_granted_too(store: StoreUnderTest, roles: None) -> None:
+def test_tables_that_are_created_later_are_granted_too(store: StoreUnderTest, roles: None) -> None:
     store.connection.execute("CREATE TABLE landing.later (); CREATE TABLE market_data.later ()")
     with login(LOADER, store) as loader, login(READER, store) as reader:
         model = registered_model(loader)
@@ -134,7 +134,7 @@ def test_the_loader_writes_into_compressed_history(on_timescale: psycopg.Connect
         on_timescale.execute(f"RESET ROLE; DROP OWNED BY {LOADER}; DROP ROLE {LOADER}")
 
 
-def test_a_role_that_is_not_there_is_named(store: StoreUnderTest) -> None:
+def test_a_role_that_does_not_exist_is_named(store: StoreUnderTest) -> None:
     refused = command("db", "grant", "--reader", "nobody_of_roles")
     assert refused.exit_code == 1
     assert " ".join(refused.output.split()).endswith(

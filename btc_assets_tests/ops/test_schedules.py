@@ -15,7 +15,9 @@ def test_schedules_run_existing_jobs_with_valid_configurations(store: StoreUnder
         assert isinstance(schedule, dg.ScheduleDefinition)
         with dg.DagsterInstance.ephemeral() as instance:
             context = dg.build_schedule_context(instance, scheduled_execution_time=NOON)
-                (request,) = schedule.evaluate_tick(context).run_requests or ()
+            requests = schedule.evaluate_tick(context).run_requests
+        assert requests is not None
+        (request,) = requests
         assert dg.validate_run_config(defs.resolve_job_def(schedule.job_name), request.run_config)
         configurations[schedule.name] = request.run_config.get("ops", {}).get("ops__reconciliations", {}).get("config")
     assert configurations == {

@@ -1,7 +1,7 @@
-"""The bootstrap script makes a host: run for real on a Debian 13 of its own, with Debian's PostgreSQL 17, pgvector and pgBackRest.
+"""The bootstrap script sets up a host: it runs on a Debian 13 of its own, with Debian's PostgreSQL 17, pgvector and pgBackRest.
 
-TimescaleDB's packages are not Debian's, so it runs with --without-timescaledb; how they are chosen, pinned and verified is tested
-with stand-ins from a signed mirror.
+Debian has no packages of TimescaleDB, so it runs with --without-timescaledb. How these packages are chosen, pinned and verified is
+tested with stand-ins from a signed mirror.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_every_step_of_the_first_run_is_done(host: Host) -> None:
     assert host.run("findmnt", "-no", "SOURCE,FSTYPE", "/var/lib/postgresql").stdout.split() == [host.device, "ext4"]
     with host.connect("btc_owner") as connection:
         assert connection.execute("SHOW data_checksums").fetchone() == ("on",)
-    # The units' own way: the user btc, by the local socket, with the sudo rule for pgBackRest.
+    # As the units do it: as the user btc, through the local socket, with the sudo rule for pgBackRest.
     assert "full" in host.btc_assets("ops", "backup-status").stdout
     assert host.btc_assets("db", "status").returncode == 0
 
@@ -81,7 +81,7 @@ def test_the_loader_loads_slices_but_can_make_alter_or_drop_no_table(host: Host)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)
     with host.connect("btc_owner") as connection, connection.transaction(force_rollback=True):
-        connection.execute("DROP TABLE market_data.btc_ticks CASCADE")  # it is the rights that forbid it, nothing else
+        connection.execute("DROP TABLE market_data.btc_ticks CASCADE")  # only the missing rights forbid it
 
 
 def test_the_reader_reads_and_writes_nothing(host: Host) -> None:
@@ -105,7 +105,7 @@ def test_dagsters_database_is_open_to_dagster_alone(host: Host) -> None:
     assert enter("btc_dagster", "dagster").stdout == "btc_dagster\n"
     for role, database in (("btc_dagster", "btc"), *((role, "dagster") for role in ROLES), ("btc_loader", "postgres")):
         assert "permission denied for database" in enter(role, database).stderr
-    # Nor is anybody a superuser but the operating system's user postgres.
+    # Only the operating system's user postgres is a superuser.
     assert "Peer authentication failed" in enter("postgres", "btc").stderr
     assert "Peer authentication failed" in host.run("psql", "-U", "btc_owner", "btc", check=False).stderr
 
@@ -137,12 +137,12 @@ def test_no_secret_gets_into_log_process_list_or_output(host: Host) -> None:
         connection.execute("ALTER ROLE nobody PASSWORD 'a-slip-of-the-pen'")
     log = (host.root / "var/log/postgresql/postgresql-17-main.log").read_bytes()
     assert b'role "nobody" does not exist' in log
-    assert any(SCRIPT.encode() in line for line in host.command_lines)  # it was looked at
+    assert any(SCRIPT.encode() in line for line in host.command_lines)  # the processes were seen
     for secret in (*SECRETS.values(), host.s3.secret, "a-slip-of-the-pen"):
         assert secret.encode() not in log
         assert not [line for line in host.command_lines if secret.encode() in line]
         assert not [output for output in host.outputs if secret in output]
-    # Where they have to lie, others cannot read them.
+    # The one file that must hold them is readable by its owner and group alone.
     holders = host.run(
         "grep", "-rlE", "|".join((*SECRETS.values(), host.s3.secret)), "/etc", "/var/lib/btc-assets", "/var/log", "/run", check=False
     )
@@ -150,7 +150,7 @@ def test_no_secret_gets_into_log_process_list_or_output(host: Host) -> None:
     assert host.run("stat", "-c", "%a %U %G", "/etc/pgbackrest.conf").stdout == "640 root postgres\n"
 
 
-def test_the_user_btc_can_ask_pgbackrest_but_not_command_it(host: Host) -> None:
+def test_the_user_btc_can_query_pgbackrest_but_not_control_it(host: Host) -> None:
     ask = "sudo -n -u postgres /opt/btc-assets/terraform/bootstrap/read_backups.sh --stanza=btc"
     for command, answer in (
         (f"{ask} --output=json info", '"backup"'),
@@ -186,7 +186,7 @@ def test_a_new_host_takes_over_the_data_volume_with_passwords_from_the_parameter
             store.put_parameter(Name=f"/btc/{name}", Value=value, Type="SecureString")
         options = [part for name, option in names.items() for part in (option, f"/btc/{name}")]
         aws = {"AWS_ENDPOINT_URL_SSM": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-        done = host.set_up(*options, secrets={}, **aws)
+        done = host.set_up(*options, secrets={}, within=(), **aws)
     assert "CREATE" not in done.stdout and "made /var/lib/postgresql/17/main" not in done.stdout and "up to date" in done.stdout
     assert re.findall("set the password of (.*)", done.stdout) == ["btc_loader"]
     assert not [line for line in host.command_lines if b"changed-in-the-store" in line]
@@ -196,7 +196,7 @@ def test_a_new_host_takes_over_the_data_volume_with_passwords_from_the_parameter
     host.set_up()  # the loader's password is again what the other tests use
 
 
-def test_dagster_runs_by_its_units_and_is_reached_from_the_host_alone(host: Host) -> None:
+def test_dagster_runs_as_its_units_and_can_be_reached_from_the_host_alone(host: Host) -> None:
     host.run("install", "-d", "-m", "0700", "-o", "btc", "-g", "btc", "/run/btc-dagster")  # RuntimeDirectory
     with ExitStack() as stack:
         for name in ("code", "daemon", "webserver"):
