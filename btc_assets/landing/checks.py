@@ -11,7 +11,8 @@ from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import asset_key
 
 
-def _rejected_objects(connection: psycopg.Connection, window: Window) -> Problems:
+def find_unusable_objects(connection: psycopg.Connection, window: Window) -> Problems:
+    """Objects that are unreadable, or that disappeared before they were loaded, each with the reason."""
     rows = connection.execute(
         "SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m "
         "WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = %s OR (status = %s AND loaded_at IS NULL)) ORDER BY uri",
@@ -20,7 +21,8 @@ def _rejected_objects(connection: psycopg.Connection, window: Window) -> Problem
     return Problems([f"{uri}: {reason}" for uri, reason in rows])
 
 
-def _rejected_rows(connection: psycopg.Connection, window: Window) -> Problems:
+def find_rejected_rows(connection: psycopg.Connection, window: Window) -> Problems:
+    """The first 50 rows of readable objects that are no valid trades, each with the reason; `rows` counts all of them."""
     rows = connection.execute(
         "SELECT uri, row_number, reason, count(*) OVER () FROM landing.rejected_rows "
         "WHERE bucket_5m >= %s AND bucket_5m < %s ORDER BY bucket_5m, uri, row_number LIMIT 50",
@@ -34,9 +36,9 @@ _CHECKS = [
         "no_rejected_object",
         "No object of the slices is unreadable, and none disappeared before it was loaded.",
         "objects",
-        _rejected_objects,
+        find_unusable_objects,
     ),
-    SliceCheck("no_rejected_row", "Every row of the readable objects is a valid trade of its feed.", "rows_shown", _rejected_rows),
+    SliceCheck("no_rejected_row", "Every row of the readable objects is a valid trade of its feed.", "rows_shown", find_rejected_rows),
 ]
 
 
