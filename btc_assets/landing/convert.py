@@ -156,12 +156,18 @@ def to_decimals(column: pa.Array, type: pa.Decimal128Type) -> Converted:
         return _doubles_to_decimals(column, type)
     if pa.types.is_floating(column.type):
         column = column.cast(pa.string())  # the shortest text that gives the same float32 is what was meant
+    if pa.types.is_string(column.type) and _has_exponent(column):
+        return _decimals_by_value(column, type)  # Arrow reads a tiny number with many digits as zero
     try:
         # Arrow demands that a decimal has room for any integer of the type, so integers go through a wide one.
         wide = column.cast(pa.decimal128(38, type.scale)) if pa.types.is_integer(column.type) else column
         return Converted(wide.cast(type), {})
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return _decimals_by_value(column, type)
+
+
+def _has_exponent(texts: pa.Array) -> bool:
+    return any(pc.any(pc.match_substring(texts, letter)).as_py() for letter in "eE")
 
 
 def _doubles_to_decimals(column: pa.Array, type: pa.Decimal128Type) -> Converted:
