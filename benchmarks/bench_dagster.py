@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +32,7 @@ class Bodies:
     """Seconds that a run spends in the project's own code, by the name of the op."""
 
     def __init__(self) -> None:
-        self.by_name: Counter[str] = Counter()
+        self.by_name: defaultdict[str, float] = defaultdict(float)
 
     @property
     def seconds(self) -> float:
@@ -63,7 +63,7 @@ class Bodies:
             with self.timed("__".join(context.asset_key.path)):
                 write(manager, context, obj)
 
-        CopyIOManager.handle_output = handle_output  # type: ignore[method-assign]
+        CopyIOManager.handle_output = handle_output  # type: ignore[method-assign, assignment]
 
 
 def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> float:
@@ -123,7 +123,7 @@ def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     job = build_definitions(settings).resolve_job_def("ingest")
     bodies = Bodies()
     bodies.wrap(job)
-    every = job.asset_layer.executable_asset_keys
+    every = list(job.asset_layer.executable_asset_keys)
     ways: dict[str, list[Any] | None] = {TICKS_ALONE: [dg.AssetKey(TICKS_ALONE.split("/"))], f"ingest, {len(every)} assets": None}
     total: dict[str, list[float]] = {name: [] for name in ways}
     own: dict[str, list[float]] = {name: [] for name in ways}
@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
 
 def profiled(work: Callable[[], float], file: Path) -> float:
     """Run under pyinstrument; the file shows where the time goes."""
-    from pyinstrument import Profiler
+    from pyinstrument import Profiler  # type: ignore[import-not-found, unused-ignore]
 
     with Profiler(interval=0.005) as profiler:
         seconds = work()

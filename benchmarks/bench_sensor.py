@@ -152,8 +152,9 @@ class Ticks:
             self._now += timedelta(seconds=10)
         return self._now
 
-    def evaluate(self, name: str) -> None:
-        """Evaluate one tick of a sensor; `requested` is then the number of runs that it requested."""
+    def evaluate_next(self, name: str) -> None:
+        """Advance, and evaluate a tick of a sensor; `requested` is then the number of runs that it requested."""
+        self.advance()
         sensor = self._sensors[name]
         context = self._dg.build_sensor_context(
             instance=self._instance, sensor_name=name, definitions=self._definitions, resources=self._definitions.resources
@@ -194,7 +195,7 @@ def measure_landing(out: Console, connection: psycopg.Connection, place: str, ar
             connection.execute("VACUUM ANALYZE landing.raw_blobs_5m")
             listing = median(lambda _: notice_arrivals(connection, zone, feeds, ticks.advance(), timing), args.repeat)
             waiting = median(lambda _: read_waiting_slices(connection, ticks.advance(), grace=grace), args.repeat)
-            whole = median(lambda _: (ticks.advance(), ticks.evaluate("landing_sensor")), args.repeat)
+            whole = median(lambda _: ticks.evaluate_next("landing_sensor"), args.repeat)
         alone = alone or whole
         table.add_row(
             f"{wanted:,} registered before", f"{listing:.3f}", f"{waiting:.3f}", f"{whole:.3f}", f"{whole / alone:.2f}", goal(whole)
@@ -215,7 +216,7 @@ def measure_candles(out: Console, connection: psycopg.Connection, args: argparse
         connection.execute("VACUUM ANALYZE ingestion.due_slices")
         with out.status(f"{rows:,} rows due"):
             read = median(lambda _: read_due_slices(connection, assets), args.repeat)
-            whole = median(lambda _: (ticks.advance(), ticks.evaluate("candles_follow_ticks")), args.repeat)
+            whole = median(lambda _: ticks.evaluate_next("candles_follow_ticks"), args.repeat)
         table.add_row(f"{rows:,} rows due", f"{read:.3f}", f"{whole:.3f}", str(ticks.requested), goal(whole))
     out.print(table)
 

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from btc_assets.cli.main import main
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ops.doctor import examine_store
-from btc_assets.ops.roles import ROOMS, grant_rights, missing_rights
+from btc_assets.ops.roles import grant_rights, missing_rights
+from btc_assets.store.tables import ROOMS
 from btc_assets_tests.store.test_compressed import compress
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest

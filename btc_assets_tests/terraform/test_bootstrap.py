@@ -29,7 +29,8 @@ import pytest
 from btc_assets.domain.slices import SLICE
 from btc_assets_tests.support.clusters import wait_for
 from btc_assets_tests.support.databases import write_ticks
-from btc_assets_tests.support.hosts import ADDRESS, OTHER_ADDRESS, PROJECT, SCRIPT, SECRETS, Host, loop_device
+from btc_assets_tests.support.hosts import ADDRESS, OTHER_ADDRESS, SCRIPT, SECRETS, Host, loop_device
+from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.s3_events import running_moto
 from btc_assets_tests.support.trades import every
 
