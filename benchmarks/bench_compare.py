@@ -1,9 +1,8 @@
-"""This project beside what would be picked instead: the same objects into the same table of the same server.
+"""This project beside its alternatives: the same objects into the same table of the same server.
 
-Every way runs in a process of its own and starts from an empty table after a checkpoint; the ways take turns, and what is
-shown are medians. Then, on a smaller day, each way is run again on the same objects, again after one of them was overwritten
-with corrected prices, after a trade was taken out of it, and after a late object came; each time the table is compared with the
-truth, row by row.
+Every way runs in a process of its own and starts from an empty table after a checkpoint; the ways take turns, and medians are
+shown. Then, on a smaller day, each way is run again on the same objects, after one of them was overwritten with corrected prices,
+after a trade was removed from it, and after a late object arrived; each time the table is compared with the truth, row by row.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from pathlib import Path
 import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from bench_load import Bench, database, machine
+from bench_load import Bench
 from compare_ways import COLUMNS, PACKAGES, TOOLS
 from psycopg import sql
 from rich.console import Console
+from throwaway import database, machine
 
 from btc_assets.domain.settings import Settings
 

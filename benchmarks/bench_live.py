@@ -1,8 +1,8 @@
 """From the end of a slice to its candles: a play into a store of its own that `btc-assets dev` keeps up to date.
 
 Nothing is simulated: the webserver, the daemon and its sensor run as `make dev` runs them, and a second process plays trades
-into the landing zone. When all is loaded, every slice is compared with what was played, and the latency of each is taken
-apart with the play's log, the registry and Dagster's own tables.
+into the landing zone. When everything is loaded, every slice is compared with what was played, and its latency is broken down
+by the play's log, the registry and Dagster's own tables.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pathlib import Path
 import orjson
 import psutil
 import psycopg
-from bench_load import machine
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from throwaway import machine
 
-from btc_assets.domain.settings import PREFIX, settings
+from btc_assets.domain.settings import PREFIX, Settings, load_settings
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 START_SECONDS = 180  # until the sensor has ticked for the first time
@@ -248,13 +248,13 @@ def wait_until_loaded(connection: psycopg.Connection, played: Sequence[Played], 
         time.sleep(2)
 
 
-def show(outcome: Outcome, connection: psycopg.Connection, args: argparse.Namespace, out: Console) -> bool:
+def show(outcome: Outcome, connection: psycopg.Connection, settings: Settings, args: argparse.Namespace, out: Console) -> bool:
     """Print everything; returns whether it is as it should be."""
     from btc_assets.market_data import candles
 
     window = Window(outcome.played[0].bucket, outcome.played[-1].bucket + SLICE)
     differences = [
-        text for interval in candles.enabled_intervals(settings()) for text in candles.read_candle_differences(connection, interval, window)
+        text for interval in candles.enabled_intervals(settings) for text in candles.read_candle_differences(connection, interval, window)
     ]
     problems = [*outcome.problems(), *map(str, differences)]
     ticks = sum(slice.ticks for slice in outcome.played)
@@ -298,30 +298,30 @@ def main() -> None:
         directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
         os.environ[f"{PREFIX}HOME"] = str(directory / "home")
         os.environ[f"{PREFIX}PARTITIONS_START"] = (floor_day(datetime.now(UTC)) - 2 * DAY).strftime(KEY_FORMAT)
-        settings.cache_clear()
         if not run(directory, args, out):
             sys.exit(1)
 
 
 def run(directory: Path, args: argparse.Namespace, out: Console) -> bool:
-    """One play; returns whether what came out is right."""
-    from btc_assets.market_data import candles
-    from btc_assets.store.database import connect
+    """One play; returns whether the result is right."""
+    from btc_assets.market_data.candles import enabled_intervals
+    from btc_assets.store.database import Store
     from btc_assets.store.embedded import stop
     from btc_assets.store.migrations import migrate
 
+    settings = load_settings()
     log, slices = directory / "dev.log", directory / "slices.jsonl"
     try:
-        with connect(autocommit=True) as connection, out.status("starting") as status:
+        with Store.of(settings).connect() as connection, out.status("starting") as status:
             migrate(connection)
             out.print(machine(connection, True, "dagster", "dagster-postgres"), highlight=False)
             with development(directory, log):
                 wait_for_sensor(connection, log)
                 play(directory, args, slices, out, status)
                 played = [Played.of(line) for line in slices.read_text().splitlines()]
-                outcome = wait_until_loaded(connection, played, list(candles.enabled_intervals(settings()))[-1], args.patience, status)
+                outcome = wait_until_loaded(connection, played, enabled_intervals(settings)[-1], args.patience, status)
             status.stop()
-            return show(outcome, connection, args, out)
+            return show(outcome, connection, settings, args, out)
     finally:
         stop(directory / "home")
 

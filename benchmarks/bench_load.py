@@ -1,8 +1,8 @@
 """Load rates, as ratios to what the server's own COPY does with the same rows.
 
 One day of generated ticks is landed as the collector lands it and written as one Parquet file. Every way of loading then
-starts from empty tables after a checkpoint; the ways take turns, and what is shown is the median of the repetitions.
-Rates drift with the machine and its neighbours, ratios within one run hardly do.
+starts from empty tables after a checkpoint; the ways take turns, and the medians of the repetitions are shown.
+Rates vary with the load of the machine, ratios within one run hardly do.
 """
 
 from __future__ import annotations
@@ -40,17 +40,19 @@ from btc_assets.landing.decode import decode
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
-from btc_assets.market_data.loading import TickLoad
+from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.simulation.batches import BatchLimits, encode_batch
 from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.replay import Landed, land_trades
 from btc_assets.store.cut import ArrowReplacements
+from btc_assets.store.database import Store
 from btc_assets.store.encode import ENCODE_ROWS
 from btc_assets.store.migrations import migrate
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 
 FEED = Feed("Binance/BTCUSDT", "BTCUSDT", "BTCUSDT")
+FEEDS = Feeds([FEED])
 DAY_START = datetime(2024, 1, 1, tzinfo=UTC)
 WINDOW = Window(DAY_START, DAY_START + DAY)
 MARGIN = timedelta(minutes=Settings.model_fields["landing_margin_minutes"].default)
@@ -102,18 +104,16 @@ class Bench:
 
     def __init__(self, directory: Path, dsn: str, *, embedded: bool, ticks: int, objects: int, commit_rows: int) -> None:
         self.dsn, self.embedded, self.commit_rows = dsn, embedded, commit_rows
+        self.store = Store(dsn)
         self.directory = directory
         self.small, self.large = directory / "objects", directory / "file"
         self.native = directory / "native.parquet"
         self.prepared = directory  # files in the COPY format
-        self.connection = self.connect()
+        self.connection = self.store.connect()
         migrate(self.connection)
         self.target = Target.of(self.connection, TABLE)
         self.landed = self._land(ticks, objects)
         self.rows = ticks
-
-    def connect(self) -> psycopg.Connection:
-        return psycopg.connect(self.dsn, autocommit=True, options="-c timezone=UTC")
 
     def _land(self, ticks: int, objects: int) -> Landed:
         for folder in (self.small, self.large):
@@ -147,7 +147,7 @@ class Bench:
 
     def objects_to_rows(self, folder: Path, writers: int = WRITERS) -> Seconds:
         """Landed objects to committed rows: the path of the store itself."""
-        return _load(self.connection, self.connect, self.target, folder, self.commit_rows, writers)
+        return _load(self.connection, self.store, folder, self.commit_rows, writers)
 
     def file_to_rows(self, writers: int = WRITERS) -> Seconds:
         """A Parquet file in the table's own types, through what CopyIOManager does with an asset's Arrow stream."""
@@ -168,7 +168,7 @@ class Bench:
 
     def _replace(self, batches: Iterator[pa.RecordBatch], writers: int) -> None:
         replacements = ArrowReplacements(batches, WINDOW, self.target.slice_column, self.commit_rows)
-        replace_all(self.connection, self.target, replacements, writers=writers, connect=self.connect)
+        replace_all(self.connection, self.target, replacements, writers=writers, store=self.store)
 
     def _collector_file(self) -> Path:
         return next(path for path in self.large.rglob("*.parquet"))
@@ -195,7 +195,7 @@ class Bench:
                     file.write(piece)
 
     def _server_directory(self) -> Path:
-        # The server's own directory is the one place that its user can surely write and read.
+        # The server's own directory is the one place where its user can certainly write and read.
         return Path(*(self.connection.execute("SHOW data_directory").fetchone() or ()))
 
     def server_copy(self) -> Seconds:
@@ -206,7 +206,7 @@ class Bench:
 
     def server_copies(self) -> Seconds:
         """The same as two halves at once: what two cores can do."""
-        with self.connect() as other, ThreadPoolExecutor(1) as pool, _timed() as seconds:
+        with self.store.connect() as other, ThreadPoolExecutor(1) as pool, _timed() as seconds:
             afternoon = pool.submit(self._server_copy, other, "afternoon")
             self._server_copy(self.connection, "morning")
             afternoon.result()
@@ -220,7 +220,7 @@ class Bench:
             _copy_in(connection, "binary", path.open("rb"))
 
     def pandas(self) -> Seconds:
-        """What is usually written: read_parquet, to_csv, COPY."""
+        """The usual way: read_parquet, to_csv, COPY."""
         import pandas as pd
 
         with _timed() as seconds:
@@ -258,8 +258,7 @@ def _zone(folder: Path) -> LandingZone:
 
 def _load(
     connection: psycopg.Connection,
-    connect: Callable[[], psycopg.Connection],
-    target: Target,
+    store: Store,
     folder: Path,
     commit_rows: int,
     writers: int = WRITERS,
@@ -268,11 +267,11 @@ def _load(
     started = time.perf_counter()
     zone = _zone(folder)
     spool = Spool()
-    register_window(connection, zone, Feeds([FEED]), WINDOW, RegisterOptions(MARGIN, spool=spool))
+    register_window(connection, zone, FEEDS, WINDOW, RegisterOptions(MARGIN, spool=spool))
     registered = time.perf_counter()
     after("register")
-    load = TickLoad(connect, zone, [FEED], WINDOW, commit_rows=commit_rows, spool=spool)
-    replace_all(connection, target, load, writers=writers, connect=connect)
+    load = TickLoad(store, zone, FEEDS, WINDOW, LoadOptions(commit_rows, spool=spool))
+    replace_all(connection, Target.of(connection, TABLE), load, writers=writers, store=store)
     after("load")
     return {"register": registered - started, "load": time.perf_counter() - registered}
 
@@ -291,12 +290,10 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
     def after(stage: str) -> None:
         print(stage, peak_mb())
 
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(os.environ["BENCH_DSN"], autocommit=True, options="-c timezone=UTC")
-
     after("import")
-    with connect() as connection:
-        _load(connection, connect, Target.of(connection, TABLE), folder, commit_rows, after=after)
+    store = Store(os.environ["BENCH_DSN"])
+    with store.connect() as connection:
+        _load(connection, store, folder, commit_rows, after=after)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Does the cost of a day stay the same as days pile up? Days of generated ticks, loaded end to end into one growing store.
 
 The days are landed as collector objects and loaded by the job `ingest` in range runs, each in a process of its own, as `btc-assets load`
-does: one day, then the days up to the seventh, then those up to the thirtieth. After each, on the store as it is then: one slice is loaded
-again, the candles of one day are made again, everything is checked and reconciled, and the policies are looked at. Last, retention drops
-all days but one. Shown is what a day costs at each size, and how that changed from the first size to the last: a cost that grows with the
-store, or a process that needs more memory for more days, is a fault.
+does: one day, then the days up to the seventh, then those up to the thirtieth. At each size one slice is loaded again, the candles of one
+day are rebuilt, everything is checked and reconciled, and the policies are run. Last, retention drops all days but one. The table shows
+the cost of a day at each size, and its change from the first size to the last: a cost that grows with the store, or a process that needs
+more memory for more days, is a fault.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from itertools import islice, pairwise
 from typing import Any
 
 import psycopg
-from bench_load import GOAL_MB, machine, store
+from bench_load import GOAL_MB
 from peak_memory import peak_mb
 from rich.console import Console
 from rich.table import Table
+from throwaway import machine, store
 
-from btc_assets.domain.settings import settings
+from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day, parse_time
 
 GOAL_MS = 3.0  # of Dagster's own time a slice
@@ -68,20 +69,21 @@ def load(window: Window) -> dict[str, Any]:
     import dagster as dg
     from bench_dagster import Bodies
 
-    from btc_assets.definitions import defs
-    from btc_assets.domain import progress
-    from btc_assets.orchestration.ingest import ingest
+    from btc_assets.assembly import LOADING_ASSETS, build_definitions
+    from btc_assets.orchestration.ingest import IngestOptions, ingest
+    from btc_assets.orchestration.partitions import Partitions
 
-    job, bodies = defs.resolve_job_def("ingest"), Bodies()
-    bodies.wrap(job)
     committed: list[float] = []  # when each day was
 
     def listen(stage: str, done: int, total: int) -> None:
         if stage == "slices" and done % DAY_SLICES == 0:
             committed.append(time.perf_counter())
 
-    with progress.listening(listen):
-        report = ingest(window)
+    settings = load_settings()
+    definitions = build_definitions(settings, patient=False, progress=listen)
+    job, bodies = definitions.resolve_job_def("ingest"), Bodies()
+    bodies.wrap(job)
+    report = ingest(definitions, LOADING_ASSETS, Partitions.of(settings), window, IngestOptions())
     if report.failed_checks:
         raise SystemExit(f"checks failed: {report.failed_checks}")
     with dg.DagsterInstance.get() as instance:
@@ -98,25 +100,27 @@ def load(window: Window) -> dict[str, Any]:
     }
 
 
-def care(window: Window) -> dict[str, Any]:
-    """What is done to a store that is loaded, over all of `window` or its last day; seconds each, and peak memory."""
-    from btc_assets.orchestration.resources import Landing
-
+def maintain(window: Window) -> dict[str, Any]:
+    """What is done regularly with a loaded store, over all of `window` or its last day; seconds each, and peak memory."""
+    from btc_assets.landing.resources import Landing
     from btc_assets.market_data import candles
     from btc_assets.market_data.continuity import read_gaps, read_repeats
     from btc_assets.market_data.registry_equality import find_unequal_slices
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import declared_policies
-    from btc_assets.ops.reconcile import reconcile
+    from btc_assets.ops.reconcile import ReconcileOptions, reconcile
     from btc_assets.ops.status import read_daily_status
-    from btc_assets.store.database import connect
+    from btc_assets.store.database import Store
 
-    intervals, feeds = candles.enabled_intervals(settings()), settings().landing_feeds
+    settings = load_settings()
+    intervals, feeds = candles.enabled_intervals(settings), settings.landing_feeds
     newest = Window(window.end - DAY, window.end)
-    with connect(autocommit=True) as connection:
+    with Store.of(settings).connect() as connection:
 
         def nothing_differs(of: Window | None) -> None:
-            found = reconcile(connection, Landing().zone(), feeds, of, datetime.now(UTC), min_object_age=timedelta(0))
+            found = reconcile(
+                connection, Landing(settings).zone(), feeds, of, datetime.now(UTC), ReconcileOptions(min_object_age=timedelta(0))
+            )
             if found.counts:
                 raise SystemExit(f"reconcile: {found.sentences}")
 
@@ -139,7 +143,7 @@ def care(window: Window) -> dict[str, Any]:
             "status of everything": lambda: read_daily_status(connection, window),
             "policies, nothing to do": lambda: retention_jobs.run_due_policies(connection),
         }
-        retention_jobs.apply_policies(connection, declared_policies(settings()))
+        retention_jobs.apply_policies(connection, declared_policies(settings))
         seconds = {name: _seconds(each) for name, each in work.items()}
     return {"seconds": seconds, "peak_mb": peak_mb()}
 
@@ -148,10 +152,10 @@ def drop(window: Window) -> dict[str, Any]:
     """Retention: drop the ticks of all days of `window` but the last; seconds."""
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import TICKS, Drop
-    from btc_assets.store.database import connect
+    from btc_assets.store.database import Store
 
     policy = Drop(TICKS, after=datetime.now(UTC) - (window.end - DAY))
-    with connect(autocommit=True) as connection:
+    with Store.of(load_settings()).connect() as connection:
         retention_jobs.apply_policies(connection, [policy])
         seconds = _seconds(lambda: retention_jobs.run_policy(connection, policy.job_name))
         (left,) = connection.execute("SELECT count(DISTINCT bucket_5m) FROM market_data.btc_ticks").fetchone() or (0,)
@@ -164,7 +168,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-STAGES = {stage.__name__: stage for stage in (load, care, drop)}
+STAGES = {stage.__name__: stage for stage in (load, maintain, drop)}
 
 
 def run_stage(stage: str, window: Window) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def run_stage(stage: str, window: Window) -> dict[str, Any]:
 
 
 def measure(connection: psycopg.Connection, window: Window, new: int) -> Measured:
-    """Load the last `new` days of `window`, and do to the store what is done to one of that size."""
+    """Load the last `new` days of `window`, and maintain the store at that size."""
     days = window_days(window)
     measured = Measured(days, new)
     fresh = Window(window.end - new * DAY, window.end)
@@ -202,9 +206,9 @@ def measure(connection: psycopg.Connection, window: Window, new: int) -> Measure
     connection.execute("VACUUM ANALYZE")  # what follows is of a store at rest: autovacuum is at it for minutes after a load
     again = run_stage("load", Window(window.end - SLICE, window.end))
     measured.costs["one slice again, without Dagster"] = sum(again["assets"].values()) + again["checks"]
-    cared = run_stage("care", window)
-    measured.peak_mb["care"] = cared["peak_mb"]
-    for name, seconds in cared["seconds"].items():
+    maintained = run_stage("maintain", window)
+    measured.peak_mb["maintain"] = maintained["peak_mb"]
+    for name, seconds in maintained["seconds"].items():
         measured.costs[name] = seconds / days if name.endswith("everything") else seconds
     for name, size in connection.execute(_SIZES).fetchall():
         measured.costs[f"MB: {name}"] = float(size) / days
@@ -216,7 +220,7 @@ def window_days(window: Window) -> int:
 
 
 def print_table(out: Console, measures: list[Measured]) -> None:
-    """What a day costs at each size, and whether that stays so."""
+    """Print the cost of a day at each size, and whether it stays the same."""
     first, last = measures[0], measures[-1]
     of = f"{last.days} to {first.days}"
     table = Table("seconds a day, or as said", *(f"{m.days} day{'s' * (m.days > 1)}" for m in measures), of, "")
@@ -265,28 +269,29 @@ def main() -> None:
 
 def grow(args: argparse.Namespace, out: Console, embedded: bool) -> None:
     """Land all days, and load and measure them size by size."""
-    from btc_assets.orchestration.resources import Landing
-
+    from btc_assets.landing.resources import Landing
     from btc_assets.orchestration.home import prepare_dagster_home
+    from btc_assets.simulation.batches import BatchLimits
     from btc_assets.simulation.generate_day import generate_days
     from btc_assets.simulation.replay import Landed, land_trades
-    from btc_assets.store.database import connect
+    from btc_assets.simulation.trade_table import FirstTrade
+    from btc_assets.store.database import Store
     from btc_assets.store.migrations import migrate
 
-    sizes = sorted(args.days)
-    prepare_dagster_home()
-    feed = settings().landing_feeds[0]
+    settings, sizes = load_settings(), sorted(args.days)
+    prepare_dagster_home(settings)
+    zone, feed = Landing(settings).zone(), settings.landing_feeds[0]
     end = floor_day(datetime.now(UTC))
     start = end - sizes[-1] * DAY
     hours = generate_days(start, sizes[-1], args.ticks, first=FirstTrade(feed.label))
     landed, landing_seconds = Landed(), 0.0
     measures: list[Measured] = []
-    with connect(autocommit=True) as connection, out.status("") as status:
+    with Store.of(settings).connect() as connection, out.status("") as status:
         migrate(connection)
         for days, before in zip(sizes, [0, *sizes], strict=False):
             status.update(f"{days} days: landing")
             started = time.perf_counter()
-            land_trades(Landing().zone(), feed, islice(hours, (days - before) * 24), landed, limits=BatchLimits(args.batch_seconds))
+            land_trades(zone, feed, islice(hours, (days - before) * 24), landed, limits=BatchLimits(args.batch_seconds))
             landing_seconds += time.perf_counter() - started
             status.update(f"{days} days: loading")
             measures.append(measure(connection, Window(start, start + days * DAY), days - before))

@@ -2,10 +2,10 @@
 
 It runs in a throw-away database on the server that BTC_ASSETS_TEST_DSN names. One generated day is loaded by the store
 and, already encoded, by the server's own COPY; its candles are refreshed, its chunk is compressed, and slices of the
-compressed chunk are replaced. Nothing runs in the background: of the declared policies only the settings are applied.
+compressed chunk are replaced. No policy runs in the background.
 
-The user creates a database with extensions and checkpoints, so best is a superuser; without the right to write and read
-files on the server, COPY is fed from here.
+The user needs the rights to create a database with extensions and to checkpoint, so it is best a superuser; without the right to
+write and read files on the server, COPY is fed from this process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from bench_load import DAY_START, FEED, WINDOW, WRITERS, Bench, Seconds, Way, _timed, database, machine
+from bench_load import DAY_START, FEED, WINDOW, WRITERS, Bench, Seconds, Way, _timed
 from psycopg import sql
 from rich.console import Console
 from rich.table import Table
+from throwaway import database, machine
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
@@ -78,7 +79,7 @@ class TimescaleBench(Bench):
         """Replace a window's ticks as the store does, up to compressing again what was compressed."""
         with _timed() as seconds:
             replacements = ArrowReplacements(ticks, window, self.target.slice_column, self.commit_rows)
-            replace_all(self.connection, self.target, replacements, writers=WRITERS, connect=self.connect)
+            replace_all(self.connection, self.target, replacements, writers=WRITERS, store=self.store)
         return seconds
 
     def refresh(self, window: Window) -> Seconds:
@@ -215,7 +216,7 @@ def _shown(runs: list[float], digits: int = 2) -> tuple[str, str]:
 
 
 def require_timescale() -> None:
-    """Raises SystemExit, with one sentence, where there is no server or it is not TimescaleDB."""
+    """Raise SystemExit, with one sentence, if there is no server or it is not TimescaleDB."""
     server = os.environ.get("BTC_ASSETS_TEST_DSN")
     if not server:
         raise SystemExit("Set BTC_ASSETS_TEST_DSN to a server with TimescaleDB, on which a database may be created and dropped.")

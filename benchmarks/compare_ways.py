@@ -1,7 +1,7 @@
 """Ways to bring a day of landed trades into `market_data.btc_ticks`, each as its own documentation shows it.
 
-`bench_compare.py` runs one way in one process: `python compare_ways.py WAY DSN FOLDER STATE` loads what lies below FOLDER and
-prints what it took as JSON. STATE is a directory that a way may keep between two runs.
+`bench_compare.py` runs one way in one process: `python compare_ways.py WAY DSN FOLDER STATE` loads the objects below FOLDER and
+prints the time and memory used as JSON. STATE is a directory that a way may keep between two runs.
 """
 
 from __future__ import annotations
@@ -32,52 +32,49 @@ COLUMNS = [
 
 
 def this_project(dsn: str, folder: Path, state: Path) -> None:
-    """What a run of `btc_ticks` does: register what landed, then replace the slices for which that is something new."""
-    import psycopg
-    from bench_load import FEED, MARGIN, WINDOW
-    from btc_assets.store.copy import Target, replace_all
+    """What a run of `btc_ticks` does: register what landed, then replace the slices with new objects."""
+    from bench_load import FEEDS, MARGIN, WINDOW
 
-    from btc_assets.domain.feeds import Feeds
     from btc_assets.domain.settings import Settings
     from btc_assets.domain.slices import SLICE, Window
     from btc_assets.landing.registration import RegisterOptions, register_window
     from btc_assets.landing.spool import Spool
     from btc_assets.landing.zone import LandingZone
-    from btc_assets.market_data.loading import TickLoad
+    from btc_assets.market_data.loading import LoadOptions, TickLoad
+    from btc_assets.store.database import Store
+    from btc_assets.store.tables import Target
+    from btc_assets.store.writers import replace_all
 
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")
-
-    default = Settings.model_fields
+    default, store = Settings.model_fields, Store(dsn)
     zone = LandingZone(folder.as_uri(), concurrency=default["fetch_concurrency"].default)
     spool = Spool()
-    with connect() as connection:
-        register_window(connection, zone, Feeds([FEED]), WINDOW, RegisterOptions(MARGIN, spool=spool))
+    with store.connect() as connection:
+        register_window(connection, zone, FEEDS, WINDOW, RegisterOptions(MARGIN, spool=spool))
         (first, last), *_ = connection.execute(
             "SELECT min(bucket_5m), max(bucket_5m) FROM landing.slices WHERE state IN ('pending', 'stale')"
         ).fetchall()
         if first is not None:
             due = Window(first, last + SLICE)
-            load = TickLoad(connect, zone, [FEED], due, commit_rows=default["commit_rows"].default, spool=spool)
-            replace_all(connection, Target.of(connection, f"{SCHEMA}.{TABLE}"), load, writers=default["writers"].default, connect=connect)
+            load = TickLoad(store, zone, FEEDS, due, LoadOptions(default["commit_rows"].default, spool=spool))
+            replace_all(connection, Target.of(connection, f"{SCHEMA}.{TABLE}"), load, writers=default["writers"].default, store=store)
 
 
 def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
     """What `CopyIOManager` does with an asset that returns an Arrow stream: here, the decoded rows of a file."""
-    import psycopg
     import pyarrow as pa
     import pyarrow.parquet as pq
     from bench_load import FEED, WINDOW
-    from btc_assets.store.copy import ENCODE_ROWS, ArrowReplacements, Target, replace_all
 
     from btc_assets.domain.settings import Settings
     from btc_assets.landing.decode import decode
+    from btc_assets.store.cut import ArrowReplacements
+    from btc_assets.store.database import Store
+    from btc_assets.store.encode import ENCODE_ROWS
+    from btc_assets.store.tables import Target
+    from btc_assets.store.writers import replace_all
 
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC")
-
-    default = Settings.model_fields
-    with connect() as connection:
+    default, store = Settings.model_fields, Store(dsn)
+    with store.connect() as connection:
         target = Target.of(connection, f"{SCHEMA}.{TABLE}")
         for path in _objects(folder):
             with pq.ParquetFile(path) as file:
@@ -87,7 +84,7 @@ def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
                     for rows in decode(pa.Table.from_batches([batch]), [FEED]).ticks.to_batches()
                 )
                 replacements = ArrowReplacements(ticks, WINDOW, target.slice_column, default["commit_rows"].default)
-                replace_all(connection, target, replacements, writers=default["writers"].default, connect=connect)
+                replace_all(connection, target, replacements, writers=default["writers"].default, store=store)
 
 
 def pandas_csv(dsn: str, folder: Path, state: Path) -> None:
