@@ -327,9 +327,10 @@ def main() -> None:
 def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:
     """Measure every way and print rates and ratios."""
     landed = bench.landed
+    packages = [name for name in PACKAGES if name != "pandas" or not args.no_pandas]
     out.print(
         f"{bench.rows:,} ticks, landed as {landed.objects:,} objects of {landed.bytes / landed.objects / 1e3:.0f} kB; "
-        f"commits of {bench.commit_rows:,} rows, {WRITERS} at once; medians of {args.repeat}\n{machine(bench.connection, bench.embedded, *PACKAGES)}",
+        f"commits of {bench.commit_rows:,} rows, {WRITERS} at once; medians of {args.repeat}\n{machine(bench.connection, bench.embedded, *packages)}",
         highlight=False,
     )
     ceiling = "COPY on the server" if bench.embedded else "COPY FROM STDIN"
