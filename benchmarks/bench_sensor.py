@@ -142,7 +142,7 @@ class Ticks:
         self._dg, self._now, self._grace, self.requested = dg, now, settings.landing_grace, 0
         self._definitions = build_definitions(settings)
         self._sensors = {sensor.name: sensor for sensor in self._definitions.sensors or ()}
-        automation.present = lambda: self._now
+        automation.utc_now = lambda: self._now
         self._instance = dg.DagsterInstance.ephemeral()
 
     def advance(self) -> datetime:

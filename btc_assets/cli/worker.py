@@ -21,4 +21,4 @@ def worker(app: App, runs: int, name: str) -> None:
         from btc_assets.orchestration.workers import work
     except ModuleNotFoundError as error:
         raise UserError(f"Workers need {error.name}: pip install 'btc-assets[workers]'.") from None
-    work(name, runs)
+    work(app.settings, name, runs)

@@ -64,7 +64,7 @@ def _landing_sensor(deployment: Deployment, ingest: SlicedJobs) -> dg.SensorDefi
 
 def _wait_for_close(grace: timedelta) -> datetime:
     """The present; a tick shortly before a slice closes waits for the close instead of leaving it to the next tick."""
-    now = automation.present()
+    now = automation.utc_now()
     wait = next_close(now, grace) - now
     if wait > timedelta(seconds=_INTERVAL_SECONDS):
         return now

@@ -15,10 +15,10 @@ from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.orchestration.checks import bullets
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.handover import report_whole_days
+from btc_assets.orchestration.handover import report_complete_days
 from btc_assets.orchestration.jobs import asset_key
 from btc_assets.orchestration.metadata import column_schema
-from btc_assets.orchestration.storage import delete_old_events
+from btc_assets.orchestration.old_events import delete_old_events
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.tables import read_columns
 
@@ -129,7 +129,7 @@ def _reconciliations_asset(deployment: Deployment, history_assets: Sequence[str]
         with plain_failures(), store.connect() as connection:
             found = reconcile(connection, landing.zone(), settings.landing_feeds, window, now, options)
             reported = (
-                report_whole_days(context.instance, connection, deployment.partitions, [*map(asset_key, history_assets)])
+                report_complete_days(context.instance, connection, deployment.partitions, [*map(asset_key, history_assets)])
                 if window is None
                 else 0
             )

@@ -1,4 +1,4 @@
-"""From due slices to run requests: what the sensors of all rooms share."""
+"""From due slices to run requests, for the sensors of all rooms."""
 
 from __future__ import annotations
 
@@ -25,72 +25,73 @@ _IN_PROGRESS = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _SENSOR_TAG, _KEY_TAG = "dagster/sensor_name", "dagster/run_key"
-_CANDIDATES = 100  # requests that are compared at a time with those made before
+_BATCH = 100  # requests that are looked up among the existing runs at once
 
 
-def present() -> datetime:
-    """The present, in UTC: the clock of all sensors."""
+def utc_now() -> datetime:
+    """The clock of all sensors."""
     return datetime.now(UTC)
 
 
 class Automation:
-    """The runs in progress, and how many more a sensor may request in this tick."""
+    """One tick of a sensor: the runs in progress when it began, and how many more it may request.
+
+    Args:
+        context: of the tick.
+        deployment: of the sensor.
+    """
 
     def __init__(self, context: dg.SensorEvaluationContext, deployment: Deployment) -> None:
         self._instance, self._sensor = context.instance, context.sensor_name
         self._settings, self._partitions = deployment.settings, deployment.partitions
-        self._runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=_IN_PROGRESS))
-        self._own = sum(run.tags.get(_SENSOR_TAG) == self._sensor for run in self._runs)
-        self._busy = [window for run in self._runs if (window := self._partitions.tagged_window(run.tags)) is not None]
+        runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=_IN_PROGRESS))
+        self._busy = [window for run in runs if (window := self._partitions.tagged_window(run.tags)) is not None]
+        own = sum(run.tags.get(_SENSOR_TAG) == self._sensor for run in runs)
+        self._free = self._settings.sensor_runs_in_flight - own
 
     def requests(self, due: Sequence[DueSlice], jobs: SlicedJobs) -> Iterator[dg.RunRequest]:
-        """Requests for runs of due slices, as many as the limit of runs in flight allows.
+        """Request runs for due slices, as many as the limit of runs in flight allows.
 
         Args:
-            due: ascending by slice.
-            jobs: for slices, and for days before the first slice.
+            due: in ascending order.
+            jobs: for the slices, and for the days before the first slice.
         """
         first, start = self._partitions.first_slice, self._partitions.history_start
-        yield from self._requests([one for one in due if one.bucket >= first], jobs.slices, SLICE)
+        yield from self._requests([due_slice for due_slice in due if due_slice.bucket >= first], jobs.slices, SLICE)
         if jobs.history:
-            yield from self._requests([one for one in due if start <= one.bucket < first], jobs.history, DAY)
+            yield from self._requests([due_slice for due_slice in due if start <= due_slice.bucket < first], jobs.history, DAY)
 
     def _requests(self, due: Sequence[DueSlice], job: AssetJob, step: timedelta) -> Iterator[dg.RunRequest]:
-        free = self._settings.sensor_runs_in_flight - self._own
-        if not due or free <= 0:
+        if not due or self._free <= 0:
             return
-        planned = plan_requests(due, self._busy, present(), slices_per_run=self._settings.sensor_slices_per_run, step=step)
-        for request in islice(self._new(planned), free):
-            self._own += 1
+        planned = plan_requests(due, self._busy, utc_now(), slices_per_run=self._settings.sensor_slices_per_run, step=step)
+        for request in islice(self._without_existing(planned), self._free):
+            self._free -= 1
             yield dg.RunRequest(run_key=request.key, job_name=job.name, tags=partition_tags(request.window, step))
 
-    def _new(self, planned: Iterator[Request]) -> Iterator[Request]:
-        """Requests that were not made before. Dagster would skip the others too, but they must not use up the free runs."""
-        while candidates := list(islice(planned, _CANDIDATES)):
-            made = self._made(candidates)
-            yield from (request for request in candidates if request.key not in made)
-
-    def _made(self, candidates: Sequence[Request]) -> set[str]:
-        runs = self._instance.get_runs(
-            filters=dg.RunsFilter(tags={_SENSOR_TAG: self._sensor, _KEY_TAG: [request.key for request in candidates]})
-        )
-        return {run.tags[_KEY_TAG] for run in runs}
+    def _without_existing(self, planned: Iterator[Request]) -> Iterator[Request]:
+        """The requests that have no run yet. Dagster would skip the others as well, but they must not use up the free runs."""
+        while batch := list(islice(planned, _BATCH)):
+            keys = [request.key for request in batch]
+            runs = self._instance.get_runs(filters=dg.RunsFilter(tags={_SENSOR_TAG: self._sensor, _KEY_TAG: keys}))
+            existing = {run.tags[_KEY_TAG] for run in runs}
+            yield from (request for request in batch if request.key not in existing)
 
 
 def follow_ticks(
     context: dg.SensorEvaluationContext, deployment: Deployment, store: Store, assets: Sequence[str], jobs: SlicedJobs
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """The body of a sensor whose assets follow the ticks: request runs for their due slices.
+    """Evaluate a sensor whose assets are rebuilt after their ticks changed: request runs for their due slices.
 
     Args:
         context: of the tick.
         deployment: of the sensor.
-        store: records what is due.
+        store: has the due slices.
         assets: keys such as `market_data/candles_1m`.
-        jobs: that make those assets.
+        jobs: rebuild those assets.
     """
     with plain_failures(), store.connect() as connection:
-        automation = Automation(context, deployment)  # before reading what is due: a run that ends in between is not requested again
+        automation = Automation(context, deployment)  # before the due slices are read: a run that ends in between is not requested again
         slices = read_due_slices(connection, assets)
     requests = [*automation.requests(slices, jobs)]
     yield from requests

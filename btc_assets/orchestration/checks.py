@@ -1,4 +1,4 @@
-"""What the asset checks of all rooms share: how one is declared, the slices that it covers, and how a result is shown."""
+"""Asset checks of slices, for all rooms: how one is declared, which slices it covers, and how its result is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,18 @@ from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.partitions import Partitions
 from btc_assets.store.database import Store, only_row
 
-_SHOWN = 50
+_SHOWN = 50  # problems in the metadata of a result
 _LOOKBACK = timedelta(days=7)  # of a check that runs without a range
 
 
 @dataclass(frozen=True)
 class Problems:
-    """What a check found: the problems, each shown as a sentence, and numbers to show beside them. No problem passes."""
+    """Result of a check, which passes if there is no problem.
+
+    Attributes:
+        found: the problems; `str(problem)` is a sentence.
+        numbers: further metadata.
+    """
 
     found: Sequence[object]
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -28,13 +33,13 @@ class Problems:
 
 @dataclass(frozen=True)
 class SliceCheck:
-    """A check of the slices of a run.
+    """Declaration of a check of the slices of a run.
 
     Attributes:
         name: of the check.
         description: what holds if it passes.
-        noun: what a problem is, in the plural; the metadata key of their number.
-        find: looks for problems in a window of slices.
+        noun: plural noun for its problems, such as `gaps`; the metadata key of their number.
+        find: finds the problems in a window of slices.
     """
 
     name: str
@@ -43,7 +48,7 @@ class SliceCheck:
     find: Callable[[psycopg.Connection, Window], Problems]
 
     def on(self, asset: dg.AssetKey, deployment: Deployment) -> dg.AssetChecksDefinition:
-        """The check as one of an asset."""
+        """The check of an asset."""
 
         @dg.asset_check(asset=asset, name=self.name, description=self.description)
         def check(context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
@@ -56,7 +61,7 @@ class SliceCheck:
 
 
 def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection, partitions: Partitions) -> Window:
-    """The slices of the run or, without a range, those of the last days up to the newest registered slice."""
+    """The slices of the run; if it has none, those of the last days before the newest registered slice."""
     if window := partitions.tagged_window(context.run.tags):
         return window
     (newest,) = only_row(connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m"))
@@ -65,12 +70,12 @@ def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Co
 
 
 def check_result(problems: Sequence[object], noun: str, **metadata: int | str) -> dg.AssetCheckResult:
-    """Passed if there is no problem; the number of problems and the first of them as metadata.
+    """The result of a check, with the number of problems and the first of them as metadata; it passes if there is none.
 
     Args:
-        problems: each is shown as `str(problem)`.
-        noun: what they are, as the metadata key of their number.
-        metadata: shown as well.
+        problems: shown as `str(problem)`.
+        noun: plural noun for them; the metadata key of their number.
+        metadata: further metadata.
     """
     return WindowCheckResult(
         passed=not problems, metadata={noun: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))}
@@ -78,7 +83,7 @@ def check_result(problems: Sequence[object], noun: str, **metadata: int | str) -
 
 
 def bullets(problems: Sequence[object]) -> str:
-    """The first problems as a list in Markdown."""
+    """A Markdown list of the first problems."""
     listed = [f"* {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         listed.append(f"* and {len(problems) - _SHOWN} more")

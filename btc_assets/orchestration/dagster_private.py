@@ -1,14 +1,17 @@
-"""Every use of Dagster's private API, and no other module has one: a lint rule forbids it.
+"""Every use of Dagster's private API: a lint rule forbids it in all other modules.
 
-Each name says why the public API does not do. `btc_assets_tests/orchestration/test_dagster_private.py` has a test for each use
-that fails when a release of Dagster moves or changes it.
+Each name says why the public API is not enough. `btc_assets_tests/orchestration/test_dagster_private.py` has a test for each use that
+fails if a release of Dagster moves or changes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import cast
 
 import dagster as dg
+import sqlalchemy
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationPlanned,
     AssetCheckEvaluationTargetMaterializationData,
@@ -20,11 +23,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.context.system import StepExecutionContext
 
-# Classes that dagster.yaml names derive from these; the public package exports none of them.
+# The classes that dagster.yaml names derive from these, and the public package exports none of them.
 from dagster._core.instance.ref import compute_logs_directory
 from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
 from dagster._core.storage.compute_log_manager import ComputeLogManager
-from dagster._core.storage.event_log import SqlEventLogStorageTable
+from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
@@ -43,6 +46,7 @@ __all__ = [
     "WindowCheckResult",
     "WorkerStatus",
     "compute_logs_directory",
+    "connect_to_events",
     "run_job",
     "use_compact_event_log",
 ]
@@ -58,10 +62,11 @@ class WindowCheckResult(dg.AssetCheckResult):
     """
 
     def to_asset_check_evaluation(self, step_context: StepExecutionContext) -> dg.AssetCheckEvaluation:
+        """The evaluation that Dagster records, with the newest materialization as its target."""
         node = step_context.job_def.asset_layer.get_assets_def_for_node(step_context.node_handle)
         assert node is not None
         (spec,) = node.check_specs
-        latest = step_context.instance.fetch_materializations(spec.asset_key, limit=1).records
+        newest = step_context.instance.fetch_materializations(spec.asset_key, limit=1).records
         return dg.AssetCheckEvaluation(
             check_name=spec.name,
             asset_key=spec.asset_key,
@@ -72,9 +77,9 @@ class WindowCheckResult(dg.AssetCheckResult):
             blocking=spec.blocking,
             target_materialization_data=(
                 AssetCheckEvaluationTargetMaterializationData(
-                    run_id=latest[0].run_id, storage_id=latest[0].storage_id, timestamp=latest[0].timestamp
+                    run_id=newest[0].run_id, storage_id=newest[0].storage_id, timestamp=newest[0].timestamp
                 )
-                if latest
+                if newest
                 else None
             ),
         )
@@ -85,29 +90,36 @@ def run_job(
 ) -> Iterator[dg.DagsterEvent]:
     """Run a job in this process, recorded in the instance, and yield its events.
 
-    The public `execute_in_process` keeps all events in memory: with ten a slice, a month of them takes 200 MB.
+    The public `execute_in_process` keeps all events in memory: with ten a slice, those of a month take 200 MB.
     """
     run = instance.create_run_for_job(job, run_config=run_config, tags={**job.run_tags, **tags})
     yield from execute_run_iterator(InMemoryJob(job), run, instance)
+
+
+def connect_to_events(instance: dg.DagsterInstance) -> AbstractContextManager[sqlalchemy.Connection]:
+    """A connection to the tables of an instance's event log; no public function deletes events by their age."""
+    return cast(SqlEventLogStorage, instance.event_log_storage).index_connection()
 
 
 class CompactEventLog(PostgresEventLogStorage):
     """The event log of `dagster-postgres`, cheaper for runs over many partitions.
 
     For a run over a range, Dagster writes a planned check once per partition, each time with the whole event, although a check
-    without partitions is evaluated once for all of them. With our 13 checks of slices that took two fifths of Dagster's time and a
-    third of its tables, and left rows that stay planned for ever. Here it is one row. A batch of materializations is one prepared
-    statement with many rows, instead of a statement with a thousand rows in its text, which took a sixth of the rest.
+    without partitions is evaluated once for all of them. With our 13 checks of slices, that took two fifths of Dagster's time and a
+    third of its tables, and left rows that stay planned forever. Here it is one row. A batch of materializations is one prepared
+    statement with many rows instead of a statement with a thousand rows in its text, which took a sixth of the remaining time.
     """
 
     def store_asset_check_event(self, event: dg.EventLogEntry, event_id: int | None) -> None:
+        """Store a planned check as one without partitions."""
         planned = event.dagster_event.event_specific_data if event.dagster_event else None
         if event.dagster_event and isinstance(planned, AssetCheckEvaluationPlanned) and planned.partitions_subset is not None:
-            of_all = event.dagster_event._replace(event_specific_data=replace(planned, partitions_subset=None))
-            event = event._replace(dagster_event=of_all)
+            unpartitioned = event.dagster_event._replace(event_specific_data=replace(planned, partitions_subset=None))
+            event = event._replace(dagster_event=unpartitioned)
         super().store_asset_check_event(event, event_id)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store a batch of materializations with one prepared statement."""
         if any(event.dagster_event_type != dg.DagsterEventType.ASSET_MATERIALIZATION for event in events):
             super().store_event_batch(events)
             return
@@ -120,5 +132,5 @@ class CompactEventLog(PostgresEventLogStorage):
 
 
 def use_compact_event_log(storage: DagsterPostgresStorage, postgres_url: str) -> None:
-    """Replace the event log of a storage, whose tables exist already."""
+    """Replace the event log of a storage, whose tables exist already, by a `CompactEventLog`."""
     storage._event_log_storage = CompactEventLog(postgres_url, should_autocreate_tables=False)

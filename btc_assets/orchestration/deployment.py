@@ -1,4 +1,4 @@
-"""What the definitions of one code location are built from."""
+"""Deployment: everything that the rooms build the definitions of one code location from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from btc_assets.domain.settings import Settings
 from btc_assets.orchestration.failures import RETRIES
 from btc_assets.orchestration.partitions import Partitions
 
-DATABASE_POOL = "database"  # limits how many runs write to the store at once; see dagster.yaml
+DATABASE_POOL = "database"  # its limit in dagster.yaml is how many runs may write to the store at once
 
 
 class SlicedAssetOptions(TypedDict):
@@ -32,7 +32,7 @@ class Deployment:
         settings: of this process.
         partitions: of the sliced assets.
         retries: of a step whose failure may pass by itself; None fails at once, for a person who waits at a terminal.
-        report_progress: called with stage, done and total while an asset is made in this process.
+        report_progress: called with stage, done and total while an asset is materialized in this process.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""How failures look in Dagster: as one sentence, and retried only if they may pass by themselves."""
+"""Failures in Dagster: each is one sentence, and only those that may pass by themselves are retried."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,15 @@ import dagster as dg
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.store.errors import server_errors
 
-# Five attempts within about a minute and a half; after that the sensors ask again, at growing intervals.
+# Five attempts within a minute and a half or so. After that, sensors request the slices again, at growing intervals.
 RETRIES = dg.RetryPolicy(max_retries=4, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Show the one sentence of a `UserError`, or of an error of the server, as the failure in Dagster.
+    """Turn a `UserError`, or an error of the database server, into a failure that Dagster shows as one sentence.
 
-    The asset's retry policy applies to a `TransientError` only: what a person must correct fails at once.
+    The asset's retry policy applies to a `TransientError` only: an error that a person must correct fails at once.
     """
     try:
         with server_errors():

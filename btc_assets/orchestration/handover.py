@@ -1,4 +1,4 @@
-"""The boundary between history and slices moves, by default once a month: days that were loaded as slices become history."""
+"""Days that change hands: the first slice moves, by default once a month, and days that were loaded as slices become history."""
 
 from collections.abc import Sequence
 
@@ -10,28 +10,28 @@ from btc_assets.orchestration.partitions import DAY_FORMAT, Partitions
 from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
-_WHOLE = """
+_IS_COMPLETE = """
 SELECT coalesce(bool_or(loaded_at IS NOT NULL) AND NOT bool_or(state IN ('pending', 'stale')), false)
     AND NOT EXISTS (SELECT 1 FROM ingestion.due_slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s)
 FROM landing.slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
 """
 
 
-def report_whole_days(
+def report_complete_days(
     instance: dg.DagsterInstance, connection: psycopg.Connection, partitions: Partitions, assets: Sequence[dg.AssetKey]
 ) -> int:
-    """Report days of history that the registry says are complete, and that Dagster does not know of, as materialized.
+    """Report days of history as materialized that are completely loaded, and that Dagster does not know of.
 
     Their ticks and candles were loaded as slices, before those slices became history.
 
     Args:
-        instance: of Dagster.
+        instance: Dagster's.
         connection: to the store.
-        partitions: where slices and history meet.
-        assets: those with daily partitions.
+        partitions: of the deployment.
+        assets: the assets with daily partitions.
 
     Returns:
-        How many days were reported.
+        Number of days that were reported.
     """
     with server_errors():
         (oldest,) = only_row(connection.execute("SELECT min(bucket_5m) FROM landing.raw_blobs_5m"))
@@ -44,7 +44,7 @@ def report_whole_days(
         name = day.start.strftime(DAY_FORMAT)
         unknown = [key for key in assets if name not in known[key]]
         with server_errors():
-            if not unknown or only_row(connection.execute(_WHOLE, {"start": day.start, "end": day.end})) != (True,):
+            if not unknown or only_row(connection.execute(_IS_COMPLETE, {"start": day.start, "end": day.end})) != (True,):
                 continue
         for key in unknown:
             instance.report_runless_asset_event(dg.AssetMaterialization(key, "Loaded as 5-minute slices.", partition=name))

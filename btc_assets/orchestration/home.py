@@ -1,4 +1,4 @@
-"""DAGSTER_HOME: the instance that the CLI, `make dev` and the workers share."""
+"""DAGSTER_HOME: the directory of the instance that the command line, the webserver, the daemon and workers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Make DAGSTER_HOME (default: `dagster` in `BTC_ASSETS_HOME`) with a dagster.yaml, set the variable and return it."""
+    """Create DAGSTER_HOME (by default `dagster` in `BTC_ASSETS_HOME`) with our dagster.yaml unless it has one, set the variable and return it."""
     home = Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")
     home.mkdir(parents=True, exist_ok=True)
     file = home / "dagster.yaml"

@@ -1,9 +1,9 @@
-"""Running the main job in this process, without the UI."""
+"""Running the job `ingest` in this process, as `btc-assets load` does."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from btc_assets.orchestration.partitions import Partitions, partition_tags
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """Options of the two assets that load objects: see `RegisterConfig` and `LoadConfig`."""
+    """Options of the two assets that load objects: `reread` of the registry's and `force` of the ticks'."""
 
     force: bool = False
     reread: bool = False
@@ -27,7 +27,17 @@ class IngestOptions:
 
 @dataclass
 class IngestReport:
-    """What a run of the main job did."""
+    """Result of a run.
+
+    Attributes:
+        window: the slices, including the rest of days of history.
+        seconds: that the run took.
+        objects: listed in the landing zone.
+        slices: that have ticks.
+        ticks: that were loaded.
+        checks: that ran.
+        failed_checks: the first problem of each, by asset and check.
+    """
 
     window: Window
     seconds: float = 0.0
@@ -39,6 +49,7 @@ class IngestReport:
 
     @property
     def checks_passed(self) -> bool:
+        """Whether no check failed."""
         return not self.failed_checks
 
 
@@ -55,12 +66,12 @@ def ingest(
 ) -> IngestReport:
     """Run the job `ingest` over a range of slices, recorded in the instance of DAGSTER_HOME like any other run.
 
-    What lies before the first slice is loaded by `ingest_history`, in whole days.
+    Whatever lies before the first slice is loaded by `ingest_history`, in whole days.
 
     Args:
         definitions: with both jobs.
         loading: the assets that take options, by the name of the job.
-        partitions: where slices and history meet.
+        partitions: of the deployment.
         window: the slices.
         options: of this run.
 
@@ -74,21 +85,23 @@ def ingest(
             f"BTC_ASSETS_HISTORY_START={window.start:%Y-%m-%d} or earlier."
         )
     report = IngestReport(window)
-    runs: list[tuple[str, dict[str, str]]] = []
-    if window.start < first:
-        days = Window(floor_day(window.start), min(floor_day(window.end - SLICE) + DAY, first))
-        report.window = Window(days.start, max(days.end, window.end))
-        runs.append(("ingest_history", partition_tags(days, DAY)))
-    if window.end > first:
-        runs.append(("ingest", partition_tags(Window(max(window.start, first), window.end))))
     started = time.perf_counter()
     with dg.DagsterInstance.get() as instance:
-        for name, tags in runs:
-            assets = loading[name]
+        for name, part in _split(window, first):
+            assets, tags = loading[name], partition_tags(part, DAY if name == "ingest_history" else SLICE)
+            report.window = Window(min(report.window.start, part.start), max(report.window.end, part.end))
             events = run_job(definitions.resolve_job_def(name), _run_config(assets, options), tags, instance)
             _add_run(report, events, assets)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _split(window: Window, first_slice: datetime) -> Iterator[tuple[str, Window]]:
+    """The jobs that load a window, each with its part."""
+    if window.start < first_slice:
+        yield "ingest_history", Window(floor_day(window.start), min(floor_day(window.end - SLICE) + DAY, first_slice))
+    if window.end > first_slice:
+        yield "ingest", Window(max(window.start, first_slice), window.end)
 
 
 def _run_config(assets: LoadingAssets, options: IngestOptions) -> dict[str, object]:
@@ -102,19 +115,19 @@ def _run_config(assets: LoadingAssets, options: IngestOptions) -> dict[str, obje
 
 
 def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: LoadingAssets) -> None:
-    """Run a job, by consuming its events, and add what it did to the report."""
-    made: dict[dg.AssetKey | None, dg.DagsterEvent] = {}
+    """Run a job by consuming its events, and add its result to the report."""
+    materializations: dict[dg.AssetKey | None, dg.DagsterEvent] = {}
     failures: list[dg.DagsterEvent] = []
     for event in events:
         if event.is_step_materialization:
-            made.setdefault(event.asset_key, event)  # all slices of a range run have the same metadata
+            materializations.setdefault(event.asset_key, event)  # all slices of a range run have the same metadata
         elif event.is_failure:
             failures.append(event)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             _add_check(report, event.asset_check_evaluation_data)
     if failures:
-        raise UserError(_failure(failures))
-    registered, loaded = (_metadata(made[asset_key(name)]) for name in (assets.registry, assets.ticks))
+        raise UserError(_run_failure(failures))
+    registered, loaded = (_metadata(materializations[asset_key(name)]) for name in (assets.registry, assets.ticks))
     report.objects += registered.get("objects_listed", 0)
     report.slices += loaded.get("slices_with_ticks", 0)
     report.ticks += loaded.get("dagster/row_count", 0)
@@ -132,7 +145,7 @@ def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> Non
         report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
 
 
-def _failure(failures: Sequence[dg.DagsterEvent]) -> str:
+def _run_failure(failures: Sequence[dg.DagsterEvent]) -> str:
     for event in failures:
         if event.is_step_failure:
             return _step_failure(event)
@@ -148,7 +161,7 @@ def _step_failure(event: dg.DagsterEvent) -> str:
 
 
 def last_failure() -> str | None:
-    """When and why the newest failed run of the instance in DAGSTER_HOME failed; None if none failed."""
+    """Time, job and sentence of the newest failed run of the instance in DAGSTER_HOME; None if no run failed."""
     with dg.DagsterInstance.get() as instance:
         for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=1):
             failures = instance.get_records_for_run(record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records

@@ -1,4 +1,4 @@
-"""The Dagster IO manager between Arrow and PostgreSQL: slices in by binary COPY, the same window out as Arrow."""
+"""The IO manager between Arrow and PostgreSQL: writes the slices of a run by binary COPY, and loads the same window as Arrow."""
 
 import time
 from collections.abc import Iterable
@@ -21,14 +21,16 @@ from btc_assets.store.writers import replace_all
 
 
 class CopyIOManager(dg.IOManager):
-    """Writes an asset's Arrow data to a table, slice by slice, and loads it back for the same window.
+    """Replaces the slices of a run by an asset's Arrow data, and loads the rows of the same window as input of another asset.
 
-    The asset's output is a `pyarrow.Table`, a `RecordBatchReader`, or any iterable of `RecordBatch`es in order of slices;
-    `Replacements`, if more than the rows must change in the same transaction; or an `Output`, or a list of them, if there is more to
-    show or there are several tables. The slices of the run are replaced. Each commit holds about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices, and
-    `BTC_ASSETS_WRITERS` sessions write at once.
+    An asset returns one of these:
 
-    The table's schema and the replacements' pictures are attached to the last slice of the run only.
+    * a `pyarrow.Table`, a `RecordBatchReader`, or an iterable of `RecordBatch`es in the order of slices;
+    * `Replacements`, if something must change in the same transactions as the rows;
+    * an `Output`, or a list of them for several tables, if the UI is to show more than the number of rows.
+
+    Each commit has about `BTC_ASSETS_COMMIT_ROWS` rows and whole slices, and `BTC_ASSETS_WRITERS` sessions write at once. The columns of
+    the table, and pictures, are metadata of the last slice of the run only.
 
     Metadata of the asset: `table` (default: the asset key joined by a dot) and `slice_column` (default `bucket_5m`).
     """
@@ -37,6 +39,7 @@ class CopyIOManager(dg.IOManager):
         self._store, self._partitions, self._settings = store, deployment.partitions, deployment.settings
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Replace the slices of the run."""
         window = self._window(context)
         with plain_failures(), self._store.connect() as connection:
             target = _target(connection, context)
@@ -67,7 +70,7 @@ class CopyIOManager(dg.IOManager):
             )
 
     def load_input(self, context: dg.InputContext) -> pa.Table | pa.RecordBatchReader:
-        """The rows of the run's window, by slice: a table, or a reader if the input is annotated as `RecordBatchReader`."""
+        """The rows of the run's window, in the order of slices: a table, or a reader if the input is annotated as `RecordBatchReader`."""
         assert context.upstream_output is not None
         window = self._window(context)
         with plain_failures(), self._store.connect() as connection:
@@ -86,7 +89,7 @@ class CopyIOManager(dg.IOManager):
             return self._partitions.own_slices(context.asset_partitions_time_window, context.asset_partitions_def)
 
     def _outputs(self, obj: object, window: Window, target: Target) -> list[Output]:
-        if isinstance(obj, list) and all(isinstance(one, Output) for one in obj):
+        if isinstance(obj, list) and all(isinstance(each, Output) for each in obj):
             return obj
         if isinstance(obj, Output):
             return [obj]

@@ -1,4 +1,4 @@
-"""How jobs are defined: by the keys of their assets, and for sliced assets together with their twin for the days of history."""
+"""Defining jobs: by the keys of their assets; for sliced assets, together with the job for the days of history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AssetJob: TypeAlias = UnresolvedAssetJobDefinition  # what `define_asset_job` re
 
 @dataclass(frozen=True)
 class SlicedJobs:
-    """A job for slices, and its twin for the days before the first slice; None if there are no such days."""
+    """A job for slices, and the one for the days before the first slice; None if there are no such days."""
 
     slices: AssetJob
     history: AssetJob | None
@@ -26,7 +26,7 @@ class SlicedJobs:
 
 
 def asset_key(name: str) -> dg.AssetKey:
-    """`schema/table` as Dagster's key."""
+    """Dagster's key of the asset `schema/table`."""
     return dg.AssetKey(name.split("/"))
 
 
@@ -39,7 +39,8 @@ def define_sliced_jobs(
     name: str, assets: Iterable[str], history_assets: Iterable[str], description: str, partitions: Partitions
 ) -> SlicedJobs:
     """A job for slices and, if there are days of history, the job `<name>_history` for them."""
-    twin = f"The same as {name}, for days before the 5-minute partitions start."
+    history_description = f"The same as {name}, for days before the 5-minute partitions start."
     return SlicedJobs(
-        define_job(name, assets, description), define_job(f"{name}_history", history_assets, twin) if partitions.history else None
+        define_job(name, assets, description),
+        define_job(f"{name}_history", history_assets, history_description) if partitions.history else None,
     )

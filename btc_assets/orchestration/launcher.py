@@ -1,4 +1,4 @@
-"""Who carries Dagster's runs: processes of this machine, or workers on several."""
+"""Which processes execute Dagster's runs: those of this machine, or workers on several machines."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from btc_assets.orchestration.dagster_private import ConfigurableClass, Configur
 
 
 class StoreRunLauncher(RunLauncher, ConfigurableClass):
-    """Celery's workers where `BTC_ASSETS_WORKERS_BROKER` names their broker, else processes of the code location.
+    """Chooses Celery's workers if `BTC_ASSETS_WORKERS_BROKER` names their broker, else child processes of the code location.
 
-    `dagster.yaml` names this class, as it does those of the storage: no address and no password is written to a file, or sent to a worker.
+    `dagster.yaml` names this class, as it does those of the storage: no address or password is written to a file or sent to a worker.
     """
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
+        """No options: the settings have the broker."""
         return {}
 
     @classmethod
-    def from_config_value(  # type: ignore[override]  # it chooses a launcher, so it makes none of its own class
+    def from_config_value(  # type: ignore[override]  # it chooses a launcher, and returns none of its own class
         cls, inst_data: ConfigurableClassData | None, config_value: object
     ) -> RunLauncher:
-        if load_settings().workers_broker is None:
+        """Make the launcher that this process's settings ask for."""
+        broker = load_settings().workers_broker
+        if broker is None:
             return DefaultRunLauncher(inst_data=inst_data)
         try:
             from btc_assets.orchestration.workers import WorkersRunLauncher
@@ -33,4 +36,4 @@ class StoreRunLauncher(RunLauncher, ConfigurableClass):
             raise UserError(
                 f"BTC_ASSETS_WORKERS_BROKER is set, and {error.name} is not installed: pip install 'btc-assets[workers]', or unset it."
             ) from None
-        return WorkersRunLauncher(inst_data=inst_data)
+        return WorkersRunLauncher(broker.get_secret_value(), inst_data)

@@ -1,6 +1,6 @@
 """The partitions that all sliced assets share: 5-minute slices, and days of history before them.
 
-The two meet at the first slice: what lies before it belongs to days, what follows belongs to slices, and nothing belongs to both.
+The two meet at the first slice, without gap or overlap.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Partitions:
 
     Attributes:
         slices: the one definition that all 5-minute assets share.
-        history: days up to the one that the first slice lies in; of that day, only what is before it. None if there is no such day.
-        first_slice: where the slices start.
+        history: days up to the one of the first slice, of which only the part before that slice counts; None if there are no such days.
+        first_slice: start of the first slice.
         history_start: where history starts.
-        backfill_policy: how many slices one run of a backfill carries.
+        backfill_policy: how many slices one run of a backfill has.
     """
 
     slices: dg.TimeWindowPartitionsDefinition
@@ -47,8 +47,8 @@ class Partitions:
         history = dg.TimeWindowPartitionsDefinition(
             start=start, end=floor_day(first - SLICE) + DAY, cron_schedule="0 0 * * *", fmt=DAY_FORMAT, timezone="UTC"
         )
-        # `dagster asset materialize --partition-range` needs a single run; fanning a long backfill out over workers needs many.
-        # It cannot be both at once, so a process that fans out sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
+        # `dagster asset materialize --partition-range` needs a single run, and a long backfill over several workers needs many.
+        # The policy cannot be both, so a process that starts such backfills sets BTC_ASSETS_BACKFILL_SLICES_PER_RUN.
         per_run = settings.backfill_slices_per_run
         return cls(
             slices=dg.TimeWindowPartitionsDefinition(start=first, cron_schedule="*/5 * * * *", fmt=KEY_FORMAT, timezone="UTC"),
@@ -59,16 +59,16 @@ class Partitions:
         )
 
     def run_window(self, context: dg.AssetExecutionContext) -> Window:
-        """The slices of a run, whether it is for one partition or for a range."""
+        """The slices of a run over one partition or a range of them."""
         return self.own_slices(context.partition_time_window, context.assets_def.partitions_def)
 
     def own_slices(self, window: tuple[datetime, datetime], partitions: dg.PartitionsDefinition | None) -> Window:
-        """The slices of a partition window; of history, those before the first slice."""
+        """The slices of a window of partitions; for days of history, only those before the first slice."""
         start, end = window
         return Window(start, min(end, self.first_slice) if partitions == self.history else end)
 
     def tagged_window(self, tags: Mapping[str, str]) -> Window | None:
-        """The slices of a run with these tags; None if it has no partitions, or other ones than ours."""
+        """The slices of a run with these tags; None if it has no partitions, or others than ours."""
         first, last = tags.get(RANGE_START_TAG) or tags.get(PARTITION_TAG), tags.get(RANGE_END_TAG) or tags.get(PARTITION_TAG)
         if not first or not last:
             return None
@@ -80,12 +80,17 @@ class Partitions:
 
 
 def partition_tags(window: Window, step: timedelta = SLICE) -> dict[str, str]:
-    """The tags of a run for the partitions of a window, each `step` long; the first slice may cut the last one short."""
+    """The tags of a run over the partitions of a window.
+
+    Args:
+        window: may end within the last day of history.
+        step: length of a partition, a slice or a day.
+    """
     key_format = DAY_FORMAT if step == DAY else KEY_FORMAT
     first, last = window.start.strftime(key_format), (window.end - SLICE).strftime(key_format)
     return {PARTITION_TAG: first} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last}
 
 
 def last_partition(context: dg.AssetExecutionContext) -> str:
-    """The key of the last partition of this run."""
+    """Key of the last partition of a run."""
     return context.partition_key_range.end

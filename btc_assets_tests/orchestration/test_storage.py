@@ -1,86 +1,102 @@
-"""Dagster's storage: how long events of steps are kept, what a range run writes, and where the output of steps goes."""
+"""Dagster's storage: found by the settings, and named by class in dagster.yaml files."""
 
-from datetime import UTC, datetime, timedelta
+from __future__ import annotations
+
 from pathlib import Path
 
 import boto3
 import dagster as dg
+import psycopg
 import pytest
 from dagster_aws.s3 import S3ComputeLogManager
+from psycopg import sql
 
+from btc_assets.domain.settings import Settings
+from btc_assets.orchestration.dagster_private import CompactEventLog
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets.orchestration.storage import delete_old_events
-from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
+from btc_assets.orchestration.storage import sqlalchemy_url, storage_dsn
+from btc_assets_tests.orchestration.talkative import run_day
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
 
-DAYS = dg.DailyPartitionsDefinition("2024-01-01")
+# As version 0.1 wrote it: installed hosts still have this file.
+OLD_DAGSTER_YAML = """
+storage:
+  custom:
+    module: btc_assets.ops.dagster_storage
+    class: StoreStorage
+compute_logs:
+  module: btc_assets.ops.dagster_storage
+  class: StoreComputeLogs
+run_launcher:
+  module: btc_assets.ops.run_launcher
+  class: StoreRunLauncher
+telemetry:
+  enabled: false
+"""
 
 
-@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), check_specs=[dg.AssetCheckSpec("good", asset="talkative")])
-def talkative(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # Dagster reads any return type as that of several outputs
-    context.log.info("started")
-    print("a line of output", flush=True)
-    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
-
-
-def run(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    return dg.materialize([talkative], instance=instance, partition_key="2024-01-10").dagster_run
-
-
-def run_status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
-    found = instance.get_run_by_id(run_id)
-    assert found is not None
-    return found.status
-
-
-def test_old_runs_lose_the_events_of_their_steps_and_assets_keep_their_history(store: StoreUnderTest) -> None:
-    prepare_dagster_home(store.settings)
+def test_an_instance_starts_from_a_dagster_yaml_that_names_the_old_modules(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
+    (home / "dagster.yaml").write_text(OLD_DAGSTER_YAML)
     with dg.DagsterInstance.get() as instance:
-        old = run(instance)
-        store.connection.execute("UPDATE dagster.event_logs SET timestamp = timestamp - interval '91 days'")
-        new = run(instance)
-        before = len(instance.all_logs(new.run_id))
-        deleted = delete_old_events(instance, datetime.now(UTC) - timedelta(days=90))
-        kept = [entry.dagster_event_type for entry in instance.all_logs(old.run_id)]
-        assert deleted > 10 and set(kept) == {
-            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION,
-            dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION,
-        }  # fmt: skip
-        assert len(instance.all_logs(new.run_id)) == before
-        assert instance.get_materialized_partitions(talkative.key) == {"2024-01-10"}
-        assert len(instance.fetch_materializations(talkative.key, limit=5).records) == 2
-        assert run_status(instance, old.run_id) == dg.DagsterRunStatus.SUCCESS
-        assert delete_old_events(instance, datetime.now(UTC) - timedelta(days=90)) == 0
+        run = run_day(instance)
+        assert isinstance(instance.event_log_storage, CompactEventLog)
+        assert type(instance.run_launcher) is dg.DefaultRunLauncher
+    assert store.rows("SELECT run_id, status FROM dagster.runs") == [(run.run_id, "SUCCESS")]
+    assert any("a line of output" in path.read_text() for path in home.rglob("*.out"))
 
 
-def run_range(instance: dg.DagsterInstance) -> None:
-    """Eleven days, from the 10th to the 20th."""
-    tags = {"dagster/asset_partition_range_start": "2024-01-10", "dagster/asset_partition_range_end": "2024-01-20"}
-    job = dg.define_asset_job("range", [talkative]).resolve(asset_graph=dg.Definitions([talkative]).resolve_asset_graph())
-    assert job.execute_in_process(instance=instance, tags=tags).success
+@pytest.mark.parametrize(
+    ("settings", "dsn"),
+    [
+        ({"dsn": "postgresql://loader@db/btc"}, "postgresql://loader@db/btc"),
+        ({"dsn": "postgresql://loader@db/btc", "dagster_dsn": "postgresql://dagster@db/runs"}, "postgresql://dagster@db/runs"),
+    ],
+    ids=["in the store", "elsewhere"],
+)
+def test_the_settings_say_where_the_storage_is(settings: dict[str, str], dsn: str) -> None:
+    assert storage_dsn(Settings.model_validate(settings)) == dsn
 
 
-def test_a_range_run_materializes_each_partition_in_order_with_its_own_tags(store: StoreUnderTest) -> None:
-    prepare_dagster_home(store.settings)
+@pytest.mark.parametrize(
+    ("dsn", "url"),
+    [
+        ("postgresql://db:5433/btc", "postgresql+psycopg2://db:5433/btc?options=-csearch_path%3Ddagster"),
+        ("postgresql://u:p%40ss@db/btc", "postgresql+psycopg2://u:p%40ss@db/btc?options=-csearch_path%3Ddagster"),
+        (
+            "postgresql://postgres@/btc?host=/var/run",
+            "postgresql+psycopg2://postgres@/btc?host=%2Fvar%2Frun&options=-csearch_path%3Ddagster",
+        ),
+    ],
+    ids=["host and port", "password", "socket"],
+)
+def test_the_url_for_sqlalchemy_has_the_schema_and_everything_else_as_it_was(dsn: str, url: str) -> None:
+    assert sqlalchemy_url(dsn) == url
+
+
+def test_a_role_that_may_not_create_schemas_opens_a_storage_that_exists(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = prepare_dagster_home(store.settings)
     with dg.DagsterInstance.get() as instance:
-        run_range(instance)
-        records = instance.fetch_materializations(talkative.key, limit=99, ascending=True).records
-        assert [record.partition_key for record in records] == [f"2024-01-{day}" for day in range(10, 21)]
-        partitions = [record.asset_materialization and record.asset_materialization.partition for record in records]
-        assert partitions == [record.partition_key for record in records]
-        latest = instance.get_latest_materialization_event(talkative.key)
-        assert latest and latest.asset_materialization and latest.asset_materialization.partition == "2024-01-20"
-        tagged = store.rows("SELECT event_id FROM dagster.asset_event_tags WHERE key = 'dagster/data_version' ORDER BY event_id")
-        assert [event_id for (event_id,) in tagged] == [record.storage_id for record in records]
-
-
-def test_a_check_of_a_range_is_recorded_once_and_not_for_each_partition(store: StoreUnderTest) -> None:
-    prepare_dagster_home(store.settings)
-    with dg.DagsterInstance.get() as instance:
-        run_range(instance)
-        (check,) = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(talkative.key, "good"), limit=99)
-        assert check.status == AssetCheckExecutionRecordStatus.SUCCEEDED and check.partition is None
+        run_day(instance)
+    with store.connect() as connection:
+        connection.execute("CREATE ROLE dagster_user LOGIN")
+        connection.execute("GRANT USAGE ON SCHEMA dagster TO dagster_user")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA dagster TO dagster_user")
+        connection.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA dagster TO dagster_user")
+        try:
+            dsn = psycopg.conninfo.make_conninfo(store.dsn, user="dagster_user")
+            with psycopg.connect(dsn) as limited, pytest.raises(psycopg.errors.InsufficientPrivilege):
+                limited.execute("CREATE SCHEMA other")
+            parts = psycopg.conninfo.conninfo_to_dict(dsn)
+            url = f"postgresql://dagster_user@/{parts['dbname']}?host={parts['host']}" if str(parts["host"]).startswith("/") else None
+            monkeypatch.setenv("BTC_ASSETS_DAGSTER_DSN", url or store.dsn.replace(store.connection.info.user, "dagster_user"))
+            with dg.DagsterInstance.get() as instance:
+                assert len(instance.get_runs()) == 1
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY dagster_user"))
+            connection.execute("DROP ROLE dagster_user")
+    assert home.exists()
 
 
 def test_the_output_of_steps_goes_to_the_bucket_that_the_settings_name(
@@ -92,7 +108,7 @@ def test_the_output_of_steps_goes_to_the_bucket_that_the_settings_name(
     prepare_dagster_home(store.settings)
     with dg.DagsterInstance.get() as instance:
         assert isinstance(instance.compute_log_manager, S3ComputeLogManager)
-        run(instance)
+        run_day(instance)
     listed = s3.server.client().list_objects_v2(Bucket=s3.server.bucket, Prefix=f"{s3.prefix}/dagster/")["Contents"]
     bodies = [s3.server.client().get_object(Bucket=s3.server.bucket, Key=one["Key"])["Body"].read() for one in listed]
     assert any(b"a line of output" in body for body in bodies)
@@ -101,5 +117,5 @@ def test_the_output_of_steps_goes_to_the_bucket_that_the_settings_name(
 def test_without_a_bucket_the_output_of_steps_goes_to_dagster_home(store: StoreUnderTest) -> None:
     home = prepare_dagster_home(store.settings)
     with dg.DagsterInstance.get() as instance:
-        run(instance)
+        run_day(instance)
         assert any("a line of output" in path.read_text() for path in Path(home).rglob("*.out"))

@@ -38,7 +38,7 @@ class Daemon:
         # As the project sets them for all of Dagster's processes: runs of hundreds of slices are cheap.
         monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
         monkeypatch.setenv("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "true")
-        monkeypatch.setattr(automation, "present", lambda: self.now)
+        monkeypatch.setattr(automation, "utc_now", lambda: self.now)
 
     def forget(self) -> None:
         """Lose Dagster's storage: the runs and everything that sensors have stored."""

@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.dsn = embedded.embedded_dsn(home, "postgres")
-        self._server = embedded._server(home / "postgres")
+        self._server = embedded.running_server(home / "postgres")
 
     @property
     def user(self) -> str | None:

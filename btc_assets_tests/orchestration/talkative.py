@@ -1,0 +1,24 @@
+"""An asset with daily partitions and a check, which logs and prints."""
+
+import dagster as dg
+
+DAYS = dg.DailyPartitionsDefinition("2024-01-01")
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), check_specs=[dg.AssetCheckSpec("good", asset="talkative")])
+def talkative(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # Dagster reads any return type as that of several outputs
+    context.log.info("started")
+    print("a line of output", flush=True)
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+
+def run_day(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    """Materialize the 10th of January."""
+    return dg.materialize([talkative], instance=instance, partition_key="2024-01-10").dagster_run
+
+
+def run_days(instance: dg.DagsterInstance) -> None:
+    """Materialize eleven days, from the 10th to the 20th, in one run."""
+    tags = {"dagster/asset_partition_range_start": "2024-01-10", "dagster/asset_partition_range_end": "2024-01-20"}
+    job = dg.define_asset_job("range", [talkative]).resolve(asset_graph=dg.Definitions([talkative]).resolve_asset_graph())
+    assert job.execute_in_process(instance=instance, tags=tags).success

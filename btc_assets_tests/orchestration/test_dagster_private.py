@@ -1,0 +1,180 @@
+"""Each use of Dagster's private API does what we need it for. A release of Dagster that moves or changes one fails here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import sqlalchemy
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster_shared.record import replace
+
+from btc_assets.orchestration import dagster_private as private
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets_tests.orchestration.talkative import DAYS, run_day, run_days, talkative
+from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
+from btc_assets_tests.support.stores import StoreUnderTest
+
+# ---- WindowCheckResult
+
+
+@dg.asset_check(asset=talkative, name="window", blocking=True)
+def window_check() -> dg.AssetCheckResult:
+    return private.WindowCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="why", metadata={"gaps": 2})
+
+
+def evaluate_window_check(instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    definitions = dg.Definitions([talkative], asset_checks=[window_check])
+    job = definitions.resolve_implicit_global_asset_job_def()
+    (evaluation,) = job.execute_in_process(
+        instance=instance, op_selection=["talkative_window"], raise_on_error=False
+    ).get_asset_check_evaluations()
+    return evaluation
+
+
+def test_a_check_finds_the_newest_materialization_without_enumerating_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_days(instance)
+        newest = run_day(instance)
+        monkeypatch.setattr(type(DAYS), "get_partition_keys", lambda *_, **__: pytest.fail("the partitions are enumerated"))
+        evaluation = evaluate_window_check(instance)
+        assert evaluation.target_materialization_data is not None
+        assert evaluation.target_materialization_data.run_id == newest.run_id
+        recorded = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(talkative.key, "window"))
+        assert recorded is not None
+
+
+def test_a_check_of_an_asset_without_a_materialization_has_no_target() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert evaluate_window_check(instance).target_materialization_data is None
+
+
+def test_the_evaluation_has_everything_else_from_the_result() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        evaluation = evaluate_window_check(instance)
+    assert (evaluation.check_name, evaluation.asset_key, evaluation.passed) == ("window", talkative.key, False)
+    assert (evaluation.severity, evaluation.description, evaluation.blocking) == (dg.AssetCheckSeverity.WARN, "why", True)
+    assert evaluation.metadata["gaps"].value == 2
+
+
+# ---- run_job
+
+
+def test_a_job_runs_in_this_process_recorded_with_its_tags_and_yields_its_events_as_they_happen() -> None:
+    seen: list[str] = []
+
+    @dg.asset
+    def numbers() -> None:
+        seen.append("executed")
+
+    definitions = dg.Definitions(
+        [numbers], jobs=[dg.define_asset_job("count", [numbers], tags={"of the job": "1"})], executor=dg.in_process_executor
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        for event in private.run_job(definitions.resolve_job_def("count"), {}, {"of the run": "2"}, instance):
+            seen.append(event.event_type_value)
+        (run,) = instance.get_runs()
+        assert run.is_success and run.tags.items() >= {"of the job": "1", "of the run": "2"}.items()
+    ended = dg.DagsterEventType.RUN_SUCCESS.value
+    assert seen.index("STEP_START") < seen.index("executed") < seen.index("ASSET_MATERIALIZATION") < seen.index(ended)
+
+
+# ---- jobs
+
+
+def test_the_type_of_a_job_is_what_define_asset_job_returns() -> None:
+    assert isinstance(dg.define_asset_job("any", [talkative]), private.UnresolvedAssetJobDefinition)
+
+
+# ---- the event log
+
+
+@pytest.fixture
+def instance(store: StoreUnderTest) -> Iterator[dg.DagsterInstance]:
+    """An instance on our storage."""
+    prepare_dagster_home(store.settings)
+    with dg.DagsterInstance.get() as opened:
+        yield opened
+
+
+def test_our_event_log_is_the_one_of_the_instance(instance: dg.DagsterInstance) -> None:
+    assert isinstance(instance.event_log_storage, private.CompactEventLog)
+
+
+def test_the_table_of_events_can_be_read_by_type_and_time(instance: dg.DagsterInstance) -> None:
+    run = run_day(instance)
+    table = private.EVENTS_TABLE
+    with private.connect_to_events(instance) as connection:
+        columns = table.c.id, table.c.run_id, table.c.dagster_event_type, table.c.timestamp
+        rows = connection.execute(sqlalchemy.select(*columns).order_by(table.c.id)).all()
+    assert [row.dagster_event_type for row in rows] == [
+        (entry.dagster_event.event_type_value if entry.dagster_event else None) for entry in instance.all_logs(run.run_id)
+    ]
+    assert {row.run_id for row in rows} == {run.run_id} and all(row.timestamp for row in rows)
+
+
+def test_a_range_run_materializes_each_partition_in_order_with_its_own_tags(instance: dg.DagsterInstance, store: StoreUnderTest) -> None:
+    run_days(instance)
+    records = instance.fetch_materializations(talkative.key, limit=99, ascending=True).records
+    assert [record.partition_key for record in records] == [f"2024-01-{day}" for day in range(10, 21)]
+    partitions = [record.asset_materialization and record.asset_materialization.partition for record in records]
+    assert partitions == [record.partition_key for record in records]
+    latest = instance.get_latest_materialization_event(talkative.key)
+    assert latest and latest.asset_materialization and latest.asset_materialization.partition == "2024-01-20"
+    tagged = store.rows("SELECT event_id FROM dagster.asset_event_tags WHERE key = 'dagster/data_version' ORDER BY event_id")
+    assert [event_id for (event_id,) in tagged] == [record.storage_id for record in records]
+
+
+def test_a_check_of_a_range_is_recorded_once_and_not_for_each_partition(instance: dg.DagsterInstance) -> None:
+    run_days(instance)
+    (check,) = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(talkative.key, "good"), limit=99)
+    assert check.status == AssetCheckExecutionRecordStatus.SUCCEEDED and check.partition is None
+
+
+def test_a_batch_of_materializations_is_one_prepared_statement(instance: dg.DagsterInstance) -> None:
+    executed: list[tuple[str, object]] = []
+
+    def remember(connection: object, cursor: object, statement: str, parameters: object, context: object, many: bool) -> None:
+        if statement.startswith("INSERT INTO event_logs"):
+            executed.append((statement, parameters))
+
+    assert isinstance(instance.event_log_storage, private.CompactEventLog)
+    sqlalchemy.event.listen(instance.event_log_storage._engine, "before_cursor_execute", remember)
+    run_days(instance)
+    batches = [parameters for _, parameters in executed if str(parameters).count("'ASSET_MATERIALIZATION'") > 1]
+    assert len(batches) == 1 and str(batches[0]).count("'ASSET_MATERIALIZATION'") == 11
+
+
+# ---- records
+
+
+def test_a_record_is_replaced_field_by_field() -> None:
+    planned = AssetCheckEvaluationPlanned(asset_key=talkative.key, check_name="good")
+    assert replace(planned, check_name="other") == AssetCheckEvaluationPlanned(asset_key=talkative.key, check_name="other")
+
+
+# ---- classes in dagster.yaml
+
+
+def test_output_of_steps_is_kept_below_dagster_home() -> None:
+    assert Path(private.compute_logs_directory("/home/dagster")) == Path("/home/dagster/storage")
+
+
+@pytest.mark.parametrize("base", [private.RunLauncher, private.ComputeLogManager])
+def test_a_class_that_dagster_yaml_names_may_choose_another_one(store: StoreUnderTest, base: type) -> None:
+    from btc_assets.orchestration.launcher import StoreRunLauncher
+    from btc_assets.orchestration.storage import StoreComputeLogs
+
+    (named,) = (named for named in (StoreRunLauncher, StoreComputeLogs) if issubclass(named, base))
+    data = private.ConfigurableClassData(named.__module__, named.__name__, "{}")
+    chosen: object = data.rehydrate(as_type=base)
+    assert isinstance(chosen, base) and not isinstance(chosen, named)
+    assert isinstance(chosen, private.ConfigurableClass) and chosen.inst_data == data
+
+
+def test_the_health_of_a_worker_has_a_status_and_a_message() -> None:
+    health = private.CheckRunHealthResult(private.WorkerStatus.NOT_FOUND, "gone")
+    assert (health.status, health.msg) == (private.WorkerStatus.NOT_FOUND, "gone")
+    assert {"RUNNING", "NOT_FOUND", "FAILED", "SUCCESS", "UNKNOWN"} <= set(private.WorkerStatus.__members__)

