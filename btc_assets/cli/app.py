@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from btc_assets.domain.errors import UserError
@@ -135,6 +134,8 @@ def save_picture(path: Path, png: bytes) -> None:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Listener]:
     """A progress bar with a line for each stage; yields the listener that advances it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=False) as shown:
         tasks: dict[str, TaskID] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import platform
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -41,7 +41,7 @@ def backup_status(app: App, metrics: str | None, host: str | None) -> None:
         status = read_backup_status(connection, app.settings)
     _print_status(status)
     if metrics:
-        put_metrics(status, metrics, host or socket.gethostname())
+        put_metrics(status, metrics, host or platform.node())
     if status.problems:
         sys.exit(1)
 

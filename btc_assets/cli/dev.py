@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +41,8 @@ def dev_environment(settings: Settings, dagster_home: Path) -> dict[str, str]:
 
 def _serve(port: int, environment: dict[str, str]) -> int:
     """Run the webserver and the daemon with `dg dev` until they are stopped; returns the exit status."""
+    import subprocess
+
     command = [str(Path(sys.executable).with_name("dg")), "dev", "--host", "127.0.0.1", "--port", str(port)]
     # A shell that starts a command in the background makes it, and all its children, ignore SIGINT; but dg ends by that signal.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

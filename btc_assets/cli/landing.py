@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.live import Live
-from rich.text import Text
 
 from btc_assets.cli.app import App, example, out, pass_app, progress_bar
 from btc_assets.domain.errors import UserError
@@ -127,6 +125,9 @@ def land_file(app: App, file: Path, symbol: str | None, limits: BatchLimits | No
 @contextmanager
 def _progress_line() -> Iterator[Callable[[PlayProgress], None]]:
     """A line that shows the progress of a play; without a terminal, a new line every ten seconds."""
+    from rich.live import Live
+    from rich.text import Text
+
     shown_at = float("-inf")
     with Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext() as line:
 
