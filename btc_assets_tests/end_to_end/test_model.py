@@ -18,7 +18,7 @@ from btc_assets.market_data import candles
 from btc_assets.simulation.batches import encode_batch
 from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
-from btc_assets.store.replace import Replacement
+from btc_assets.store.replace import Replacement, replace_slices
 from btc_assets.store.tables import Target
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, table, trade
@@ -132,10 +132,8 @@ def test_the_table_equals_the_current_objects_after_any_sequence(store: StoreUnd
 
 
 def test_the_model_finds_a_loader_that_loses_rows(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = writers.replace_slices
-
     def loses_a_row(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: EncodedRows) -> list[str]:
-        chunks = original(connection, target, replacement, encoded)
+        chunks = replace_slices(connection, target, replacement, encoded)
         connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id % 10 = 7")
         return chunks
 

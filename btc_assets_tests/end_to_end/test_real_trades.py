@@ -43,7 +43,7 @@ def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(s
     assert (landed.ticks, landed.rejected_rows) == (137_988, 0)
     result = store.ingest(DAY)
     assert (result.rows, len(result.slice_rows), result.duplicates) == (137_988, 288, 0)
-    assert read_gaps(store.connection, DAY) == read_repeats(store.connection, DAY) == []
+    assert (read_gaps(store.connection, DAY), read_repeats(store.connection, DAY)) == ([], [])
 
     ours = {row[0]: row for row in candles.read_candles(store.connection, "1m", "BTCUSDT", DAY)}
     expected = dict(klines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -316,7 +317,7 @@ def test_a_slice_that_keeps_failing_does_not_block_later_slices(store: StoreUnde
 def test_many_slices_that_keep_failing_do_not_block_much_earlier_ones(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automation, "_CANDIDATES", 3)
+    monkeypatch.setattr(automation, "_BATCH", 3)
     for i in range(4):
         noticed_in(store, slices(start, -2 * i))
     while daemon.tick():
@@ -411,7 +412,7 @@ def test_a_tick_just_before_a_slice_closes_waits_for_the_close(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(sensors.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     now = daemon.now
     closing = Window.of_slice(floor_slice(now) - SLICE)
     noticed_in(store, closing)

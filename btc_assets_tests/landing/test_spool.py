@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.ticks import TABLE
+from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
@@ -60,7 +63,12 @@ def test_a_load_in_the_process_that_registered_reads_no_object_again(store: Stor
         register_window(connection, store.zone(), FEEDS, HOUR, RegisterOptions(HOUR.end - HOUR.start, spool=spool))
     read = LandingZone.read
     reads: list[str] = []
-    monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj.uri) or read(self, obj))
+
+    def counted_read(zone: LandingZone, obj: LandedObject) -> tuple[bytes | Path, str]:
+        reads.append(obj.uri)
+        return read(zone, obj)
+
+    monkeypatch.setattr(LandingZone, "read", counted_read)
     load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(10_000, spool=spool))
     with store.connect() as connection:
         replace_all(connection, Target.of(connection, TABLE), load)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pyarrow as pa
@@ -15,6 +17,8 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TABLE
+from btc_assets.ingestion.offsets import advance_offsets
+from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import loading
 from btc_assets.market_data.loading import LoadOptions, TickLoad
@@ -174,13 +178,12 @@ def test_an_object_that_disappears_before_it_is_loaded_costs_only_its_own_rows(s
 def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     store.land(every(1, 3600))
     store.register(HOUR)
-    advance_offsets = loading.advance_offsets
     calls = iter(range(100))
 
-    def dies_in_the_fourth(*arguments: object) -> None:
+    def dies_in_the_fourth(cursor: psycopg.Cursor, table: str, symbols: Iterable[str]) -> None:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        advance_offsets(*arguments)
+        advance_offsets(cursor, table, symbols)
 
     with monkeypatch.context() as dying:
         dying.setattr(loading, "advance_offsets", dies_in_the_fourth)
@@ -192,13 +195,13 @@ def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store
     assert ids(store) == list(range(1, 3601))
 
 
-def test_a_backend_that_is_killed_leaves_no_partial_slice(store: StoreUnderTest) -> None:
+def test_a_backend_that_is_killed_leaves_no_partial_slice(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     store.land(every(1, 600))
     store.register(HOUR)
     load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(commit_rows=300))
     with store.connect() as connection:
         pid = connection.info.backend_pid
-        load.committed = lambda replacement: store.rows("SELECT pg_terminate_backend(%s)", pid)  # type: ignore[method-assign]
+        monkeypatch.setattr(load, "committed", lambda replacement: store.rows("SELECT pg_terminate_backend(%s)", pid))
         with pytest.raises(TransientError):
             replace_all(connection, Target.of(connection, TABLE), load)
     assert ids(store) == list(range(1, 301))
@@ -348,7 +351,12 @@ def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
     store.register(HOUR)
     reads = []
     read = LandingZone.read
-    monkeypatch.setattr(LandingZone, "read", lambda self, obj: reads.append(obj) or read(self, obj))
+
+    def counted_read(zone: LandingZone, obj: LandedObject) -> tuple[bytes | Path, str]:
+        reads.append(obj)
+        return read(zone, obj)
+
+    monkeypatch.setattr(LandingZone, "read", counted_read)
     store.load(HOUR, commit_rows=300)
     assert ids(store) == list(range(1, 3601))
     assert len(reads) == 1

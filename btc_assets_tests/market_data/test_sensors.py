@@ -13,7 +13,7 @@ from btc_assets.domain.ticks import TABLE
 from btc_assets.market_data import candles
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
-from btc_assets.orchestration import automation
+from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.daemon import Daemon
@@ -64,7 +64,7 @@ def test_the_run_that_is_asked_for_makes_every_interval(store: StoreUnderTest, d
 def test_slices_are_not_asked_for_while_a_run_makes_them(store: StoreUnderTest, daemon: Daemon) -> None:
     store.land(every(10, 90))
     load_ticks(store, HOUR)
-    run = daemon.have_run("ingest", automation.partition_tags(HOUR))  # carries the whole chain, so also the candles
+    run = daemon.have_run("ingest", partition_tags(HOUR))  # carries the whole chain, so also the candles
     assert daemon.tick() == []
     assert daemon.skipped == "3 slices are due, and their runs are in progress or were requested before."
     daemon.end(run, dg.DagsterEventType.RUN_FAILURE)

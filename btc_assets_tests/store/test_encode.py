@@ -25,7 +25,7 @@ def copy(store: StoreUnderTest, columns: dict[str, str], rows: pa.Table) -> None
     store.connection.execute(f"CREATE TEMPORARY TABLE copied ({', '.join(f'{name} {type_}' for name, type_ in columns.items())})")
     encoded = encode_rows(rows, target(*((name, type_.split("(")[0]) for name, type_ in columns.items())))
     statement = f"COPY copied ({', '.join(encoded.columns)}) FROM STDIN (FORMAT binary)"
-    with store.connection.cursor() as cursor, cursor.copy(statement) as copying:  # type: ignore[arg-type]
+    with store.connection.cursor() as cursor, cursor.copy(statement) as copying:
         for buffer in encoded.buffers:
             copying.write(buffer)
 

@@ -123,7 +123,7 @@ def test_every_level_of_candles_is_a_materialised_continuous_aggregate_on_the_on
     aggregates = on_timescale.execute(
         "SELECT view_name, materialized_only, view_definition FROM timescaledb_information.continuous_aggregates WHERE view_schema = 'market_data'"
     ).fetchall()
-    levels = dict(on_timescale.execute("SELECT name, source FROM market_data.candle_levels").fetchall())
+    levels: dict[str, str] = dict(on_timescale.execute("SELECT name, source FROM market_data.candle_levels").fetchall())
     assert {name for name, _, _ in aggregates} == {f"candle_partials_{level}" for level in levels}
     for name, materialized_only, definition in aggregates:
         source = levels[name.removeprefix("candle_partials_")]

@@ -112,8 +112,11 @@ def test_a_deadlock_is_tried_again(numbers: StoreUnderTest) -> None:
 
 
 def test_what_the_server_refuses_is_one_sentence(numbers: StoreUnderTest) -> None:
+    def call_a_missing_function(cursor: psycopg.Cursor) -> None:
+        cursor.execute("SELECT ops.none()")
+
     with pytest.raises(UserError, match="run btc-assets db migrate"):
-        replace(numbers, Scripted(record=lambda cursor: cursor.execute("SELECT ops.none()") and None))
+        replace(numbers, Scripted(record=call_a_missing_function))
     assert content(numbers) == [1, 2, 3]
 
 

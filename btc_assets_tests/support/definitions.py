@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
-from btc_assets.ops.roles import ROOMS
+from btc_assets.store.tables import ROOMS
 
 _ROUTINES = """
 SELECT format('%%s.%%s', nspname, proname), pg_get_functiondef(pg_proc.oid), proacl::text,
