@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -85,6 +86,11 @@ class Row:
     run: Callable[[], Run]
     slow: bool = False
     runs: list[Run] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The median time of its runs."""
+        return statistics.median(run.seconds for run in self.runs)
 
     def median(self, name: str) -> float | None:
         """Of an attribute of its runs; None where that is not known."""
@@ -183,8 +189,7 @@ def rates(comparison: Comparison, folder: Path, keys: Sequence[str], rounds: int
         SystemExit: a way failed or did not load the whole day exactly.
     """
     rows = [
-        Row(TOOLS[key].name, TOOLS[key].modules == ("bench_load",), lambda key=key: comparison.run(key, folder), TOOLS[key].slow)
-        for key in keys
+        Row(TOOLS[key].name, TOOLS[key].modules == ("bench_load",), partial(comparison.run, key, folder), TOOLS[key].slow) for key in keys
     ]
     bench = comparison.bench
     copy = "COPY on the server" if bench.embedded else "COPY FROM STDIN"
@@ -272,10 +277,10 @@ def take_out(comparison: Comparison, path: Path) -> None:
 
 def rates_table(rows: Sequence[Row], ticks: int) -> str:
     """Markdown: rates of the ways and what they take, the fastest first."""
-    ceiling = rows[-1].median("seconds")
+    ceiling = rows[-1].seconds
     lines = ["| way | of the ceiling | rows/s | seconds | client CPU (s) | server CPU (s) | peak MB |", "|---|---|---|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: row.median("seconds")):
-        seconds = row.median("seconds")
+    for row in sorted(rows, key=lambda row: row.seconds):
+        seconds = row.seconds
         all_seconds = [run.seconds for run in row.runs]
         spread = f" ({min(all_seconds):.1f} to {max(all_seconds):.1f})" if len(all_seconds) > 1 else ""
         name = f"**{row.name}**" if row.ours else row.name
@@ -294,15 +299,15 @@ def goals(small: Sequence[Row], large: Sequence[Row]) -> str:
     """What was aimed at, and what came out."""
 
     def seconds(rows: Sequence[Row], key: str) -> float:
-        return next(row.median("seconds") for row in rows if row.name == TOOLS[key].name)
+        return next(row.seconds for row in rows if row.name == TOOLS[key].name)
 
     ours, ours_large = seconds(small, "project"), seconds(large, "io_manager")
     reached = [
-        ("of the ceiling from small objects", 0.6, small[-1].median("seconds") / ours),
+        ("of the ceiling from small objects", 0.6, small[-1].seconds / ours),
         ("times dlt with its defaults, from small objects", 6, seconds(small, "dlt_rows") / ours),
         ("times dlt with Arrow and ADBC, from small objects", 6, seconds(small, "dlt_append") / ours),
         ("times pandas, from small objects", 10, seconds(small, "pandas") / ours),
-        ("of the ceiling from a large file", 0.9, large[-1].median("seconds") / ours_large),
+        ("of the ceiling from a large file", 0.9, large[-1].seconds / ours_large),
         ("times pandas, from a large file", 10, seconds(large, "pandas") / ours_large),
     ]
     return "\n".join(f"* {got:.2g} {what}; goal {goal:g}: {'met' if got >= goal else 'missed'}" for what, goal, got in reached)
@@ -334,7 +339,7 @@ def replace_measured(page: Path, measured: str) -> None:
     page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}")
 
 
-def draw(panels: dict[str, Sequence[Row]], ticks: int, caption: str, path: Path) -> None:
+def draw(panels: Mapping[str, Sequence[Row]], ticks: int, caption: str, path: Path) -> None:
     """Bars of rows/s as ratios to the ceiling, one panel for each way of landing, with the range of the runs."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
@@ -342,16 +347,16 @@ def draw(panels: dict[str, Sequence[Row]], ticks: int, caption: str, path: Path)
     figure = Figure(figsize=(9, 0.42 * sum(heights) + 1.9), layout="constrained")
     axes_of = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     for axes, (title, rows) in zip(axes_of, panels.items(), strict=True):
-        ceiling = rows[-1].median("seconds")
-        ordered = sorted(rows, key=lambda row: row.median("seconds"), reverse=True)
-        ratios = [ceiling / row.median("seconds") for row in ordered]
+        ceiling = rows[-1].seconds
+        ordered = sorted(rows, key=lambda row: row.seconds, reverse=True)
+        ratios = [ceiling / row.seconds for row in ordered]
         colors = ["#1a9850" if row.ours else "#555555" if row in rows[-2:] else "#9ecae1" for row in ordered]
         bars = axes.barh([row.name.removesuffix(": the ceiling") for row in ordered], ratios, color=colors, height=0.66)
         for row, bar, ratio in zip(ordered, bars, ratios, strict=True):
             fastest, slowest = (ceiling / choose(run.seconds for run in row.runs) for choose in (min, max))
             middle = bar.get_y() + bar.get_height() / 2
             axes.hlines(middle, slowest, fastest, color="black", linewidth=0.8)
-            rate = ticks / row.median("seconds") / 1e3
+            rate = ticks / row.seconds / 1e3
             axes.text(max(fastest, ratio) + 0.012, middle, f"{ratio:.2f}   {rate:,.0f} k rows/s", va="center", fontsize=8.5)
         axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)

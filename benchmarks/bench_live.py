@@ -56,11 +56,14 @@ class Played:
         row = orjson.loads(line)
         ended_at = datetime.fromisoformat(row["ended_at"]) if row["ended_at"] else None
         return cls(
-            datetime.fromisoformat(row["slice"]),
-            ended_at,
-            datetime.fromisoformat(row["landed_at"]),
-            *(row[name] for name in ("ticks", "first_trade_id", "last_trade_id", "trade_ids")),
-            Decimal(row["quantity"]),
+            bucket=datetime.fromisoformat(row["slice"]),
+            ended_at=ended_at,
+            landed_at=datetime.fromisoformat(row["landed_at"]),
+            ticks=row["ticks"],
+            first_trade_id=row["first_trade_id"],
+            last_trade_id=row["last_trade_id"],
+            trade_ids=row["trade_ids"],
+            quantity=Decimal(row["quantity"]),
         )
 
     @property

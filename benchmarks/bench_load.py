@@ -246,9 +246,9 @@ class Bench:
 
 
 def _copy_in(connection: psycopg.Connection, format: str, file: io.IOBase | io.TextIOBase) -> None:
-    statement = sql.SQL("COPY market_data.btc_ticks ({}) FROM STDIN (FORMAT {})").format(COLUMNS, sql.SQL(format))  # type: ignore[arg-type]
+    statement = sql.SQL("COPY market_data.btc_ticks ({}) FROM STDIN (FORMAT {})").format(COLUMNS, sql.SQL(format))
     with file, connection.transaction(), connection.cursor().copy(statement) as copy:
-        while data := file.read(1 << 20):  # type: ignore[union-attr]
+        while data := file.read(1 << 20):
             copy.write(data)
 
 
