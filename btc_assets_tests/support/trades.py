@@ -16,7 +16,7 @@ NOON = datetime(2024, 1, 10, 12, tzinfo=UTC)
 HOUR = Window(NOON, NOON + timedelta(hours=1))
 
 
-def trade(  # noqa: PLR0913  # a column each
+def trade(
     trade_id: int,
     at: datetime,
     *,

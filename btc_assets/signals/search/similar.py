@@ -38,7 +38,7 @@ class Neighbor:
 
 
 # Its parameters are those of the SQL function; all but the time are optional.
-def find_similar_slices(
+def find_similar_slices(  # noqa: PLR0913  # the options of a search, each by its keyword
     connection: psycopg.Connection,
     time: datetime,
     k: int = 10,
