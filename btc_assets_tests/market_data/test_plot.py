@@ -1,0 +1,30 @@
+"""The chart of candles is a PNG of a sensible size, whatever the candles."""
+
+from __future__ import annotations
+
+import struct
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from btc_assets.market_data.candles import COLUMNS
+from btc_assets.market_data.plot import plot_candles
+from btc_assets_tests.support.trades import NOON
+
+
+@pytest.mark.parametrize("prices", [["1", "2", "1.5"], ["5"], ["3", "3"]], ids=["rising and falling", "one candle", "a constant price"])
+def test_candles_are_drawn_as_a_png(prices: list[str]) -> None:
+    rows = []
+    for i, price in enumerate(prices):
+        values = dict.fromkeys(("open", "high", "low"), Decimal(prices[0])) | {
+            "close": Decimal(price),
+            "volume": Decimal(1),
+            "trade_count": 3,
+        }
+        values |= {"bucket": NOON + i * timedelta(minutes=5)}  # type: ignore[dict-item]
+        rows.append(tuple(values.get(name) for name in COLUMNS))
+    png = plot_candles(rows, "5m", "BTCUSDT")
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", png[16:24])
+    assert (width, height) == (1320, 715)
