@@ -50,6 +50,7 @@ def test_a_model_is_removed_and_its_artifact_stays(filled: StoreUnderTest) -> No
     assert "maintained" not in run("models") and "active" in run("models")
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_printed_and_drawn(filled: StoreUnderTest, tmp_path: Path) -> None:
     picture = tmp_path / "evaluation.png"
     shown = run("evaluate", "--from", "2024-01-10", "--to", "2024-01-11", "--plot", str(picture))

@@ -24,6 +24,7 @@ def trades_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_is_landed_loaded_shown_and_plotted(store: StoreUnderTest, trades_file: Path, tmp_path: Path) -> None:
     assert "Landed 40 objects with 600 ticks" in run_command("land", str(trades_file)).output
     loaded = run_command("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:10Z")

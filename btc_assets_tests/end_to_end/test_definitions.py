@@ -219,6 +219,7 @@ CHAIN = "group:landing or group:market_data"
 TICKS_ALONE = 'key:"market_data/btc_ticks"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("select", "partitions", "expected"),
     [

@@ -114,6 +114,7 @@ def test_slices_that_are_due_on_both_sides_are_loaded_by_a_run_of_each_kind(stor
     assert loaded == [(around.start, within_a_day - SLICE, 20), (around.start, around.end - SLICE, 40)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slices_before", [4, 2000])
 def test_a_load_over_a_first_slice_within_a_day_has_both_sides(store: StoreUnderTest, within_a_day: datetime, slices_before: int) -> None:
     prepare_dagster_home(store.settings)
@@ -131,6 +132,7 @@ def test_without_a_day_before_the_first_slice_there_are_no_history_assets(store:
     assert [target.job_name for target in store.definitions.resolve_sensor_def("landing_sensor").targets] == ["ingest"]
 
 
+@pytest.mark.slow
 def test_the_dagster_command_line_materializes_a_day(store: StoreUnderTest) -> None:
     day = Window(datetime(2019, 12, 31, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC))
     land_trades(store, day)

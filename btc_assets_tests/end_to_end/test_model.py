@@ -124,6 +124,7 @@ class Machine(RuleBasedStateMachine):
             assert candles.read_candle_differences(self.store.connection, interval, RANGE) == []
 
 
+@pytest.mark.slow
 def test_the_table_equals_the_current_objects_after_any_sequence(store: StoreUnderTest) -> None:
     machine = type("BoundMachine", (Machine,), {"store": store})
     run_state_machine_as_test(

@@ -38,6 +38,7 @@ def klines() -> Iterator[tuple[datetime, list[Decimal]]]:
             yield EPOCH + timedelta(milliseconds=int(row["open_time"])), [Decimal(row[name]) for name in names]
 
 
+@pytest.mark.slow
 def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(store: StoreUnderTest) -> None:
     landed = land_file(store, real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"))
     assert (landed.ticks, landed.rejected_rows) == (137_988, 0)

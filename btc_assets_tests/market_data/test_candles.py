@@ -42,6 +42,7 @@ def assert_candles_are_what_the_ticks_say(connection: psycopg.Connection) -> Non
         assert [(row[0], *row[2:]) for row in ours] == connection.execute(DEFINITION, {"width": width}).fetchall(), interval
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["the real day", "a generated day"])
 def test_both_engines_make_the_same_candles(on_postgres: psycopg.Connection, on_timescale: psycopg.Connection, source: str) -> None:
     if source == "the real day":

@@ -83,6 +83,7 @@ def test_old_ticks_without_their_candles_are_kept_and_reported(either: psycopg.C
     assert statuses_by_name(either)[f"drop {TICKS}"].failure == ""
 
 
+@pytest.mark.slow
 def test_old_ticks_are_kept_until_candles_that_differ_from_them_in_any_column_are_rebuilt(either: psycopg.Connection) -> None:
     retention_jobs.apply_policies(either, DECLARED)
     changes = {
@@ -156,6 +157,7 @@ def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> 
     assert ticks.before and ticks.after and ticks.before > ticks.after
 
 
+@pytest.mark.slow
 def test_refresh_policies_build_the_candles_that_no_run_built(either: psycopg.Connection) -> None:
     retention_jobs.apply_policies(either, DECLARED)
     start = floor_slice(datetime.now(UTC)) - timedelta(hours=30)

@@ -58,6 +58,7 @@ def tables(connection: psycopg.Connection, kinds: str = "rpv") -> list[str]:
     return [name for (name,) in found]
 
 
+@pytest.mark.slow
 def test_the_loader_takes_slices_from_the_landing_zone_to_candles_and_features(
     store: StoreUnderTest, roles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

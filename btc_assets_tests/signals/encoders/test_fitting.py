@@ -23,6 +23,7 @@ def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(kind: str
     assert made[0] == made[1] != made[2]
 
 
+@pytest.mark.slow
 def test_another_process_fits_the_same_encoders() -> None:
     code = (
         "from btc_assets.signals.encoders.artifacts import compute_model_id; "

@@ -11,6 +11,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.signals.encoders import torch_extra
 
 
+@pytest.mark.slow
 def test_the_definitions_and_the_commands_do_not_import_pytorch() -> None:
     code = "import sys; sys.modules['torch'] = sys.modules['safetensors'] = None; import btc_assets.definitions, btc_assets.cli.main"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,6 +22,7 @@ def evaluate_window(store: StoreUnderTest, window: Window, *models: Model) -> Ev
     return evaluate_stored(store.database, store.zone(), EvaluationPlan("BTCUSDT", window, models))
 
 
+@pytest.mark.slow
 def test_neighbors_by_the_default_encoder_share_the_regime_more_often_than_by_raw_features_or_chance() -> None:
     result = evaluate_generated(days=5)
     encoder, raw, chance = (result.row(name).precision.value for name in ("rocket-pca", "raw features", "random neighbors"))
@@ -30,6 +31,7 @@ def test_neighbors_by_the_default_encoder_share_the_regime_more_often_than_by_ra
     assert result.robustness["rocket-pca"].rates["10 % of trades missing"].at_10 > 0.9
 
 
+@pytest.mark.slow
 def test_an_encoder_that_has_not_seen_the_queries_is_evaluated_on_stored_slices(filled: StoreUnderTest) -> None:
     result = evaluate_window(filled, FULL_DAY)
     assert [row.name for row in result.rows][-3:] == ["raw features", "rocket-pca", "untrained"]

@@ -32,6 +32,7 @@ def test_fewer_than_ten_thousand_vectors_are_compared_one_by_one(on_postgres: ps
     assert index_names(on_postgres, model) == [] and measure_recall(on_postgres, model) == 1.0
 
 
+@pytest.mark.slow
 def test_an_index_is_built_measured_kept_and_rebuilt_after_growth(on_postgres: psycopg.Connection, model: Model) -> None:
     vectors = market_like(2 * FEWEST_ROWS, DIM)
     write_vectors(on_postgres, model, vectors[:FEWEST_ROWS], START)
@@ -50,6 +51,7 @@ def test_an_index_is_built_measured_kept_and_rebuilt_after_growth(on_postgres: p
     assert grown.index.rows_built == 2 * FEWEST_ROWS and read_index(on_postgres, model).recall == pytest.approx(grown.index.recall)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_an_index_that_misses_neighbors_is_rebuilt(on_postgres: psycopg.Connection, model: Model) -> None:
     write_vectors(on_postgres, model, market_like(FEWEST_ROWS, DIM), START)
     maintain_index(on_postgres, model)
@@ -60,6 +62,7 @@ def test_an_index_that_misses_neighbors_is_rebuilt(on_postgres: psycopg.Connecti
     assert measure_recall(on_postgres, model) >= LEAST_RECALL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "element"), [("hnsw", "vector"), ("ivfflat", "halfvec")])
 def test_other_kinds_of_index_give_the_same_answers(on_postgres: psycopg.Connection, model: Model, method: str, element: str) -> None:
     write_vectors(on_postgres, model, market_like(FEWEST_ROWS, DIM), START)
