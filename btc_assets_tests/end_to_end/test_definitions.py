@@ -14,7 +14,7 @@ import pytest
 from btc_assets.domain.slices import KEY_FORMAT, Window
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import Partitions, partition_tags
-from btc_assets_tests.support.daemon import QUIETLY
+from btc_assets_tests.support.daemon import QUIET_LOG
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -82,7 +82,7 @@ def test_every_asset_shows_its_rows_its_table_and_what_the_columns_mean(store: S
     result = run(store, HOUR)
     with dg.DagsterInstance.ephemeral() as instance:
         operations = [
-            store.definitions.resolve_job_def(job).execute_in_process(instance=instance, run_config=QUIETLY)
+            store.definitions.resolve_job_def(job).execute_in_process(instance=instance, run_config=QUIET_LOG)
             for job in ("maintain", "reconcile")
         ]
     shown = {_table(event): event.materialization.metadata for done in (result, *operations) for event in _materializations(done)}

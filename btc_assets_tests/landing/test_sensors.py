@@ -279,9 +279,9 @@ def test_a_backlog_becomes_a_few_runs_newest_first(store: StoreUnderTest, daemon
 def test_slices_of_runs_in_progress_are_not_requested(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     noticed_in(store, slices(start, 0, 10))
     for i, status in enumerate(["NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"]):
-        daemon.have_run("ingest", partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # a backfill
+        daemon.add_run("ingest", partition_tags(slices(start, 2 + i)), dg.DagsterRunStatus[status])  # a backfill
     for status in ("SUCCESS", "FAILURE", "CANCELED"):
-        daemon.have_run("ingest", partition_tags(slices(start, 8)), dg.DagsterRunStatus[status])
+        daemon.add_run("ingest", partition_tags(slices(start, 8)), dg.DagsterRunStatus[status])
     assert daemon.tick() == [("ingest", slices(start, 7, 10)), ("ingest", slices(start, 0, 1))]
 
 
@@ -367,7 +367,7 @@ def test_a_run_that_ends_during_the_tick_is_not_requested_again(
     store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noticed_in(store, slices(start, 0))
-    run = daemon.have_run("ingest", partition_tags(slices(start, 0)))
+    run = daemon.add_run("ingest", partition_tags(slices(start, 0)))
 
     def ends(*arguments: Any, **options: Any) -> WaitingSlices:
         found = read_waiting_slices(*arguments, **options)

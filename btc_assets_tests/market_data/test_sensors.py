@@ -64,7 +64,7 @@ def test_the_run_that_is_asked_for_makes_every_interval(store: StoreUnderTest, d
 def test_slices_are_not_asked_for_while_a_run_makes_them(store: StoreUnderTest, daemon: Daemon) -> None:
     store.land(every(10, 90))
     load_ticks(store, HOUR)
-    run = daemon.have_run("ingest", partition_tags(HOUR))  # carries the whole chain, so also the candles
+    run = daemon.add_run("ingest", partition_tags(HOUR))  # carries the whole chain, so also the candles
     assert daemon.tick() == []
     assert daemon.skipped == "3 slices are due, and their runs are in progress or were requested before."
     daemon.end(run, dg.DagsterEventType.RUN_FAILURE)

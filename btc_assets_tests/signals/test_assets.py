@@ -8,7 +8,7 @@ import pytest
 
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.signals.encoders.models import set_maintained
-from btc_assets_tests.support.daemon import QUIETLY
+from btc_assets_tests.support.daemon import QUIET_LOG
 from btc_assets_tests.support.stored_slices import DAY_START, NEXT_DAY, activate, materialize, train
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
@@ -43,7 +43,7 @@ def test_without_pytorch_the_embeddings_say_what_to_install(filled: StoreUnderTe
 
 
 def test_the_evaluation_is_shown_with_its_picture(filled: StoreUnderTest) -> None:
-    result = filled.definitions.resolve_job_def("evaluate").execute_in_process(run_config=QUIETLY)
+    result = filled.definitions.resolve_job_def("evaluate").execute_in_process(run_config=QUIET_LOG)
     (event,) = [event for event in result.all_events if event.is_step_materialization]
     metadata = event.step_materialization_data.materialization.metadata
     assert "| HAR |" in str(metadata["evaluation"].value) and "data:image/png;base64," in str(metadata["R2 out of sample"].value)

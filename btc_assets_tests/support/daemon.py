@@ -17,7 +17,7 @@ from btc_assets_tests.support.stores import StoreUnderTest
 
 Requested = tuple[str, Window]  # the job and the slices
 
-QUIETLY: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET_LOG: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class Daemon:
@@ -74,16 +74,16 @@ class Daemon:
         for request in self.requests:
             assert request.job_name
             result = self._definitions.resolve_job_def(request.job_name).execute_in_process(
-                instance=self._instance, tags=self._tags(request), run_config=QUIETLY, raise_on_error=False
+                instance=self._instance, tags=self._tags(request), run_config=QUIET_LOG, raise_on_error=False
             )
             succeeded += result.success
         return succeeded
 
     def start(self) -> list[str]:
         """Record runs for the requests of the last tick as started, without executing them; returns their ids."""
-        return [self.have_run(request.job_name or "", self._tags(request)) for request in self.requests]
+        return [self.add_run(request.job_name or "", self._tags(request)) for request in self.requests]
 
-    def have_run(self, job: str, tags: dict[str, str], status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> str:
+    def add_run(self, job: str, tags: dict[str, str], status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> str:
         """Record a run without executing it; returns its id."""
         origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("tests"), "tests"), job)
         run = dg.DagsterRun(job, run_id=str(uuid.uuid4()), tags=tags, status=status, remote_job_origin=origin)

@@ -18,7 +18,7 @@ from btc_assets.signals.search.activation import Activation, embed_and_activate
 from btc_assets.simulation.generate_market import generate_market
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
-from btc_assets_tests.support.daemon import QUIETLY
+from btc_assets_tests.support.daemon import QUIET_LOG
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
 
@@ -64,7 +64,7 @@ def materialize(store: StoreUnderTest, job: str, window: Window) -> bool:
         AssertionError: a step failed; the message is that of the step.
     """
     definition = store.definitions.resolve_job_def(job)
-    result = definition.execute_in_process(tags=partition_tags(window), run_config=QUIETLY, raise_on_error=False)
+    result = definition.execute_in_process(tags=partition_tags(window), run_config=QUIET_LOG, raise_on_error=False)
     failures = [event for event in result.all_node_events if event.is_step_failure]
     if failures:
         raise AssertionError(failures[0].step_failure_data.user_failure_data.description)  # type: ignore[union-attr]

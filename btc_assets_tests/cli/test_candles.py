@@ -1,0 +1,35 @@
+"""The command `candles`."""
+
+from __future__ import annotations
+
+import pytest
+
+from btc_assets.cli.candles import _format_cell
+from btc_assets_tests.support.command_line import run_command
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
+
+
+@pytest.fixture
+def loaded(store: StoreUnderTest) -> StoreUnderTest:
+    store.land(every(10, 90))
+    store.ingest(HOUR)
+    return store
+
+
+def test_candles_of_the_newest_day_are_printed_as_csv(loaded: StoreUnderTest) -> None:
+    header, *rows = run_command("candles", "5m").output.splitlines()
+    assert header.split(",")[:6] == ["bucket", "open", "high", "low", "close", "volume"] and "symbol" not in header
+    assert [row.split(",")[0] for row in rows] == ["2024-01-10T12:00:00Z", "2024-01-10T12:05:00Z", "2024-01-10T12:10:00Z"]
+    assert rows[0].split(",")[1] == "42000.00000000"  # exact, as the store has it
+
+
+def test_a_range_without_candles_is_one_sentence(loaded: StoreUnderTest) -> None:
+    result = run_command("candles", "1m", "--from", "2024-02-01", "--to", "2024-02-02")
+    assert result.exit_code == 1
+    assert "There are no 1m candles of BTCUSDT from 2024-02-01T00:00Z to 2024-02-02T00:00Z: load that range first" in result.output
+
+
+@pytest.mark.parametrize(("fraction", "text"), [(False, "2024-01-10T12:00:00Z"), (True, "2024-01-10T12:00:00.000Z")])
+def test_times_have_a_fraction_only_for_candles_shorter_than_a_second(fraction: bool, text: str) -> None:
+    assert _format_cell(NOON, fraction=fraction) == text
