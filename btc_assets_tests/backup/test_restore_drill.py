@@ -20,10 +20,11 @@ from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.ops import retention_jobs
 from btc_assets.ops.policies import declared_policies
 from btc_assets.store.migrations import migrate
-from btc_assets_tests.support.clusters import ARCHIVE_TIMEOUT, Cluster, wait_for
+from btc_assets_tests.support.clusters import ARCHIVE_TIMEOUT, Cluster
 from btc_assets_tests.support.databases import write_candles, write_ticks
 from btc_assets_tests.support.stores import temporary_database
 from btc_assets_tests.support.trades import NOON, every
+from btc_assets_tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("backups")]  # they share one cluster
 

@@ -15,9 +15,10 @@ from btc_assets.backup.status import BackupStatus, read_backup_status
 from btc_assets.backup.wal import read_archiver_status
 from btc_assets.domain.errors import UserError
 from btc_assets.store.database import only_row
-from btc_assets_tests.support.clusters import Cluster, wait_for
+from btc_assets_tests.support.clusters import Cluster
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.trades import NOON, every
+from btc_assets_tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("backups")  # they share one cluster
 

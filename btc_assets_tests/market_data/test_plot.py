@@ -22,7 +22,7 @@ def test_candles_are_drawn_as_a_png(prices: list[str]) -> None:
             "volume": Decimal(1),
             "trade_count": 3,
         }
-        values |= {"bucket": NOON + i * timedelta(minutes=5)}  # type: ignore[dict-item]
+        values |= {"bucket": NOON + i * timedelta(minutes=5)}
         rows.append(tuple(values.get(name) for name in COLUMNS))
     png = plot_candles(rows, "5m", "BTCUSDT")
     assert png[:8] == b"\x89PNG\r\n\x1a\n"

@@ -1,7 +1,7 @@
-"""A PostgreSQL cluster of the tests' own, which pgBackRest backs up to a real S3 server over verified TLS.
+"""A PostgreSQL cluster that pgBackRest backs up to a real S3 server over verified TLS.
 
-PostgreSQL and pgBackRest are the system's packages, in the settings of a host of ours but for faster archiving. Servers run as
-the user postgres, because PostgreSQL refuses root. Debian 12 has no pgvector, so the store in it ends before `signals`.
+PostgreSQL and pgBackRest are packages of the system, with the settings of our hosts except for faster archiving. Servers run as the user
+postgres, because PostgreSQL refuses to run as root. Debian 12 has no pgvector, so the store in this cluster has no `signals`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,10 +23,11 @@ from btc_assets.domain.settings import Settings
 from btc_assets.store import migrations, sql_files
 from btc_assets.store.database import only_row
 from btc_assets_tests.support.s3 import S3Server, running_s3
+from btc_assets_tests.support.waiting import wait_for
 
 ARCHIVE_TIMEOUT = int(os.environ.get("DRILL_ARCHIVE_TIMEOUT", "2"))  # seconds; 60 on a host of ours
 
-# Python may lie in the home of root: whoever runs it as another user needs the right to reach it.
+# Python may be in the home directory of root, which another user needs a capability to enter.
 _AS_POSTGRES = [
     "setpriv",
     "--reuid=postgres",
@@ -121,7 +121,7 @@ class Cluster:
         self.run("pgbackrest", f"--config={self.directory}/pgbackrest.conf", "--stanza=btc", *command)
 
     def settings(self) -> Settings:
-        """Those of a process that may call pgBackRest as the user of the cluster, as on the host by sudo."""
+        """The settings of a process that may call pgBackRest as the user of the cluster, as sudo allows it on a host."""
         program = [*(_AS_POSTGRES if _USER else []), "pgbackrest", f"--config={self.directory}/pgbackrest.conf"]
         return Settings(dsn=self.dsn, backup_stanza="btc", pgbackrest=" ".join(program))
 
@@ -136,7 +136,7 @@ class Cluster:
         self.run(self._programs / "pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop", check=False)
 
     def lose(self) -> None:
-        """The host is gone: every process killed at once, and nothing left but what is in S3."""
+        """Lose the host: kill every process at once, and leave nothing but the backups in S3."""
         import psutil
 
         server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
@@ -170,7 +170,7 @@ class Cluster:
 
     @contextmanager
     def s3_hangs(self) -> Iterator[None]:
-        """S3 takes connections, but no longer answers."""
+        """Until the end of the block, S3 accepts connections but does not answer."""
         self._s3_process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -190,13 +190,6 @@ class Cluster:
         )  # fmt: skip
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it does not come about"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster with an empty store, backed up once."""
@@ -207,7 +200,7 @@ def cluster() -> Iterator[Cluster]:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    # Not below pytest's own directory, which its user alone can enter.
+    # Not below pytest's directory, which only its user can enter.
     with tempfile.TemporaryDirectory(prefix="btc-cluster-") as name, tempfile.TemporaryDirectory(prefix="btc-s3-") as s3_directory:
         directory = Path(name)
         for part in ("spool", "log", "lock", "tmp"):

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that makes what networks and servers do wrong happen on demand."""
+"""A proxy in front of an S3 server that produces faults of networks and servers on demand."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ANSWERS = {
 class FaultProxy:
     """Passes requests on to `upstream`, except those that are to fail.
 
-    Faults: `503` (slow down), `500` (internal error) and `404` (no such bucket) are answered instead of asking, `reset` closes the connection
-    without an answer, `stall` keeps it open, `cut` closes it in the middle of the body, `flip` inverts the byte in the
-    middle of the body.
+    Faults: `503` (slow down), `500` (internal error) and `404` (no such bucket) are answers of the proxy itself, `reset` closes the
+    connection without an answer, `stall` keeps it open without one, `cut` closes it in the middle of the body, and `flip` inverts the
+    byte in the middle of the body.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -59,13 +59,13 @@ class FaultProxy:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def fail(self, *faults: Fault, times: int | None = None, of: str = "", after: int = 0) -> None:
-        """Let requests fail; counts `requests`, and those that `failed`, from here.
+        """Make requests fail, and start to count `requests` and those that `failed`.
 
         Args:
-            faults: how, one request after the other.
-            times: how often each; without end unless given.
-            of: only requests in whose method and path, such as `GET /bucket/key`, this expression is found.
-            after: let so many of those pass first.
+            faults: one for each request, in turn.
+            times: how often each of them; by default without end.
+            of: regular expression for the method and path of these requests, such as `GET /bucket/key`.
+            after: how many of those requests pass first.
         """
         with self._lock:
             self._faults = cycle(faults) if times is None else iter(faults * times)
@@ -73,11 +73,11 @@ class FaultProxy:
             self.requests = self.failed = 0
 
     def heal(self) -> None:
-        """Let no more requests fail."""
+        """Let all further requests pass."""
         self.fail(times=0)
 
     def before(self, of: str, action: Callable[[], object]) -> None:
-        """Do something, once, before the next request in whose method and path the expression `of` is found is passed on."""
+        """Do something once, before the next request whose method and path match the expression `of` is passed on."""
         with self._lock:
             self._hooks.append((re.compile(of), action))
 
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         connection = http.client.HTTPConnection(self.upstream(), timeout=30)
         try:
-            # The headers as they are: the signature covers Host, too.
+            # The headers unchanged: the signature covers Host as well.
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 connection.putheader(name, value)
@@ -160,4 +160,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the tests look at what reaches the caller."""
+        """Log nothing: tests look at what reaches the caller."""

@@ -1,8 +1,8 @@
-"""A host for the bootstrap script: a Debian 13 of its own, with processes, network, data device and S3 server of its own.
+"""A host for the bootstrap script: a Debian 13 with its own processes, network, data device and S3 server.
 
-It is a directory with that system's files, and namespaces around it: its processes end with the first of them, its mounts and
-networks with them. The network has a second end, from which tests look at the host as others see it. btc-assets in it is the one
-that runs the tests. Making the directory is most of the cost, so all tests share one host.
+It is a directory with the files of that system, in namespaces of its own: all its processes end with the first of them, and its mounts
+and networks with them. Its network has a second end, from which tests see the host as others do. It runs the btc-assets of the tests.
+Creating the directory takes most of the time, so all tests share one host.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECRETS = {name: f"{name}-secret-0123456789" for name in ("btc_owner", "btc_load
 _TOOLS = ("mmdebstrap", "unshare", "nsenter", "ip", "losetup", "openssl")
 _NETWORK_NAMESPACE = 0x40000000  # CLONE_NEWNET
 
-# The first process of the host; what is mounted here is seen by nobody else. It takes in orphans, as init does.
+# The first process of the host. Its mounts are invisible outside. It adopts orphans, as init does.
 _INIT = """
 set -e
 root=$1; shift
@@ -95,7 +95,7 @@ class Host:
 
     @contextmanager
     def unit(self, name: str) -> Iterator[None]:
-        """Run the commands of a unit as systemd would, by its user and with its environment, until the end of the block."""
+        """Run the commands of a unit until the end of the block, as its user and with its environment, as systemd does."""
         lines = [line.split("=", 1) for line in (self.root / "etc/systemd/system" / name).read_text().splitlines() if "=" in line]
         service = dict(line for line in lines if line[0] != "EnvironmentFile")
         files = [value.lstrip("-") for key, value in lines if key == "EnvironmentFile"]
@@ -128,7 +128,7 @@ class Host:
     def set_up(
         self, *options: str, secrets: dict[str, str] = SECRETS, within: tuple[str, ...] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run the script with the options of this host, and watch what others could see of it meanwhile."""
+        """Run the script with the options of this host, and record what other users could see of it meanwhile."""
         assert self.s3 is not None
         arguments = [
             *within, SCRIPT, "--without-timescaledb", "--data-device", self.device, "--allow", ALLOWED, "--region", "us-east-1",
@@ -164,18 +164,18 @@ class Host:
             thread.join()
 
     def processes(self, name: str) -> list[int]:
-        """Those of its processes that have no parent but init."""
+        """Ids of its processes with a name whose parent is init."""
         return [child.pid for child in psutil.Process(self.init).children() if child.name() == name and child.status() != "zombie"]
 
     @contextmanager
     def from_inside(self) -> Iterator[None]:
-        """This thread, and what it starts, uses the host's network."""
+        """Until the end of the block, this thread and its child processes use the host's network."""
         with _network(self.init):
             yield
 
     @contextmanager
     def from_outside(self) -> Iterator[None]:
-        """This thread uses the network beyond the host's door."""
+        """Until the end of the block, this thread uses the network outside the host."""
         with _network(self.neighbour):
             yield
 
@@ -188,7 +188,7 @@ class Host:
 
 @contextmanager
 def _network(process: int) -> Iterator[None]:
-    """Until the end of the block, this thread is in the network of a process."""
+    """Until the end of the block, this thread uses the network of a process."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def enter(namespace: int) -> None:

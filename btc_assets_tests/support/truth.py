@@ -1,7 +1,7 @@
-"""The truth about a store: what a test landed, and whether the store holds, and says, exactly that.
+"""The truth about a store: what a test landed, and whether tables, registry, offsets and candles agree with that.
 
-The one check of the fault suite. It keeps every version of every object that a test landed, and works out in plain Python, with
-no code of the project, what the tables must hold. It looks at the store in one snapshot, so also while others write.
+The one check of the fault suite. It keeps every version of every object that a test landed, and computes in plain Python, without code
+of the project, what the tables must hold. It reads the store in one snapshot, so it may run while others write.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Landings:
     """What a test landed in the bucket of a store.
 
     Attributes:
-        versions: the trades of every version of every object that ever was there; none of one that nobody can read.
-        current: the ETag that each object has now.
-        unreadable: those of `versions` that are no trades.
-        before: what the table held when it was last found to be exact.
+        versions: the trades of every version of every object that ever landed; none for an unreadable one.
+        current: the current ETag of each object.
+        unreadable: the versions that cannot be read.
+        before: content of the table when it was last exact.
     """
 
     store: StoreUnderTest
@@ -66,12 +66,12 @@ class Landings:
         self._zone = self.store.zone()  # once, because that takes as long as ten objects
 
     def put(self, ticks: pa.Table, name: str = "batch", *, folder: datetime | None = None) -> str:
-        """Land trades as one object, in the folder of the first of them unless told otherwise; returns its URI."""
+        """Land trades as one object, by default in the folder of the first one; returns its URI."""
         rows = [Tick(**row) for row in ticks.to_pylist()]
         return self.put_bytes(encode_batch(ticks, FEED)[1], name, folder or rows[0].event_time, rows)
 
     def put_bytes(self, data: bytes, name: str, folder: datetime, rows: list[Tick] | None = None) -> str:
-        """Land an object, with the trades that a reader should find in it; None where it must be refused."""
+        """Land an object with the trades that it contains, None if it must be rejected; returns its URI."""
         uri = self._zone.put(f"{FEED.prefix}/{folder:%Y/%m/%d/%H/%M}/{name}.parquet", data)
         version = uri, hashlib.md5(data, usedforsecurity=False).hexdigest()
         self.versions[version] = rows or []
@@ -82,37 +82,37 @@ class Landings:
         return uri
 
     def refused(self, uri: str) -> None:
-        """Nobody can read the object that is there."""
+        """Record that the current version of an object cannot be read."""
         self.unreadable.add((uri, self.current[uri]))
 
     def now(self) -> Content:
-        """What the table must hold of the objects that are there."""
+        """What the table must hold of the current objects."""
         return self.content(self.current.items())
 
     def content(self, versions: Iterable[Version]) -> Content:
-        """The de-duplicated trades of some objects by slice: of a trade in several, the one in the first by URI counts."""
-        made: Content = {}
+        """The de-duplicated trades of some versions by slice; of a trade in several objects, the one with the first URI counts."""
+        content: Content = {}
         for version in sorted(set(versions) - self.unreadable):
             for row in self.versions[version]:
-                made.setdefault(row.bucket_5m, {}).setdefault(row.trade_id, row)
-        return made
+                content.setdefault(row.bucket_5m, {}).setdefault(row.trade_id, row)
+        return content
 
 
 def check(landed: Landings) -> None:
-    """The store is up to date and exact: promise 1, offsets, registry and candles."""
+    """Assert that the store is up to date and exact: table, offsets, registry and candles."""
     found = violations(landed)
     assert not found, "\n".join(found)
     landed.before = landed.now()
 
 
 def check_on_the_way(landed: Landings) -> None:
-    """Something ended, or is, in the middle of a load: what the store holds is whole, and what it says is so."""
+    """Assert in the middle of a load, or after it was interrupted, that slices are whole and that registry, offsets and candles claim nothing false."""
     found = violations(landed, on_the_way=True)
     assert not found, "\n".join(found)
 
 
 def loaded_partly(landed: Landings) -> bool:
-    """Whether the table is neither what it was nor what it will be, but some slices of each."""
+    """Whether the table has some slices of the old content and some of the new."""
     with landed.store.connect() as connection:
         return _Seen(connection).table not in (landed.before, landed.now())
 
@@ -120,8 +120,8 @@ def loaded_partly(landed: Landings) -> bool:
 def violations(landed: Landings, *, on_the_way: bool = False) -> list[str]:
     """What is wrong with a store, a sentence each.
 
-    On the way, each slice may still be what it was when the store was last found exact, and the registry may not know yet what
-    landed; but the table must be what the registry calls loaded, and candles that are not those of the ticks must be due.
+    On the way, a slice may still have the content that it had when the store was last exact, and the registry may not know new objects
+    yet. But the table must agree with what the registry calls loaded, and candles that differ from their ticks must be due.
     """
     with landed.store.connect() as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -130,14 +130,14 @@ def violations(landed: Landings, *, on_the_way: bool = False) -> list[str]:
 
 
 def violations_in(connection: psycopg.Connection, landed: Landings, *, on_the_way: bool = False) -> list[str]:
-    """What is wrong with a store as a transaction sees it."""
+    """The same, as seen by an open transaction."""
     seen = _Seen(connection)
     found = [*_registry(landed, seen), *_ticks(landed, seen), *_offsets(seen), *_candles(connection, seen)]
     return found + (_between(landed, seen) if on_the_way else _up_to_date(landed, seen))
 
 
 class _Seen:
-    """A store as one snapshot shows it."""
+    """The content of a store in one snapshot."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self.table: Content = {}
@@ -174,7 +174,7 @@ class _Entry(NamedTuple):
 
 
 def _registry(landed: Landings, seen: _Seen) -> list[str]:
-    """What the registry says of an object is so, in all slices of it or in none; at most one version of an object counts."""
+    """Check the registry: its claims about an object hold in all slices of the object or in none, and one version at most is registered."""
     found = []
     counted: dict[Version, dict[datetime, int]] = {}
     for entry in seen.entries:
@@ -199,7 +199,7 @@ def _registry(landed: Landings, seen: _Seen) -> list[str]:
 
 
 def _ticks(landed: Landings, seen: _Seen) -> list[str]:
-    """Each slice of the table is exactly the de-duplicated content of the versions that the registry calls loaded there."""
+    """Check the table: each slice is exactly the de-duplicated content of the versions that the registry calls loaded."""
     found = []
     loaded: dict[datetime, list[_Entry]] = {}
     for entry in seen.entries:
@@ -224,7 +224,7 @@ def _ticks(landed: Landings, seen: _Seen) -> list[str]:
 
 
 def _offsets(seen: _Seen) -> list[str]:
-    """The offset is the newest trade of the table."""
+    """Check the offset: it is the newest trade of the table."""
     if not seen.table:
         return [f"offset {seen.offsets} without a row"] if seen.offsets and seen.offsets != [(None, None)] else []
     newest = max(seen.table[max(seen.table)].values(), key=lambda row: row.trade_id)
@@ -232,7 +232,7 @@ def _offsets(seen: _Seen) -> list[str]:
 
 
 def _candles(connection: psycopg.Connection, seen: _Seen) -> list[str]:
-    """The candles are those of the table's ticks, but for those that are due."""
+    """Check the candles: except for those that are due, they are the candles of the table's ticks."""
     found = []
     ticks = sorted((row for rows in seen.table.values() for row in rows.values()), key=lambda row: row.trade_id)
     for interval, width in WIDTHS.items():
@@ -240,7 +240,7 @@ def _candles(connection: psycopg.Connection, seen: _Seen) -> list[str]:
         if due and width > WIDTHS["5m"]:
             continue
         waiting = due | {bucket - timedelta(minutes=5) for bucket in due}  # a trade may be reported a slice later than it was made
-        made = {
+        stored = {
             row[0]: row[1:]
             for row in connection.execute(
                 "SELECT bucket, open, high, low, close, volume, quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, "
@@ -248,16 +248,16 @@ def _candles(connection: psycopg.Connection, seen: _Seen) -> list[str]:
             )
             if floor(row[0], 300) not in waiting
         }
-        expected = {bucket: candle for bucket, candle in _made_of(ticks, width).items() if floor(bucket, 300) not in waiting}
+        expected = {bucket: candle for bucket, candle in _candles_of(ticks, width).items() if floor(bucket, 300) not in waiting}
         found += [
-            f"candle {interval} {bucket:%H:%M:%S}: {made.get(bucket)}, not {expected.get(bucket)}"
-            for bucket in sorted(made.keys() | expected.keys())
-            if made.get(bucket) != expected.get(bucket)
+            f"candle {interval} {bucket:%H:%M:%S}: {stored.get(bucket)}, not {expected.get(bucket)}"
+            for bucket in sorted(stored.keys() | expected.keys())
+            if stored.get(bucket) != expected.get(bucket)
         ]
     return found
 
 
-def _made_of(ticks: Collection[Tick], width: int) -> dict[datetime, tuple[object, ...]]:
+def _candles_of(ticks: Collection[Tick], width: int) -> dict[datetime, tuple[object, ...]]:
     """Candles of `width` seconds, from ticks in order of their id."""
     trades: dict[datetime, list[Tick]] = {}
     for tick in ticks:
@@ -277,7 +277,7 @@ def _candle(trades: list[Tick]) -> tuple[object, ...]:
 
 
 def _between(landed: Landings, seen: _Seen) -> list[str]:
-    """Each slice is wholly what it was or wholly what it will be."""
+    """Check that each slice has either all of its old content or all of its new."""
     will_be = landed.now()
     return [
         f"slice {bucket:%H:%M} is neither old nor new: {_difference(seen.table.get(bucket, {}), will_be.get(bucket, {}))} from the new"
@@ -287,7 +287,7 @@ def _between(landed: Landings, seen: _Seen) -> list[str]:
 
 
 def _up_to_date(landed: Landings, seen: _Seen) -> list[str]:
-    """What the registry counts is what is there, all of it is loaded, and nothing waits."""
+    """Check that registry and table agree with the current objects, and that nothing is due."""
     will_be = landed.now()
     found = [
         f"slice {bucket:%H:%M}: {_difference(seen.table.get(bucket, {}), will_be.get(bucket, {}))} from the objects that are there"

@@ -27,12 +27,12 @@ import psycopg
 import pytest
 
 from btc_assets.domain.slices import SLICE
-from btc_assets_tests.support.clusters import wait_for
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.hosts import ADDRESS, OTHER_ADDRESS, SCRIPT, SECRETS, Host, loop_device
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.s3_events import running_moto
 from btc_assets_tests.support.trades import every
+from btc_assets_tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("host")]
 
