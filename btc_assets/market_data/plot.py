@@ -27,25 +27,11 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     column = {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
-    left = date2num(column["bucket"])
     width = WIDTHS[interval] / timedelta(days=1)
-    middle = left + width / 2
-    prices = {name: [float(value) for value in column[name]] for name in ("open", "high", "low", "close")}
-    rises = [close >= open_ for open_, close in zip(prices["open"], prices["close"], strict=True)]
-    colors = [UP if rise else DOWN for rise in rises]
-
+    middle = date2num(column["bucket"]) + width / 2
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     price_axes, volume_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    price_axes.vlines(middle, prices["low"], prices["high"], colors=colors, linewidth=0.8)
-    smallest = (max(prices["high"]) - min(prices["low"])) / 1000  # so that an empty body can be seen
-    price_axes.bar(
-        middle,
-        [max(abs(close - open_), smallest) for open_, close in zip(prices["open"], prices["close"], strict=True)],
-        width * 0.8,
-        bottom=[min(pair) for pair in zip(prices["open"], prices["close"], strict=True)],
-        color=colors,
-    )
-    volume_axes.bar(middle, [float(volume) for volume in column["volume"]], width * 0.8, color=colors)
+    _draw(price_axes, volume_axes, column, middle, width * 0.8)
     first, last = column["bucket"][0], column["bucket"][-1]
     trades = sum(column["trade_count"])
     price_axes.set_title(f"{symbol}, {interval} candles, {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {trades:,} trades")
@@ -60,3 +46,15 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _draw(price_axes: Any, volume_axes: Any, column: dict[str, list[Any]], middle: Any, width: float) -> None:
+    """Draw wicks and bodies into one pair of axes, and bars of volume into the other."""
+    prices = {name: [float(value) for value in column[name]] for name in ("open", "high", "low", "close")}
+    pairs = list(zip(prices["open"], prices["close"], strict=True))
+    colors = [UP if close >= open_ else DOWN for open_, close in pairs]
+    smallest = (max(prices["high"]) - min(prices["low"])) / 1000  # so that an empty body can be seen
+    price_axes.vlines(middle, prices["low"], prices["high"], colors=colors, linewidth=0.8)
+    heights = [max(abs(close - open_), smallest) for open_, close in pairs]
+    price_axes.bar(middle, heights, width, bottom=[min(pair) for pair in pairs], color=colors)
+    volume_axes.bar(middle, [float(volume) for volume in column["volume"]], width, color=colors)
