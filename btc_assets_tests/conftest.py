@@ -17,5 +17,8 @@ from hypothesis import settings as hypothesis_settings
 _FIXTURES = "stores", "s3", "s3_events", "zones", "databases", "clusters", "servers", "hosts", "stored_slices", "wide_table"
 pytest_plugins = [f"btc_assets_tests.support.{name}" for name in _FIXTURES]
 
-hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# How long an example takes, or the making of one, says nothing on a busy machine.
+hypothesis_settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 hypothesis_settings.load_profile("suite")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from btc_assets_tests.support.paths import PROJECT
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 _IMPORT_EVERYTHING = """
 import importlib, pkgutil
@@ -21,7 +22,7 @@ print("imported")
 
 def run_python(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(PROJECT)} | variables
-    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 def test_only_the_code_location_reads_the_settings_when_it_is_imported() -> None:

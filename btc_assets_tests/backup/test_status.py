@@ -18,7 +18,7 @@ from btc_assets.store.database import only_row
 from btc_assets_tests.support.clusters import Cluster
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.trades import NOON, every
-from btc_assets_tests.support.waiting import wait_for
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 pytestmark = pytest.mark.xdist_group("backups")  # they share one cluster
 
@@ -65,16 +65,17 @@ def test_an_idle_server_is_not_behind(archived: Cluster) -> None:
             found = read_backup_status(connection, archived.settings())
             return found.problems == () and found.wal_age == timedelta(0) and found.wal_waiting == 0
 
-        wait_for(up_to_date)
+        wait_for(up_to_date, "the status is up to date")
 
 
-def test_a_hanging_s3_is_a_problem_within_seconds_and_wal_waits_for_it(archived: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "WAL_AGE_LIMIT", timedelta(seconds=2))
-    monkeypatch.setattr(pgbackrest, "_TRY_SECONDS", 0.5)
+def test_a_hanging_s3_is_a_problem_before_archiving_fails_and_wal_waits_for_it(archived: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    archived.configure(archive_timeout=PATIENCE_SECONDS)
     failures = count_archive_failures(archived)
-    with archived.s3_hangs():
+    with monkeypatch.context() as limits, archived.s3_hangs():
+        limits.setattr(status, "WAL_AGE_LIMIT", timedelta(seconds=2))
+        limits.setattr(pgbackrest, "_TRY_SECONDS", 0.5)
         archived.write_wal(3)
-        wait_for(lambda: oldest_waiting_age(archived) > status.WAL_AGE_LIMIT)
+        wait_for(lambda: oldest_waiting_age(archived) > status.WAL_AGE_LIMIT, "WAL has waited for too long")
         evaluation = run_check(archived)
         assert archived.count_waiting_wal() >= 3
         assert count_archive_failures(archived) == failures
@@ -83,6 +84,7 @@ def test_a_hanging_s3_is_a_problem_within_seconds_and_wal_waits_for_it(archived:
     examples = str(evaluation.metadata["examples"].value)
     assert "* The backup repository cannot be read ([FileReadError] timeout after 500ms waiting for read from 'localhost:" in examples
     assert "* WAL has been waiting to be archived for" in examples
+    archived.configure()
     archived.wait_until_archived()
     assert current_status(archived).problems == ()
 

@@ -18,6 +18,7 @@ from btc_assets_tests.support.daemon import QUIET_LOG
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 TICKS = dg.AssetKey(["market_data", "btc_ticks"])
 
@@ -235,7 +236,7 @@ def test_the_dagster_command_line_materializes(store: StoreUnderTest, select: st
         store.register(HOUR)
     prepare_dagster_home(store.settings)
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", select, *partitions]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(expected,)]
     runs = store.rows("SELECT status FROM dagster.runs")  # Dagster's own tables, beside the rooms

@@ -23,6 +23,7 @@ from btc_assets.orchestration.partitions import Partitions, partition_tags
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 FIRST_SLICE = datetime(2020, 2, 1, tzinfo=UTC)  # of the 5-minute partitions, as conftest.py sets it
 LAST_DAY = Window(FIRST_SLICE - DAY, FIRST_SLICE)
@@ -140,7 +141,7 @@ def test_the_dagster_command_line_materializes_a_day(store: StoreUnderTest) -> N
     command = ["-m", "dagster", "asset", "materialize", "-m", "btc_assets.definitions", "--select", "group:history"]
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     done = subprocess.run(
-        [sys.executable, *command, "--partition", "2019-12-31"], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *command, "--partition", "2019-12-31"], env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(288,)]

@@ -50,6 +50,7 @@ from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
 from btc_assets_tests.support.s3 import Bucket, S3Server
 from btc_assets_tests.support.stores import FEED, FEEDS, temporary_copy
 from btc_assets_tests.support.trades import table, trade
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, wait_for
 from btc_assets_tests.support.zones import StoreOnS3
 
 pytestmark = pytest.mark.slow
@@ -200,7 +201,7 @@ class Soak(RuleBasedStateMachine):
             args=(self.store.dsn, self.home, self.store.bucket, self.store.followers, self.window(stretch), started),
         )
         process.start()
-        assert started.wait(60)
+        assert started.wait(PATIENCE_SECONDS)
         time.sleep(moment)
         process.kill()
         process.join()
@@ -414,10 +415,7 @@ class Soak(RuleBasedStateMachine):
 
     def wait_until_backends_end(self) -> None:
         """Wait until the server has noticed that a client was killed, and has committed or rolled back."""
-        until = time.monotonic() + 30
-        while self.store.rows(_BACKENDS):
-            assert time.monotonic() < until, "a backend of a killed client is still there"
-            time.sleep(0.01)
+        wait_for(lambda: not self.store.rows(_BACKENDS), "the server has ended the backends of killed clients", interval=0.01)
 
 
 _BACKENDS = """

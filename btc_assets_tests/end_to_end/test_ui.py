@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,7 @@ from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 from btc_assets.simulation.generate_day import generate_day
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
-from btc_assets_tests.support.waiting import free_port
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, free_port, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,7 +40,6 @@ pytestmark = [
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 SCREENSHOTS = PROJECT / ".btc_assets" / "screenshots"
-PROCESS_START_MS = 120_000  # timeout of a step that starts a process; the other steps are much faster
 
 # The partitions start yesterday, so that the UI draws two days of them and not ten months.
 YESTERDAY = floor_day(datetime.now(UTC)) - DAY
@@ -65,20 +63,21 @@ def ui(store: StoreUnderTest) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: webserver, daemon and code server shut down by themselves
         try:
-            process.wait(30)
+            process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until_it_serves(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(PROCESS_START_MS // 500):
+    def serves() -> bool:
         assert process.poll() is None, log.read_text()[-2000:]
         try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
+            urllib.request.urlopen(address, timeout=PATIENCE_SECONDS).close()
         except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"nothing listens at {address}: {log.read_text()[-2000:]}")
+            return False
+        return True
+
+    wait_for(serves, f"the webserver answers at {address}", interval=0.5)
 
 
 @pytest.fixture
@@ -86,8 +85,8 @@ def page() -> Iterator[Page]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 950}, timezone_id="UTC")
-        page.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        expect.set_options(timeout=PATIENCE_SECONDS * 1000)
         yield page
         browser.close()
 
@@ -106,7 +105,7 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
 ) -> None:
     page.goto(f"{ui}/asset-groups")
     graph = page.locator("svg").filter(has_text="market_data")
-    expect(graph.get_by_text("landing", exact=True)).to_be_visible(timeout=PROCESS_START_MS)
+    expect(graph.get_by_text("landing", exact=True)).to_be_visible()
     screenshot(page, "asset graph, rooms")
     graph.get_by_text("market_data", exact=True).click()
     expect(page.get_by_text("candles_1m", exact=True).first).to_be_visible()
@@ -127,7 +126,7 @@ def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_colu
     dialog.get_by_role("button", name="Launch backfill").click()
 
     page.get_by_text("View", exact=True).click()  # in the message that the backfill was created
-    expect(page.get_by_text("100% completed", exact=True)).to_have_count(10, timeout=PROCESS_START_MS)
+    expect(page.get_by_text("100% completed", exact=True)).to_have_count(10)
     screenshot(page, "backfill is done")
     assert store.rows("SELECT count(*), count(DISTINCT bucket_5m) FROM market_data.btc_ticks") == [(20_000, 24)]
     assert store.rows("SELECT count(*) FROM dagster.runs") == [(1,)]  # one run for all assets and all slices
@@ -146,7 +145,7 @@ def asset_page(page: Page, ui: str, table: str, *, rows: str, column: str) -> No
     page.goto(f"{ui}/assets/market_data/{table}")
     expect(page.get_by_text(rows, exact=True).first).to_be_visible()
     expect(page.get_by_text(column).first).to_be_visible()
-    expect(page.get_by_text("Passing").first).to_be_visible(timeout=PROCESS_START_MS)  # freshness; the daemon looks twice a minute
+    expect(page.get_by_text("Passing").first).to_be_visible()  # freshness; the daemon looks twice a minute
     screenshot(page, f"{table}, overview")
 
 

@@ -30,7 +30,7 @@ from btc_assets.simulation.trade_table import FirstTrade
 from btc_assets_tests.support.dagster_private import BACKFILL_ID_TAG, NOT_FINISHED_STATUSES, WILL_RETRY_TAG, BulkActionStatus, WorkerStatus
 from btc_assets_tests.support.stores import FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
-from btc_assets_tests.support.waiting import wait_for
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 redis = pytest.importorskip("redis", reason="workers need btc-assets[workers]")
 pytest.importorskip("dagster_celery", reason="workers need btc-assets[workers]")
@@ -116,7 +116,7 @@ def assert_exact(store: StoreUnderTest, landed: pa.Table, window: Window) -> Non
 
 def kill_a_worker(fleet: Fleet, kills: Counter[str], chance: random.Random) -> None:
     """Wait until workers execute runs, and a random time longer; then kill one of those that were killed least often."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         assert time.monotonic() < deadline, f"no worker executes a run: {fleet.daemon.log.read_text()[-3000:]}"
         time.sleep(chance.uniform(0.1, 2))
@@ -167,14 +167,18 @@ def test_a_backfill_whose_workers_are_killed_ends_exact_and_within_the_limit_of_
         for _ in range(KILLS):
             kill_a_worker(fleet, kills, chance)
             assert not all_ranges_succeeded(fleet.instance, backfill), "the backfill ended before all kills: increase WORKERS_DAYS"
-        wait_for(lambda: all_ranges_succeeded(fleet.instance, backfill), 240 * DAYS, "each range of the backfill has succeeded")
+        wait_for(
+            lambda: all_ranges_succeeded(fleet.instance, backfill),
+            "each range of the backfill has succeeded",
+            seconds=PATIENCE_SECONDS * DAYS,
+        )
         seconds = time.monotonic() - began
         runs = fleet.instance.get_runs(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill}))
         lost = [run for run in runs if not run.is_success]
         assert len(runs) == len(window) // SLICES_PER_RUN + len(lost) and 1 <= len(lost) <= KILLS
-        wait_for(lambda: nothing_is_due(fleet.instance, store), 240, "no run is in progress and nothing is due")
+        wait_for(lambda: nothing_is_due(fleet.instance, store), "no run is in progress and nothing is due")
         if LONG:  # Dagster looks at its backfills every 30 seconds
-            wait_for(lambda: fleet.read_backfill(backfill).status == BulkActionStatus.COMPLETED_SUCCESS, 240, "the backfill is complete")
+            wait_for(lambda: fleet.read_backfill(backfill).status == BulkActionStatus.COMPLETED_SUCCESS, "the backfill is complete")
     print(
         f"{seconds:.0f} s; {len(runs)} runs, of which {len(lost)} were lost with their workers ({dict(kills)}); "
         f"at most {writers.most_writers} sessions wrote at once, for at most {writers.most_runs} runs, in {writers.samples:,} samples"
@@ -201,8 +205,14 @@ def candles_blocked(store: StoreUnderTest) -> Iterator[Window]:
 def start_run(fleet: Fleet, worker: str, window: Window) -> tuple[dg.DagsterRun, ActiveRun]:
     """Launch a run that waits for a lock, and wait until the worker executes it."""
     run = fleet.launch("rebuild_candles", window)
-    wait_for(lambda: fleet.active_runs().get(worker), 120, "the worker executes the run")
-    return fleet.read_run(run), fleet.active_runs()[worker]
+    active: dict[str, ActiveRun] = {}
+
+    def executes_the_run() -> bool:
+        active.update(fleet.active_runs())
+        return worker in active
+
+    wait_for(executes_the_run, "the worker executes the run")
+    return fleet.read_run(run), active[worker]
 
 
 def test_a_run_is_healthy_while_a_worker_reports_it_and_lost_once_none_does(store: StoreUnderTest, broker: str, tmp_path: Path) -> None:
@@ -218,7 +228,7 @@ def test_a_run_is_healthy_while_a_worker_reports_it_and_lost_once_none_does(stor
         assert health() == WorkerStatus.RUNNING
         fleet.workers["w"].kill()
         fleet.start_worker("w")  # under the same name
-        wait_for(lambda: fleet.launcher.celery.control.ping(timeout=1), 120, "the worker is up again")
+        wait_for(lambda: fleet.launcher.celery.control.ping(timeout=1), "the worker is up again")
         assert health() == WorkerStatus.NOT_FOUND
 
 
@@ -228,7 +238,7 @@ def test_a_run_that_a_person_terminates_is_canceled_and_not_started_again(store:
         fleet.start_worker("w")
         run, active = start_run(fleet, "w", blocked)
         assert fleet.launcher.terminate(run.run_id)
-        wait_for(lambda: not psutil.pid_exists(active.pid), 60, "the process of the run has ended")
+        wait_for(lambda: not psutil.pid_exists(active.pid), "the process of the run has ended")
         ended = fleet.read_run(run.run_id)
         assert ended.status == dg.DagsterRunStatus.CANCELED and ended.tags.get(WILL_RETRY_TAG) != "true"
         assert not fleet.launcher.terminate(run.run_id)
@@ -241,8 +251,8 @@ def test_a_worker_that_is_told_to_stop_finishes_its_run_first(store: StoreUnderT
         with candles_blocked(store) as blocked:
             run, _ = start_run(fleet, "w", blocked)
             fleet.workers["w"].terminate()
-            wait_for(lambda: fleet.workers["w"].has_printed("Warm shutdown"), 60, "the worker has received the signal")
+            wait_for(lambda: fleet.workers["w"].has_printed("Warm shutdown"), "the worker has received the signal")
             assert not fleet.read_run(run.run_id).is_finished
-        wait_for(lambda: not fleet.workers["w"].alive, 120, "the worker has ended")
+        wait_for(lambda: not fleet.workers["w"].alive, "the worker has ended")
         assert fleet.read_run(run.run_id).is_success
     assert store.rows("SELECT count(*) FROM market_data.candles_1m") == [(60,)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -31,6 +30,7 @@ from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
+from btc_assets_tests.support.waiting import wait_for
 
 FIVE = timedelta(minutes=5)
 IDS = "SELECT trade_id FROM market_data.btc_ticks ORDER BY trade_id"
@@ -265,8 +265,8 @@ def test_a_load_that_is_interrupted_does_not_wait_for_a_writer_that_waits_for_a_
     load = TickLoad(store.database, store.zone(), FEEDS, HOUR, LoadOptions(commit_rows=300))
 
     def interrupt(replacement: Replacement) -> None:
-        while not store.rows("SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"):
-            time.sleep(0.01)
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+        wait_for(lambda: store.rows(waiting), "the other writer waits for the lock")
         raise KeyboardInterrupt
 
     load.committed = interrupt  # type: ignore[method-assign]
@@ -389,7 +389,6 @@ def test_a_partition_that_two_loaders_need_at_once_is_made_once(store: StoreUnde
         with one.transaction():
             one.execute(ensure, (HOUR.start, HOUR.end))
             waits = pool.submit(other.execute, ensure, (HOUR.start, HOUR.end))
-            until = time.monotonic() + 1  # on a server without partitions of its own nobody waits
-            while not waits.done() and time.monotonic() < until and not store.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):
-                time.sleep(0.01)
-        assert waits.result(10).fetchone() == (0,)
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"  # on a server without partitions of its own nobody waits
+            wait_for(lambda: waits.done() or store.rows(waiting), "the other loader waits or is done")
+        assert waits.result().fetchone() == (0,)

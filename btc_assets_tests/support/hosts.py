@@ -26,6 +26,7 @@ import pytest
 
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.s3 import S3Server, running_s3
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 SCRIPT = "/opt/btc-assets/terraform/bootstrap/setup_timescale.sh"
 PACKAGES = ("postgresql-17", "postgresql-17-pgvector", "pgbackrest", "openssl", "ca-certificates", "sudo", "mount", "e2fsprogs")
@@ -83,7 +84,7 @@ class Host:
         variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             ["nsenter", f"--target={self.init}", "--mount", "--pid", "--net", "--uts", "chroot", self.root, *command],
-            input=stdin, env=variables | environment, capture_output=True, text=True, timeout=300,
+            input=stdin, env=variables | environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
@@ -121,7 +122,7 @@ class Host:
                 for child in children:
                     with suppress(psutil.NoSuchProcess):
                         child.terminate()
-                psutil.wait_procs(children, 20)
+                psutil.wait_procs(children, PATIENCE_SECONDS)
                 process.kill()
                 process.wait()
 
@@ -181,7 +182,11 @@ class Host:
 
     def connect(self, user: str, address: str = ADDRESS, database: str = "btc", **options: Any) -> psycopg.Connection:
         """A connection from outside."""
-        parameters: dict[str, Any] = {"password": SECRETS.get(user, "none"), "sslmode": "require", "connect_timeout": 5} | options
+        parameters: dict[str, Any] = {
+            "password": SECRETS.get(user, "none"),
+            "sslmode": "require",
+            "connect_timeout": PATIENCE_SECONDS,
+        } | options
         with self.from_outside():
             return psycopg.connect(host=address, user=user, dbname=database, autocommit=True, options="-c timezone=UTC", **parameters)
 

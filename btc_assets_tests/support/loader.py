@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -30,6 +29,7 @@ from btc_assets.store.database import Store
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.paths import PROJECT
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 NAME = "fault-loader"  # of its sessions on the server
 PHASES = ("registering", "loading", "refreshing", "done")
@@ -104,7 +104,7 @@ class Loader:
 
     def wait(self) -> tuple[int, str]:
         """Wait for the end of the process; returns its exit status and what it wrote to stderr."""
-        output, errors = self._process.communicate(timeout=120)
+        output, errors = self._process.communicate(timeout=PATIENCE_SECONDS)
         self.phase = (output.splitlines() or [self.phase])[-1]
         return self._process.returncode, errors
 
@@ -117,12 +117,10 @@ class Loader:
         self._process.communicate()
 
 
-def wait_until_its_sessions_end(connection: psycopg.Connection, seconds: float = 60) -> None:
+def wait_until_its_sessions_end(connection: psycopg.Connection) -> None:
     """Wait until the server has noticed that the loader was killed; until then it may still commit what the loader sent."""
-    deadline = time.monotonic() + seconds
-    while connection.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = %s", (NAME,)).fetchone():
-        assert time.monotonic() < deadline, "a session of the killed loader is still open"
-        time.sleep(0.005)
+    sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
+    wait_for(lambda: not connection.execute(sessions, (NAME,)).fetchone(), "no session of the loader is open", interval=0.005)
 
 
 def main(arguments: list[str]) -> int:

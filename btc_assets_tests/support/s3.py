@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 
 from btc_assets.landing.zone import LandingZone
-from btc_assets_tests.support.waiting import free_port, free_ports
-
-_START_SECONDS = 60
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, free_port, free_ports
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _wait(process: subprocess.Popen[bytes], server: S3Server, log: Path) -> None
     """Wait until an object can be written and read; the server answers before that."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client, until = server.client(), time.monotonic() + _START_SECONDS
+    client, until = server.client(), time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             client.put_object(Bucket=server.bucket, Key="ready", Body=b"1")

@@ -20,9 +20,8 @@ import pytest
 from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.s3 import Bucket, S3Server
 from btc_assets_tests.support.stores import FEED
-from btc_assets_tests.support.waiting import free_port
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, free_port
 
-_START_SECONDS = 60
 RECEIVES = 3  # after so many, a message that is not deleted goes to the dead-letter queue
 
 
@@ -150,10 +149,10 @@ def _arn(sqs: Any, url: str) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    until = time.monotonic() + _START_SECONDS
+    until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            urllib.request.urlopen(f"{endpoint}/moto-api/data.json", timeout=5).close()
+            urllib.request.urlopen(f"{endpoint}/moto-api/data.json", timeout=PATIENCE_SECONDS).close()
             return
         except OSError as error:
             if process.poll() is not None or time.monotonic() > until:

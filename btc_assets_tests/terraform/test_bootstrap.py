@@ -32,7 +32,7 @@ from btc_assets_tests.support.hosts import ADDRESS, OTHER_ADDRESS, SCRIPT, SECRE
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.s3_events import running_moto
 from btc_assets_tests.support.trades import every
-from btc_assets_tests.support.waiting import wait_for
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("host")]
 
@@ -211,22 +211,26 @@ def test_dagster_runs_as_its_units_and_can_be_reached_from_the_host_alone(host: 
 
             def answer() -> dict[str, Any]:
                 try:
-                    with urlopen(url, timeout=30) as reply:
+                    with urlopen(url, timeout=PATIENCE_SECONDS) as reply:
                         return dict(json.load(reply)["data"])
                 except OSError:
                     return {}
 
-            def daemons() -> dict[str, bool]:
-                return {
-                    each["daemonType"]: each["healthy"]
-                    for each in answer()["instance"]["daemonHealth"]["allDaemonStatuses"]
-                    if each["required"]
-                }
+            repositories: list[dict[str, Any]] = []
+
+            def location_is_loaded() -> bool:
+                repositories[:] = answer().get("repositoriesOrError", {}).get("nodes", [])
+                return bool(repositories)
+
+            def daemons_are_healthy() -> bool:
+                statuses = answer().get("instance", {}).get("daemonHealth", {}).get("allDaemonStatuses", [])
+                required = [each["healthy"] for each in statuses if each["required"]]
+                return len(required) >= 4 and all(required)
 
             # Webserver and daemon may be there before the code location is.
-            wait_for(lambda: bool(answer().get("repositoriesOrError", {}).get("nodes")), 90)
-            wait_for(lambda: len(daemons()) >= 4 and all(daemons().values()), 60)
-            (repository,) = answer()["repositoriesOrError"]["nodes"]
+            wait_for(location_is_loaded, "the code location is loaded")
+            wait_for(daemons_are_healthy, "the daemons are healthy")
+            (repository,) = repositories
         assert repository["location"] == {"name": "btc_assets"}
         assert {"ingest", "maintain", "watch_backups"} <= {job["name"] for job in repository["jobs"]}
         with host.from_outside(), pytest.raises(OSError):

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from btc_assets_tests.support.paths import PROJECT
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -18,6 +19,6 @@ def test_the_terraform_code_is_valid_and_keeps_the_rules_of_a_private_host() -> 
     for tool in ("terraform", "npm"):
         if shutil.which(tool) is None:
             pytest.skip(f"the Terraform code is checked where there is {tool}")
-    checked = subprocess.run([CHECK, PROJECT / "terraform"], capture_output=True, text=True, timeout=600)
+    checked = subprocess.run([CHECK, PROJECT / "terraform"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert ", 0 failed" in checked.stdout
