@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from btc_assets.cli.app import App, example, new_table, out, pass_app, progress_bar
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import parse_time
+from btc_assets.domain.slices import KEY_FORMAT, parse_time
 
 if TYPE_CHECKING:
     import psycopg
@@ -155,4 +155,4 @@ def _write_differences(found: Comparison, path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["bucket_5m", "symbol", "ticks_then", "ticks_now", "why"])
-        writer.writerows((f"{each.bucket_5m:%Y-%m-%dT%H:%MZ}", each.symbol, each.then, each.now, each.why) for each in found.differences)
+        writer.writerows((f"{each.bucket_5m:{KEY_FORMAT}}", each.symbol, each.then, each.now, each.why) for each in found.differences)

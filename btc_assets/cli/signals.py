@@ -11,7 +11,7 @@ from rich.table import Table
 
 from btc_assets.cli.app import App, example, out, pass_app, progress_bar, range_options, save_picture
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE, Window, floor_slice, parse_time
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_slice, parse_time
 
 if TYPE_CHECKING:
     from btc_assets.signals.encoders.models import Model
@@ -172,7 +172,7 @@ def similar(
         if not found:
             raise UserError("No other slice is embedded in that range: widen it, or load more (btc-assets load).")
         pictures = read_slice_pictures(connection, floor_slice(query), found) if plot else None
-    out.print(f"Like {query:%Y-%m-%dT%H:%MZ}:", highlight=False)
+    out.print(f"Like {query:{KEY_FORMAT}}:", highlight=False)
     out.print(_neighbor_table(found))
     if plot and pictures:
         save_picture(plot, plot_slices(pictures))
@@ -200,7 +200,7 @@ def _neighbor_table(found: list[Neighbor]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for one in found:
-        table.add_row(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}", f"{one.distance:.4f}", f"{one.tick_count:,}", *_labels(one.label_snapshot))
+        table.add_row(f"{one.bucket_5m:{KEY_FORMAT}}", f"{one.distance:.4f}", f"{one.tick_count:,}", *_labels(one.label_snapshot))
     return table
 
 

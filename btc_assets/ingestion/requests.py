@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from btc_assets.domain.slices import DAY, SLICE, Window
+from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window
 
 # A slice that is still due after these times is requested again; after the last of them, once a day.
 RETRY_AFTER = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), DAY)
@@ -67,7 +67,7 @@ def plan_requests(
         for one in members:
             digest.update(f"{one.bucket.isoformat()} {one.digest} {_attempt(now - one.since)}\n".encode())
         window = Window(starts[0], starts[-1] + step)
-        yield Request(window, f"{window.start:%Y-%m-%dT%H:%MZ} {len(window)} {digest.hexdigest()[:16]}")
+        yield Request(window, f"{window.start:{KEY_FORMAT}} {len(window)} {digest.hexdigest()[:16]}")
 
 
 def _runs(starts: list[datetime], step: timedelta, longest: int, attempts: dict[datetime, int]) -> Iterator[list[datetime]]:

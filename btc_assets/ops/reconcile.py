@@ -15,7 +15,7 @@ from typing import NamedTuple
 import psycopg
 
 from btc_assets.domain.feeds import Feeds
-from btc_assets.domain.slices import DAY, EPOCH, SLICE, Window
+from btc_assets.domain.slices import DAY, EPOCH, KEY_FORMAT, SLICE, Window
 from btc_assets.landing.registration import compare_folders
 from btc_assets.landing.registry import mark_gone, notice, renew_unsettled, withdraw_loaded
 from btc_assets.landing.states import SliceState
@@ -129,7 +129,7 @@ class _StuckSlice(NamedTuple):
             problem = "an object that it was loaded from is gone: restore it, or load the slice with --force"
         else:
             problem = f"{self.state} for more than an hour, with {self.objects} objects: look at the last failed run of its range"
-        return f"{self.asset} {self.bucket:%Y-%m-%dT%H:%MZ}: {problem}"
+        return f"{self.asset} {self.bucket:{KEY_FORMAT}}: {problem}"
 
 
 class _AssetBehind(NamedTuple):
@@ -142,7 +142,7 @@ class _AssetBehind(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.asset}: {self.slices} slices from {self.first:%Y-%m-%dT%H:%MZ} to {self.last:%Y-%m-%dT%H:%MZ} "
+            f"{self.asset}: {self.slices} slices from {self.first:{KEY_FORMAT}} to {self.last:{KEY_FORMAT}} "
             "were not rebuilt since their ticks changed"
         )
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE, Window, ceil_slice, floor_slice
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, ceil_slice, floor_slice
 from btc_assets.domain.ticks import int64
 from btc_assets.signals.features import schema
 from btc_assets.signals.features.bars import CHANNELS, STEPS
@@ -104,6 +104,6 @@ def read_feature_differences(connection: psycopg.Connection, window: Window) -> 
     with server_errors():
         rows = connection.execute(_DIFFERENCES, {"start": window.start, "end": window.end}).fetchall()
     return [
-        f"{symbol} {bucket:%Y-%m-%dT%H:%MZ}: {trades or 0} ticks of volume {volume or 0}, features of {counted or 0} and {sized or 0}"
+        f"{symbol} {bucket:{KEY_FORMAT}}: {trades or 0} ticks of volume {volume or 0}, features of {counted or 0} and {sized or 0}"
         for bucket, symbol, trades, volume, counted, sized in rows
     ]

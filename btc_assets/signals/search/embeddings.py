@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from btc_assets.domain.slices import SLICE, Window, to_microseconds
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import TIME
 from btc_assets.ingestion import due
 from btc_assets.signals.encoders.models import Model
@@ -229,4 +229,4 @@ def read_embedding_differences(connection: psycopg.Connection, model: Model, win
     parameters = {"model": model.model_id, "symbol": model.symbol, "start": window.start, "end": window.end}
     with server_errors():
         rows = connection.execute(_DIFFERENCES, parameters).fetchall()
-    return [f"{model.symbol} {bucket:%Y-%m-%dT%H:%MZ} {what} ({model.model_id})" for bucket, what in rows]
+    return [f"{model.symbol} {bucket:{KEY_FORMAT}} {what} ({model.model_id})" for bucket, what in rows]
