@@ -27,12 +27,12 @@ from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, asset_key, defin
 from btc_assets.signals.assets import signals_assets
 from btc_assets.signals.checks import signals_checks
 from btc_assets.signals.jobs import FOLLOWERS, evaluate_job, maintain_indexes_job, rebuild_signals_jobs, train_job
-from btc_assets.signals.keys import EMBEDDINGS_HISTORY, FEATURES_HISTORY
+from btc_assets.signals.keys import EMBEDDINGS_HISTORY, SLICE_FEATURES_HISTORY
 from btc_assets.signals.sensors import signals_sensors
 from btc_assets.store.database import Store
 
 LOADING_ASSETS = {"ingest": LoadingAssets(REGISTRY, TICKS), "ingest_history": LoadingAssets(REGISTRY_HISTORY, TICKS_HISTORY)}
-HISTORY_ASSETS = (REGISTRY_HISTORY, TICKS_HISTORY, CANDLES_HISTORY, FEATURES_HISTORY, EMBEDDINGS_HISTORY)
+HISTORY_ASSETS = (REGISTRY_HISTORY, TICKS_HISTORY, CANDLES_HISTORY, SLICE_FEATURES_HISTORY, EMBEDDINGS_HISTORY)
 
 
 def build_definitions(settings: Settings, *, patient: bool = True, progress: Listener = ignore_progress) -> dg.Definitions:

@@ -15,8 +15,9 @@ from btc_assets.orchestration.metadata import Output, Shown, column_schema, pict
 from btc_assets.signals.encoders.models import Model, read_maintained_models, read_model
 from btc_assets.signals.encoders.torch_extra import require_torch
 from btc_assets.signals.features.compute import SliceFeatures
+from btc_assets.signals.features.formulas import FEATURES
 from btc_assets.signals.features.table import TABLE as FEATURES_TABLE
-from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, FEATURES, FEATURES_HISTORY, INDEXES, MODEL
+from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, INDEXES, MODEL, SLICE_FEATURES, SLICE_FEATURES_HISTORY
 from btc_assets.signals.search.embeddings import TABLE as EMBEDDINGS_TABLE
 from btc_assets.signals.search.embeddings import Embeddings
 from btc_assets.signals.search.index_maintenance import maintain_index
@@ -29,15 +30,15 @@ from btc_assets.store.tables import read_columns
 def signals_assets(deployment: Deployment) -> list[dg.AssetsDefinition]:
     """The assets of this room."""
     partitions = deployment.partitions
-    assets = [_features_asset(deployment, FEATURES, partitions.slices), _embeddings_asset(deployment, EMBEDDINGS, partitions.slices)]
+    assets = [_features_asset(deployment, SLICE_FEATURES, partitions.slices), _embeddings_asset(deployment, EMBEDDINGS, partitions.slices)]
     if partitions.history:
-        assets.append(_features_asset(deployment, FEATURES_HISTORY, partitions.history))
+        assets.append(_features_asset(deployment, SLICE_FEATURES_HISTORY, partitions.history))
         assets.append(_embeddings_asset(deployment, EMBEDDINGS_HISTORY, partitions.history))
     return [*assets, _model_asset(deployment), _indexes_asset(), _evaluation_asset(deployment)]
 
 
 def _features_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    sliced = key == FEATURES
+    sliced = key == SLICE_FEATURES
 
     @dg.asset(
         key=asset_key(key),
@@ -46,7 +47,7 @@ def _features_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowP
         io_manager_key="copy_io_manager",
         kinds={"postgres"},
         owners=["team:research"],
-        description="48 features of each slice, and its 60 bars of 5 seconds, computed from its ticks.",
+        description=f"{len(FEATURES)} features of each slice, and its 60 bars of 5 seconds, computed from its ticks.",
         metadata={"dagster/table_name": FEATURES_TABLE, "table": FEATURES_TABLE},
         **deployment.writes_slices(partitions),
     )
@@ -69,7 +70,7 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
     @dg.asset(
         key=asset_key(key),
         group_name="signals" if sliced else "history",
-        deps=[asset_key(FEATURES if sliced else FEATURES_HISTORY)],
+        deps=[asset_key(SLICE_FEATURES if sliced else SLICE_FEATURES_HISTORY)],
         io_manager_key="copy_io_manager",
         kinds={"postgres", "torch"},
         owners=["team:research"],
@@ -80,7 +81,7 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
     def embeddings(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]) -> list[Output]:
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect() as connection:
-            slices_due = due.read_due_marks(connection, EMBEDDINGS, window, below=FEATURES)
+            slices_due = due.read_due_marks(connection, EMBEDDINGS, window, below=SLICE_FEATURES)
             models = read_maintained_models(connection)
             if not models:
                 due.clear_due_marks(connection, EMBEDDINGS, slices_due)

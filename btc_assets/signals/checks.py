@@ -10,7 +10,7 @@ from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
 from btc_assets.signals.encoders.models import read_maintained_models
 from btc_assets.signals.features.table import read_feature_differences
-from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, FEATURES, FEATURES_HISTORY, INDEXES
+from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, INDEXES, SLICE_FEATURES, SLICE_FEATURES_HISTORY
 from btc_assets.signals.search.embeddings import read_embedding_differences
 from btc_assets.signals.search.index_maintenance import LEAST_RECALL
 from btc_assets.signals.search.indexes import read_index
@@ -53,7 +53,7 @@ def recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
 
 def signals_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
-    checked = [(FEATURES, FEATURES_CHECK), (EMBEDDINGS, EMBEDDINGS_CHECK)]
+    checked = [(SLICE_FEATURES, FEATURES_CHECK), (EMBEDDINGS, EMBEDDINGS_CHECK)]
     if deployment.partitions.history:
-        checked += [(FEATURES_HISTORY, FEATURES_CHECK), (EMBEDDINGS_HISTORY, EMBEDDINGS_CHECK)]
+        checked += [(SLICE_FEATURES_HISTORY, FEATURES_CHECK), (EMBEDDINGS_HISTORY, EMBEDDINGS_CHECK)]
     return [*(check.on(asset_key(key), deployment) for key, check in checked), recall_at_10]

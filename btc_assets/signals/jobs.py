@@ -2,9 +2,9 @@
 
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, define_job, define_sliced_jobs
-from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, FEATURES, FEATURES_HISTORY, INDEXES, MODEL
+from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, INDEXES, MODEL, SLICE_FEATURES, SLICE_FEATURES_HISTORY
 
-FOLLOWERS = (FEATURES, EMBEDDINGS)  # assets whose slices are due after a load of ticks
+FOLLOWERS = (SLICE_FEATURES, EMBEDDINGS)  # assets whose slices are due after a load of ticks
 
 
 def rebuild_signals_jobs(deployment: Deployment) -> SlicedJobs:
@@ -12,7 +12,7 @@ def rebuild_signals_jobs(deployment: Deployment) -> SlicedJobs:
     return define_sliced_jobs(
         "rebuild_signals",
         FOLLOWERS,
-        [FEATURES_HISTORY, EMBEDDINGS_HISTORY],
+        [SLICE_FEATURES_HISTORY, EMBEDDINGS_HISTORY],
         "Rebuild the features and embeddings of a range of slices from their ticks.",
         deployment.partitions,
     )

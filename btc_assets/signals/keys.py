@@ -1,7 +1,7 @@
 """Asset keys of this room, as `schema/table`."""
 
-FEATURES = "signals/slice_features"
-FEATURES_HISTORY = "signals/slice_features_history"
+SLICE_FEATURES = "signals/slice_features"
+SLICE_FEATURES_HISTORY = "signals/slice_features_history"
 EMBEDDINGS = "signals/btc_embeddings"
 EMBEDDINGS_HISTORY = "signals/btc_embeddings_history"
 MODEL = "signals/embedding_model"

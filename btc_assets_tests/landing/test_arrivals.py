@@ -53,66 +53,66 @@ def registry(store: StoreUnderTest) -> list[tuple[datetime, str, bool]]:
 # ---- listing
 
 
-def test_objects_are_noticed_under_the_slice_of_their_folder_and_only_once(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON, NOON + 6 * MINUTE)
-    assert list_at(anywhere, NOON + HOUR) == Arrivals(listed=2, noticed=2)
-    assert noticed(anywhere) == [(NOON, "2024/01/10/12/00/batch-a.csv"), (NOON + SLICE, "2024/01/10/12/06/batch-a.csv")]
-    put(anywhere, NOON + 7 * MINUTE)
-    assert list_at(anywhere, NOON + HOUR + MINUTE) == Arrivals(listed=3, noticed=1)
-    assert list_at(anywhere, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=3, noticed=0)
+def test_objects_are_noticed_under_the_slice_of_their_folder_and_only_once(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON, NOON + 6 * MINUTE)
+    assert list_at(on_each_zone, NOON + HOUR) == Arrivals(listed=2, noticed=2)
+    assert noticed(on_each_zone) == [(NOON, "2024/01/10/12/00/batch-a.csv"), (NOON + SLICE, "2024/01/10/12/06/batch-a.csv")]
+    put(on_each_zone, NOON + 7 * MINUTE)
+    assert list_at(on_each_zone, NOON + HOUR + MINUTE) == Arrivals(listed=3, noticed=1)
+    assert list_at(on_each_zone, NOON + HOUR + 2 * MINUTE) == Arrivals(listed=3, noticed=0)
 
 
-def test_a_listing_starts_a_lookback_before_the_newest_folder_not_before_the_present(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON)
-    list_at(anywhere, NOON)
+def test_a_listing_starts_a_lookback_before_the_newest_folder_not_before_the_present(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON)
+    list_at(on_each_zone, NOON)
     # Then nothing lands for a day, and what does belongs to folders before the last one that was listed.
-    put(anywhere, NOON - LOOKBACK, NOON - LOOKBACK - SLICE, name="batch-late.csv")
-    assert list_at(anywhere, NOON + 24 * HOUR) == Arrivals(listed=2, noticed=1)
-    assert noticed(anywhere) == [(NOON - LOOKBACK, "2024/01/10/10/00/batch-late.csv"), (NOON, "2024/01/10/12/00/batch-a.csv")]
+    put(on_each_zone, NOON - LOOKBACK, NOON - LOOKBACK - SLICE, name="batch-late.csv")
+    assert list_at(on_each_zone, NOON + 24 * HOUR) == Arrivals(listed=2, noticed=1)
+    assert noticed(on_each_zone) == [(NOON - LOOKBACK, "2024/01/10/10/00/batch-late.csv"), (NOON, "2024/01/10/12/00/batch-a.csv")]
 
 
-def test_the_position_is_the_newest_listed_folder_and_is_kept_in_the_store(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON)
-    list_at(anywhere, NOON + MINUTE)
-    rows = anywhere.rows("SELECT last_ts, state ->> 'listed_at' FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'")
+def test_the_position_is_the_newest_listed_folder_and_is_kept_in_the_store(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON)
+    list_at(on_each_zone, NOON + MINUTE)
+    rows = on_each_zone.rows("SELECT last_ts, state ->> 'listed_at' FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'")
     assert rows == [(NOON + MINUTE, "2024-01-10T12:01:00+00:00")]  # nothing was known before, so it began with the present
-    list_at(anywhere, NOON + HOUR)
-    assert listed_to(anywhere) == NOON + MINUTE  # time alone does not move it
-    put(anywhere, NOON + 30 * MINUTE, NOON + 3 * MINUTE)
-    list_at(anywhere, NOON + 2 * HOUR)
-    assert listed_to(anywhere) == NOON + 30 * MINUTE
+    list_at(on_each_zone, NOON + HOUR)
+    assert listed_to(on_each_zone) == NOON + MINUTE  # time alone does not move it
+    put(on_each_zone, NOON + 30 * MINUTE, NOON + 3 * MINUTE)
+    list_at(on_each_zone, NOON + 2 * HOUR)
+    assert listed_to(on_each_zone) == NOON + 30 * MINUTE
 
 
-def test_a_collector_whose_clock_runs_ahead_does_not_move_the_position_past_the_present(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON + HOUR)
-    assert list_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
-    assert listed_to(anywhere) == NOON
+def test_a_collector_whose_clock_runs_ahead_does_not_move_the_position_past_the_present(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON + HOUR)
+    assert list_at(on_each_zone, NOON) == Arrivals(listed=1, noticed=1)
+    assert listed_to(on_each_zone) == NOON
 
 
-def test_the_position_can_be_moved_back_and_not_forward(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON - 24 * HOUR, NOON)
-    assert list_at(anywhere, NOON) == Arrivals(listed=1, noticed=1)
-    rewind_listing(anywhere.connection, FEED.prefix, NOON + HOUR)
-    assert listed_to(anywhere) == NOON
-    rewind_listing(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
-    assert list_at(anywhere, NOON + MINUTE) == Arrivals(listed=2, noticed=1)
-    assert listed_to(anywhere) == NOON
+def test_the_position_can_be_moved_back_and_not_forward(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON - 24 * HOUR, NOON)
+    assert list_at(on_each_zone, NOON) == Arrivals(listed=1, noticed=1)
+    rewind_listing(on_each_zone.connection, FEED.prefix, NOON + HOUR)
+    assert listed_to(on_each_zone) == NOON
+    rewind_listing(on_each_zone.connection, FEED.prefix, NOON - 24 * HOUR)
+    assert list_at(on_each_zone, NOON + MINUTE) == Arrivals(listed=2, noticed=1)
+    assert listed_to(on_each_zone) == NOON
 
 
-def test_moving_the_position_back_during_a_listing_is_not_lost(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON - 24 * HOUR, NOON)
-    list_at(anywhere, NOON)
+def test_moving_the_position_back_during_a_listing_is_not_lost(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON - 24 * HOUR, NOON)
+    list_at(on_each_zone, NOON)
 
     def meanwhile() -> Iterator[float]:
         yield 0.0  # the listing begins
-        rewind_listing(anywhere.connection, FEED.prefix, NOON - 24 * HOUR)
+        rewind_listing(on_each_zone.connection, FEED.prefix, NOON - 24 * HOUR)
         while True:
             yield 0.0
 
-    put(anywhere, NOON + MINUTE)
-    list_at(anywhere, NOON + 2 * MINUTE, clock=meanwhile().__next__)
-    assert listed_to(anywhere) == NOON - 24 * HOUR
-    assert list_at(anywhere, NOON + 3 * MINUTE) == Arrivals(listed=3, noticed=1)
+    put(on_each_zone, NOON + MINUTE)
+    list_at(on_each_zone, NOON + 2 * MINUTE, clock=meanwhile().__next__)
+    assert listed_to(on_each_zone) == NOON - 24 * HOUR
+    assert list_at(on_each_zone, NOON + 3 * MINUTE) == Arrivals(listed=3, noticed=1)
 
 
 def test_the_next_listing_continues_one_that_took_too_long(store: StoreUnderTest) -> None:
@@ -153,43 +153,43 @@ def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
 # ---- from noticed to read
 
 
-def test_a_noticed_object_is_pending_under_its_folder_and_then_under_the_slices_that_it_covers(anywhere: StoreUnderTest) -> None:
+def test_a_noticed_object_is_pending_under_its_folder_and_then_under_the_slices_that_it_covers(on_each_zone: StoreUnderTest) -> None:
     _, data = encode_batch(every(10, 60), FEED)  # two slices, in the folder of a third
-    put(anywhere, NOON + 11 * MINUTE, name="batch-a.parquet", data=data)
-    list_at(anywhere, NOON + HOUR)
+    put(on_each_zone, NOON + 11 * MINUTE, name="batch-a.parquet", data=data)
+    list_at(on_each_zone, NOON + HOUR)
     slices = "SELECT bucket_5m, state, objects, noticed_objects FROM landing.slices ORDER BY 1"
-    assert anywhere.rows(slices) == [(NOON + 2 * SLICE, "pending", 0, 1)]
+    assert on_each_zone.rows(slices) == [(NOON + 2 * SLICE, "pending", 0, 1)]
     window = Window(NOON, NOON + HOUR)
-    anywhere.register(window)
-    assert anywhere.rows(slices) == [(NOON, "pending", 1, 0), (NOON + SLICE, "pending", 1, 0)]
-    anywhere.load(window)
-    put(anywhere, NOON)
-    list_at(anywhere, NOON + 2 * HOUR)
-    assert anywhere.rows(slices) == [(NOON, "stale", 1, 1), (NOON + SLICE, "loaded", 1, 0)]
+    on_each_zone.register(window)
+    assert on_each_zone.rows(slices) == [(NOON, "pending", 1, 0), (NOON + SLICE, "pending", 1, 0)]
+    on_each_zone.load(window)
+    put(on_each_zone, NOON)
+    list_at(on_each_zone, NOON + 2 * HOUR)
+    assert on_each_zone.rows(slices) == [(NOON, "stale", 1, 1), (NOON + SLICE, "loaded", 1, 0)]
 
 
-def test_objects_that_disappear_before_they_are_read_are_gone_wherever_they_were(anywhere: StoreUnderTest) -> None:
-    put(anywhere, NOON)
-    put(anywhere, NOON - 90 * MINUTE, name="batch-apart.csv")
-    list_at(anywhere, NOON)
+def test_objects_that_disappear_before_they_are_read_are_gone_wherever_they_were(on_each_zone: StoreUnderTest) -> None:
+    put(on_each_zone, NOON)
+    put(on_each_zone, NOON - 90 * MINUTE, name="batch-apart.csv")
+    list_at(on_each_zone, NOON)
     # One of them was noticed under a slice far from its folder, as if a wrong clock had named that.
-    anywhere.connection.execute("UPDATE landing.raw_blobs_5m SET bucket_5m = %s WHERE uri LIKE '%%apart%%'", (NOON,))
-    anywhere.delete(*anywhere.uris())
-    anywhere.register(Window.of_slice(NOON))
-    assert registry(anywhere) == [(NOON, "gone", False)] * 2
-    assert read_waiting_slices(anywhere.connection, NOON + HOUR, grace=GRACE).due == []
+    on_each_zone.connection.execute("UPDATE landing.raw_blobs_5m SET bucket_5m = %s WHERE uri LIKE '%%apart%%'", (NOON,))
+    on_each_zone.delete(*on_each_zone.uris())
+    on_each_zone.register(Window.of_slice(NOON))
+    assert registry(on_each_zone) == [(NOON, "gone", False)] * 2
+    assert read_waiting_slices(on_each_zone.connection, NOON + HOUR, grace=GRACE).due == []
 
 
-def test_an_object_that_is_overwritten_is_noticed_again_and_only_its_last_version_is_read(anywhere: StoreUnderTest) -> None:
+def test_an_object_that_is_overwritten_is_noticed_again_and_only_its_last_version_is_read(on_each_zone: StoreUnderTest) -> None:
     for i in range(1, 4):
         _, data = encode_batch(every(10, i), FEED)
-        put(anywhere, NOON, name="batch-a.parquet", data=data)
-        assert list_at(anywhere, NOON + i * MINUTE) == Arrivals(listed=1, noticed=1)
-    anywhere.register(Window.of_slice(NOON))
-    assert registry(anywhere) == [(NOON, "registered", False), (NOON, "superseded", False), (NOON, "superseded", False)]
-    anywhere.load(Window.of_slice(NOON))
-    assert anywhere.rows("SELECT count(*) FROM market_data.btc_ticks") == [(3,)]
-    assert list_at(anywhere, NOON + 5 * MINUTE) == Arrivals(listed=1, noticed=0)
+        put(on_each_zone, NOON, name="batch-a.parquet", data=data)
+        assert list_at(on_each_zone, NOON + i * MINUTE) == Arrivals(listed=1, noticed=1)
+    on_each_zone.register(Window.of_slice(NOON))
+    assert registry(on_each_zone) == [(NOON, "registered", False), (NOON, "superseded", False), (NOON, "superseded", False)]
+    on_each_zone.load(Window.of_slice(NOON))
+    assert on_each_zone.rows("SELECT count(*) FROM market_data.btc_ticks") == [(3,)]
+    assert list_at(on_each_zone, NOON + 5 * MINUTE) == Arrivals(listed=1, noticed=0)
 
 
 @pytest.mark.parametrize("loaded", [True, False], ids=["second version loaded", "second version only read"])

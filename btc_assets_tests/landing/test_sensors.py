@@ -102,16 +102,16 @@ def states(store: StoreUnderTest) -> dict[datetime, str]:
 
 
 def test_new_objects_are_requested_once_and_the_run_makes_registry_ticks_and_candles(
-    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
+    on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
-    anywhere.land(every(10, 90, start=start), seconds=60)  # three slices
+    on_each_zone.land(every(10, 90, start=start), seconds=60)  # three slices
     assert daemon.tick() == [("ingest", slices(start, 0, 2))]
     daemon.run()
     assert daemon.tick_after(MINUTE) == []
-    assert states(anywhere) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
-    assert ticks(anywhere) == 90
-    assert anywhere.rows("SELECT sum(trade_count)::int FROM market_data.candles_1m") == [(90,)]
-    assert anywhere.rows("SELECT count(*) FROM ingestion.due_slices") == [(0,)]
+    assert states(on_each_zone) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
+    assert ticks(on_each_zone) == 90
+    assert on_each_zone.rows("SELECT sum(trade_count)::int FROM market_data.candles_1m") == [(90,)]
+    assert on_each_zone.rows("SELECT count(*) FROM ingestion.due_slices") == [(0,)]
 
 
 def test_slices_without_objects_are_not_requested(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
@@ -120,35 +120,35 @@ def test_slices_without_objects_are_not_requested(store: StoreUnderTest, daemon:
     assert daemon.tick() == [("ingest", slices(start, 3, 4)), ("ingest", slices(start, 0))]
 
 
-def test_a_late_object_reloads_its_slice_and_no_other(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
-    anywhere.land(every(10, 90, start=start), seconds=60)
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 0, 2))]]
-    anywhere.land(every(1, 5, start=start + SLICE, first_id=1000))
+def test_a_late_object_reloads_its_slice_and_no_other(on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    on_each_zone.land(every(10, 90, start=start), seconds=60)
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(start, 0, 2))]]
+    on_each_zone.land(every(1, 5, start=start + SLICE, first_id=1000))
     daemon.now += HOUR
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 1))]]
-    assert ticks(anywhere) == 95
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(start, 1))]]
+    assert ticks(on_each_zone) == 95
 
 
-def test_an_object_that_is_overwritten_reloads_its_slice(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_an_object_that_is_overwritten_reloads_its_slice(on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
     first, second, third = (every(10, 30, start=start + i * SLICE, first_id=1 + i * 100) for i in range(3))
-    anywhere.land(first, second, third, seconds=300)
-    load(anywhere, slices(start, 0, 2))
+    on_each_zone.land(first, second, third, seconds=300)
+    load(on_each_zone, slices(start, 0, 2))
     assert daemon.tick() == []
     (path, _), (_, corrected) = encode_batches([second, second.slice(0, 20)], FEED)
-    anywhere.zone().put(path, corrected)
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 1))]]
-    assert ticks(anywhere) == 80
+    on_each_zone.zone().put(path, corrected)
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(start, 1))]]
+    assert ticks(on_each_zone) == 80
 
 
-def test_a_deleted_object_requests_nothing_and_its_ticks_stay(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
-    uris = anywhere.land(every(10, 60, start=start), seconds=150)
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start, 0, 1))]]
-    anywhere.delete(uris[0])
+def test_a_deleted_object_requests_nothing_and_its_ticks_stay(on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+    uris = on_each_zone.land(every(10, 60, start=start), seconds=150)
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(start, 0, 1))]]
+    on_each_zone.delete(uris[0])
     assert daemon.tick_after(HOUR) == []
-    anywhere.register(slices(start, 0))  # it is marked as gone
-    assert states(anywhere)[start] == "source gone"
+    on_each_zone.register(slices(start, 0))  # it is marked as gone
+    assert states(on_each_zone)[start] == "source gone"
     assert daemon.tick_after(HOUR) == []
-    assert ticks(anywhere) == 60
+    assert ticks(on_each_zone) == 60
 
 
 def test_an_object_that_is_restored_under_another_etag_is_loaded(store: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
@@ -180,16 +180,16 @@ def test_an_object_of_the_next_slice_is_loaded_although_the_slice_of_its_folder_
 
 
 def test_five_thousand_objects_are_noticed_in_one_tick_and_requested_in_few_runs(
-    anywhere: StoreUnderTest, start: datetime, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    on_each_zone: StoreUnderTest, start: datetime, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("BTC_ASSETS_SENSOR_SLICES_PER_RUN", "6")
     daemon: Daemon = request.getfixturevalue("daemon")
     paths = [f"{folder_path(FEED.prefix, start + i % 50 * MINUTE)}/batch-{i}.csv" for i in range(5000)]  # ten slices
-    zone = anywhere.zone()
+    zone = on_each_zone.zone()
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda path: zone.put(path, b"tiny"), paths))
     assert daemon.tick() == [("ingest", slices(start, 4, 9)), ("ingest", slices(start, 0, 3))]
-    assert anywhere.rows("SELECT sum(noticed_objects)::int, count(*) FROM landing.slices WHERE state = 'pending'") == [(5000, 10)]
+    assert on_each_zone.rows("SELECT sum(noticed_objects)::int, count(*) FROM landing.slices WHERE state = 'pending'") == [(5000, 10)]
     daemon.start()
     assert daemon.tick_after(MINUTE) == []
     assert daemon.skipped and daemon.skipped.startswith("0 of 5,000 listed objects are new; ")
@@ -197,47 +197,51 @@ def test_five_thousand_objects_are_noticed_in_one_tick_and_requested_in_few_runs
 
 @pytest.mark.parametrize("wrong", [5 * MINUTE, -5 * MINUTE], ids=["ahead", "behind"])
 def test_objects_of_a_collector_whose_clock_is_wrong_by_five_minutes_are_all_loaded(
-    anywhere: StoreUnderTest, daemon: Daemon, start: datetime, wrong: timedelta
+    on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime, wrong: timedelta
 ) -> None:
     for i in range(3):
         batch = every(10, 30, start=start + i * SLICE, first_id=1 + i * 100)
-        land_apart(anywhere, batch, start + i * SLICE + wrong)
+        land_apart(on_each_zone, batch, start + i * SLICE + wrong)
     # Noticed under the slices of the folders; what is read under them shows which slices are meant.
     first, rest = (slices(start, 1, 3), slices(start, 0)) if wrong > timedelta(0) else (slices(start, -1, 1), slices(start, 2))
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", first)], [("ingest", rest)]]
-    assert ticks(anywhere) == 90
-    assert states(anywhere) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", first)], [("ingest", rest)]]
+    assert ticks(on_each_zone) == 90
+    assert states(on_each_zone) == dict.fromkeys(slices(start, 0, 2).slices(), "loaded")
 
 
 def test_a_collector_whose_clock_runs_ahead_does_not_hide_objects_of_others(
-    anywhere: StoreUnderTest, daemon: Daemon, start: datetime
+    on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
-    land_apart(anywhere, every(10, 30, start=start), daemon.now + HOUR)
+    land_apart(on_each_zone, every(10, 30, start=start), daemon.now + HOUR)
     daemon.tick()
-    assert anywhere.rows("SELECT last_ts FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'") == [(daemon.now,)]
-    anywhere.land(every(10, 30, start=start, first_id=1000))
+    assert on_each_zone.rows("SELECT last_ts FROM ingestion.stream_offsets WHERE source = 'landing/Binance/BTCUSDT'") == [(daemon.now,)]
+    on_each_zone.land(every(10, 30, start=start, first_id=1000))
     assert ("ingest", slices(start, 0)) in daemon.tick_after(MINUTE)
 
 
-def test_a_folder_far_in_the_past_is_not_listed_and_loaded_on_request(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
+def test_a_folder_far_in_the_past_is_not_listed_and_loaded_on_request(
+    on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
     by_event, by_reconciling, by_rewind = (start - days * DAY for days in (4, 3, 2))
-    uris = [anywhere.land(every(10, 30, start=old), seconds=300)[0] for old in (by_event, by_reconciling, by_rewind)]
+    uris = [on_each_zone.land(every(10, 30, start=old), seconds=300)[0] for old in (by_event, by_reconciling, by_rewind)]
     assert daemon.tick() == []
-    notice(anywhere.connection, FEEDS, [landed(anywhere, uris[0])])
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_event, 0))]]
+    notice(on_each_zone.connection, FEEDS, [landed(on_each_zone, uris[0])])
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(by_event, 0))]]
     found = Window(by_reconciling, by_reconciling + SLICE)
-    reconcile(anywhere.connection, anywhere.zone(), FEEDS, found, daemon.now + HOUR, ReconcileOptions(heal=True))
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_reconciling, 0))]]
-    rewind_listing(anywhere.connection, FEED.prefix, by_rewind)
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(by_rewind, 0))]]
-    assert ticks(anywhere) == 90
+    reconcile(on_each_zone.connection, on_each_zone.zone(), FEEDS, found, daemon.now + HOUR, ReconcileOptions(heal=True))
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(by_reconciling, 0))]]
+    rewind_listing(on_each_zone.connection, FEED.prefix, by_rewind)
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(by_rewind, 0))]]
+    assert ticks(on_each_zone) == 90
 
 
-def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_on_request(anywhere: StoreUnderTest, daemon: Daemon, start: datetime) -> None:
-    uri = land_apart(anywhere, every(10, 30, start=start), start - 30 * DAY)
-    notice(anywhere.connection, FEEDS, [landed(anywhere, uri)])
-    assert daemon.settle(partial(load, anywhere)) == [[("ingest", slices(start - 30 * DAY, 0))], [("ingest", slices(start, 0))]]
-    assert ticks(anywhere) == 30
+def test_recent_ticks_in_a_folder_far_in_the_past_are_loaded_on_request(
+    on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime
+) -> None:
+    uri = land_apart(on_each_zone, every(10, 30, start=start), start - 30 * DAY)
+    notice(on_each_zone.connection, FEEDS, [landed(on_each_zone, uri)])
+    assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(start - 30 * DAY, 0))], [("ingest", slices(start, 0))]]
+    assert ticks(on_each_zone) == 30
 
 
 def test_days_before_the_partitions_start_are_loaded_as_days_and_no_slice_is_owned_twice(

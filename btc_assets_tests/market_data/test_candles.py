@@ -56,97 +56,97 @@ def test_both_engines_make_the_same_candles(on_postgres: psycopg.Connection, on_
     assert {interval: sum(row[9] for row in rows) for interval, rows in ours.items()} == dict.fromkeys(candles.INTERVALS, len(ticks))
 
 
-def test_candles_are_what_the_ticks_say_also_of_late_trades_and_several_symbols(either: psycopg.Connection) -> None:
+def test_candles_are_what_the_ticks_say_also_of_late_trades_and_several_symbols(on_each_engine: psycopg.Connection) -> None:
     late = [
         trade(10_000 + i, NOON + timedelta(minutes=6, seconds=i), made=NOON + timedelta(minutes=4, seconds=50), price=f"{41000 + i}")
         for i in range(5)
     ]
     other = [trade(i, NOON + timedelta(seconds=i), symbol="BTCUSDT.P", price=f"{43000 - i}", maker=i % 2 == 0) for i in range(40)]
-    write_candles(either, write_ticks(either, pa.concat_tables([every(1, 900), table(late + other)])))
-    assert_candles_are_what_the_ticks_say(either)
+    write_candles(on_each_engine, write_ticks(on_each_engine, pa.concat_tables([every(1, 900), table(late + other)])))
+    assert_candles_are_what_the_ticks_say(on_each_engine)
 
 
-def test_a_refresh_touches_exactly_the_slices_it_is_told(either: psycopg.Connection) -> None:
-    write_candles(either, write_ticks(either, every(1, 900)))
-    either.execute("UPDATE market_data.btc_ticks SET quantity = quantity + 1")
-    write_candles(either, Window.of_slice(NOON + SLICE))
-    volumes = either.execute("SELECT bucket, volume FROM market_data.candles_5m ORDER BY bucket").fetchall()
+def test_a_refresh_touches_exactly_the_slices_it_is_told(on_each_engine: psycopg.Connection) -> None:
+    write_candles(on_each_engine, write_ticks(on_each_engine, every(1, 900)))
+    on_each_engine.execute("UPDATE market_data.btc_ticks SET quantity = quantity + 1")
+    write_candles(on_each_engine, Window.of_slice(NOON + SLICE))
+    volumes = on_each_engine.execute("SELECT bucket, volume FROM market_data.candles_5m ORDER BY bucket").fetchall()
     assert [volume for _, volume in volumes] == [Decimal(75), Decimal(375), Decimal(75)]
-    assert either.execute("SELECT volume FROM market_data.candles_1d").fetchall() == [(Decimal(525),)]
-    write_candles(either, HOUR)
-    assert_candles_are_what_the_ticks_say(either)
+    assert on_each_engine.execute("SELECT volume FROM market_data.candles_1d").fetchall() == [(Decimal(525),)]
+    write_candles(on_each_engine, HOUR)
+    assert_candles_are_what_the_ticks_say(on_each_engine)
 
 
-def test_candles_of_a_slice_without_ticks_any_more_go(either: psycopg.Connection) -> None:
-    window = write_ticks(either, every(1, 600))
-    write_candles(either, window)
-    write_ticks(either, every(1, 300), window)
-    write_candles(either, window)
-    assert either.execute("SELECT bucket FROM market_data.candles_5m").fetchall() == [(NOON,)]
-    assert_candles_are_what_the_ticks_say(either)
+def test_candles_of_a_slice_without_ticks_any_more_go(on_each_engine: psycopg.Connection) -> None:
+    window = write_ticks(on_each_engine, every(1, 600))
+    write_candles(on_each_engine, window)
+    write_ticks(on_each_engine, every(1, 300), window)
+    write_candles(on_each_engine, window)
+    assert on_each_engine.execute("SELECT bucket FROM market_data.candles_5m").fetchall() == [(NOON,)]
+    assert_candles_are_what_the_ticks_say(on_each_engine)
 
 
-def test_refreshing_where_ticks_were_dropped_is_refused_and_the_candles_stay(either: psycopg.Connection) -> None:
+def test_refreshing_where_ticks_were_dropped_is_refused_and_the_candles_stay(on_each_engine: psycopg.Connection) -> None:
     yesterday, today = floor_day(NOON) - DAY, floor_day(NOON)
-    write_candles(either, write_ticks(either, every(1, 600, start=yesterday + timedelta(hours=1))))
-    write_candles(either, write_ticks(either, every(1, 600, start=today + timedelta(hours=1), first_id=601)))
-    before = read_candles(either)
-    drop_day(either, yesterday)
+    write_candles(on_each_engine, write_ticks(on_each_engine, every(1, 600, start=yesterday + timedelta(hours=1))))
+    write_candles(on_each_engine, write_ticks(on_each_engine, every(1, 600, start=today + timedelta(hours=1), first_id=601)))
+    before = read_candles(on_each_engine)
+    drop_day(on_each_engine, yesterday)
     slice_of_yesterday = Window.of_slice(yesterday + timedelta(hours=1))
     for interval in candles.INTERVALS:
         for window in (slice_of_yesterday, Window(yesterday, yesterday + DAY), Window(yesterday, today + DAY)):
             with pytest.raises(UserError) as raised:
-                candles.refresh_candles(either, interval, window)
+                candles.refresh_candles(on_each_engine, interval, window)
             slices, end = ("1", "01:05") if window == slice_of_yesterday else ("2", "01:10")
             assert str(raised.value) == (
                 f"Candles of {interval} cannot be rebuilt for {window}: the ticks of {slices} slice(s) from 2024-01-09T01:00Z to "
                 f"2024-01-09T{end}Z were dropped since they were loaded, and refreshing would erase their candles. Leave that range out, or "
                 "load its ticks again first (btc-assets load)."
             )
-    assert read_candles(either) == before
-    write_candles(either, Window(today, today + DAY))
-    assert read_candles(either) == before
+    assert read_candles(on_each_engine) == before
+    write_candles(on_each_engine, Window(today, today + DAY))
+    assert read_candles(on_each_engine) == before
 
 
-def test_the_database_itself_refuses_it_too(either: psycopg.Connection) -> None:
-    window = write_ticks(either, every(1, 300))
-    write_candles(either, window)
-    drop_day(either, floor_day(NOON))
+def test_the_database_itself_refuses_it_too(on_each_engine: psycopg.Connection) -> None:
+    window = write_ticks(on_each_engine, every(1, 300))
+    write_candles(on_each_engine, window)
+    drop_day(on_each_engine, floor_day(NOON))
     with pytest.raises(psycopg.Error) as raised:
-        either.execute("CALL market_data.refresh_candles('1s', %s, %s)", (window.start, window.end))
+        on_each_engine.execute("CALL market_data.refresh_candles('1s', %s, %s)", (window.start, window.end))
     assert raised.value.sqlstate == "BTC01"
-    assert either.execute("SELECT trade_count FROM market_data.candles_5m").fetchall() == [(300,)]
+    assert on_each_engine.execute("SELECT trade_count FROM market_data.candles_5m").fetchall() == [(300,)]
 
 
-def test_a_slice_of_a_dropped_day_that_is_loaded_again_leaves_the_other_candles_of_the_day(either: psycopg.Connection) -> None:
-    window = write_ticks(either, every(1, 900))
-    write_candles(either, window)
-    before = read_candles(either)
-    drop_day(either, floor_day(NOON))
-    write_ticks(either, every(1, 300, start=NOON + SLICE, first_id=301), Window.of_slice(NOON + SLICE))
-    either.execute(
+def test_a_slice_of_a_dropped_day_that_is_loaded_again_leaves_the_other_candles_of_the_day(on_each_engine: psycopg.Connection) -> None:
+    window = write_ticks(on_each_engine, every(1, 900))
+    write_candles(on_each_engine, window)
+    before = read_candles(on_each_engine)
+    drop_day(on_each_engine, floor_day(NOON))
+    write_ticks(on_each_engine, every(1, 300, start=NOON + SLICE, first_id=301), Window.of_slice(NOON + SLICE))
+    on_each_engine.execute(
         "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified, loaded_at, loaded_rows) "
         "VALUES (%s, 'BTCUSDT', 'file:///x', 'e', 1, 300, 'registered', now(), now(), 300) ON CONFLICT DO NOTHING",
         (NOON,),
     )
-    write_candles(either, Window.of_slice(NOON + SLICE))
-    after = read_candles(either)
+    write_candles(on_each_engine, Window.of_slice(NOON + SLICE))
+    after = read_candles(on_each_engine)
     assert {interval: sum(row[9] for row in rows) for interval, rows in after.items()} == dict.fromkeys(candles.INTERVALS, 900)
     assert after["1h"][0][9] == before["1h"][0][9]
 
 
-def test_candles_of_100_ms_are_there_on_demand(either: psycopg.Connection) -> None:
-    assert either.execute("SELECT to_regclass('market_data.candles_100ms')").fetchone() == (None,)
+def test_candles_of_100_ms_are_there_on_demand(on_each_engine: psycopg.Connection) -> None:
+    assert on_each_engine.execute("SELECT to_regclass('market_data.candles_100ms')").fetchone() == (None,)
     with pytest.raises(UserError, match="no candles of 100ms in this database: run btc-assets db migrate with the same settings"):
-        candles.refresh_candles(either, "100ms", HOUR)
-    candles.create_optional_candles(either)
-    candles.create_optional_candles(either)
-    window = write_ticks(either, every(0.05, 100))
-    assert candles.refresh_candles(either, "100ms", window) == 50
-    rows = either.execute("SELECT bucket, trade_count FROM market_data.candles_100ms ORDER BY bucket LIMIT 2").fetchall()
+        candles.refresh_candles(on_each_engine, "100ms", HOUR)
+    candles.create_optional_candles(on_each_engine)
+    candles.create_optional_candles(on_each_engine)
+    window = write_ticks(on_each_engine, every(0.05, 100))
+    assert candles.refresh_candles(on_each_engine, "100ms", window) == 50
+    rows = on_each_engine.execute("SELECT bucket, trade_count FROM market_data.candles_100ms ORDER BY bucket LIMIT 2").fetchall()
     assert rows == [(NOON, 2), (NOON + timedelta(milliseconds=100), 2)]
-    assert candles.read_candle_differences(either, "100ms", window) == []
-    silent = either.execute(
+    assert candles.read_candle_differences(on_each_engine, "100ms", window) == []
+    silent = on_each_engine.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'market_data.candles_100ms'::regclass AND col_description(attrelid, attnum) IS NULL AND attnum > 0"
     ).fetchall()
     assert silent == []
@@ -158,12 +158,12 @@ def test_candles_of_100_ms_are_assets_where_the_settings_say_so() -> None:
     assert candles.interval_below("100ms") is None
 
 
-def test_a_query_by_the_start_of_candles_reaches_the_index(either: psycopg.Connection) -> None:
-    write_candles(either, write_ticks(either, every(1, 7200)))
-    either.execute("SET enable_seqscan = off")
+def test_a_query_by_the_start_of_candles_reaches_the_index(on_each_engine: psycopg.Connection) -> None:
+    write_candles(on_each_engine, write_ticks(on_each_engine, every(1, 7200)))
+    on_each_engine.execute("SET enable_seqscan = off")
     plan = "\n".join(
         row[0]
-        for row in either.execute(
+        for row in on_each_engine.execute(
             "EXPLAIN SELECT * FROM market_data.candles_1s WHERE symbol = 'BTCUSDT' AND bucket >= '2024-01-10 12:00+00' AND bucket < '2024-01-10 12:01+00'"
         )
     )

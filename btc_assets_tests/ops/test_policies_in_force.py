@@ -16,14 +16,14 @@ def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int
     return row[0]
 
 
-def test_another_declaration_is_drift_until_it_is_applied(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_another_declaration_is_drift_until_it_is_applied(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     later = declared_policies(Settings(ticks_drop_after_days=30))
-    assert read_drift(either, later) == {
+    assert read_drift(on_each_engine, later) == {
         "drop market_data.btc_ticks": "the server has after 90 days, 0:00:00 instead of 30 days, 0:00:00: run btc-assets ops apply"
     }
-    assert retention_jobs.apply_policies(either, later) == ["drop market_data.btc_ticks: applied"]
-    assert read_drift(either, later) == {}
+    assert retention_jobs.apply_policies(on_each_engine, later) == ["drop market_data.btc_ticks: applied"]
+    assert read_drift(on_each_engine, later) == {}
 
 
 def test_a_change_on_the_server_is_drift_until_policies_are_applied(on_timescale: psycopg.Connection) -> None:

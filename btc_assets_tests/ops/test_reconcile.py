@@ -70,16 +70,16 @@ def put_batch(store: StoreUnderTest, start: datetime, first_id: int, count: int 
     return store.put(path or f"{start:%Y/%m/%d/%H/%M}/batch-{first_id}.parquet", data)
 
 
-def test_a_clean_store_has_nothing_to_report(anywhere: StoreUnderTest) -> None:
-    load_hour(anywhere)
-    two_hours_pass(anywhere)
+def test_a_clean_store_has_nothing_to_report(on_each_zone: StoreUnderTest) -> None:
+    load_hour(on_each_zone)
+    two_hours_pass(on_each_zone)
     for window in (TWO_DAYS, None):
-        found = compare(anywhere, window, heal=True)
-        assert (found.counts, found.sentences, found.healed, due_slices(anywhere)) == ({}, [], 0, [])
+        found = compare(on_each_zone, window, heal=True)
+        assert (found.counts, found.sentences, found.healed, due_slices(on_each_zone)) == ({}, [], 0, [])
 
 
-def test_an_empty_store_has_nothing_to_report(anywhere: StoreUnderTest) -> None:
-    assert compare(anywhere, heal=True).counts == {}
+def test_an_empty_store_has_nothing_to_report(on_each_zone: StoreUnderTest) -> None:
+    assert compare(on_each_zone, heal=True).counts == {}
 
 
 def lose_an_event(store: StoreUnderTest, uris: list[str]) -> str:
@@ -146,22 +146,25 @@ ANYWHERE = [("directory", *case) for case in MISHAPS] + [("S3", *case) for case 
 
 
 @pytest.mark.parametrize(
-    ("anywhere", "kind", "mishap", "then"), ANYWHERE, ids=[f"{case[2].__name__}-{case[0]}" for case in ANYWHERE], indirect=["anywhere"]
+    ("on_each_zone", "kind", "mishap", "then"),
+    ANYWHERE,
+    ids=[f"{case[2].__name__}-{case[0]}" for case in ANYWHERE],
+    indirect=["on_each_zone"],
 )
 def test_each_difference_is_reported_and_healed_on_request(
-    anywhere: StoreUnderTest, kind: str, mishap: Callable[[StoreUnderTest, list[str]], str], then: range | list[int]
+    on_each_zone: StoreUnderTest, kind: str, mishap: Callable[[StoreUnderTest, list[str]], str], then: range | list[int]
 ) -> None:
-    sentence = mishap(anywhere, load_hour(anywhere))
-    before = anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag")
-    found = compare(anywhere)
+    sentence = mishap(on_each_zone, load_hour(on_each_zone))
+    before = on_each_zone.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag")
+    found = compare(on_each_zone)
     assert (found.counts, found.healed) == ({kind: 1}, 0)
     assert found.sentences[0].startswith(sentence)
-    assert anywhere.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag") == before  # it is only reported
+    assert on_each_zone.rows("SELECT * FROM landing.raw_blobs_5m ORDER BY bucket_5m, uri, etag") == before  # it is only reported
 
-    assert compare(anywhere, heal=True).healed == 1
-    repair(anywhere)
-    assert read_trade_ids(anywhere) == list(then) and is_consistent(anywhere) and due_slices(anywhere) == []
-    assert compare(anywhere, heal=True).counts == {}
+    assert compare(on_each_zone, heal=True).healed == 1
+    repair(on_each_zone)
+    assert read_trade_ids(on_each_zone) == list(then) and is_consistent(on_each_zone) and due_slices(on_each_zone) == []
+    assert compare(on_each_zone, heal=True).counts == {}
 
 
 def test_a_window_finds_what_happened_in_it_alone(store: StoreUnderTest) -> None:
@@ -172,15 +175,15 @@ def test_a_window_finds_what_happened_in_it_alone(store: StoreUnderTest) -> None
     assert compare(store, Window(NOON + DAY, NOON + 2 * DAY)).counts == {}
 
 
-def test_an_object_that_disappeared_is_reported_once_and_its_rows_stay(anywhere: StoreUnderTest) -> None:
-    uris = load_hour(anywhere)
-    anywhere.delete(uris[0])
-    assert compare(anywhere).sentences == [f"{uris[0]} is registered and no longer in the landing zone"]
-    assert compare(anywhere, heal=True).healed == 1
-    two_hours_pass(anywhere)
-    assert (due_slices(anywhere), compare(anywhere).counts) == ([], {})
-    assert read_trade_ids(anywhere) == list(range(1, 361))
-    assert anywhere.rows("SELECT bucket_5m FROM landing.slices WHERE state = 'source gone'") == [(NOON,)]
+def test_an_object_that_disappeared_is_reported_once_and_its_rows_stay(on_each_zone: StoreUnderTest) -> None:
+    uris = load_hour(on_each_zone)
+    on_each_zone.delete(uris[0])
+    assert compare(on_each_zone).sentences == [f"{uris[0]} is registered and no longer in the landing zone"]
+    assert compare(on_each_zone, heal=True).healed == 1
+    two_hours_pass(on_each_zone)
+    assert (due_slices(on_each_zone), compare(on_each_zone).counts) == ([], {})
+    assert read_trade_ids(on_each_zone) == list(range(1, 361))
+    assert on_each_zone.rows("SELECT bucket_5m FROM landing.slices WHERE state = 'source gone'") == [(NOON,)]
 
 
 def test_a_slice_with_new_objects_and_a_gone_one_waits_for_a_person(store: StoreUnderTest) -> None:
@@ -246,37 +249,37 @@ def test_rows_without_any_object_are_reported_and_stay(store: StoreUnderTest) ->
     assert (found.healed, len(read_trade_ids(store))) == (0, 360)
 
 
-def test_an_object_in_no_minute_folder_is_a_stray(anywhere: StoreUnderTest) -> None:
-    load_hour(anywhere)
+def test_an_object_in_no_minute_folder_is_a_stray(on_each_zone: StoreUnderTest) -> None:
+    load_hour(on_each_zone)
     strays = ["README.md", "2024/x.csv", "2024/01/x.csv", "2024/13/45/x.csv", "odd/folder/of/mine/x.csv", "2024/01/10/12/odd/x.csv",
               "2024/01/10/12/05/deep/x.csv"]  # fmt: skip
-    uris = sorted(anywhere.put(path, b"data") for path in strays)
-    anywhere.put("2024/01/10/12/05/.not-whole-yet", b"data")
-    found = compare(anywhere, heal=True)
+    uris = sorted(on_each_zone.put(path, b"data") for path in strays)
+    on_each_zone.put("2024/01/10/12/05/.not-whole-yet", b"data")
+    found = compare(on_each_zone, heal=True)
     assert found.counts == {"stray": 7}
     assert sorted(sentence.partition(" lies in no minute folder, ")[0] for sentence in found.sentences) == uris
-    assert due_slices(anywhere) == []
-    assert compare(anywhere, TWO_DAYS).counts == {"stray": 2}
+    assert due_slices(on_each_zone) == []
+    assert compare(on_each_zone, TWO_DAYS).counts == {"stray": 2}
 
 
 @pytest.mark.parametrize(
     ("folder", "name"),
     [("2024/01/10", "!.parquet"), ("2024/01/10", "dump.parquet"), ("2024/01/10/12", "00.parquet"), ("2023/10/04", "00.parquet")],
 )
-def test_objects_in_the_folders_of_days_and_hours_are_compared_as_well(anywhere: StoreUnderTest, folder: str, name: str) -> None:
+def test_objects_in_the_folders_of_days_and_hours_are_compared_as_well(on_each_zone: StoreUnderTest, folder: str, name: str) -> None:
     start = NOON + timedelta(hours=2) if folder.startswith("2024") else LONG_AGO
-    uri = put_batch(anywhere, start, 1, path=f"{folder}/{name}")
-    assert compare(anywhere, heal=True).counts == {"missing": 1}
-    repair(anywhere)
-    repair(anywhere)  # the slices that became known when it was read
-    assert (read_trade_ids(anywhere), compare(anywhere).counts) == ([1, 2, 3], {})
-    put_batch(anywhere, start, 11, path=f"{folder}/{name}")
-    assert compare(anywhere, heal=True).counts == {"changed": 1}
-    repair(anywhere)
-    repair(anywhere)
-    assert (read_trade_ids(anywhere), compare(anywhere).counts) == ([11, 12, 13], {})
-    anywhere.delete(uri)
-    assert compare(anywhere, heal=True).counts == {"extra": 1}
+    uri = put_batch(on_each_zone, start, 1, path=f"{folder}/{name}")
+    assert compare(on_each_zone, heal=True).counts == {"missing": 1}
+    repair(on_each_zone)
+    repair(on_each_zone)  # the slices that became known when it was read
+    assert (read_trade_ids(on_each_zone), compare(on_each_zone).counts) == ([1, 2, 3], {})
+    put_batch(on_each_zone, start, 11, path=f"{folder}/{name}")
+    assert compare(on_each_zone, heal=True).counts == {"changed": 1}
+    repair(on_each_zone)
+    repair(on_each_zone)
+    assert (read_trade_ids(on_each_zone), compare(on_each_zone).counts) == ([11, 12, 13], {})
+    on_each_zone.delete(uri)
+    assert compare(on_each_zone, heal=True).counts == {"extra": 1}
 
 
 @pytest.mark.parametrize("start", [NOON - timedelta(minutes=5), NOON, NOON + timedelta(minutes=5)])
@@ -288,11 +291,11 @@ def test_a_window_that_starts_within_an_hour_reports_nothing_as_missing_or_extra
     assert compare(store, Window(start, start + timedelta(minutes=20))).counts == {}
 
 
-def test_a_version_that_is_noticed_but_not_registered_is_no_difference(anywhere: StoreUnderTest) -> None:
-    uris = load_hour(anywhere)
-    overwrite(anywhere, uris)
-    notice(anywhere.connection, FEEDS, anywhere.zone().list_window(FEED.prefix, HOUR))
-    assert compare(anywhere).counts == {}
+def test_a_version_that_is_noticed_but_not_registered_is_no_difference(on_each_zone: StoreUnderTest) -> None:
+    uris = load_hour(on_each_zone)
+    overwrite(on_each_zone, uris)
+    notice(on_each_zone.connection, FEEDS, on_each_zone.zone().list_window(FEED.prefix, HOUR))
+    assert compare(on_each_zone).counts == {}
 
 
 def test_a_rejected_object_is_known(store: StoreUnderTest) -> None:

@@ -27,65 +27,67 @@ def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int
     return row[0]
 
 
-def test_applying_brings_everything_into_force_and_is_idempotent(either: psycopg.Connection) -> None:
-    assert set(read_drift(either).values()) == {"it is not applied yet: run btc-assets ops apply"}
-    assert len(retention_jobs.apply_policies(either, DECLARED)) == len(DECLARED)
-    assert retention_jobs.apply_policies(either, DECLARED) == []
-    assert read_drift(either) == {}
-    states = {status.policy.kind: status.state for status in read_policy_statuses(either, DECLARED) if status.policy}
-    compression = "applied" if engine(either) == "timescale" else "not supported"
+def test_applying_brings_everything_into_force_and_is_idempotent(on_each_engine: psycopg.Connection) -> None:
+    assert set(read_drift(on_each_engine).values()) == {"it is not applied yet: run btc-assets ops apply"}
+    assert len(retention_jobs.apply_policies(on_each_engine, DECLARED)) == len(DECLARED)
+    assert retention_jobs.apply_policies(on_each_engine, DECLARED) == []
+    assert read_drift(on_each_engine) == {}
+    states = {status.policy.kind: status.state for status in read_policy_statuses(on_each_engine, DECLARED) if status.policy}
+    compression = "applied" if engine(on_each_engine) == "timescale" else "not supported"
     assert states == {"compress": compression, "drop": "applied", "refresh": "applied", "keep": "applied"}
-    recorded = either.execute("SELECT job_name, hypertable, policy ->> 'kind', state FROM ops.retention_jobs").fetchall()
+    recorded = on_each_engine.execute("SELECT job_name, hypertable, policy ->> 'kind', state FROM ops.retention_jobs").fetchall()
     assert {row[0] for row in recorded} == {policy.job_name for policy in DECLARED}
 
 
-def test_a_policy_that_is_no_longer_declared_is_ended(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_a_policy_that_is_no_longer_declared_is_ended(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     kept = declared_policies(Settings(ticks_drop_after_days="never"))
-    assert set(read_drift(either, kept)) == {"keep market_data.btc_ticks", "drop market_data.btc_ticks"}
-    assert set(retention_jobs.apply_policies(either, kept)) == {
+    assert set(read_drift(on_each_engine, kept)) == {"keep market_data.btc_ticks", "drop market_data.btc_ticks"}
+    assert set(retention_jobs.apply_policies(on_each_engine, kept)) == {
         "keep market_data.btc_ticks: applied",
         "drop market_data.btc_ticks: removed",
     }
-    assert read_drift(either, kept) == {}
-    assert ("drop", TICKS) not in {(policy.kind, policy.table) for policy in read_policies_in_force(either)}
+    assert read_drift(on_each_engine, kept) == {}
+    assert ("drop", TICKS) not in {(policy.kind, policy.table) for policy in read_policies_in_force(on_each_engine)}
 
 
-def test_old_ticks_are_dropped_and_their_candles_stay(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_old_ticks_are_dropped_and_their_candles_stay(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     for days_ago in (200, 91, 89, 0):
-        write_candles(either, write_ticks(either, every(1, 600, start=TODAY - days_ago * DAY, first_id=1000 * (1 + days_ago))))
-    before = read_candles(either)
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert read_days_of_ticks(either) == [TODAY - 89 * DAY, TODAY]
-    assert read_candles(either) == before
-    status = statuses_by_name(either)[f"drop {TICKS}"]
+        write_candles(
+            on_each_engine, write_ticks(on_each_engine, every(1, 600, start=TODAY - days_ago * DAY, first_id=1000 * (1 + days_ago)))
+        )
+    before = read_candles(on_each_engine)
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert read_days_of_ticks(on_each_engine) == [TODAY - 89 * DAY, TODAY]
+    assert read_candles(on_each_engine) == before
+    status = statuses_by_name(on_each_engine)[f"drop {TICKS}"]
     assert (status.last_result, status.failure) == ("ok, dropped 2 day(s) of market_data.btc_ticks", "")
     assert status.last_run_at and datetime.now(UTC) - status.last_run_at < timedelta(minutes=5)
 
 
-def test_old_ticks_without_their_candles_are_kept_and_reported(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_old_ticks_without_their_candles_are_kept_and_reported(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     first, second = TODAY - 200 * DAY, TODAY - 100 * DAY
     for day in (first, second):
-        write_ticks(either, every(1, 600, start=day, first_id=1 if day == first else 601))
-    write_candles(either, Window(first, first + DAY))
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert read_days_of_ticks(either) == [second]
+        write_ticks(on_each_engine, every(1, 600, start=day, first_id=1 if day == first else 601))
+    write_candles(on_each_engine, Window(first, first + DAY))
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert read_days_of_ticks(on_each_engine) == [second]
     kept = (
         f"kept 1 day(s) of market_data.btc_ticks that are old enough to drop, the first {second:%Y-%m-%d}, whose candles_1s are not "
         f"what they are made of, from {second:%Y-%m-%dT%H:%MZ} on: make them again, then it is dropped"
     )
-    assert statuses_by_name(either)[f"drop {TICKS}"].failure == kept
-    write_candles(either, Window(second, second + DAY))
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert read_days_of_ticks(either) == []
-    assert statuses_by_name(either)[f"drop {TICKS}"].failure == ""
+    assert statuses_by_name(on_each_engine)[f"drop {TICKS}"].failure == kept
+    write_candles(on_each_engine, Window(second, second + DAY))
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert read_days_of_ticks(on_each_engine) == []
+    assert statuses_by_name(on_each_engine)[f"drop {TICKS}"].failure == ""
 
 
 @pytest.mark.slow
-def test_old_ticks_are_kept_until_candles_that_differ_from_them_in_any_column_are_rebuilt(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_old_ticks_are_kept_until_candles_that_differ_from_them_in_any_column_are_rebuilt(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     changes = {
         "a price": "UPDATE market_data.btc_ticks SET price = price + 1 WHERE trade_id = 7",
         "a taker side": "UPDATE market_data.btc_ticks SET is_market_maker = NOT is_market_maker WHERE trade_id = 1007",
@@ -93,45 +95,49 @@ def test_old_ticks_are_kept_until_candles_that_differ_from_them_in_any_column_ar
         "a symbol": "UPDATE market_data.btc_ticks SET symbol = 'ETHUSDT' WHERE trade_id = 3007",
         "a slice emptied": "DELETE FROM market_data.btc_ticks WHERE trade_id BETWEEN 4001 AND 4300",
     }
-    windows = [write_ticks(either, every(1, 600, start=TODAY - (200 - i) * DAY, first_id=1 + 1000 * i)) for i in range(len(changes) + 1)]
+    windows = [
+        write_ticks(on_each_engine, every(1, 600, start=TODAY - (200 - i) * DAY, first_id=1 + 1000 * i)) for i in range(len(changes) + 1)
+    ]
     for window in windows:
-        write_candles(either, window)
+        write_candles(on_each_engine, window)
     for change in changes.values():
-        either.execute(change)
-    either.execute("UPDATE landing.raw_blobs_5m SET loaded_rows = 0 WHERE bucket_5m NOT IN (SELECT bucket_5m FROM market_data.btc_ticks)")
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert dict(zip(changes, read_days_of_ticks(either), strict=True)) == {
+        on_each_engine.execute(change)
+    on_each_engine.execute(
+        "UPDATE landing.raw_blobs_5m SET loaded_rows = 0 WHERE bucket_5m NOT IN (SELECT bucket_5m FROM market_data.btc_ticks)"
+    )
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert dict(zip(changes, read_days_of_ticks(on_each_engine), strict=True)) == {
         name: w.start for name, w in zip(changes, windows[:-1], strict=True)
     }
     for window in windows[:-1]:
-        write_candles(either, window)
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert read_days_of_ticks(either) == []
+        write_candles(on_each_engine, window)
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert read_days_of_ticks(on_each_engine) == []
 
 
-def test_late_ticks_of_a_dropped_day_are_dropped_again(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_late_ticks_of_a_dropped_day_are_dropped_again(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     day = TODAY - 200 * DAY
-    write_candles(either, write_ticks(either, every(1, 600, start=day)))
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    late = write_ticks(either, every(1, 300, start=day))
-    write_candles(either, late)
-    before = read_candles(either)
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert statuses_by_name(either)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
-    assert read_candles(either) == before
+    write_candles(on_each_engine, write_ticks(on_each_engine, every(1, 600, start=day)))
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    late = write_ticks(on_each_engine, every(1, 300, start=day))
+    write_candles(on_each_engine, late)
+    before = read_candles(on_each_engine)
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert statuses_by_name(on_each_engine)[f"drop {TICKS}"].last_result == "ok, dropped 1 day(s) of market_data.btc_ticks"
+    assert read_candles(on_each_engine) == before
     assert before["1d"][0][9] == 600
 
 
-def test_candles_that_are_no_longer_enabled_keep_no_ticks(either: psycopg.Connection) -> None:
-    candles.create_optional_candles(either)
-    retention_jobs.apply_policies(either, declared_policies(Settings(candles_100ms=True)))
-    write_candles(either, write_ticks(either, every(1, 600, start=TODAY - 200 * DAY)))
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert len(read_days_of_ticks(either)) == 1
-    retention_jobs.apply_policies(either, DECLARED)
-    retention_jobs.run_policy(either, f"drop {TICKS}")
-    assert read_days_of_ticks(either) == []
+def test_candles_that_are_no_longer_enabled_keep_no_ticks(on_each_engine: psycopg.Connection) -> None:
+    candles.create_optional_candles(on_each_engine)
+    retention_jobs.apply_policies(on_each_engine, declared_policies(Settings(candles_100ms=True)))
+    write_candles(on_each_engine, write_ticks(on_each_engine, every(1, 600, start=TODAY - 200 * DAY)))
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert len(read_days_of_ticks(on_each_engine)) == 1
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
+    retention_jobs.run_policy(on_each_engine, f"drop {TICKS}")
+    assert read_days_of_ticks(on_each_engine) == []
 
 
 def test_a_manual_refresh_keeps_the_candles_of_dropped_ticks_if_the_server_supports_it(on_timescale: psycopg.Connection) -> None:
@@ -158,18 +164,18 @@ def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> 
 
 
 @pytest.mark.slow
-def test_refresh_policies_build_the_candles_that_no_run_built(either: psycopg.Connection) -> None:
-    retention_jobs.apply_policies(either, DECLARED)
+def test_refresh_policies_build_the_candles_that_no_run_built(on_each_engine: psycopg.Connection) -> None:
+    retention_jobs.apply_policies(on_each_engine, DECLARED)
     start = floor_slice(datetime.now(UTC)) - timedelta(hours=30)
-    write_ticks(either, every(10, 1000, start=start))
+    write_ticks(on_each_engine, every(10, 1000, start=start))
     for interval in candles.INTERVALS:
-        retention_jobs.run_policy(either, f"refresh market_data.candle_partials_{interval}")
-    made = read_candles(either)
+        retention_jobs.run_policy(on_each_engine, f"refresh market_data.candle_partials_{interval}")
+    made = read_candles(on_each_engine)
     for interval in ("1s", "30s", "1m", "5m", "1h"):  # the candle of a day is left to the day's end
         assert sum(row[9] for row in made[interval]) == 1000
-    either.execute("UPDATE market_data.btc_ticks SET price = price + 1000")
-    retention_jobs.run_policy(either, "refresh market_data.candle_partials_1s")
-    assert min(row[4] for row in read_candles(either)["1s"]) >= 43_000
+    on_each_engine.execute("UPDATE market_data.btc_ticks SET price = price + 1000")
+    retention_jobs.run_policy(on_each_engine, "refresh market_data.candle_partials_1s")
+    assert min(row[4] for row in read_candles(on_each_engine)["1s"]) >= 43_000
 
 
 def test_plain_postgresql_runs_due_policies_from_the_lowest_level_up_and_drops_last(on_postgres: psycopg.Connection) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion import due
-from btc_assets.signals.keys import EMBEDDINGS, FEATURES
+from btc_assets.signals.keys import EMBEDDINGS, SLICE_FEATURES
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -28,7 +28,7 @@ def daemon(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
 def test_ticks_that_were_loaded_alone_get_their_features_in_one_run(store: StoreUnderTest, daemon: Daemon) -> None:
     write_ticks(store.connection, every(2, 300), WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [FEATURES, EMBEDDINGS], WINDOW)  # as the loader does
+        due.mark_due(cursor, [SLICE_FEATURES, EMBEDDINGS], WINDOW)  # as the loader does
     assert daemon.tick() == [("rebuild_signals", WINDOW)]
     daemon.run()
     assert store.rows("SELECT bucket_5m, trade_count FROM signals.slice_features ORDER BY 1") == [(NOON, 150), (NOON + SLICE, 150)]

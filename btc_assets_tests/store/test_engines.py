@@ -108,8 +108,8 @@ def test_the_apache_edition_is_refused_and_leaves_nothing_behind(apache: psycopg
     ).fetchone() == (None, 0)
 
 
-def test_a_database_stays_what_its_first_migration_made_it(either: psycopg.Connection, request: pytest.FixtureRequest) -> None:
-    assert engine(either) == read_facts(either).ticks == request.node.callspec.params["either"]
+def test_a_database_stays_what_its_first_migration_made_it(on_each_engine: psycopg.Connection, request: pytest.FixtureRequest) -> None:
+    assert engine(on_each_engine) == read_facts(on_each_engine).ticks == request.node.callspec.params["on_each_engine"]
 
 
 def test_ticks_lie_in_daily_chunks_with_no_index_but_their_key(on_timescale: psycopg.Connection) -> None:

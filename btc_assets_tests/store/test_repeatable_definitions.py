@@ -71,36 +71,36 @@ def installed(request: pytest.FixtureRequest, release: Path) -> Iterator[psycopg
             connection.execute(f"RESET ROLE; DROP OWNED BY {LOADER}; DROP ROLE {LOADER}")
 
 
-def test_every_object_has_exactly_one_file(either: psycopg.Connection) -> None:
-    objects = {name for name in read_definitions(either) if not MADE_BY_PROCEDURES.fullmatch(name)}
-    assert objects == {file.name for file in read_repeatables(engine(either))}
+def test_every_object_has_exactly_one_file(on_each_engine: psycopg.Connection) -> None:
+    objects = {name for name in read_definitions(on_each_engine) if not MADE_BY_PROCEDURES.fullmatch(name)}
+    assert objects == {file.name for file in read_repeatables(engine(on_each_engine))}
 
 
-def test_a_file_defines_the_object_that_it_is_named_after_and_no_other(either: psycopg.Connection) -> None:
-    for file in read_repeatables(engine(either)):
+def test_a_file_defines_the_object_that_it_is_named_after_and_no_other(on_each_engine: psycopg.Connection) -> None:
+    for file in read_repeatables(engine(on_each_engine)):
         defined = re.findall(r"^CREATE OR REPLACE (?:VIEW|FUNCTION|PROCEDURE) ([a-z_.0-9]+)", file.text, re.MULTILINE)
         assert defined == [file.name]
         assert re.search(rf"^COMMENT ON (VIEW|FUNCTION|PROCEDURE) {re.escape(file.name)}\b", file.text, re.MULTILINE), file.name
 
 
-def test_applied_again_the_files_change_nothing(either: psycopg.Connection) -> None:
+def test_applied_again_the_files_change_nothing(on_each_engine: psycopg.Connection) -> None:
     """Not even SECURITY DEFINER, settings, grants and comments, some of which CREATE OR REPLACE resets."""
-    before = read_definitions(either)
-    either.execute("UPDATE ops.repeatable_migrations SET checksum = 'of an older text'")
-    assert migrate(either) == [file.name for file in read_repeatables(engine(either))]
-    assert read_definitions(either) == before
+    before = read_definitions(on_each_engine)
+    on_each_engine.execute("UPDATE ops.repeatable_migrations SET checksum = 'of an older text'")
+    assert migrate(on_each_engine) == [file.name for file in read_repeatables(engine(on_each_engine))]
+    assert read_definitions(on_each_engine) == before
 
 
-def test_the_files_alone_bring_back_everything_that_was_dropped(either: psycopg.Connection) -> None:
+def test_the_files_alone_bring_back_everything_that_was_dropped(on_each_engine: psycopg.Connection) -> None:
     """So each file is complete, and comes after the files that it requires."""
-    before = read_definitions(either)
-    views, routines = (either.execute(query).fetchall() for query in (_DROP_VIEWS, _DROP_ROUTINES))
+    before = read_definitions(on_each_engine)
+    views, routines = (on_each_engine.execute(query).fetchall() for query in (_DROP_VIEWS, _DROP_ROUTINES))
     for (statement,) in [*views, *routines]:
-        either.execute(statement)
-    assert len(read_definitions(either)) < 10
-    either.execute("DELETE FROM ops.repeatable_migrations")
-    migrate(either)
-    assert read_definitions(either) == before
+        on_each_engine.execute(statement)
+    assert len(read_definitions(on_each_engine)) < 10
+    on_each_engine.execute("DELETE FROM ops.repeatable_migrations")
+    migrate(on_each_engine)
+    assert read_definitions(on_each_engine) == before
 
 
 # Continuous aggregates stay, for they hold candles; so does what a trigger calls.
@@ -131,9 +131,9 @@ def test_a_store_that_an_older_release_set_up_becomes_like_a_new_one(installed: 
     assert installed.execute("SELECT market_data.ensure_tick_partitions(now(), now())").fetchone() is not None
 
 
-def test_a_level_that_was_added_has_the_view_of_the_others(either: psycopg.Connection) -> None:
-    either.execute("CALL market_data.create_candles('100ms', '100 milliseconds')")
-    definitions = read_definitions(either)
+def test_a_level_that_was_added_has_the_view_of_the_others(on_each_engine: psycopg.Connection) -> None:
+    on_each_engine.execute("CALL market_data.create_candles('100ms', '100 milliseconds')")
+    definitions = read_definitions(on_each_engine)
     added, other = (definitions[f"market_data.candles_{level}"] for level in ("100ms", "1s"))
     assert added.text == other.text.replace("candle_partials_1s", "candle_partials_100ms")
     assert [str(comment).replace("of 100ms", "of 1s") for comment in added.comments] == other.comments

@@ -164,7 +164,7 @@ def on_postgres(plain: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture(params=["postgres", "timescale"])
-def either(request: pytest.FixtureRequest) -> psycopg.Connection:
+def on_each_engine(request: pytest.FixtureRequest) -> psycopg.Connection:
     """A connection to a migrated database, once on each engine."""
     return request.getfixturevalue(f"on_{request.param}")
 

@@ -35,6 +35,6 @@ def on_s3(store: StoreUnderTest, s3: Bucket, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(params=["directory", "s3"])
-def anywhere(request: pytest.FixtureRequest) -> StoreUnderTest:
+def on_each_zone(request: pytest.FixtureRequest) -> StoreUnderTest:
     """A store with an empty landing zone: once in a directory, once on S3."""
     return request.getfixturevalue("store" if request.param == "directory" else "on_s3")

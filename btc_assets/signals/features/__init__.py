@@ -1,1 +1,1 @@
-"""From ticks to numbers: 48 features and 60 bars of each slice, and the table that stores them. No PyTorch here."""
+"""From ticks to numbers: features and bars of each slice, and the table that stores them. No PyTorch here."""

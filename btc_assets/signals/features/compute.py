@@ -21,7 +21,7 @@ from btc_assets.signals.features.formulas import FEATURES
 from btc_assets.signals.features.slice_arrays import SliceArrays
 from btc_assets.signals.features.table import TABLE
 from btc_assets.signals.features.tick_arrays import TickArrays
-from btc_assets.signals.keys import FEATURES as FEATURES_KEY
+from btc_assets.signals.keys import SLICE_FEATURES
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store, identifier, only_row
 from btc_assets.store.errors import server_errors
@@ -84,7 +84,7 @@ class SliceFeatures(Replacements):
             for bucket, count in (pair for of_symbol in slices.values() for pair in of_symbol):
                 ticks[bucket] = ticks.get(bucket, 0) + count
             for part in cut_window(sorted(ticks.items()), day, _PART_TICKS):
-                slices_due, version = due.read_due_marks(connection, FEATURES_KEY, part), _read_tick_version(connection, part)
+                slices_due, version = due.read_due_marks(connection, SLICE_FEATURES, part), _read_tick_version(connection, part)
                 rows = [_compute_rows(self._store, symbol, part, [b for b, _ in slices[symbol] if b in part]) for symbol in self._symbols]
                 yield _Part(self, part, pa.concat_tables(rows), slices_due, version)
 
@@ -109,7 +109,7 @@ class _Part(Replacement):
         return self._source.parts(self.window)
 
     def record(self, cursor: psycopg.Cursor) -> None:
-        due.clear_due_marks(cursor, FEATURES_KEY, self._due)
+        due.clear_due_marks(cursor, SLICE_FEATURES, self._due)
 
 
 def _require_ticks(connection: psycopg.Connection, window: Window) -> None:

@@ -1,4 +1,4 @@
-"""48 features of a slice from its own ticks: activity, price path, flow, liquidity, sizes and arrivals of its trades.
+"""Features of a slice from its own ticks: activity, price path, flow, liquidity, sizes and arrivals of its trades.
 
 Notation: `r` are the 60 log returns of 5-second bars, `q` the quantities of trades, `s` their sides (+1 if the taker bought, -1 if
 the taker sold; the exchange reports the side, so it is not estimated). If event times step back in the order of trade ids, a trade
@@ -106,7 +106,7 @@ def compute_features(ticks: TickArrays) -> np.ndarray:
     """Compute the features of every slice, from its own ticks alone.
 
     Returns:
-        float64 [n, 48], in the order of `FEATURES`, always finite.
+        float64 [n, len(FEATURES)], in the order of `FEATURES`, always finite.
     """
     result = np.empty((len(ticks), len(FEATURES)))
     first = 0

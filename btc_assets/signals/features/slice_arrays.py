@@ -21,7 +21,7 @@ class SliceArrays:
 
     Attributes:
         times: start of each slice, int64 [n], microseconds since 1970.
-        features: float64 [n, 48], in the order of `FEATURES`.
+        features: float64 [n, len(FEATURES)], in the order of `FEATURES`.
         bars: float32 [n, 60, 16], in the order of `CHANNELS`.
     """
 

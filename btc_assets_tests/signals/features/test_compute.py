@@ -12,7 +12,7 @@ from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion import due
 from btc_assets.signals.features.compute import SliceFeatures
 from btc_assets.signals.features.table import TABLE, read_feature_differences
-from btc_assets.signals.keys import FEATURES
+from btc_assets.signals.keys import SLICE_FEATURES
 from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
@@ -48,14 +48,14 @@ def test_computing_a_window_again_replaces_it_and_nothing_else(store: StoreUnder
 def test_computing_clears_earlier_due_marks_and_keeps_those_set_meanwhile(store: StoreUnderTest) -> None:
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [FEATURES], WINDOW)
+        due.mark_due(cursor, [SLICE_FEATURES], WINDOW)
     making = iter(SliceFeatures(store.database, WINDOW, ["BTCUSDT"]))
     replacement = next(making)  # read, not written yet
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [FEATURES], Window.of_slice(NOON))  # other ticks are loaded
+        due.mark_due(cursor, [SLICE_FEATURES], Window.of_slice(NOON))  # other ticks are loaded
     with store.connection.transaction(), store.connection.cursor() as cursor:
         replacement.record(cursor)
-    assert [one.bucket for one in due.read_due_slices(store.connection, [FEATURES])] == [NOON]
+    assert [one.bucket for one in due.read_due_slices(store.connection, [SLICE_FEATURES])] == [NOON]
 
 
 def test_a_slow_run_does_not_write_features_of_replaced_ticks(store: StoreUnderTest) -> None:
@@ -96,7 +96,7 @@ def test_ticks_are_not_dropped_while_their_features_are_due(store: StoreUnderTes
     write_ticks(store.connection, every(1.7, 500), WINDOW)
     store.refresh(WINDOW)
     with store.connection.transaction(), store.connection.cursor() as cursor:
-        due.mark_due(cursor, [FEATURES], WINDOW)
+        due.mark_due(cursor, [SLICE_FEATURES], WINDOW)
     drop = 'CALL ops.drop_old_chunks(0, \'{"hypertable": "market_data.btc_ticks", "drop_after": "30 days"}\')'
     store.connection.execute(
         "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, state) "
@@ -106,7 +106,7 @@ def test_ticks_are_not_dropped_while_their_features_are_due(store: StoreUnderTes
     assert store.rows("SELECT last_result FROM ops.retention_jobs")[0][0].endswith(
         "2024-01-10, whose features are not made, from 2024-01-10T12:00Z on: make them again, then it is dropped"
     )
-    assert [one.bucket for one in due.read_due_slices(store.connection, [FEATURES])] == list(WINDOW.slices())
+    assert [one.bucket for one in due.read_due_slices(store.connection, [SLICE_FEATURES])] == list(WINDOW.slices())
     store_features(store, WINDOW)
     store.connection.execute(drop)
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(0,)]
