@@ -56,6 +56,7 @@ def test_both_engines_make_the_same_candles(on_postgres: psycopg.Connection, on_
     assert {interval: sum(row[9] for row in rows) for interval, rows in ours.items()} == dict.fromkeys(candles.INTERVALS, len(ticks))
 
 
+@pytest.mark.slow
 def test_candles_are_what_the_ticks_say_also_of_late_trades_and_several_symbols(on_each_engine: psycopg.Connection) -> None:
     late = [
         trade(10_000 + i, NOON + timedelta(minutes=6, seconds=i), made=NOON + timedelta(minutes=4, seconds=50), price=f"{41000 + i}")

@@ -20,6 +20,8 @@ from btc_assets_tests.support.policies import DECLARED, TODAY, read_days_of_tick
 from btc_assets_tests.support.trades import every
 from btc_assets_tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def job_of(connection: psycopg.Connection, kind: str, table: str = TICKS) -> int:
     row = connection.execute("SELECT job_id FROM ops.policies_in_force() WHERE (kind, hypertable) = (%s, %s)", (kind, table)).fetchone()
@@ -85,7 +87,6 @@ def test_old_ticks_without_their_candles_are_kept_and_reported(on_each_engine: p
     assert statuses_by_name(on_each_engine)[f"drop {TICKS}"].failure == ""
 
 
-@pytest.mark.slow
 def test_old_ticks_are_kept_until_candles_that_differ_from_them_in_any_column_are_rebuilt(on_each_engine: psycopg.Connection) -> None:
     retention_jobs.apply_policies(on_each_engine, DECLARED)
     changes = {
@@ -163,7 +164,6 @@ def test_ticks_of_last_week_are_compressed(on_timescale: psycopg.Connection) -> 
     assert ticks.before and ticks.after and ticks.before > ticks.after
 
 
-@pytest.mark.slow
 def test_refresh_policies_build_the_candles_that_no_run_built(on_each_engine: psycopg.Connection) -> None:
     retention_jobs.apply_policies(on_each_engine, DECLARED)
     start = floor_slice(datetime.now(UTC)) - timedelta(hours=30)

@@ -151,6 +151,7 @@ def test_data_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_writte
     assert wide.rows("SELECT count(*) FROM signals.wide") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_range_longer_than_a_day_without_rows_is_emptied(wide: StoreUnderTest) -> None:
     long = Window(NOON, NOON + timedelta(days=3))
     wide.connection.execute(

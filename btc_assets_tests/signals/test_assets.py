@@ -14,6 +14,7 @@ from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
 
 
+@pytest.mark.slow
 def test_new_slices_are_embedded_by_every_maintained_model_and_clear_their_due_marks(filled: StoreUnderTest) -> None:
     active, other, idle = train(filled), train(filled, seed=1), train(filled, seed=2)
     activate(filled, active)
@@ -42,6 +43,7 @@ def test_without_pytorch_the_embeddings_say_what_to_install(filled: StoreUnderTe
         materialize(filled, "rebuild_signals", Window.of_slice(DAY_START))
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_shown_with_its_picture(filled: StoreUnderTest) -> None:
     result = filled.definitions.resolve_job_def("evaluate").execute_in_process(run_config=QUIET_LOG)
     (event,) = [event for event in result.all_events if event.is_step_materialization]

@@ -20,6 +20,8 @@ from btc_assets.store import compressed
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
 from btc_assets_tests.support.trades import NOON, every, table, trade
 
+pytestmark = pytest.mark.slow
+
 CONTENT = "SELECT * FROM market_data.btc_ticks ORDER BY bucket_5m, symbol, trade_id"
 MIDNIGHT = floor_day(NOON)
 RANGE = Window(NOON, NOON + 3 * SLICE)
@@ -62,7 +64,6 @@ CHANGES: dict[str, Callable[[pa.Table], pa.Table]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("many", [20_000, 10], ids=["in place", "decompressed as a whole"])
 def test_a_slice_of_compressed_history_is_replaced(on_timescale: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
     monkeypatch.setattr(compressed, "MANY_NEW_KEYS", many)
@@ -162,7 +163,6 @@ def made_of(trades: dict[int, int]) -> pa.Table:
     return table(made)
 
 
-@pytest.mark.slow
 def test_any_sequence_of_replacements_in_a_compressed_chunk_is_exact(on_timescale: psycopg.Connection) -> None:
     stays = every(1, 10, start=NOON + 3 * SLICE, first_id=1000)  # so that the day has a chunk whatever is drawn
 

@@ -114,6 +114,7 @@ WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion', 'ops') AND p
 """
 
 
+@pytest.mark.slow
 def test_a_store_that_an_older_release_set_up_becomes_like_a_new_one(installed: psycopg.Connection, request: pytest.FixtureRequest) -> None:
     before = read_definitions(installed)
     migrate(installed)

@@ -51,6 +51,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         fit_encoder("tcn", training_windows(20), options, checkpoint=tmp_path / "kept")
 
 
+@pytest.mark.slow
 def test_the_tcn_learns() -> None:
     """The contrastive loss on unseen windows falls with training."""
 

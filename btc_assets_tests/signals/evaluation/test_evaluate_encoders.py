@@ -54,6 +54,7 @@ def test_the_newest_90_days_are_evaluated_by_default(filled: StoreUnderTest) -> 
     assert read_newest_window(filled.connection, "BTCUSDT", None, None) == Window(NEXT_DAY - timedelta(days=90), NEXT_DAY)
 
 
+@pytest.mark.slow
 def test_the_real_day_is_evaluated_with_a_note_on_its_small_sample(store: StoreUnderTest) -> None:
     trades = read_trades(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"), FEED, Landed())
     window = write_ticks(store.connection, pa.concat_tables(list(trades)))
