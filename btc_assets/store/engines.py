@@ -12,6 +12,7 @@ import psycopg
 
 from btc_assets.domain.errors import UserError
 from btc_assets.store.database import location
+from btc_assets.store.errors import server_errors
 
 Engine = Literal["postgres", "timescale"]
 
@@ -119,7 +120,8 @@ class ServerFacts:
 
 def read_facts(connection: psycopg.Connection) -> ServerFacts:
     """Read the facts from the server; changes nothing."""
-    row = connection.execute(_FACTS).fetchone()
+    with server_errors():
+        row = connection.execute(_FACTS).fetchone()
     assert row is not None
     return ServerFacts(location(connection.info.dsn), *row)
 

@@ -40,7 +40,7 @@ class Column:
 
 def read_columns(connection: psycopg.Connection, table: str) -> tuple[Column, ...]:
     """The columns of a table or view, in order; none if it does not exist."""
-    with connection.transaction():
+    with server_errors(), connection.transaction():
         return tuple(Column(*row) for row in connection.execute(_COLUMNS, (table,)).fetchall())
 
 
@@ -83,7 +83,7 @@ class Target:
         Raises:
             UserError: it does not exist or has no such slice column.
         """
-        with connection.transaction():
+        with server_errors(), connection.transaction():
             columns = tuple(column for column in read_columns(connection, table) if not column.generated)
             key = connection.execute(
                 "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "

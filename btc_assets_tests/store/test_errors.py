@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psycopg
 import pytest
 
 from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.ticks import TABLE
+from btc_assets.store.engines import read_facts
 from btc_assets.store.errors import FOR_PEOPLE, TICKS_DROPPED, server_errors
+from btc_assets.store.tables import Target, read_columns
 from btc_assets_tests.support.stores import StoreUnderTest
 
 NOT_SET_UP = r"^The database is not set up \(.*\): run btc-assets db migrate\.$"
@@ -49,6 +54,18 @@ def test_a_lost_connection_is_transient(store: StoreUnderTest) -> None:
             server_errors(),
         ):
             victim.execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [lambda connection: Target.of(connection, TABLE), lambda connection: read_columns(connection, TABLE), read_facts],
+    ids=["the target of rows", "the columns of a table", "the facts of the server"],
+)
+def test_a_connection_lost_while_looking_up_is_transient(store: StoreUnderTest, look_up: Callable[[psycopg.Connection], object]) -> None:
+    with store.connect() as victim:
+        store.rows("SELECT pg_terminate_backend(%s)", victim.info.backend_pid)
+        with pytest.raises(TransientError, match=r"^The database server ended the connection \("):
+            look_up(victim)
 
 
 def test_a_fault_of_our_own_passes_through(store: StoreUnderTest) -> None:
