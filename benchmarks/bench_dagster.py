@@ -63,7 +63,7 @@ class Bodies:
             with self.timed("__".join(context.asset_key.path)):
                 write(manager, context, obj)
 
-        CopyIOManager.handle_output = handle_output  # type: ignore[method-assign, assignment]
+        CopyIOManager.handle_output = handle_output  # type: ignore[method-assign, assignment]  # to time it
 
 
 def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> float:
@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace, out: Console, embedded: bool) -> None:
 
 def profiled(work: Callable[[], float], file: Path) -> float:
     """Run under pyinstrument; the file shows where the time goes."""
-    from pyinstrument import Profiler  # type: ignore[import-not-found, unused-ignore]
+    from pyinstrument import Profiler  # type: ignore[import-not-found, unused-ignore]  # only for --profile
 
     with Profiler(interval=0.005) as profiler:
         seconds = work()

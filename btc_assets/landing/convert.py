@@ -162,7 +162,7 @@ def to_decimals(column: pa.Array, type: pa.Decimal128Type) -> Converted:
         # Arrow demands that a decimal has room for any integer of the type, so integers go through a wide one.
         wide = column.cast(pa.decimal128(38, type.scale)) if pa.types.is_integer(column.type) else column
         return Converted(wide.cast(type), {})
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # one bad value fails the whole cast: find it, and reject it alone
         return _decimals_by_value(column, type)
 
 

@@ -87,7 +87,7 @@ def _open(source: bytes | Path) -> BinaryIO:
 
 
 def _gunzip(source: bytes | Path) -> BinaryIO:
-    return gzip.open(io.BytesIO(source) if isinstance(source, bytes) else source)  # type: ignore[return-value]
+    return gzip.open(io.BytesIO(source) if isinstance(source, bytes) else source)  # type: ignore[return-value]  # it reads bytes as one
 
 
 def _checked(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -144,7 +144,7 @@ def _read_zip(source: bytes | Path) -> Iterator[pa.Table]:
             raise ObjectRejected("the zip file holds no .csv file: land the dump as the exchange publishes it")
         for member in members:
             with archive.open(member) as content:
-                yield from _read_csv(content)  # type: ignore[arg-type]
+                yield from _read_csv(content)  # type: ignore[arg-type]  # a stream of bytes is enough
 
 
 def _read_csv(file: BinaryIO) -> Iterator[pa.Table]:
@@ -213,7 +213,7 @@ class _Unread(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # readers pass no other kind of buffer
         if self._first:
             part, self._first = self._first[: len(buffer)], self._first[len(buffer) :]
         else:
@@ -223,7 +223,7 @@ class _Unread(io.RawIOBase):
 
 
 def _read_json_lines(file: BinaryIO) -> Iterator[pa.Table]:
-    lines = (line for line in io.BufferedReader(file) if line.strip())  # type: ignore[type-var]
+    lines = (line for line in io.BufferedReader(file) if line.strip())  # type: ignore[type-var]  # as above
     names: dict[str, None] = {}  # of all blocks so far: a field that one block happens to lack is null there, not missing
     while block := list(itertools.islice(lines, BATCH_ROWS)):
         records = [_parse_message(line) for line in block]

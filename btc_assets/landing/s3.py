@@ -66,7 +66,7 @@ class S3Access:
         return S3Store(
             self.bucket,
             prefix=self.prefix or None,
-            config=config,  # type: ignore[arg-type]
+            config=config,  # type: ignore[arg-type]  # obstore declares one class for each provider's keys
             client_options={
                 "allow_http": bool(self._endpoint and self._endpoint.startswith("http://")),
                 "timeout": timedelta(seconds=REQUEST_SECONDS),

@@ -67,7 +67,7 @@ class Prefetch(Iterable[T]):
                 continue
             if item is self._END:
                 break
-            yield item  # type: ignore[misc]
+            yield item  # type: ignore[misc]  # the queue holds items and _END
             del item
         if self._error is not None:
             raise self._error

@@ -58,7 +58,7 @@ def test_slice_numbers_follow_each_other_and_fit_32_bits(start: datetime) -> Non
 
 @given(times)
 def test_times_survive_as_microseconds_since_1970_also_as_numpy_holds_them(time: datetime) -> None:
-    assert from_microseconds(to_microseconds(time)) == from_microseconds(np.int64(to_microseconds(time))) == time  # type: ignore[arg-type]
+    assert from_microseconds(to_microseconds(time)) == from_microseconds(np.int64(to_microseconds(time))) == time  # type: ignore[arg-type]  # columns give NumPy's
     assert to_microseconds(EPOCH) == 0
 
 
