@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.ticks import TIME, decimal128
-from btc_assets.landing.formats import NULLS
+from btc_assets.landing.raw import NULLS
 
 _INT64_MAX = (1 << 63) - 1
 

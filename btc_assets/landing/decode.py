@@ -19,7 +19,7 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
 from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times
-from btc_assets.landing.formats import UNPARSED, ObjectRejected, join_names, without_nul
+from btc_assets.landing.raw import UNPARSED, ObjectRejected, join_names, without_nul
 
 # How producers spell the nine fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
 # wins over a later one: `id` beside `trade_id` is a column of the producer's own.

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.landing.decode import Decoded, decode
-from btc_assets.landing.formats import ObjectRejected, read_object
+from btc_assets.landing.formats import read_object
 from btc_assets.landing.objects import LandedObject, ObjectCorrupt
+from btc_assets.landing.raw import ObjectRejected
 from btc_assets.landing.zone import LandingZone
 
 _GROUP_OBJECTS = 256

@@ -13,8 +13,8 @@ import pyarrow as pa
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import HOUR_US, Window, to_microseconds
 from btc_assets.domain.ticks import TICK_SCHEMA, int64
-from btc_assets.landing.formats import ObjectRejected
 from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.raw import ObjectRejected
 from btc_assets.landing.reading import decode_group, fetch
 from btc_assets.landing.zone import LandingZone
 

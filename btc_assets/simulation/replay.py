@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed
 from btc_assets.landing.decode import decode
-from btc_assets.landing.formats import ObjectRejected, read_object
+from btc_assets.landing.formats import read_object
+from btc_assets.landing.raw import ObjectRejected
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.batches import BATCH_LIMITS, GROUP_BATCHES, BatchLimits, cut_batches, encode_batches
 

@@ -18,7 +18,7 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import EPOCH, SLICE, floor_slice
 from btc_assets.domain.ticks import TICK_SCHEMA
 from btc_assets.landing.decode import decode
-from btc_assets.landing.formats import ObjectRejected
+from btc_assets.landing.raw import ObjectRejected
 from btc_assets_tests.support import trades
 from btc_assets_tests.support.producers import (
     DECIMALS,

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from btc_assets.landing import formats
+from btc_assets.landing import csv_text, formats, json_text
 from btc_assets.landing.decode import decode
-from btc_assets.landing.formats import UNPARSED, ObjectRejected, read_object
+from btc_assets.landing.formats import read_object
+from btc_assets.landing.raw import UNPARSED, ObjectRejected
 from btc_assets_tests.support.producers import PRODUCERS, json_lines, parquet, read, table, zipped
 from btc_assets_tests.support.stores import FEED
 from btc_assets_tests.support.trades import every
@@ -148,7 +149,7 @@ def test_an_object_on_disk_reads_as_it_does_in_memory(name: str, tmp_path: Path)
 def test_csv_rows_with_too_few_or_many_columns_are_handed_over_in_their_places(ragged: list[bool], block: int) -> None:
     lines = [f"bad {i}" if bad else f"{i},1" for i, bad in enumerate(ragged)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "_CSV_BLOCK", block)
+        patch.setattr(csv_text, "BLOCK", block)
         rows = [row for raw in read_object("\n".join(["trade_id,price", *lines]).encode())[1] for row in raw.to_pylist()]
     assert [row.get(UNPARSED) or f"{row['trade_id']},{row['price']}" for row in rows] == lines
 
@@ -194,7 +195,7 @@ def test_json_lines_of_nothing_but_garbage_lose_no_line() -> None:
 
 
 def test_a_field_that_a_later_part_of_the_json_lines_never_has_is_null_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "BATCH_ROWS", 40)
+    monkeypatch.setattr(json_text, "BATCH_ROWS", 40)
     result = read(json_lines(TICKS) + b'{"result":null,"id":7}\n')
     assert result.ticks == TICKS
     assert len(result.rejected) == 1
@@ -239,8 +240,8 @@ def test_a_large_parquet_object_on_disk_is_read_a_bounded_piece_at_a_time(tmp_pa
 
 @pytest.mark.parametrize("name", ["csv", "csv.gz", "csv.zip", "jsonl"])
 def test_a_large_text_object_is_read_a_bounded_piece_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "_CSV_BLOCK", 1000)
-    monkeypatch.setattr(formats, "BATCH_ROWS", 15)
+    monkeypatch.setattr(csv_text, "BLOCK", 1000)
+    monkeypatch.setattr(json_text, "BATCH_ROWS", 15)
     pieces = [len(raw) for raw in read_object(encoded(name))[1]]
     assert len(pieces) > 2
     assert sum(pieces) == len(TICKS)

@@ -14,8 +14,8 @@ import pytest
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.landing import sliced_object
-from btc_assets.landing.formats import ObjectRejected
 from btc_assets.landing.objects import ObjectGone
+from btc_assets.landing.raw import ObjectRejected
 from btc_assets.landing.sliced_object import SlicedObject
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.batches import encode_batch

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from btc_assets.domain.feeds import Feed
 from btc_assets.landing.decode import decode
-from btc_assets.landing.formats import ObjectRejected, read_object
+from btc_assets.landing.formats import read_object
+from btc_assets.landing.raw import ObjectRejected
 from btc_assets.simulation.batches import BatchLimits, cut_batches, encode_batch, encode_batches
 from btc_assets_tests.support.collected import decoded, ids, pieces
 from btc_assets_tests.support.stores import FEED

@@ -1,0 +1,29 @@
+"""Raw tables: what the readers of all formats hand over, and how they refuse an object.
+
+A raw table has the columns as the producer named them. `formats.py` makes raw tables of bytes, `decode.py` makes ticks of them.
+"""
+
+from __future__ import annotations
+
+# How producers write a missing value.
+NULLS = ["", "NaN", "nan", "null", "None"]
+
+# The column that holds the text of a row that could not be parsed.
+UNPARSED = "__unparsed__"
+
+
+class ObjectRejected(Exception):
+    """The content of the object is unusable; the message says why and what to do."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(without_nul(reason))
+
+
+def without_nul(text: str) -> str:
+    """The text with NUL replaced, which PostgreSQL cannot store in text or jsonb."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def join_names(names: list[str]) -> str:
+    """Column names for a message, shortened."""
+    return ", ".join(name[:40] for name in names[:12]) or "none"
