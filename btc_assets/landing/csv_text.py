@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from btc_assets.landing.raw import NULLS, UNPARSED, ObjectRejected
+from btc_assets.landing.raw import NULLS, UNPARSED, NoRows, ObjectRejected
 
 BLOCK = 4 << 20  # bytes of text in a table
 
@@ -58,7 +58,7 @@ def _read_header(file: BinaryIO) -> tuple[list[str], io.IOBase | None]:
     buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
     first = next((line for line in buffered if line.strip()), b"")
     if not first:
-        raise ObjectRejected("the object holds no rows, not even a header: land it again")
+        raise NoRows
     cells = [cell.strip().strip('"') for cell in first.decode("utf-8-sig").rstrip("\r\n").split(",")]
     if not all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
         return cells, buffered if buffered.peek(1) else None

@@ -8,28 +8,40 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-import lzma
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btc_assets.landing.csv_text import read_csv
-from btc_assets.landing.raw import ObjectRejected, join_names
+from btc_assets.landing.raw import AGAIN, ObjectRejected, join_names
+from btc_assets.landing.rejection import rejecting
 from btc_assets.landing.text import HEAD_BYTES, find_text_format, read_text
 
 BATCH_ROWS = 65_536  # the most rows of a table that is read from Parquet on disk
 
-# What the parsers raise for damaged content.
-_DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_SPOKEN = {"parquet": "Parquet", "csv.zip": "zip"}  # formats as messages call them
 
 
-def read_object(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
-    """Detect the format and return its name with the object's raw tables, in order, each of bounded size.
+class RawObject(NamedTuple):
+    """An object before it is decoded.
+
+    Attributes:
+        format: its name, such as `csv.gz`.
+        tables: its raw tables, in order, each of bounded size.
+        notes: what the registry's metadata tell of it, such as parts that were left out; complete once all tables were read.
+    """
+
+    format: str
+    tables: Iterator[pa.Table]
+    notes: dict[str, Any]
+
+
+def read_object(source: bytes | Path) -> RawObject:
+    """Detect the format and open the object.
 
     Args:
         source: the bytes of the object, or the path of a file that holds them.
@@ -37,19 +49,27 @@ def read_object(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
     Raises:
         ObjectRejected: the object is empty, damaged or of no known format; also raised later, while the tables are read.
     """
+    notes: dict[str, Any] = {}
+    name, tables = _recognize(source)
+    return RawObject(name, _checked(_SPOKEN.get(name, name), tables), notes)
+
+
+def _recognize(source: bytes | Path) -> tuple[str, Iterator[pa.Table]]:
     with _open(source) as file:
         magic = file.read(4)
     if not magic:
-        raise ObjectRejected("the object is empty (0 bytes): land it again")
+        raise ObjectRejected(f"the object is empty (0 bytes){AGAIN}")
+    if magic == b"PARE":
+        raise ObjectRejected("its Parquet content is encrypted: land it without encryption")
     if magic == b"PAR1":
-        return "parquet", _checked("Parquet", _read_parquet(source))
+        return "parquet", _read_parquet(source)
     if magic in (b"PK\x03\x04", b"PK\x05\x06"):
-        return "csv.zip", _checked("zip", _read_zip(source))
+        return "csv.zip", _read_zip(source)
     if magic[:2] == b"\x1f\x8b":
         name = _detect_text_format(lambda: _gunzip(source), "gzip")
-        return f"{name}.gz", _checked(f"{name}.gz", _read_text(name, lambda: _gunzip(source)))
+        return f"{name}.gz", _read_text(name, lambda: _gunzip(source))
     name = _detect_text_format(lambda: _open(source), "text")
-    return name, _checked(name, _read_text(name, lambda: _open(source)))
+    return name, _read_text(name, lambda: _open(source))
 
 
 def _open(source: bytes | Path) -> BinaryIO:
@@ -62,27 +82,17 @@ def _gunzip(source: bytes | Path) -> BinaryIO:
 
 def _checked(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """The tables, with the errors of the parsers translated and repeated column names refused."""
-    try:
+    with rejecting(name):
         for table in tables:
             names = table.column_names
             if len(set(names)) < len(names):
                 raise ObjectRejected(f"it has several columns with the same name (its columns: {join_names(names)}): keep one of each")
             yield table
-    except _DAMAGE as error:
-        raise _damaged(name, error) from error
-
-
-def _damaged(name: str, error: BaseException) -> ObjectRejected:
-    text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    return ObjectRejected(f"its {name} content is damaged or truncated ({text[:200]}): land it again")
 
 
 def _detect_text_format(open_file: Callable[[], BinaryIO], what: str) -> str:
-    try:
-        with open_file() as file:
-            head = file.read(HEAD_BYTES)
-    except _DAMAGE as error:
-        raise _damaged(what, error) from error
+    with rejecting(what), open_file() as file:
+        head = file.read(HEAD_BYTES)
     return find_text_format(head)
 
 

@@ -105,7 +105,7 @@ def _registry_rows(fetched: Fetched, content: ObjectContent, feeds: Feeds) -> li
 
 
 def _metadata(fetched: Fetched, content: ObjectContent) -> dict[str, object]:
-    metadata: dict[str, object] = {"verified": fetched.verified}
+    metadata: dict[str, object] = {"verified": fetched.verified} | fetched.notes
     if content.rejected_rows:
         metadata["rejected_rows"] = len(content.rejected_rows)
     if content.extra_columns:

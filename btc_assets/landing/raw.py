@@ -12,11 +12,29 @@ NULLS = ["", "NaN", "nan", "null", "None"]
 UNPARSED = "__unparsed__"
 
 
+AGAIN = ": land it again"  # the advice for an object that was damaged on its way
+
+
 class ObjectRejected(Exception):
     """The content of the object is unusable; the message says why and what to do."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(without_nul(reason))
+
+
+class Damaged(ObjectRejected):
+    """The bytes are not those that the producer wrote."""
+
+
+class NoRows(ObjectRejected):
+    """There is not even a header."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the object holds no rows, not even a header{AGAIN}")
+
+
+class TooLarge(ObjectRejected):
+    """A bound of `bounds.py` is exceeded."""
 
 
 def without_nul(text: str) -> str:

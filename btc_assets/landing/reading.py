@@ -1,15 +1,18 @@
 """Reading many objects: fetched concurrently and decoded in groups, in bounded memory.
 
 Objects are small, so their cost is latency and overhead per call. A pool of threads fetches bytes, and raw tables of one
-schema are decoded together. The few large objects (a day's dump) go to disk and are decoded piece by piece.
+schema are decoded together. The few large objects (a day's dump) go to disk and are decoded piece by piece; so are small ones that turn out to
+hold much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +22,12 @@ from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.objects import LandedObject, ObjectCorrupt
 from btc_assets.landing.raw import ObjectRejected
+from btc_assets.landing.rejection import rejecting
 from btc_assets.landing.zone import LandingZone
 
 _GROUP_OBJECTS = 256
 _GROUP_BYTES = 3 << 20  # compressed; decoded it is ten times that, and three groups exist at a time
+_GROUP_RAW_BYTES = 64 << 20  # of raw tables; further objects of the group are decoded piece by piece
 
 
 @dataclass
@@ -33,8 +38,9 @@ class Fetched:
         obj: the object.
         format: its format, such as `csv.gz`; None until it is known.
         verified: how its bytes were verified, see `LandingZone.read`.
+        notes: see `RawObject`.
         raw: the raw tables of a small object.
-        path: the temporary file of a large object.
+        source: the bytes, or the temporary file, of an object that is decoded piece by piece.
         rejected: why the object is unusable.
         error: why it could not be read, if the cause is not the object itself.
     """
@@ -42,8 +48,9 @@ class Fetched:
     obj: LandedObject
     format: str | None = None
     verified: str = "none"
+    notes: dict[str, Any] = field(default_factory=dict)
     raw: tuple[pa.Table, ...] = ()
-    path: Path | None = None
+    source: bytes | Path | None = None
     rejected: str | None = None
     error: Exception | None = None
 
@@ -73,21 +80,51 @@ class _Member:
     raw: pa.Table
 
 
-def fetch(zone: LandingZone, obj: LandedObject) -> Fetched:
+class _Memory:
+    """Bytes that the raw tables of a group may take; its objects are fetched by several threads."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._left = _GROUP_RAW_BYTES if limit is None else limit
+        self._lock = Lock()
+
+    def take(self, count: int) -> bool:
+        """Whether there is room; then it is taken. A negative count gives back."""
+        with self._lock:
+            if count > self._left:
+                return False
+            self._left -= count
+            return True
+
+
+def fetch(zone: LandingZone, obj: LandedObject, memory: _Memory | None = None) -> Fetched:
     """Read one object. Never raises: the answer says what is wrong."""
     fetched = Fetched(obj)
     try:
         source, fetched.verified = zone.read(obj)
         if isinstance(source, Path):
-            fetched.path = source
-            return fetched
-        fetched.format, tables = read_object(source)
-        fetched.raw = tuple(tables)
+            fetched.source = source
+        else:
+            with rejecting():
+                _read_small(fetched, source, memory or _Memory())
     except (ObjectRejected, ObjectCorrupt) as reason:
         fetched.rejected = str(reason)
     except Exception as error:
         fetched.error = error
     return fetched
+
+
+def _read_small(fetched: Fetched, data: bytes, memory: _Memory) -> None:
+    """Keep the raw tables if there is room for them, and else the bytes."""
+    fetched.format, tables, fetched.notes = read_object(data)
+    kept, taken = [], 0
+    for table in tables:
+        if not memory.take(table.nbytes):
+            memory.take(-taken)
+            fetched.source = data
+            return
+        kept.append(table)
+        taken += table.nbytes
+    fetched.raw = tuple(kept)
 
 
 def fetch_groups(zone: LandingZone, objects: Iterable[LandedObject]) -> Iterator[list[Fetched]]:
@@ -98,7 +135,8 @@ def fetch_groups(zone: LandingZone, objects: Iterable[LandedObject]) -> Iterator
     with ThreadPoolExecutor(zone.concurrency, thread_name_prefix="fetch") as pool:
         pending: list[Future[Fetched]] | None = None
         for group in _groups(objects):
-            futures = [pool.submit(fetch, zone, obj) for obj in group]
+            memory = _Memory()
+            futures = [pool.submit(fetch, zone, obj, memory) for obj in group]
             if pending is not None:
                 yield [future.result() for future in pending]
             pending = futures
@@ -126,8 +164,8 @@ def decode_group(group: Sequence[Fetched], feeds: Sequence[Feed]) -> Iterator[Pi
     """
     by_schema: dict[tuple[object, ...], list[_Member]] = {}
     for position, fetched in enumerate(group):
-        if fetched.path is not None:
-            yield from _decode_large(position, fetched, feeds)
+        if fetched.source is not None:
+            yield from _decode_piecewise(position, fetched, fetched.source, feeds)
             continue
         first_row = 1
         for raw in fetched.raw:
@@ -135,26 +173,41 @@ def decode_group(group: Sequence[Fetched], feeds: Sequence[Feed]) -> Iterator[Pi
             by_schema.setdefault(schema, []).append(_Member(position, first_row, raw))
             first_row += len(raw)
     for members in by_schema.values():
-        try:
+        yield from _decode_together(group, members, feeds)
+
+
+def _decode_together(group: Sequence[Fetched], members: Sequence[_Member], feeds: Sequence[Feed]) -> Iterator[Piece]:
+    """Decode raw tables of one schema at once; if that fails, those of each object alone, so that it rejects no other object."""
+    try:
+        with rejecting():
             together = pa.concat_tables([member.raw.replace_schema_metadata() for member in members])
-            yield _piece(decode(together, feeds), members)
-        except ObjectRejected as reason:
-            for member in members:
-                group[member.position].rejected = str(reason)
+            piece = _piece(decode(together, feeds), members)
+    except ObjectRejected as reason:
+        positions = sorted({member.position for member in members})
+        if len(positions) == 1:
+            group[positions[0]].rejected = str(reason)
+            return
+        for position in positions:
+            yield from _decode_together(group, [member for member in members if member.position == position], feeds)
+    else:
+        yield piece
 
 
-def _decode_large(position: int, fetched: Fetched, feeds: Sequence[Feed]) -> Iterator[Piece]:
-    assert fetched.path is not None
+def _decode_piecewise(position: int, fetched: Fetched, source: bytes | Path, feeds: Sequence[Feed]) -> Iterator[Piece]:
     first_row = 1
     try:
-        fetched.format, tables = read_object(fetched.path)
+        with rejecting():
+            fetched.format, tables, fetched.notes = read_object(source)
         for raw in tables:
-            yield _piece(decode(raw, feeds), [_Member(position, first_row, raw)])
+            with rejecting():
+                piece = _piece(decode(raw, feeds), [_Member(position, first_row, raw)])
+            yield piece
             first_row += len(raw)
     except ObjectRejected as reason:
         fetched.rejected = str(reason)
     finally:
-        fetched.path.unlink(missing_ok=True)
+        if isinstance(source, Path):
+            source.unlink(missing_ok=True)
 
 
 def _piece(decoded: Decoded, members: Sequence[_Member]) -> Piece:

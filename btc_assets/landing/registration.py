@@ -216,7 +216,7 @@ def register_group(
     """Decode fetched objects of one prefix and record them in one transaction; an object that is refused holds up no others."""
     refused = [str(fetched.error) for fetched in group if _is_refused(fetched)]
     group = list(_read_current(zone, (fetched for fetched in group if not _is_refused(fetched))))
-    spooled: list[Piece] | None = [] if spool is not None and all(fetched.path is None for fetched in group) else None
+    spooled: list[Piece] | None = [] if spool is not None and all(fetched.source is None for fetched in group) else None
     contents = collect_contents(len(group), _keep(decode_group(group, feeds), spooled))
     readings = build_readings(group, contents, feeds)
     for uri in registry.register(connection, readings, reread=reread):

@@ -55,7 +55,12 @@ class Spool:
                 return
             for ticks, owner in pieces:
                 number = max(self._files, default=0) + 1
-                self._files[number] = _write(ticks)
+                try:
+                    self._files[number] = _write(ticks)
+                except OSError:  # no room for a shortcut: the loader reads these objects from the landing zone
+                    for version in versions:
+                        self._forget(version)
+                    return
                 bounds = np.searchsorted(owner, np.arange(len(versions) + 1))
                 for version, first, end in zip(versions, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
                     if end > first:

@@ -19,6 +19,7 @@ from btc_assets.landing import csv_text, formats, json_text
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.raw import UNPARSED, ObjectRejected
+from btc_assets_tests.support.paths import case_file
 from btc_assets_tests.support.producers import PRODUCERS, json_lines, parquet, read, table, zipped
 from btc_assets_tests.support.stores import FEED
 from btc_assets_tests.support.trades import every
@@ -71,6 +72,10 @@ REJECTED: dict[str, tuple[bytes, str]] = {
     "truncated zip": (encoded("csv.zip")[:-30], DAMAGED.format("zip", "not a zip file")),
     "a zip with a flipped byte": (flipped(encoded("csv.zip"), 60), DAMAGED.format("zip", "")),
     "a zip with a password": (encrypted(), DAMAGED.format("zip", "is encrypted, password required for extraction")),
+    "JSON nested deeper than it can be written": (
+        json_lines(TICKS) + b'{"t":' + b"[" * 300 + b"]" * 300 + b"}\n",
+        "its jsonl content cannot be decoded (TypeError: Recursion limit reached): land it as plain rows of trades",
+    ),
     "a zip without CSV": (zipped(("readme.txt", b"hello"), ("__MACOSX/._a.csv", b"\0")), NO_CSV),
     "a zip of nothing": (zipped(), NO_CSV),
     "Parquet of candles": (parquet(pa.table({"open": [1.0], "close": [2.0]})), OTHER_SCHEMA.format(ALL_MISSING, "open, close")),
@@ -111,6 +116,28 @@ def test_an_unreadable_object_is_rejected_in_one_sentence(name: str, on_disk: bo
     with pytest.raises(ObjectRejected) as caught:
         read(path if on_disk else content)
     assert fnmatchcase(str(caught.value), sentence)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "polars_int128.parquet",
+            "its Parquet content is whole, but uses what cannot be read here (Integers with more than 64 bits not implemented): "
+            "write it without that",
+        ),
+        (
+            "encrypted_plainfooter.parquet",
+            "its Parquet content is encrypted (Cannot decrypt ColumnMetadata. FileDecryption is not setup correctly): "
+            "land it without encryption",
+        ),
+        ("encrypted_encfooter.parquet", "its Parquet content is encrypted: land it without encryption"),
+    ],
+)
+def test_what_is_whole_and_cannot_be_read_is_not_called_damaged(name: str, sentence: str) -> None:
+    with pytest.raises(ObjectRejected) as caught:
+        read(case_file("19-unsupported-parquet", name))
+    assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize(

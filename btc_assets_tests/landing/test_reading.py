@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE
 from btc_assets.landing import reading
+from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.objects import LandedObject, ObjectGone
 from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
 from btc_assets.landing.zone import LandingZone
@@ -41,13 +43,13 @@ def fetched(zone: LandingZone, *contents: bytes) -> list[Fetched]:
 def test_a_fetched_object_is_its_raw_tables_and_format(zone: LandingZone) -> None:
     (one,) = fetched(zone, HEADER + ROW % 1)
     assert (one.format, one.verified, [len(raw) for raw in one.raw]) == ("csv", "none", [1])
-    assert (one.path, one.rejected, one.error) == (None, None, None)
+    assert (one.source, one.rejected, one.error) == (None, None, None)
 
 
 def test_a_large_object_is_fetched_to_disk(zone: LandingZone, temporary_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 10)
     (one,) = fetched(zone, HEADER + ROW % 1 + BAD_ROW % 2 + ROW % 3)
-    assert [one.path] == list(temporary_files.iterdir())
+    assert [one.source] == list(temporary_files.iterdir())
     (piece,) = decode_group([one], [FEED])
     assert (piece.tick_object.tolist(), piece.rejected_row.tolist(), one.format) == ([0, 0], [2], "csv")
     assert list(temporary_files.iterdir()) == []
@@ -64,7 +66,7 @@ def test_what_is_wrong_is_in_the_answer(zone: LandingZone) -> None:
 def test_groups_are_bounded_by_objects_and_bytes(monkeypatch: pytest.MonkeyPatch, zone: LandingZone) -> None:
     monkeypatch.setattr(reading, "_GROUP_OBJECTS", 3)
     monkeypatch.setattr(reading, "_GROUP_BYTES", 100)
-    monkeypatch.setattr(reading, "fetch", lambda zone, obj: Fetched(obj))
+    monkeypatch.setattr(reading, "fetch", lambda zone, obj, memory: Fetched(obj))
     objects = [listed(str(i), size) for i, size in enumerate([1, 1, 1, 1, 98, 2, 500, 1])]
     groups = [[one.obj.size for one in group] for group in fetch_groups(zone, objects)]
     assert groups == [[1, 1, 1], [1, 98], [2], [500], [1]]
@@ -91,6 +93,47 @@ def test_an_object_of_another_schema_is_rejected_and_the_others_are_decoded(zone
     assert piece.tick_object.tolist() == [1]
     assert group[0].rejected is not None and group[0].rejected.startswith("it has another schema")
     assert group[1].rejected is None
+
+
+def test_an_object_that_decoding_fails_on_is_rejected_alone(zone: LandingZone) -> None:
+    deep = b'{"t":' + b"[" * 300 + b"]" * 300 + b"}\n"
+    messages = [PRODUCERS["jsonl"].encode(every(1, 2, first_id=first)) for first in (1, 3)]
+    group = fetched(zone, messages[0], deep, messages[1])
+    (piece,) = decode_group(group, [FEED])
+    assert piece.decoded.ticks["trade_id"].to_pylist() == [1, 2, 3, 4]
+    assert [(one.rejected or "").partition(":")[0] for one in group] == ["", "its jsonl content cannot be decoded (TypeError", ""]
+    assert [one.error for one in group] == [None, None, None]
+
+
+def test_of_objects_that_are_decoded_together_only_the_one_that_fails_is_rejected(
+    zone: LandingZone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_on_seven(raw: pa.Table, feeds: list[Feed]) -> Decoded:
+        if "7" in raw["trade_id"].to_pylist():
+            raise KeyError("seven")
+        return decode(raw, feeds)
+
+    monkeypatch.setattr(reading, "decode", fail_on_seven)
+    group = fetched(zone, HEADER + ROW % 1, HEADER + ROW % 7, HEADER + ROW % 2)
+    pieces = list(decode_group(group, [FEED]))
+    assert [(piece.decoded.ticks["trade_id"].to_pylist(), piece.tick_object.tolist()) for piece in pieces] == [([1], [0]), ([2], [2])]
+    assert [one.rejected for one in group] == [None, "it cannot be decoded (KeyError: 'seven'): land it as plain rows of trades", None]
+
+
+def test_a_small_object_that_holds_much_is_decoded_piece_by_piece(zone: LandingZone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_GROUP_RAW_BYTES", 1000)
+    group = fetched(zone, HEADER + ROW % 1, HEADER + b"".join(ROW % i for i in range(2, 30)) + BAD_ROW % 30)
+    assert [one.source is not None for one in group] == [False, True]
+    pieces = list(decode_group(group, [FEED]))
+    assert sorted(pa.concat_tables([piece.decoded.ticks for piece in pieces])["trade_id"].to_pylist()) == list(range(1, 30))
+    assert [piece.rejected_row.tolist() for piece in pieces] == [[29], []]
+
+
+def test_a_full_disk_is_not_the_fault_of_the_object(zone: LandingZone, tmp_path: Path) -> None:
+    one = Fetched(land(zone, HEADER + ROW % 1), source=tmp_path / "lost")
+    with pytest.raises(UserError, match="The temporary copy of an object cannot be read or written \\(No such file or directory\\)"):
+        list(decode_group([one], [FEED]))
+    assert one.rejected is None
 
 
 def test_ticks_are_counted_by_object_symbol_and_slice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_objects_that_do_not_fit_are_not_kept_even_in_part_and_taking_frees_spac
     assert len(taken(spool, A)[A]) == 2000
     spool.put([B], halves)
     assert len(taken(spool, B)[B]) == 2000
+
+
+def test_without_room_for_temporary_files_nothing_is_kept_and_nothing_fails() -> None:
+    spool, ticks = Spool(), every(1, 1000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        spool.put([A, B], [(every(1, 2), np.array([0, 1])), (ticks, np.ones(1000, int))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert taken(spool, A, B) == {}
+    spool.put([B], [(ticks, np.zeros(1000, int))])
+    assert len(taken(spool, B)[B]) == 1000
 
 
 def test_a_load_in_the_process_that_registered_reads_no_object_again(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
