@@ -1,6 +1,8 @@
-"""Ticks in Arrow: the canonical schema that every format decodes to, and the order and uniqueness of ticks."""
+"""Ticks in Arrow: the canonical schema that every format decodes to, the order of ticks, and which version of a trade counts."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,12 @@ TICK_SCHEMA = pa.schema(
     ]
 )
 
+# As decoded: a version of a trade whose producer sends no event time has none. It is stored with its trade time instead.
+DECODED_SCHEMA = TICK_SCHEMA.set(TICK_SCHEMA.get_field_index("event_time"), pa.field("event_time", TIME))
+
+# What the exchange says of a trade once and for all. Its event time and its order ids depend on how it was fetched.
+CONTENT = ("trade_time", "price", "quantity", "is_market_maker")
+
 
 def tick_order(ticks: pa.Table) -> np.ndarray:
     """Indices that sort by the key `(bucket_5m, symbol, trade_id)`; rows with equal keys keep their order."""
@@ -37,31 +45,81 @@ def tick_order(ticks: pa.Table) -> np.ndarray:
     return np.lexsort(keys)
 
 
-def repeats(ordered: pa.Table) -> np.ndarray:
-    """For each row of an ordered table, whether it repeats the key of the row before."""
-    same = np.zeros(len(ordered), bool)
-    same[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in _keys(ordered)])
-    return same
-
-
 def _keys(ticks: pa.Table) -> list[np.ndarray]:
     """The columns of the key as numbers, the last one first, as `numpy.lexsort` expects."""
     return [ticks["trade_id"].to_numpy(), symbol_codes(ticks), int64(ticks["bucket_5m"])]
 
 
-def conflicts(ordered: pa.Table, repeated: np.ndarray) -> int:
-    """How many repeated rows differ from the first row with the same key, which is kept."""
-    if not repeated.any():
-        return 0
-    kept = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(ordered))))
-    dropped_rows, kept_rows = ordered.take(np.flatnonzero(repeated)), ordered.take(kept[repeated])
-    differs = np.zeros(len(dropped_rows), bool)
-    for name in ordered.column_names:
-        left, right = dropped_rows[name], kept_rows[name]
-        equal = pc.fill_null(pc.equal(left, right), False)
-        both_null = pc.and_(pc.is_null(left), pc.is_null(right))
-        differs |= ~pc.or_(equal, both_null).to_numpy()
-    return int(differs.sum())
+class Versions(NamedTuple):
+    """Rows that are versions of the same trades.
+
+    Attributes:
+        rows: positions of all rows whose symbol and trade id occur more than once.
+        chosen: for each of them, the position of the version that counts.
+    """
+
+    rows: np.ndarray
+    chosen: np.ndarray
+
+    @property
+    def lost(self) -> Versions:
+        """Those that do not count."""
+        lost = self.rows != self.chosen
+        return Versions(self.rows[lost], self.chosen[lost])
+
+
+def choose_versions(ticks: pa.Table, rank: np.ndarray | None = None) -> Versions:
+    """Find the trades that stand in a table more than once, in one slice or in several, and choose the version of each that counts.
+
+    A version with an event time counts before one without; then the earliest event time (without any, the earliest trade time); then
+    the version with more order ids; then the first row.
+
+    Args:
+        ticks: in `DECODED_SCHEMA`.
+        rank: of each row, to be compared before everything else; the lowest counts.
+    """
+    rows = _rows_of_repeated_trades(ticks)
+    if not len(rows):
+        return Versions(rows, rows)
+    some = ticks.take(rows)
+    trade_id, symbol, _ = _keys(some)
+    trade = np.cumsum(np.concatenate([[0], (trade_id[1:] != trade_id[:-1]) | (symbol[1:] != symbol[:-1])]))
+    unknown_orders = some["buyer_order_id"].is_null().to_numpy().astype(int) + some["seller_order_id"].is_null().to_numpy()
+    without_event_time = some["event_time"].is_null().to_numpy()
+    time = int64(pc.coalesce(some["event_time"], some["trade_time"]))
+    ranks = np.zeros(len(rows)) if rank is None else rank[rows]
+    order = np.lexsort((rows, unknown_orders, time, without_event_time, ranks, trade))
+    first = np.flatnonzero(np.diff(trade[order], prepend=-1))
+    chosen = np.repeat(rows[order][first], np.diff(first, append=len(rows)))
+    return Versions(rows[order], chosen)
+
+
+def _rows_of_repeated_trades(ticks: pa.Table) -> np.ndarray:
+    """Positions of the rows whose trade occurs more than once, trade by trade."""
+    trade_id, symbol, _ = _keys(ticks)
+    order = np.argsort(symbol.astype(np.int16), kind="stable") if np.diff(symbol).any() else None
+    by_symbol, id_by_symbol = (symbol, trade_id) if order is None else (symbol[order], trade_id[order])
+    if ((id_by_symbol[1:] > id_by_symbol[:-1]) | (by_symbol[1:] != by_symbol[:-1])).all():
+        return np.empty(0, np.int64)  # the common case: the ids of each symbol ascend, so none repeats
+    order = np.lexsort((trade_id, symbol))
+    same = (trade_id[order][1:] == trade_id[order][:-1]) & (symbol[order][1:] == symbol[order][:-1])
+    return order[np.concatenate([same, [False]]) | np.concatenate([[False], same])]
+
+
+def contradict(ticks: pa.Table, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each pair of rows, given by position, whether they differ in what the exchange says of a trade once and for all."""
+    differs = np.zeros(len(rows), bool)
+    for name in CONTENT if len(rows) else ():
+        differs |= pc.not_equal(ticks[name].take(rows), ticks[name].take(others)).to_numpy()
+    return differs
+
+
+def with_event_times(ticks: pa.Table) -> pa.Table:
+    """Decoded ticks as they are stored: one without an event time gets its trade time."""
+    if ticks["event_time"].null_count:
+        position = TICK_SCHEMA.get_field_index("event_time")
+        ticks = ticks.set_column(position, TICK_SCHEMA.field(position), pc.coalesce(ticks["event_time"], ticks["trade_time"]))
+    return ticks
 
 
 def symbol_codes(ticks: pa.Table) -> np.ndarray:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, TIME, int64
+from btc_assets.domain.ticks import DECODED_SCHEMA, PRICE, QUANTITY, TIME, int64
 from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times
 from btc_assets.landing.raw import UNPARSED, ObjectRejected, join_names, without_nul
 
@@ -51,7 +51,7 @@ class Decoded:
     """The decoded rows of a raw table.
 
     Attributes:
-        ticks: valid rows in `TICK_SCHEMA`, in their original order; `symbol` is the feed's label.
+        ticks: valid rows in `DECODED_SCHEMA`, in their original order; `symbol` is the feed's label.
         index: for each tick, the position of its row in the raw table.
         rejected: `index` int64, `bucket_us` int64 (slice of the row, null if unknown), `reason` string, `record` string.
         extra_columns: columns that no known producer sends.
@@ -81,7 +81,7 @@ def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
     symbol = _labels(columns["symbol"], feeds, rows)
     trade_id = rows.required("trade_id", to_int64, pa.int64())
     trade_time = rows.required("trade_time", to_times, TIME)
-    event_time = pc.coalesce(rows.optional("event_time", to_times, TIME), trade_time)
+    event_time = rows.optional("event_time", to_times, TIME)
     for name, times in (("trade_time", trade_time), ("event_time", event_time)):
         rows.reject_implausible_times(name, times)
     price = rows.positive("price", PRICE)
@@ -90,15 +90,15 @@ def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
     seller = rows.optional("seller_order_id", to_int64, pa.int64())
     maker = rows.required("is_market_maker", to_booleans, pa.bool_())
 
-    bucket = _microseconds(event_time) // SLICE_US * SLICE_US
+    bucket = _microseconds(pc.coalesce(event_time, trade_time)) // SLICE_US * SLICE_US
     ticks = pa.table(
         [pa.array(bucket).cast(TIME), event_time, trade_time, symbol, trade_id, price, quantity, buyer, seller, maker],
-        names=TICK_SCHEMA.names,
+        names=DECODED_SCHEMA.names,
     )
     good = np.flatnonzero(~rows.bad)
     if len(good) < len(raw):
         ticks = ticks.take(good)
-    return Decoded(ticks.cast(TICK_SCHEMA), good, _rejected_rows(raw, rows, bucket), _extra_columns(raw))
+    return Decoded(ticks.cast(DECODED_SCHEMA), good, _rejected_rows(raw, rows, bucket), _extra_columns(raw))
 
 
 def _find_columns(raw: pa.Table) -> dict[str, list[pa.Array]]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from btc_assets.domain.feeds import Feed, Feeds
+from btc_assets.domain.ticks import with_event_times
 from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.objects import LandedObject, ObjectCorrupt
@@ -225,13 +226,13 @@ def count_by_slice(ticks: pa.Table, owner: np.ndarray) -> pa.Table:
     """Count ticks by object, symbol and slice.
 
     Args:
-        ticks: in `TICK_SCHEMA`.
+        ticks: in `DECODED_SCHEMA`.
         owner: for each tick, the number of its object.
 
     Returns:
         `object, symbol, bucket_5m, row_count, first_event_time, last_event_time`.
     """
-    keyed = ticks.select(["symbol", "bucket_5m", "event_time"]).append_column("object", pa.array(owner, pa.int64()))
+    keyed = with_event_times(ticks).select(["symbol", "bucket_5m", "event_time"]).append_column("object", pa.array(owner, pa.int64()))
     counted = keyed.group_by(["object", "symbol", "bucket_5m"], use_threads=False).aggregate(
         [("event_time", "count"), ("event_time", "min"), ("event_time", "max")]
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import HOUR_US, Window, to_microseconds
-from btc_assets.domain.ticks import TICK_SCHEMA, int64
+from btc_assets.domain.ticks import DECODED_SCHEMA, int64
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.raw import ObjectRejected
 from btc_assets.landing.reading import decode_group, fetch
@@ -112,7 +112,7 @@ class SlicedObject:
         for hour in [hour for hour in self._files if start // HOUR_US <= hour <= (end - 1) // HOUR_US]:
             parts.append(self._files.pop(hour).read_and_remove())
         if not parts:
-            return TICK_SCHEMA.empty_table()
+            return DECODED_SCHEMA.empty_table()
         together = pa.concat_tables(parts)
         bucket = int64(together["bucket_5m"])
         inside = (bucket >= start) & (bucket < end)
@@ -128,7 +128,7 @@ class _HourFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_stream(self._sink, TICK_SCHEMA)
+        self._writer = pa.ipc.new_stream(self._sink, DECODED_SCHEMA)
 
     def write(self, ticks: pa.Table) -> None:
         self._writer.write_table(ticks)

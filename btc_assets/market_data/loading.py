@@ -19,7 +19,7 @@ import pyarrow as pa
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, from_microseconds
-from btc_assets.domain.ticks import TABLE, conflicts, int64, repeats, tick_order
+from btc_assets.domain.ticks import TABLE, choose_versions, contradict, int64, tick_order, with_event_times
 from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
@@ -95,16 +95,18 @@ class TickReplacement(Replacement):
     def __init__(self, load: TickLoad, window: Window, sources: Sequence[Source], found: SourceRows) -> None:
         self._load, self._sources = load, sources
         ordered = _in_key_order(found)
-        repeated = repeats(ordered.ticks)
-        self.duplicates = int(repeated.sum())
-        self.conflicting = conflicts(ordered.ticks, repeated)
+        lost = choose_versions(ordered.ticks).lost
+        self.duplicates = len(lost.rows)
+        self.conflicting = int(contradict(ordered.ticks, *lost).sum())
         if self.duplicates:
-            ordered = ordered.filter(~repeated)
+            keep = np.ones(len(ordered.ticks), bool)
+            keep[lost.rows] = False
+            ordered = ordered.filter(keep)
             kept = ordered.count_by_source()
             self._loaded_rows = [kept.get(source.key, 0) for source in sources]
         else:
             self._loaded_rows = [source.row_count for source in sources]  # as many as were read
-        super().__init__(window, ordered.ticks)
+        super().__init__(window, with_event_times(ordered.ticks))
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))

@@ -13,7 +13,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import KEY_FORMAT, Window, to_microseconds
-from btc_assets.domain.ticks import TICK_SCHEMA, int64
+from btc_assets.domain.ticks import DECODED_SCHEMA, int64
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.reading import count_by_slice, decode_group, fetch_groups, group_by_prefix
 from btc_assets.landing.sliced_object import SlicedObject
@@ -29,7 +29,7 @@ class SourceRows:
     """Ticks and the objects that they come from.
 
     Attributes:
-        ticks: in `TICK_SCHEMA`.
+        ticks: in `DECODED_SCHEMA`.
         owner: for each tick, the position of its object in `versions`.
         versions: the objects, in the order of their URIs.
     """
@@ -87,7 +87,7 @@ class SourceReader:
         objects = {version: self.landed_object(by_version[version]) for version in versions}
         position = {version: i for i, version in enumerate(versions)}
         pieces = list(self._pieces(window, objects, position))
-        ticks = pa.concat_tables([ticks for ticks, _ in pieces]) if pieces else TICK_SCHEMA.empty_table()
+        ticks = pa.concat_tables([ticks for ticks, _ in pieces]) if pieces else DECODED_SCHEMA.empty_table()
         owner = np.concatenate([owner for _, owner in pieces]) if pieces else np.empty(0, np.int64)
         pieces.clear()
         rows = _in_object_order(_inside(SourceRows(ticks, owner, versions), window))

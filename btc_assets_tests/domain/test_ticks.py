@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal, localcontext
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.domain.ticks import PRICE, QUANTITY, TICK_SCHEMA, conflicts, decimal128, repeats, symbol_codes, tick_order
-from btc_assets_tests.support.trades import NOON, every, table, trade
+from btc_assets.domain.ticks import (
+    DECODED_SCHEMA,
+    PRICE,
+    QUANTITY,
+    choose_versions,
+    contradict,
+    decimal128,
+    symbol_codes,
+    tick_order,
+    with_event_times,
+)
+from btc_assets_tests.support.trades import NOON, decoded_table, every, table, trade
 
 IDS = st.integers(1, 4) | st.sampled_from([-(2**63), 2**63 - 1])
+
+
+def any_trade(  # one argument for each field that is drawn
+    slice_number: int, late: int, has_event_time: bool, symbol: str, trade_id: int, price: str, buyer: int | None
+) -> dict[str, object]:
+    made = NOON + slice_number * timedelta(minutes=5)
+    row = trade(trade_id, made + late * timedelta(seconds=1), made=made, symbol=symbol, price=price, buyer=buyer)
+    return row if has_event_time else row | {"event_time": None}
 
 
 @st.composite
@@ -22,10 +41,10 @@ def any_ticks(draw: st.DrawFn) -> pa.Table:
     rows = draw(
         st.lists(
             st.builds(
-                lambda slice_number, symbol, trade_id, price, buyer: trade(
-                    trade_id, NOON + slice_number * timedelta(minutes=5), symbol=symbol, price=price, buyer=buyer
-                ),
+                any_trade,
                 st.integers(0, 2),
+                st.integers(0, 2),
+                st.booleans(),
                 st.sampled_from(["BTCUSDT", "ETHUSDT", "BTCUSDT-PERP", "é"]),
                 IDS,
                 st.sampled_from(["1", "2"]),
@@ -35,7 +54,7 @@ def any_ticks(draw: st.DrawFn) -> pa.Table:
         )
     )
     cut = draw(st.integers(0, len(rows)))
-    return pa.concat_tables([table(rows[:cut]), table(rows[cut:])])
+    return pa.concat_tables([decoded_table(rows[:cut]), decoded_table(rows[cut:])])
 
 
 def key(row: dict[str, object]) -> tuple[object, ...]:
@@ -48,19 +67,42 @@ def test_ticks_are_ordered_by_their_key_and_rows_of_one_key_stay_as_they_came(ti
     assert tick_order(ticks).tolist() == sorted(range(len(rows)), key=lambda i: key(rows[i]))
 
 
-@given(any_ticks())
-def test_of_the_rows_of_one_key_all_but_the_first_are_repeats(ticks: pa.Table) -> None:
-    ordered = ticks.take(tick_order(ticks))
-    rows = ordered.to_pylist()
-    assert repeats(ordered).tolist() == [i > 0 and key(row) == key(rows[i - 1]) for i, row in enumerate(rows)]
+def precedence(row: dict[str, Any]) -> tuple[object, ...]:
+    """What decides among versions of one trade, in plain Python; the lowest counts."""
+    without_event_time = row["event_time"] is None
+    return without_event_time, row["event_time"] or row["trade_time"], [row["buyer_order_id"], row["seller_order_id"]].count(None)
 
 
 @given(any_ticks())
-def test_a_repeat_that_differs_from_the_row_that_is_kept_is_a_conflict(ticks: pa.Table) -> None:
-    ordered = ticks.take(tick_order(ticks))
-    kept: dict[tuple[object, ...], dict[str, object]] = {}
-    differing = sum(row != kept.setdefault(key(row), row) for row in ordered.to_pylist())
-    assert conflicts(ordered, repeats(ordered)) == differing
+def test_of_the_versions_of_a_trade_one_counts_in_all_slices_together(ticks: pa.Table) -> None:
+    rows = ticks.to_pylist()
+    chosen: dict[tuple[object, ...], int] = {}
+    for i in sorted(range(len(rows)), key=lambda i: (precedence(rows[i]), i)):
+        chosen.setdefault((rows[i]["symbol"], rows[i]["trade_id"]), i)
+    found = choose_versions(ticks)
+    of_row = dict(zip(found.rows.tolist(), found.chosen.tolist(), strict=True))
+    assert len(of_row) == len(found.rows)
+    expected = [chosen[row["symbol"], row["trade_id"]] for row in rows]
+    assert [of_row.get(i, i) for i in range(len(rows))] == expected
+    assert sorted(found.rows.tolist()) == [i for i, one in enumerate(expected) if expected.count(one) > 1]
+    lost = found.lost
+    assert sorted(lost.rows.tolist()) == [i for i, one in enumerate(expected) if one != i]
+    names = "trade_time", "price", "quantity", "is_market_maker"
+    differing = [any(rows[i][name] != rows[of_row[i]][name] for name in names) for i in lost.rows.tolist()]
+    assert contradict(ticks, *lost).tolist() == differing
+
+
+def test_a_rank_decides_before_everything_else() -> None:
+    ticks = table([trade(1, NOON), trade(1, NOON + timedelta(minutes=5)), trade(2, NOON)])
+    found = choose_versions(ticks, np.array([1, 0, 1]))
+    assert (found.rows.tolist(), found.chosen.tolist()) == ([1, 0], [1, 1])
+
+
+def test_a_tick_without_an_event_time_is_stored_with_its_trade_time() -> None:
+    decoded = decoded_table([trade(1, NOON, made=NOON - timedelta(seconds=1)), {**trade(2, NOON), "event_time": None}])
+    stored = with_event_times(decoded)
+    assert stored["event_time"].to_pylist() == [NOON, NOON]
+    assert with_event_times(stored) == stored
 
 
 @given(any_ticks())
@@ -77,13 +119,12 @@ def test_ids_that_lie_further_apart_than_64_bits_are_ordered() -> None:
 def test_ticks_in_order_stay_where_they_are() -> None:
     ticks = every(7, 1000)
     assert (tick_order(ticks) == np.arange(1000)).all()
-    assert not repeats(ticks).any()
-    assert conflicts(ticks, repeats(ticks)) == 0
+    assert not len(choose_versions(ticks).rows)
 
 
 def test_no_ticks_are_in_order_too() -> None:
-    ticks = TICK_SCHEMA.empty_table()
-    assert tick_order(ticks).tolist() == repeats(ticks).tolist() == []
+    ticks = DECODED_SCHEMA.empty_table()
+    assert tick_order(ticks).tolist() == choose_versions(ticks).rows.tolist() == []
 
 
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)), st.sampled_from([PRICE, QUANTITY]))

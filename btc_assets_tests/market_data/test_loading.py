@@ -29,7 +29,7 @@ from btc_assets.store.replace import Replacement
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
-from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
+from btc_assets_tests.support.trades import HOUR, NOON, every, messages, table, trade
 from btc_assets_tests.support.waiting import wait_for
 
 FIVE = timedelta(minutes=5)
@@ -77,6 +77,18 @@ def test_trades_that_landed_twice_are_kept_once_and_counted(store: StoreUnderTes
     result = store.load(HOUR)
     assert (result.rows, result.duplicates, result.conflicting) == (100, 100, 0)
     assert store.rows("SELECT sum(row_count), sum(loaded_rows) FROM landing.raw_blobs_5m") == [(200, 100)]
+
+
+def test_the_version_with_an_event_time_counts_whatever_its_object_is_called(store: StoreUnderTest) -> None:
+    made = NOON + timedelta(seconds=1)
+    stream = trade(1, made + timedelta(milliseconds=250), made=made, buyer=7)
+    for name, row in (("a", trade(1, made) | {"event_time": None}), ("b", stream), ("c", trade(1, made) | {"event_time": None})):
+        store.put(f"2024/01/10/12/00/{name}.jsonl", messages([row]))
+    store.register(HOUR)
+    result = store.load(HOUR)
+    assert (result.rows, result.duplicates, result.conflicting) == (1, 2, 0)
+    assert store.rows("SELECT event_time, buyer_order_id FROM market_data.btc_ticks") == [(stream["event_time"], 7)]
+    assert store.rows("SELECT uri ~ 'b.jsonl', loaded_rows FROM landing.raw_blobs_5m ORDER BY uri") == [(False, 0), (True, 1), (False, 0)]
 
 
 def test_of_two_versions_of_a_trade_the_object_with_the_lower_uri_wins_in_any_order_of_landing(store: StoreUnderTest) -> None:

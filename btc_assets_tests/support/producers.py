@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import floor_slice
-from btc_assets.domain.ticks import TICK_SCHEMA, TIME, int64
+from btc_assets.domain.ticks import DECODED_SCHEMA, TICK_SCHEMA, TIME, int64
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets_tests.support.stores import FEED
@@ -36,7 +36,7 @@ class Read:
 
 
 def read(source: bytes | Path, *feeds: Feed) -> Read:
-    ticks, rejected, first = [TICK_SCHEMA.empty_table()], [], 1
+    ticks, rejected, first = [DECODED_SCHEMA.empty_table()], [], 1
     for raw in read_object(source)[1]:
         decoded = decode(raw, feeds or [FEED])
         ticks.append(decoded.ticks)
@@ -46,13 +46,13 @@ def read(source: bytes | Path, *feeds: Feed) -> Read:
     return Read(pa.concat_tables(ticks).combine_chunks(), rejected)
 
 
-def without(ticks: pa.Table, lost: frozenset[str]) -> pa.Table:
-    """What is left of `ticks` in a format that does not carry the fields `lost`."""
+def without(ticks: pa.Table, lost: frozenset[str] = frozenset()) -> pa.Table:
+    """What is left of `ticks`, as decoded, in a format that does not carry the fields `lost`."""
     rows = ticks.to_pylist()
     for row in rows:
-        row |= {name: row["trade_time"] if name == "event_time" else None for name in lost}
-        row["bucket_5m"] = floor_slice(row["event_time"])
-    return pa.Table.from_pylist(rows, TICK_SCHEMA)
+        row |= dict.fromkeys(lost)
+        row["bucket_5m"] = floor_slice(row["event_time"] or row["trade_time"])
+    return pa.Table.from_pylist(rows, DECODED_SCHEMA)
 
 
 def parquet(columns: pa.Table, **options: object) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+import orjson
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from btc_assets.domain.slices import Window, floor_slice
-from btc_assets.domain.ticks import TICK_SCHEMA
+from btc_assets.domain.slices import Window, floor_slice, to_microseconds
+from btc_assets.domain.ticks import DECODED_SCHEMA, TICK_SCHEMA
 
 NOON = datetime(2024, 1, 10, 12, tzinfo=UTC)
 HOUR = Window(NOON, NOON + timedelta(hours=1))
@@ -39,6 +41,26 @@ def trade(
 def table(trades: Sequence[dict[str, object]]) -> pa.Table:
     """Trades as canonical Arrow."""
     return pa.Table.from_pylist(list(trades), schema=TICK_SCHEMA)
+
+
+def decoded_table(trades: Sequence[dict[str, object]]) -> pa.Table:
+    """Trades as decoded; their event time may be None."""
+    return pa.Table.from_pylist(list(trades), schema=DECODED_SCHEMA)
+
+
+def messages(trades: Sequence[dict[str, Any]]) -> bytes:
+    """Trades as the exchange's messages, a line each; without `E` if the event time is None."""
+    return b"".join(
+        orjson.dumps(
+            {
+                "E": row["event_time"] and to_microseconds(row["event_time"]), "T": to_microseconds(row["trade_time"]), "s": row["symbol"],
+                "t": row["trade_id"], "p": str(row["price"]), "q": str(row["quantity"]), "b": row["buyer_order_id"],
+                "a": row["seller_order_id"], "m": row["is_market_maker"],
+            }
+        )
+        + b"\n"
+        for row in trades
+    )  # fmt: skip
 
 
 def every(seconds: float, count: int, *, start: datetime = NOON, first_id: int = 1) -> pa.Table:

@@ -7,6 +7,7 @@ of the project, what the tables must hold. It reads the store in one snapshot, s
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,10 +25,10 @@ WIDTHS = {"1s": 1, "30s": 30, "1m": 60, "5m": 300, "1h": 3600, "1d": 86400}  # s
 
 
 class Tick(NamedTuple):
-    """A row of btc_ticks."""
+    """A row of btc_ticks, or a version of a trade as it landed, which may have no event time."""
 
     bucket_5m: datetime
-    event_time: datetime
+    event_time: datetime | None
     trade_time: datetime
     symbol: str
     trade_id: int
@@ -68,7 +69,7 @@ class Landings:
     def put(self, ticks: pa.Table, name: str = "batch", *, folder: datetime | None = None) -> str:
         """Land trades as one object, by default in the folder of the first one; returns its URI."""
         rows = [Tick(**row) for row in ticks.to_pylist()]
-        return self.put_bytes(encode_batch(ticks, FEED)[1], name, folder or rows[0].event_time, rows)
+        return self.put_bytes(encode_batch(ticks, FEED)[1], name, folder or rows[0].event_time or rows[0].trade_time, rows)
 
     def put_bytes(self, data: bytes, name: str, folder: datetime, rows: list[Tick] | None = None) -> str:
         """Land an object with the trades that it contains, None if it must be rejected; returns its URI."""
@@ -90,12 +91,32 @@ class Landings:
         return self.content(self.current.items())
 
     def content(self, versions: Iterable[Version]) -> Content:
-        """The de-duplicated trades of some versions by slice; of a trade in several objects, the one with the first URI counts."""
-        content: Content = {}
-        for version in sorted(set(versions) - self.unreadable):
-            for row in self.versions[version]:
-                content.setdefault(row.bucket_5m, {}).setdefault(row.trade_id, row)
-        return content
+        """The de-duplicated trades of some versions of objects, by slice."""
+        rows = ((version, row) for version in versions for row in self.versions[version] if version not in self.unreadable)
+        return _by_slice(_chosen(rows).values())
+
+
+def _chosen(rows: Iterable[tuple[Version, Tick]]) -> dict[int, tuple[Version, Tick]]:
+    """Of each trade the version that counts, in all slices together, with the object that it comes from."""
+    chosen: dict[int, tuple[Version, Tick]] = {}
+    for version, row in sorted(rows, key=lambda one: one[0]):  # the first URI, if nothing else decides
+        if row.trade_id not in chosen or _precedence(row) < _precedence(chosen[row.trade_id][1]):
+            chosen[row.trade_id] = version, row
+    return chosen
+
+
+def _by_slice(chosen: Iterable[tuple[Version, Tick]]) -> Content:
+    """Trades as the table holds them."""
+    content: Content = {}
+    for _, row in chosen:
+        content.setdefault(row.bucket_5m, {})[row.trade_id] = row._replace(event_time=row.event_time or row.trade_time)
+    return content
+
+
+def _precedence(row: Tick) -> tuple[bool, datetime, int]:
+    """What decides among versions of a trade: one with an event time, then the earliest time, then more order ids; the lowest counts."""
+    unknown_orders = (row.buyer_order_id, row.seller_order_id).count(None)
+    return row.event_time is None, row.event_time or row.trade_time, unknown_orders
 
 
 def check(landed: Landings) -> None:
@@ -205,19 +226,22 @@ def _ticks(landed: Landings, seen: _Seen) -> list[str]:
     for entry in seen.entries:
         if entry.loaded and entry.version in landed.versions:
             loaded.setdefault(entry.bucket, []).append(entry)
+    rows = (
+        (entry.version, row)
+        for entries in loaded.values()
+        for entry in entries
+        for row in landed.versions[entry.version]
+        if row.bucket_5m == entry.bucket
+    )
+    chosen = _chosen(rows).values()
+    claimed = _by_slice(chosen)
+    kept = Counter((row.bucket_5m, version) for version, row in chosen)
     for bucket in sorted(loaded.keys() | seen.table.keys()):
-        entries = loaded.get(bucket, [])
-        claimed = landed.content(entry.version for entry in entries).get(bucket, {})
         held = seen.table.get(bucket, {})
-        if held != claimed:
-            found.append(f"slice {bucket:%H:%M}: {_difference(held, claimed)} from what the registry calls loaded")
-        first: dict[int, Version] = {}
-        for entry in sorted(entries, key=lambda entry: entry.version):
-            for row in landed.versions[entry.version]:
-                if row.bucket_5m == bucket:
-                    first.setdefault(row.trade_id, entry.version)
-        kept = list(first.values())
-        found += [f"{entry}: {entry.loaded_rows} rows loaded" for entry in entries if entry.loaded_rows != kept.count(entry.version)]
+        if held != claimed.get(bucket, {}):
+            found.append(f"slice {bucket:%H:%M}: {_difference(held, claimed.get(bucket, {}))} from what the registry calls loaded")
+        entries = loaded.get(bucket, [])
+        found += [f"{entry}: {entry.loaded_rows} rows loaded" for entry in entries if entry.loaded_rows != kept[bucket, entry.version]]
     if seen.rows != sum(map(len, seen.table.values())):
         found.append("a trade stands in one slice twice")
     return found
