@@ -1,4 +1,4 @@
-"""What commands share: the store that the settings name, the console, tables, the options for a range, and the progress bar.
+"""What commands share: the store that the settings name, tables, the options for a range, and the progress bar.
 
 Commands import what they need inside their functions: `--help` and `db` must not wait for Dagster, nor `status` for matplotlib.
 """
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from btc_assets.cli.console import err
 from btc_assets.domain.errors import UserError
+from btc_assets.domain.printable import printable
 from btc_assets.domain.slices import SLICE, Window, parse_time
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from btc_assets.domain.settings import Settings
     from btc_assets.landing.resources import Landing
     from btc_assets.store.database import Store
-
-out = Console()
 
 
 class App:
@@ -88,7 +87,7 @@ class PlainErrorsGroup(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
 
 
 pass_app = click.make_pass_decorator(App)
@@ -136,8 +135,8 @@ def progress_bar(title: str) -> Iterator[Listener]:
     """A progress bar with a line for each stage; yields the listener that advances it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as shown:
+    texts = TextColumn(title, markup=False), TextColumn("{task.description}", markup=False)
+    with Progress(*texts, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err, transient=False) as shown:
         tasks: dict[str, TaskID] = {}
 
         def advance(stage: str, done: int, total: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 
-from btc_assets.cli.app import App, example, new_table, out, pass_app, progress_bar
+from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
+from btc_assets.cli.console import out, styled
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, parse_time
 
@@ -57,13 +58,11 @@ def _print_status(status: BackupStatus) -> None:
     out.print(table)
     if status.restorable_from and status.restorable_to:
         end = f"{status.restorable_to:%Y-%m-%d %H:%M:%S}, {format_age(status.restorable_to, status.at)} ago"
-        out.print(
-            f"It can be restored to any moment from {status.restorable_from:%Y-%m-%d %H:%M:%S} to {end}.", highlight=False, soft_wrap=True
-        )
+        out.print(f"It can be restored to any moment from {status.restorable_from:%Y-%m-%d %H:%M:%S} to {end}.")
     disk = f"; the disk is {status.disk_used:.0f} % full" if status.disk_used is not None else ""
-    out.print(f"{status.wal_waiting:,} WAL files wait to be archived{disk}.", highlight=False)
+    out.print(f"{status.wal_waiting:,} WAL files wait to be archived{disk}.")
     for problem in status.problems:
-        out.print(f"[red]problem[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+        out.print(styled("problem", "red"), problem)
 
 
 @click.command(epilog=example("sudo -iu postgres btc-assets ops restore-drill --to 2026-01-10T12:00Z"))
@@ -91,14 +90,13 @@ def restore_drill(app: App, moment: str | None, directory: Path | None, keep: bo
     with exit_on_signals(), app.store.connect() as live, restored_copy(live, settings, target, directory) as copy:
         out.print(
             f"Restored {copy.target:%Y-%m-%d %H:%M:%S} UTC from {copy.backup.label}, {copy.bytes / 1e6:,.0f} MB: {copy.restore_seconds:.1f} s to "
-            f"restore, {copy.recovery_seconds:.1f} s to recover, up to the commit of {copy.last_commit or copy.backup.stopped:%H:%M:%S.%f}.",
-            highlight=False, soft_wrap=True,
+            f"restore, {copy.recovery_seconds:.1f} s to recover, up to the commit of {copy.last_commit or copy.backup.stopped:%H:%M:%S.%f}."
         )  # fmt: skip
         found = _compare(live, copy)
         if report:
             _write_differences(found, report)
         if keep:
-            click.echo(f"The copy runs until Ctrl-C: psql '{copy.dsn}'")
+            out.print(f"The copy runs until Ctrl-C: psql {shlex.quote(copy.dsn)}")
             with suppress(SystemExit):
                 signal.pause()
     if found.contradictions or found.damaged:
@@ -115,7 +113,6 @@ def _compare(live: psycopg.Connection, copy: RestoredCopy) -> Comparison:
     out.print(
         f"Compared {found.rows:,} ticks in {found.slices:,} slices, and {len(found.tables)} other tables, "
         f"in {time.perf_counter() - started:.1f} s.",
-        highlight=False,
     )
     _print_differences(found)
     _print_verdict(found)
@@ -129,10 +126,10 @@ def _print_differences(found: Comparison) -> None:
     if ranges:
         table = new_table("slices", "symbol", "ticks then", "ticks now", "why", numbers=slice(2, 4), title="A restore would bring back")
         for window, symbol, why, then, now in ranges[:_SHOWN]:
-            table.add_row(str(window), symbol, f"{then:,}", f"{now:,}", f"[red]{why}[/red]" if why == DAMAGED else why)
+            table.add_row(str(window), symbol, f"{then:,}", f"{now:,}", styled(why, "red") if why == DAMAGED else why)
         out.print(table)
     if len(ranges) > _SHOWN:
-        out.print(f"… and {len(ranges) - _SHOWN:,} more ranges: see --report.", highlight=False)
+        out.print(f"… and {len(ranges) - _SHOWN:,} more ranges: see --report.")
     if changed := [each for each in found.tables if not each.equal]:
         table = new_table("table", "rows then", "rows now", numbers=slice(1, None), title="Other tables that are not the same now")
         for each in changed:
@@ -142,13 +139,11 @@ def _print_differences(found: Comparison) -> None:
 
 def _print_verdict(found: Comparison) -> None:
     for sentence in found.contradictions[:_SHOWN]:
-        out.print(f"[red]contradiction in the copy[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
+        out.print(styled("contradiction in the copy", "red"), sentence)
     if found.damaged:
-        out.print(f"[red]{len(found.damaged):,} slices changed for no reason that the store knows of.[/red]", highlight=False)
+        out.print(styled(f"{len(found.damaged):,} slices changed for no reason that the store knows of.", "red"))
     if not (found.contradictions or found.damaged):
-        out.print(
-            "The copy agrees with its registry, and with the live store wherever nothing was loaded or dropped since.", highlight=False
-        )
+        out.print("The copy agrees with its registry, and with the live store wherever nothing was loaded or dropped since.")
 
 
 def _write_differences(found: Comparison, path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from btc_assets.cli.app import App, example, out, parse_window, pass_app, range_options, save_picture
+from btc_assets.cli.app import App, example, parse_window, pass_app, range_options, save_picture
+from btc_assets.cli.console import out
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, floor_day
 
@@ -38,7 +39,7 @@ def candles(app: App, interval: str, start: str | None, end: str | None, symbol:
         from btc_assets.market_data.plot import plot_candles
 
         save_picture(plot, plot_candles(rows, interval, label))
-        out.print(f"Saved {len(rows):,} candles to {plot}.", highlight=False)
+        out.print(f"Saved {len(rows):,} candles to {plot}.")
     else:
         for line in _format_csv(rows, fraction=interval == "100ms"):
             click.echo(line)

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, new_table, out, pass_app, progress_bar
+from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
+from btc_assets.cli.console import out
 
 
 @click.group(epilog=example("btc-assets db migrate"))
@@ -30,11 +31,11 @@ def migrate(app: App) -> None:
         if app.settings.candles_100ms:
             create_optional_candles(connection)
         state = f"applied {len(names)} migration(s)" if names else "up to date"
-        out.print(f"{location(connection.info.dsn)}: {state}.", highlight=False, soft_wrap=True)
+        out.print(f"{location(connection.info.dsn)}: {state}.")
     for name in names:
-        out.print(f"  {name}", highlight=False)
+        out.print(f"  {name}")
     if names:
-        out.print("Next: btc-assets ops apply (compression, retention), and btc-assets doctor.", highlight=False)
+        out.print("Next: btc-assets ops apply (compression, retention), and btc-assets doctor.")
 
 
 @db.command(epilog=example("btc-assets db grant --loader btc_loader --reader btc_reader"))
@@ -50,9 +51,9 @@ def grant(app: App, loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
     with app.store.connect(owner=True) as connection:
         grant_rights(connection, loaders=loaders, readers=readers)
     for role in loaders:
-        out.print(f"{role} may load.", highlight=False, markup=False)
+        out.print(f"{role} may load.")
     for role in readers:
-        out.print(f"{role} may read.", highlight=False, markup=False)
+        out.print(f"{role} may read.")
 
 
 @db.command("status", epilog=example("btc-assets db status"))
@@ -66,7 +67,7 @@ def db_status(app: App) -> None:
     with app.store.connect() as connection:
         states = migration_status(connection)
         version = connection.info.server_version // 10000
-        out.print(f"{location(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}", highlight=False)
+        out.print(f"{location(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}")
     table = Table("migration", "applied", "problem")
     for state in states:
         applied = f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet"
@@ -98,7 +99,7 @@ def stop(app: App) -> None:
     """Stop the embedded server."""
     from btc_assets.store.embedded import stop as stop_server
 
-    click.echo("Stopped." if stop_server(app.settings.home) else "The embedded server is not running.")
+    out.print("Stopped." if stop_server(app.settings.home) else "The embedded server is not running.")
 
 
 @db.command(epilog=example("btc-assets db copy --to postgresql://owner@db.internal/btc --report copied.csv"))
@@ -130,4 +131,4 @@ def copy(app: App, target: str, report: Path | None) -> None:
             writer = csv.writer(file)
             writer.writerow(["table", "day", "rows", "checksum"])
             writer.writerows((part.table, part.day or "", part.rows, f"{part.checksum:x}") for part in parts)
-    out.print("Next: set BTC_ASSETS_DSN to that database, then btc-assets ops apply and btc-assets doctor.", highlight=False)
+    out.print("Next: set BTC_ASSETS_DSN to that database, then btc-assets ops apply and btc-assets doctor.")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from btc_assets.cli.app import App, example, out, pass_app, progress_bar, save_picture
+from btc_assets.cli.app import App, example, pass_app, progress_bar, save_picture
+from btc_assets.cli.console import out, styled
 from btc_assets.cli.landing import land_file
 from btc_assets.cli.loading import count_candles, print_report, run_ingest
 from btc_assets.domain.errors import UserError
@@ -47,8 +48,8 @@ def demo(app: App, trades: Path | None, ticks: int) -> None:
     report = run_ingest(app, window)
     print_report(report, count_candles(app, report.window))
     _draw_candles(app, store.picture, window)
-    out.print(f"Candles: {store.picture}", highlight=False)
-    out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.", highlight=False)
+    out.print(f"Candles: {store.picture}")
+    out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.")
     if not report.checks_passed:
         sys.exit(2)
 
@@ -105,10 +106,8 @@ class DemoStore:
 def _land_file(app: App, source: Path) -> Landed:
     landed = land_file(app, source, None)
     if landed.rejected_rows:
-        out.print(
-            f"[red]{landed.rejected_rows:,} rows are not valid trades and were not landed[/red], such as {landed.rejected[0]}",
-            highlight=False,
-        )
+        rejected = styled(f"{landed.rejected_rows:,} rows are not valid trades and were not landed,", "red")
+        out.print(rejected, f"such as {landed.rejected[0]}")
     return landed
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from btc_assets.cli.app import App, example, out, pass_app
+from btc_assets.cli.app import App, example, pass_app
+from btc_assets.cli.console import out, styled
 
 if TYPE_CHECKING:
     from btc_assets.domain.settings import Settings
     from btc_assets.ops.findings import Finding
 
-_MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "problem": "[red]problem[/red]"}
+_COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command(epilog=example("btc-assets doctor"))
@@ -25,8 +26,7 @@ def doctor(app: App) -> None:
 
     problems = 0
     for finding in examine_store(app.settings, lambda: examine_dagster(app.settings)):
-        out.print(f"{_MARKS[finding.state]} [bold]{finding.subject}[/bold]: ", end="", highlight=False)
-        out.print(finding.text, highlight=False, markup=False, soft_wrap=True)
+        out.print(styled(f"{finding.state:7}", _COLORS[finding.state]), styled(f"{finding.subject}:", "bold"), finding.text)
         problems += finding.state == "problem"
     if problems:
         sys.exit(1)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from btc_assets.cli.app import App, example, out, pass_app, progress_bar
+from btc_assets.cli.app import App, example, pass_app, progress_bar
+from btc_assets.cli.console import err, out
 from btc_assets.domain.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,13 +74,11 @@ def _print_landed(landed: Landed, source: Path | str | None) -> None:
     out.print(
         f"Landed {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}."
         if landed.objects
-        else "Nothing was landed.",
-        highlight=False,
-        soft_wrap=True,
+        else "Nothing was landed."
     )
     if landed.rejected_rows:
         for reason in landed.rejected:
-            click.echo(f"  {reason}", err=True)
+            err.print(f"  {reason}")
         raise UserError(
             f"{landed.rejected_rows} rows of {source} were not landed because they are not valid trades "
             "(the first are listed above): correct the file."
@@ -102,7 +101,7 @@ def _play(app: App, source: str, symbol: str | None, options: PlayOptions, log: 
         slices = stack.enter_context(SliceLog(log)) if log else None
         clock = stack.enter_context(WallClock())
         plan = prepare_play(connection, zone, feed, recording, clock.now(), options)
-        out.print(plan.describe(f"{zone.url}/{feed.prefix}"), highlight=False, soft_wrap=True)
+        out.print(plan.describe(f"{zone.url}/{feed.prefix}"))
         landed = play(zone, feed, plan, clock, report=stack.enter_context(_progress_line()), log=slices)
     landed.rejected, landed.rejected_rows = recording.rejected, recording.rejected_rows
     return landed
@@ -138,6 +137,6 @@ def _progress_line() -> Iterator[Callable[[PlayProgress], None]]:
                 if line:
                     line.update(Text(str(progress), no_wrap=True, overflow="ellipsis"), refresh=True)
                 else:
-                    click.echo(str(progress))
+                    out.print(str(progress))
 
         yield show

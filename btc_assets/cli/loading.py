@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from btc_assets.cli.app import App, example, new_table, out, pass_app, progress_bar, range_options
+from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar, range_options
+from btc_assets.cli.console import out, styled
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window, parse_time
 
@@ -42,9 +43,9 @@ def print_report(report: IngestReport, candles: int) -> None:
     )  # fmt: skip
     out.print(table)
     for name, metadata in report.failed_checks.items():
-        out.print(f"[red]check failed[/red] {name}: {metadata}", highlight=False)
+        out.print(styled("check failed", "red"), f"{name}: {metadata}")
     if report.checks_passed:
-        out.print(f"All {report.checks} asset checks passed.", highlight=False)
+        out.print(f"All {report.checks} asset checks passed.")
 
 
 def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:

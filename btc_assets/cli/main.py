@@ -13,6 +13,7 @@ from btc_assets.cli.doctor import doctor
 from btc_assets.cli.landing import land
 from btc_assets.cli.loading import load
 from btc_assets.cli.operations import ops
+from btc_assets.cli.problems import acknowledge
 from btc_assets.cli.signals import evaluate, models, similar, train
 from btc_assets.cli.status import status
 from btc_assets.cli.worker import worker
@@ -26,5 +27,5 @@ def main(context: click.Context) -> None:
     context.obj = App()
 
 
-for command in (db, doctor, ops, land, load, status, candles, train, models, similar, evaluate, demo, dev, worker):
+for command in (db, doctor, ops, land, load, status, acknowledge, candles, train, models, similar, evaluate, demo, dev, worker):
     main.add_command(command)

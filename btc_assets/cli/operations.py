@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, new_table, out, pass_app
+from btc_assets.cli.app import App, example, new_table, pass_app
 from btc_assets.cli.backups import backup_status, restore_drill
+from btc_assets.cli.console import out, styled
 from btc_assets.domain.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def apply(app: App) -> None:
     with app.store.connect(owner=True) as connection:
         changes = apply_policies(connection, declared_policies(app.settings))
     for change in changes:
-        out.print(change, highlight=False)
+        out.print(change)
     if not changes:
-        out.print("Everything is in force as declared.", highlight=False)
+        out.print("Everything is in force as declared.")
 
 
 @ops.command(epilog=example("btc-assets ops status"))
@@ -69,10 +70,10 @@ def _print_policies(statuses: Sequence[PolicyStatus]) -> None:
         table.add_row(kind, _short_name(name), state, *times, status.last_result or "")
     out.print(table)
     if kept:
-        out.print(f"Kept for ever: {', '.join(kept)}.", highlight=False)
+        out.print(f"Kept for ever: {', '.join(kept)}.")
     for status in statuses:
         for problem in filter(None, (status.drift, status.failure)):
-            out.print(f"[red]{status.job_name}:[/red] {problem}", highlight=False)
+            out.print(styled(f"{status.job_name}:", "red"), problem)
 
 
 def _print_sizes(sizes: Sequence[TableSize]) -> None:
@@ -121,7 +122,7 @@ def run(app: App, policy: str) -> None:
             raise UserError(f"{policy!r} is not in force: {drift}.")
         run_policy(connection, policy)
         (result,) = (status.last_result for status in read_policy_statuses(connection, declared) if status.job_name == policy)
-    out.print(f"{policy}: {result}", highlight=False)
+    out.print(f"{policy}: {result}")
 
 
 @ops.command(epilog=example("btc-assets ops end-lost-runs"))
@@ -138,7 +139,7 @@ def end_lost_runs(app: App) -> None:
     app.prepare_dagster()
     with dg.DagsterInstance.get() as instance:
         for run_id in end_runs(instance):
-            click.echo(f"Run {run_id} was lost.")
+            out.print(f"Run {run_id} was lost.")
 
 
 ops.add_command(backup_status)

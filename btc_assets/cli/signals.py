@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, out, pass_app, progress_bar, range_options, save_picture
+from btc_assets.cli.app import App, example, pass_app, progress_bar, range_options, save_picture
+from btc_assets.cli.console import lines, out
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_slice, parse_time
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from btc_assets.signals.encoders.models import Model
     from btc_assets.signals.search.indexes import Index
     from btc_assets.signals.search.similar import Neighbor
@@ -53,14 +56,12 @@ def train(
         model = train_model(app.store, app.landing.models(), app.settings.home / "training", plan, progress=advance)
     out.print(
         f"Trained {model.model_id} on {model.metrics['slices']:,} slices of {label}, {model.trained_from:%Y-%m-%d %H:%M} to "
-        f"{model.trained_to:%Y-%m-%d %H:%M}, in {model.metrics['training_seconds']:.0f} s.",
-        highlight=False,
-        soft_wrap=True,
+        f"{model.trained_to:%Y-%m-%d %H:%M}, in {model.metrics['training_seconds']:.0f} s."
     )
     if then_activate:
         _activate(app, model.model_id, None, None)
     else:
-        out.print(f"Next: btc-assets models activate {model.model_id}", highlight=False)
+        out.print(f"Next: btc-assets models activate {model.model_id}")
 
 
 @click.group(invoke_without_command=True, epilog=example("btc-assets models"))
@@ -79,7 +80,7 @@ def _list_models(app: App) -> None:
     with app.store.connect() as connection:
         rows = [(model, read_index(connection, model), count_vectors(connection, model)) for model in read_models(connection)]
     if not rows:
-        out.print("There are no models yet: train one (btc-assets train).", highlight=False)
+        out.print("There are no models yet: train one (btc-assets train).")
         return
     table = Table("model", "trained on", "vectors", "index", "state")
     for column in table.columns:
@@ -89,12 +90,12 @@ def _list_models(app: App) -> None:
     out.print(table)
 
 
-def _model_row(model: Model, index: Index | None, vectors: int) -> tuple[str, ...]:
+def _model_row(model: Model, index: Index | None, vectors: int) -> tuple[Text | str, ...]:
     return (
-        f"{model.model_id}\n{model.symbol}, {model.dim} dimensions",
-        f"{model.trained_from:%Y-%m-%d}\nto {model.trained_to:%Y-%m-%d}",
+        lines(f"{model.model_id}\n{model.symbol}, {model.dim} dimensions"),
+        lines(f"{model.trained_from:%Y-%m-%d}\nto {model.trained_to:%Y-%m-%d}"),
         f"{vectors:,}",
-        f"{index.method}\n{index.recall:.3f}" if index else "none",
+        lines(f"{index.method}\n{index.recall:.3f}") if index else "none",
         "active" if model.active else "maintained" if model.kept_up else "",
     )
 
@@ -120,7 +121,7 @@ def _activate(app: App, model_id: str, method: str | None, element: str | None) 
         model = read_model(connection, model_id)
     with progress_bar("activating") as advance:
         done = embed_and_activate(app.store, app.landing.models(), model, method=method, element=element, progress=advance)
-    out.print(f"{done}.", highlight=False, soft_wrap=True)
+    out.print(f"{done}.")
 
 
 @models.command(epilog=example("btc-assets models remove tcn-0123456789abcdef"))
@@ -133,7 +134,7 @@ def remove(app: App, model_id: str) -> None:
     with app.store.connect(owner=True) as connection:
         model = read_model(connection, model_id)
         remove_model(connection, model)
-    out.print(f"Removed {model_id} and its vectors; its artifact is still at {model.uri}.", highlight=False, soft_wrap=True)
+    out.print(f"Removed {model_id} and its vectors; its artifact is still at {model.uri}.")
 
 
 @click.command(epilog=example("btc-assets similar 2020-02-22T13:35Z -k 10 --before-only --plot similar.png"))
@@ -172,11 +173,11 @@ def similar(
         if not found:
             raise UserError("No other slice is embedded in that range: widen it, or load more (btc-assets load).")
         pictures = read_slice_pictures(connection, floor_slice(query), found) if plot else None
-    out.print(f"Like {query:{KEY_FORMAT}}:", highlight=False)
+    out.print(f"Like {query:{KEY_FORMAT}}:")
     out.print(_neighbor_table(found))
     if plot and pictures:
         save_picture(plot, plot_slices(pictures))
-        out.print(f"Saved their candles to {plot}.", highlight=False)
+        out.print(f"Saved their candles to {plot}.")
 
 
 def _within(start: str | None, end: str | None) -> Window | None:
@@ -261,10 +262,10 @@ def evaluate(
                 trained = [read_model(connection, model_id) for model_id in model_ids]
             plan = EvaluationPlan(label, window, trained, kind, seed)
             result = evaluate_stored(app.store, app.landing.models(), plan, progress=advance)
-    out.print(Markdown(result.to_markdown()) if out.is_terminal else result.to_markdown(), highlight=False, soft_wrap=True)
+    out.print(Markdown(result.to_markdown()) if out.is_terminal else lines(result.to_markdown()))
     if plot:
         save_picture(plot, result.plot())
-        out.print(f"Saved a picture to {plot}.", highlight=False)
+        out.print(f"Saved a picture to {plot}.")
 
 
 def _time(text: str | None) -> datetime | None:

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from btc_assets.cli.app import App, example, new_table, out, parse_window, pass_app, range_options
+from btc_assets.cli.app import App, example, new_table, parse_window, pass_app, range_options
+from btc_assets.cli.console import out, styled
 from btc_assets.domain.slices import SLICE, floor_slice, parse_time
 
 if TYPE_CHECKING:
+    from btc_assets.landing.problems import OpenProblems
     from btc_assets.ops.health import Health
     from btc_assets.ops.status import DayStatus
 
 
 @click.command(epilog=example("btc-assets status --from 2020-02-01"))
 @range_options
+@click.option("--problems", "limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many problems to show.")
 @pass_app
-def status(app: App, start: str | None, end: str | None) -> None:
-    """Show how far the store lags behind and why, and what has landed and is loaded, by day."""
+def status(app: App, start: str | None, end: str | None, limit: int) -> None:
+    """Show how far the store lags behind and why, what waits for a person, and what has landed and is loaded, by day."""
+    from btc_assets.landing.problems import read_problems
     from btc_assets.ops.health import read_health
     from btc_assets.ops.status import read_daily_status
 
@@ -28,11 +32,13 @@ def status(app: App, start: str | None, end: str | None) -> None:
     with app.store.connect() as connection:
         days = read_daily_status(connection, parse_window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
         health = read_health(connection, settings.landing_feeds, now, grace=settings.landing_grace)
+        problems = read_problems(connection, limit=limit)
     if days:
         _print_days(days)
     else:
-        out.print("Nothing is registered in that range: land objects, then run btc-assets load.", highlight=False)
+        out.print("Nothing is registered in that range: land objects, then run btc-assets load.")
     _print_health(health, now)
+    _print_problems(problems)
     if health.stuck:
         _print_last_failure(app)
 
@@ -42,7 +48,7 @@ def _print_days(days: Sequence[DayStatus]) -> None:
     for day in days:
         counts = f"{day.objects:,}", f"{day.bytes / 1e6:,.1f}", f"{day.loaded_rows:,}", f"{day.loaded:,} of {day.slices:,}"
         problems = ", ".join(day.problems())
-        table.add_row(str(day.day), day.symbol, *counts, f"[red]{problems}[/red]" if problems else "")
+        table.add_row(str(day.day), day.symbol, *counts, styled(problems, "red"))
     out.print(table)
 
 
@@ -51,15 +57,21 @@ def _print_health(health: Health, now: datetime) -> None:
 
     for symbol in health.symbols:
         newest = f"ticks up to {symbol.newest:%Y-%m-%d %H:%M:%S}, {format_age(symbol.newest, now)} ago" if symbol.newest else "no ticks yet"
-        out.print(f"[bold]{symbol.label}[/bold]: {newest}.", highlight=False)
+        out.print(styled(f"{symbol.label}:", "bold"), f"{newest}.")
     waiting = health.waiting
     out.print(
         f"Slices with something to load: {len(waiting.due):,} due, {waiting.still_receiving:,} still receiving objects, {waiting.open:,} not "
         f"closed yet; candles to build: {health.candles_due:,}, features and embeddings: {health.signals_due:,}.",
-        highlight=False,
     )
     for reason in health.reasons:
-        out.print(f"[yellow]{reason}[/yellow]", highlight=False)
+        out.print(styled(reason, "yellow"))
+
+
+def _print_problems(problems: OpenProblems) -> None:
+    for problem in problems.shown:
+        out.print(styled(f"{problem.kind} since {problem.since:%Y-%m-%d %H:%M}:", "red"), f"{problem}; or {problem.command}")
+    if (more := problems.count - len(problems.shown)) > 0:
+        out.print(styled(f"{more:,} more problem(s): btc-assets status --problems {problems.count}", "red"))
 
 
 def _print_last_failure(app: App) -> None:
@@ -67,4 +79,4 @@ def _print_last_failure(app: App) -> None:
 
     app.prepare_dagster()
     if failure := last_failure():
-        out.print(f"Last failed run: {failure}", highlight=False, markup=False)
+        out.print(f"Last failed run: {failure}")

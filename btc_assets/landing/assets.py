@@ -4,9 +4,11 @@ import time
 
 import dagster as dg
 
+from btc_assets.domain.printable import printable
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.resources import Landing
+from btc_assets.orchestration.checks import bullets
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
@@ -73,10 +75,10 @@ def _registry_asset(
             add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
             add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
         for rejection in result.rejections:
-            context.log.warning(f"rejected {rejection}")
+            context.log.warning(f"rejected {printable(rejection)}")
         for refusal in result.refused:
-            context.log.warning(refusal)
-        rejections = dg.MetadataValue.md("\n".join(f"* {text}" for text in result.rejections))
+            context.log.warning(printable(refusal))
+        rejections = dg.MetadataValue.md(bullets(result.rejections))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": sum(rows.values()),

@@ -1,33 +1,49 @@
-"""Asset checks of the registry: no object is unreadable or lost, and no row is invalid."""
+"""Asset checks of the registry: no object is unreadable or lost, and no row is invalid; and of the store, that no problem is open.
+
+What a person acknowledged (`btc-assets acknowledge`) fails no check.
+"""
 
 import dagster as dg
 import psycopg
 
 from btc_assets.domain.slices import Window
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
+from btc_assets.landing.problems import read_problems
 from btc_assets.landing.states import Status
-from btc_assets.orchestration.checks import Problems, SliceCheck
+from btc_assets.orchestration.checks import Problems, SliceCheck, check_result
 from btc_assets.orchestration.deployment import Deployment
+from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
+from btc_assets.store.database import Store
+
+_UNUSABLE = """
+SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m AS blob
+WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = %s OR (status = %s AND loaded_at IS NULL)) AND NOT EXISTS (
+    SELECT 1 FROM landing.acknowledgements AS accepted
+    WHERE accepted.what = blob.uri AND accepted.version = blob.etag AND accepted.kind IN ('rejected object', 'lost object')
+)
+ORDER BY uri
+"""
+
+_REJECTED_ROWS = """
+SELECT uri, row_number, reason, count(*) OVER () FROM landing.rejected_rows AS rejected
+WHERE bucket_5m >= %s AND bucket_5m < %s AND NOT EXISTS (
+    SELECT 1 FROM landing.acknowledgements AS accepted
+    WHERE accepted.what = rejected.uri AND accepted.version = rejected.etag AND accepted.kind = 'rejected rows'
+)
+ORDER BY bucket_5m, uri, row_number LIMIT 50
+"""
 
 
 def find_unusable_objects(connection: psycopg.Connection, window: Window) -> Problems:
     """Objects that are unreadable, or that disappeared before they were loaded, each with the reason."""
-    rows = connection.execute(
-        "SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m "
-        "WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = %s OR (status = %s AND loaded_at IS NULL)) ORDER BY uri",
-        (window.start, window.end, Status.REJECTED, Status.GONE),
-    ).fetchall()
+    rows = connection.execute(_UNUSABLE, (window.start, window.end, Status.REJECTED, Status.GONE)).fetchall()
     return Problems([f"{uri}: {reason}" for uri, reason in rows])
 
 
 def find_rejected_rows(connection: psycopg.Connection, window: Window) -> Problems:
     """The first 50 rows of readable objects that are no valid trades, each with the reason; `rows` counts all of them."""
-    rows = connection.execute(
-        "SELECT uri, row_number, reason, count(*) OVER () FROM landing.rejected_rows "
-        "WHERE bucket_5m >= %s AND bucket_5m < %s ORDER BY bucket_5m, uri, row_number LIMIT 50",
-        (window.start, window.end),
-    ).fetchall()
+    rows = connection.execute(_REJECTED_ROWS, (window.start, window.end)).fetchall()
     return Problems([f"{uri}, row {number}: {reason}" for uri, number, reason, _ in rows], {"rows": rows[0][3] if rows else 0})
 
 
@@ -45,4 +61,21 @@ _CHECKS = [
 def landing_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
     assets = [REGISTRY, *([REGISTRY_HISTORY] if deployment.partitions.history else [])]
-    return [check.on(asset_key(asset), deployment) for asset in assets for check in _CHECKS]
+    checks = [check.on(asset_key(asset), deployment) for asset in assets for check in _CHECKS]
+    return [*checks, *(_no_open_problem(asset_key(asset), deployment) for asset in assets)]
+
+
+def _no_open_problem(asset: dg.AssetKey, deployment: Deployment) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        description=(
+            "No problem of the whole store waits for a person: an unreadable or lost object, rows that are no valid trades, a slice that "
+            "an object which is gone blocks. It fails until the problem is mended or acknowledged (btc-assets acknowledge)."
+        ),
+    )
+    def no_open_problem(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+        with plain_failures(), store.connect() as connection:
+            found = read_problems(connection, deployment.settings.landing_feeds.labels)
+        return check_result(found.shown, "shown", open=found.count)
+
+    return no_open_problem

@@ -243,9 +243,13 @@ def supersede_others(connection: psycopg.Connection, current: ObjectVersion) -> 
 
 # ---- an object disappears
 
-# Also superseded versions whose ticks the table holds, so that the ticks stay (promise 6).
+# Also superseded versions whose ticks the table holds, so that the ticks stay (promise 6). An object that nobody could read is no loss.
 _MARK_GONE = """
-UPDATE landing.raw_blobs_5m SET status = 'gone', reason = 'the object is no longer in the landing zone'
+UPDATE landing.raw_blobs_5m SET
+    status = CASE WHEN status = 'rejected' AND loaded_at IS NULL THEN 'superseded' ELSE 'gone' END,
+    reason = CASE WHEN status = 'rejected' AND loaded_at IS NULL THEN 'deleted after it was rejected'
+                  ELSE 'the object is no longer in the landing zone' END,
+    noticed_at = now()
 WHERE uri = ANY(%s) AND (status IN ('noticed', 'registered', 'rejected') OR (status = 'superseded' AND loaded_at IS NOT NULL))
 """
 

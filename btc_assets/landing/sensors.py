@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from btc_assets.domain.printable import printable
 from btc_assets.landing.arrivals import ArrivalTiming, next_close, notice_arrivals, read_waiting_slices
 from btc_assets.landing.events import receive
 from btc_assets.landing.resources import EventsQueue, Landing
@@ -95,7 +96,7 @@ def _landing_events(deployment: Deployment) -> dg.SensorDefinition:
         with plain_failures(), store.connect() as connection:
             received = receive(connection, landing.zone(), settings.landing_feeds, events_queue.client(), url)
         for message in received.left:
-            context.log.warning(f"left in the queue: {message}")
+            context.log.warning(f"left in the queue: {printable(str(message))}")
         return dg.SkipReason(
             f"{received.messages:,} messages: {received.noticed:,} objects noticed, {received.foreign:,} foreign, {len(received.left):,} unreadable."
         )

@@ -20,7 +20,7 @@ class Status(StrEnum):
     NOTICED = "noticed"  # seen, and not read yet
     REGISTERED = "registered"  # there, and readable
     REJECTED = "rejected"  # there, and unreadable
-    SUPERSEDED = "superseded"  # overwritten, or read again with another result
+    SUPERSEDED = "superseded"  # overwritten, read again with another result, or deleted after it was rejected
     GONE = "gone"  # not there any more
 
 
@@ -116,7 +116,9 @@ TRANSITIONS = (
     Transition(Event.NO_LONGER_COVERED, "register", (_REGISTERED, _REJECTED, _GONE), _SUPERSEDED),
     Transition(Event.OVERWRITTEN, "register", _EXCEPT_SUPERSEDED, _SUPERSEDED),
     Transition(Event.NOT_CURRENT, "supersede_others", _EXCEPT_SUPERSEDED, _SUPERSEDED),
-    Transition(Event.DISAPPEARED, "mark_gone", (_NOTICED, _REGISTERED, _REJECTED), _GONE),
+    Transition(Event.DISAPPEARED, "mark_gone", (_NOTICED, _REGISTERED), _GONE),
+    Transition(Event.DISAPPEARED, "mark_gone", (_REJECTED,), _GONE, loaded_before=True),
+    Transition(Event.DISAPPEARED, "mark_gone", (_REJECTED,), _SUPERSEDED, loaded_before=False),
     Transition(Event.DISAPPEARED, "mark_gone", (_SUPERSEDED,), _GONE, loaded_before=True),
     Transition(Event.SLICE_REPLACED, "mark_loaded", (_REGISTERED,), SAME, loaded_after=True),
     Transition(

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from btc_assets.domain.printable import markdown_table, printable
 from btc_assets.domain.slices import Window
 from btc_assets.landing.resources import Landing
 from btc_assets.ops import retention_jobs
@@ -72,9 +73,9 @@ def _policies_asset(deployment: Deployment) -> dg.AssetsDefinition:
         days = settings.dagster_events_days
         deleted = delete_old_events(context.instance, datetime.now(UTC) - timedelta(days=days)) if days else 0
         for change in changes:
-            context.log.info(change)
-        lines = [f"| {s.job_name} | {s.state} | {s.last_result or ''} | {s.drift} |" for s in statuses]
-        table = "\n".join(["| policy | state | last result | drift |", "|---|---|---|---|", *lines])
+            context.log.info(printable(change))
+        rows = [(s.job_name, s.state, s.last_result or "", s.drift) for s in statuses]
+        table = markdown_table(("policy", "state", "last result", "drift"), rows)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": count,

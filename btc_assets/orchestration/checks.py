@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import psycopg
 
+from btc_assets.domain.printable import escape_markdown, printable
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.orchestration.dagster_private import WindowCheckResult
 from btc_assets.orchestration.deployment import Deployment
@@ -72,19 +73,23 @@ def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Co
 def check_result(problems: Sequence[object], noun: str, **metadata: int | str) -> dg.AssetCheckResult:
     """The result of a check, with the number of problems and the first of them as metadata; it passes if there is none.
 
+    The first problem is also its description, as plain text.
+
     Args:
         problems: shown as `str(problem)`.
         noun: plural noun for them; the metadata key of their number.
         metadata: further metadata.
     """
     return WindowCheckResult(
-        passed=not problems, metadata={noun: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))}
+        passed=not problems,
+        description=printable(str(problems[0])) if problems else None,
+        metadata={noun: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))},
     )
 
 
 def bullets(problems: Sequence[object]) -> str:
-    """A Markdown list of the first problems."""
-    listed = [f"* {problem}" for problem in problems[:_SHOWN]]
+    """A Markdown list of the first problems, each of them as it is."""
+    listed = [f"* {escape_markdown(str(problem))}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         listed.append(f"* and {len(problems) - _SHOWN} more")
     return "\n".join(listed) or "none"

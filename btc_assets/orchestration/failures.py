@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.printable import printable
 from btc_assets.store.errors import server_errors
 
 # Five attempts within a minute and a half or so. After that, sensors request the slices again, at growing intervals.
@@ -22,4 +23,4 @@ def plain_failures() -> Iterator[None]:
         with server_errors():
             yield
     except UserError as error:
-        raise dg.Failure(description=str(error), allow_retries=isinstance(error, TransientError)) from error
+        raise dg.Failure(description=printable(str(error)), allow_retries=isinstance(error, TransientError)) from error

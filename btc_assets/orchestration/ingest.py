@@ -141,8 +141,7 @@ def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> Non
     report.checks += 1
     if not evaluation.passed:
         name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-        examples = evaluation.metadata.get("examples")
-        report.failed_checks[name] = str(examples.value if examples else "").replace("* ", "").split("\n")[0]
+        report.failed_checks[name] = evaluation.description or ""
 
 
 def _run_failure(failures: Sequence[dg.DagsterEvent]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import dagster as dg
 import psycopg
 
+from btc_assets.domain.printable import escape_markdown
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.store.replace import Replacements
 from btc_assets.store.tables import Column
@@ -91,6 +92,6 @@ def pictures(drawings: Mapping[str, str | bytes]) -> dict[str, dg.MarkdownMetada
 
     def image(name: str, drawing: str | bytes) -> str:
         kind, data = ("svg+xml", drawing.encode()) if isinstance(drawing, str) else ("png", drawing)
-        return f"![{name}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+        return f"![{escape_markdown(name)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
     return {name: dg.MetadataValue.md(image(name, drawing)) for name, drawing in drawings.items()}

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from btc_assets.domain.printable import markdown_table
 from btc_assets.domain.slices import parse_time
 from btc_assets.ingestion import due
 from btc_assets.landing.resources import Landing
@@ -272,8 +273,8 @@ def _indexes_asset() -> dg.AssetsDefinition:
                 for model in read_maintained_models(connection)
             ]
             columns = read_columns(connection, "signals.embedding_indexes")
-        lines = [f"| {one.model_id} | {one.action} | {one.why} | {one.index or ''} |" for one in done]
-        table = "\n".join(["| model | done | why | index |", "|---|---|---|---|", *lines])
+        rows = [(one.model_id, one.action, one.why, str(one.index or "")) for one in done]
+        table = markdown_table(("model", "done", "why", "index"), rows)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": sum(one.index is not None for one in done),

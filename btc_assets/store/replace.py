@@ -17,6 +17,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.domain.errors import TransientError
+from btc_assets.domain.printable import printable
 from btc_assets.domain.slices import Window
 from btc_assets.store.compressed import CompressedReplacement, compressed_chunks, lift_decompression_limit
 from btc_assets.store.database import identifier
@@ -102,7 +103,7 @@ def replace_slices(connection: psycopg.Connection, target: Target, replacement: 
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:  # with a job of TimescaleDB
             if attempt + 1 == _ATTEMPTS:
                 raise
-            log.info("Retrying %s, %s: %s", target.table, replacement.window, error)
+            log.info("Retrying %s, %s: %s", target.table, replacement.window, printable(str(error)))
             time.sleep(random.uniform(0, 0.2) * 2**attempt)
     raise TransientError(
         f"Another job keeps compressing {target.table}, {replacement.window}, while it is being written: run it again later."

@@ -16,6 +16,7 @@ from contextlib import suppress
 import psycopg
 
 from btc_assets.domain.errors import TransientError
+from btc_assets.domain.printable import printable
 from btc_assets.store.compressed import compress
 from btc_assets.store.database import Store
 from btc_assets.store.encode import EncodedRows, encode_rows
@@ -148,4 +149,4 @@ def _compress_again(connection: psycopg.Connection, table: str, chunks: Iterable
                 lock_table(cursor, table, exclusive=True)
                 compress(cursor, chunk)
         except psycopg.Error as error:
-            log.warning("%s stays partly uncompressed until the compression policy runs: %s", chunk, error)
+            log.warning("%s stays partly uncompressed until the compression policy runs: %s", chunk, printable(str(error)))

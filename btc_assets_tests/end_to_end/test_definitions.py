@@ -158,6 +158,10 @@ def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest
     result = run(store, HOUR)
     assert result.success
     assert failed_checks(result) == {
+        "landing/raw_blobs_5m no_open_problem": (
+            f"* {empty}: the object is empty (0 bytes): land it again\n"
+            f"* {bad}: 1 row(s) are no valid trades of the feed, such as row 1: price is null"
+        ),
         "landing/raw_blobs_5m no_rejected_object": f"* {empty}: the object is empty (0 bytes): land it again",
         "landing/raw_blobs_5m no_rejected_row": f"* {bad}, row 1: price is null",
         "market_data/btc_ticks trade_ids_contiguous": "* BTCUSDT 61 to 100 (40 trades) before 2024-01-10T12:00Z",
