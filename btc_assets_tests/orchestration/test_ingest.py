@@ -26,7 +26,7 @@ def test_the_report_counts_what_was_loaded_and_the_run_is_recorded(store: StoreU
     store.land(every(1, 450))
     report = run_ingest(store, HOUR)
     assert (report.window, report.objects, report.slices, report.ticks) == (HOUR, 30, 2, 450)
-    assert report.checks == 13 and report.checks_passed and report.seconds > 0
+    assert report.checks == 14 and report.checks_passed and report.seconds > 0
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         assert run.is_success and run.job_name == "ingest"
@@ -37,7 +37,11 @@ def test_failed_checks_are_reported_with_their_first_problem(store: StoreUnderTe
     uri = store.put("2024/01/10/12/00/batch-x.parquet", b"")
     report = run_ingest(store, HOUR)
     assert not report.checks_passed
-    assert report.failed_checks == {"landing/raw_blobs_5m no_rejected_object": f"{uri}: the object is empty (0 bytes): land it again"}
+    sentence = f"{uri}: the object is empty (0 bytes): land it again"
+    assert report.failed_checks == {
+        "landing/raw_blobs_5m no_open_problem": sentence,
+        "landing/raw_blobs_5m no_rejected_object": sentence,
+    }
 
 
 def test_options_reach_the_assets_that_take_them(store: StoreUnderTest) -> None:
