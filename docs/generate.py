@@ -28,7 +28,8 @@ _SETTINGS_INTRODUCTION = """\
 Each setting is an environment variable or a line of `.env` in the working directory.
 
 * The environment overrides `.env`.
-* If there is no `.env`, the settings that the last `make demo` left in `.btc_assets/demo.env` apply.
+* If there is no `.env`, and no variable names a store, the settings that the last `make demo` left in
+  `.btc_assets/demo.env` apply.
 * An empty variable counts as not set.
 * A variable that starts with `BTC_ASSETS_` and is not listed here is an error, and so is a value that does not fit.
 * Other variables in `.env`, such as `AWS_PROFILE`, reach the S3 clients and child processes.

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from btc_assets.cli.app import App, example, pass_app, progress_bar, save_picture
+from btc_assets.cli.app import App, example, progress_bar, save_picture
 from btc_assets.cli.console import out, styled
 from btc_assets.cli.landing import land_file
 from btc_assets.cli.loading import count_candles, print_report, run_ingest
 from btc_assets.domain.errors import UserError
+from btc_assets.domain.settings import DEMO_ENV, PREFIX, leave_settings_out, load_settings, read_home
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 if TYPE_CHECKING:
@@ -28,16 +29,17 @@ if TYPE_CHECKING:
 @click.command(epilog=example("btc-assets demo --trades my_trades.csv.gz"))
 @click.option("--trades", type=click.Path(path_type=Path), help="Use the trades in this file instead of a generated day.")
 @click.option("--ticks", type=click.IntRange(min=1), default=500_000, show_default=True, help="Size of the generated day.")
-@pass_app
-def demo(app: App, trades: Path | None, ticks: int) -> None:
+def demo(trades: Path | None, ticks: int) -> None:
     """Land a day of trades, load it end to end and show the result. Can be repeated.
 
+    It has a store of its own below BTC_ASSETS_HOME, whatever the other settings name, and touches no other.
     The generated day is the one before yesterday, so that trades played live on top of it (btc-assets land --live-from) are later.
     """
     started = time.perf_counter()
     day = floor_day(datetime.now(UTC)) - 2 * DAY
     source = trades.resolve() if trades else None
-    store = DemoStore.of_file(app.settings.home, source) if source else DemoStore.of_day(app.settings.home, day, ticks)
+    home = read_home()
+    store = DemoStore.of_file(home, source) if source else DemoStore.of_day(home, day, ticks)
     app = App(store.use())
     landed = _land_file(app, source) if source else _land_generated(app, day, ticks)
     if landed.first_event_time is None or landed.last_event_time is None:
@@ -80,27 +82,32 @@ class DemoStore:
         return cls(home, f"demo_{day:%Y%m%d}_{ticks}", home / "demo.png")
 
     def use(self, *, partitions_start: datetime | None = None) -> Settings:
-        """Point this process at the store, and with `partitions_start` every later process as well, unless it finds a `.env`.
+        """Point this process at the store, and with `partitions_start` every later process as well, unless its settings name another.
 
-        The variables are set in the environment because Dagster's storage and child processes read them there.
+        No setting of the user's counts, wherever it comes from. The variables are set in the environment because Dagster's storage and
+        child processes read them there.
         """
-        from btc_assets.domain.settings import DEMO_ENV, PREFIX, load_settings
-
         landing = self.home / f"landing_{self.name}"
         landing.mkdir(parents=True, exist_ok=True)
         variables = {
+            "DAGSTER_HOME": str(self.home / "dagster_demo"),
             f"{PREFIX}DATABASE": self.name,
             f"{PREFIX}LANDING_URL": landing.as_uri(),
             f"{PREFIX}TICKS_DROP_AFTER_DAYS": "never",  # the trades of a file may be old
         }
         if partitions_start is not None:
             variables[f"{PREFIX}PARTITIONS_START"] = partitions_start.strftime(KEY_FORMAT)
-            lines = ["# Written by the last `btc-assets demo`; used if there is no .env", *(f"{k}={v}" for k, v in variables.items())]
+            lines = ["# Written by the last `btc-assets demo`; used if there is no .env and no variable names a store"]
+            lines += [f"{name}={_quoted(value)}" for name, value in variables.items()]
             (self.home / DEMO_ENV).write_text("\n".join(lines) + "\n")
-        for name in ("DSN", "DAGSTER_DSN", "S3_ENDPOINT", "S3_REGION"):
-            os.environ.pop(PREFIX + name, None)
-        os.environ.update(variables)
+        leave_settings_out()
+        os.environ.update(variables | {f"{PREFIX}HOME": str(self.home)})
         return load_settings()
+
+
+def _quoted(value: str) -> str:
+    """A value as a file of variables has it, literally: a path may hold spaces, quotes, `#` and `$`."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _land_file(app: App, source: Path) -> Landed:

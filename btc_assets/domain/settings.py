@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from dotenv import load_dotenv
+from dotenv import dotenv_values, load_dotenv
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,7 +20,13 @@ from btc_assets.domain.slices import floor_day, floor_slice, parse_time
 
 PREFIX = "BTC_ASSETS_"
 DEMO_ENV = "demo.env"  # in `home`; what `btc-assets demo` leaves for `make dev`
+_ENV_FILE = Path(".env")
 _NOT_SETTINGS = {"BTC_ASSETS_TEST_DSN"}  # read by the test suite alone
+
+# A setting of these says which store is meant: what the last demo left would mix its own store with that one.
+_NAME_A_STORE = tuple(
+    PREFIX + name for name in ("DSN", "OWNER_DSN", "DAGSTER_DSN", "DATABASE", "LANDING_URL", "LANDING_FEEDS", "S3_ENDPOINT", "MODELS_URL")
+)
 
 
 class Settings(BaseSettings):
@@ -244,7 +250,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment, then `.env`, or where there is none, what the last demo left in `home`.
+    """Read the environment, then `.env`, or where neither there is one nor a variable names a store, what the last demo left in `home`.
 
     What the file holds goes into this process's environment, so that `AWS_*` variables in it reach the S3 clients
     and child processes see the same store.
@@ -252,17 +258,33 @@ def load_settings() -> Settings:
     Raises:
         UserError: one sentence naming each variable whose value is wrong or that does not exist.
     """
-    home = Path(os.environ.get(PREFIX + "HOME") or Settings.model_fields["home"].default)
-    env_file = Path(".env") if Path(".env").exists() else home / DEMO_ENV
-    load_dotenv(env_file, override=False)
+    if _ENV_FILE.exists():
+        load_dotenv(_ENV_FILE, override=False)
+    elif not any(map(os.environ.get, _NAME_A_STORE)):
+        load_dotenv(read_home() / DEMO_ENV, override=False, interpolate=False)
     known = {PREFIX + name.upper() for name in Settings.model_fields} | _NOT_SETTINGS
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and os.environ[name] and name not in known:
             raise UserError(_unknown(name, known))
     try:
         return Settings()
     except ValidationError as error:
         raise UserError(" ".join(map(_sentence, error.errors(include_input=False)))) from None
+
+
+def read_home() -> Path:
+    """`BTC_ASSETS_HOME` of the environment or `.env`, whatever the other settings are."""
+    text = os.environ.get(PREFIX + "HOME") or dotenv_values(_ENV_FILE).get(PREFIX + "HOME")
+    return Path(text or Settings.model_fields["home"].default).expanduser().absolute()
+
+
+def leave_settings_out() -> None:
+    """Make every setting of the environment and of `.env` count as not set, for this process and its children.
+
+    Empty variables do that: neither `.env` nor a later reading of it replaces a variable that exists.
+    """
+    names = {PREFIX + name.upper() for name in Settings.model_fields} | os.environ.keys() | dotenv_values(_ENV_FILE).keys()
+    os.environ.update({name: "" for name in names if name.startswith(PREFIX) and name not in _NOT_SETTINGS})
 
 
 def _sentence(error: ErrorDetails) -> str:

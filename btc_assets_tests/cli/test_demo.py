@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from btc_assets.cli.demo import DemoStore
-from btc_assets.domain.settings import load_settings
-from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets.domain.settings import Settings, load_settings, read_home
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
 
 
 @pytest.fixture
-def own_environment(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """The environment is as it was after the test, whatever a demo sets."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    return monkeypatch
+    before = dict(os.environ)
+    yield monkeypatch
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def home(own_environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home whose name no shell and no file of variables may take apart; the environment names nothing else."""
+    for name in [name for name in os.environ if name.startswith(("BTC_ASSETS_", "DAGSTER_"))]:
+        del os.environ[name]
+    home = tmp_path / 'my $HOME ${HOME} #1 isn\'t \\ 50% "it"'
+    os.environ["BTC_ASSETS_HOME"] = str(home)
+    own_environment.chdir(tmp_path)
+    return home
 
 
 def test_another_day_number_of_trades_or_file_has_another_store(tmp_path: Path) -> None:
@@ -28,21 +43,73 @@ def test_another_day_number_of_trades_or_file_has_another_store(tmp_path: Path) 
     assert DemoStore.of_file(tmp_path, Path("/a.csv")) == stores[2] != DemoStore.of_file(tmp_path, Path("/b.csv"))
 
 
-def test_a_demo_touches_nothing_of_the_users(store: StoreUnderTest, own_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    os.environ["BTC_ASSETS_S3_ENDPOINT"] = "http://users.own"
-    settings = DemoStore.of_day(tmp_path, DAY, 500).use()
-    assert settings.dsn is None and settings.database == "demo_20240110_500" and settings.s3_endpoint is None
-    assert settings.landing == (tmp_path / "landing_demo_20240110_500").as_uri()
-    assert not (tmp_path / "demo.env").exists()
+USERS = {
+    "DSN": "postgresql://users.own/btc",
+    "OWNER_DSN": "postgresql://owner@users.own/btc",
+    "DAGSTER_DSN": "postgresql://users.own/dagster",
+    "LANDING_FEEDS": "Kraken/XBT",
+    "S3_ENDPOINT": "http://users.own",
+    "MODELS_URL": "s3://users/models",
+    "WORKERS_BROKER": "redis://users.own:6379/0",
+    "LANDING_EVENTS_QUEUE": "https://sqs.users.own/1/queue",
+    "COMPUTE_LOGS_URL": "s3://users/logs",
+    "BACKUP_STANZA": "users",
+    "FETCH_CONCURRENCY": "wrong",
+    "MISSPELLED": "1",
+}
 
 
-def test_later_processes_find_the_demo_once_its_partitions_are_known(own_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    os.environ["BTC_ASSETS_HOME"] = str(tmp_path)
+@pytest.mark.parametrize("where", ["environment", ".env", "demo.env"])
+def test_a_demo_touches_nothing_of_the_users(own_environment: pytest.MonkeyPatch, tmp_path: Path, where: str) -> None:
+    home = tmp_path / "demo's home"
+    own_environment.chdir(tmp_path)
+    own_environment.setitem(os.environ, "BTC_ASSETS_HOME", str(home))
+    own_environment.setitem(os.environ, "DAGSTER_HOME", str(tmp_path / "users_dagster"))
+    users = {f"BTC_ASSETS_{name}": value for name, value in USERS.items()}
+    if where == "environment":
+        os.environ.update(users)
+    else:
+        home.mkdir()
+        file = tmp_path / ".env" if where == ".env" else home / "demo.env"
+        file.write_text("".join(f"{name}={value}\n" for name, value in users.items()))
+    settings = DemoStore.of_day(read_home(), DAY, 500).use()
+    defaults = Settings(home=home)
+    own = {"database", "landing_url", "ticks_drop_after_days"}
+    assert settings.model_dump(exclude=own) == defaults.model_dump(exclude=own)
+    assert (settings.database, settings.landing) == ("demo_20240110_500", (home / "landing_demo_20240110_500").as_uri())
+    assert load_settings() == settings  # as Dagster's storage reads them
+    assert os.environ["DAGSTER_HOME"] == str(home / "dagster_demo")
+    child = subprocess.run([sys.executable, "-c", SHOW_SETTINGS], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert child.stdout == f"{settings!r}\n"
+
+
+SHOW_SETTINGS = "from btc_assets.domain.settings import load_settings; print(repr(load_settings()))"
+
+
+def test_later_processes_find_the_demo_once_its_partitions_are_known(own_environment: pytest.MonkeyPatch, home: Path) -> None:
     before = dict(os.environ)
-    made = DemoStore.of_day(tmp_path, DAY, 500).use(partitions_start=DAY)
+    assert DemoStore.of_day(home, DAY, 500).use() and not (home / "demo.env").exists()
+    made = DemoStore.of_day(home, DAY, 500).use(partitions_start=DAY)
     assert made.first_slice == DAY
     # A later process has none of the variables that the demo set.
-    for name in [name for name in os.environ if name.startswith("BTC_ASSETS_")]:
-        del os.environ[name]
-    os.environ["BTC_ASSETS_HOME"] = before["BTC_ASSETS_HOME"]
+    os.environ.clear()
+    os.environ.update(before)
     assert load_settings() == made
+    assert os.environ["DAGSTER_HOME"] == str(home / "dagster_demo")
+
+
+@pytest.mark.parametrize(
+    "name", ["DSN", "OWNER_DSN", "DAGSTER_DSN", "LANDING_URL", "LANDING_FEEDS", "DATABASE", "S3_ENDPOINT", "MODELS_URL"]
+)
+def test_the_last_demo_is_not_mixed_with_a_store_that_a_variable_names(
+    own_environment: pytest.MonkeyPatch, home: Path, tmp_path: Path, name: str
+) -> None:
+    value = {"LANDING_URL": "s3://users/zone", "DATABASE": "users"}.get(name) or USERS[name]
+    before = dict(os.environ)
+    DemoStore.of_day(home, DAY, 500).use(partitions_start=DAY)
+    os.environ.clear()
+    os.environ.update(before | {f"BTC_ASSETS_{name}": value})
+    settings = load_settings()
+    assert settings == Settings(home=home)
+    assert "landing_demo" not in settings.landing and not settings.database.startswith("demo")
+    assert settings.partitions_start is None

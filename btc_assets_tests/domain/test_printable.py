@@ -15,7 +15,7 @@ from btc_assets.domain.printable import escape_markdown, markdown_table, printab
         ("a\nERROR forged", r"a\nERROR forged"),
         ("\x1b[2J\x1b[31mred\x07\x9b1m", r"\x1b[2J\x1b[31mred\x07\x9b1m"),
         ("a\u202egpj.exe", r"a\u202egpj.exe"),
-        ("m\udce9tro", r"m\udce9"),
+        ("m\udce9tro", r"m\udce9tro"),
         ("tab\tdel\x7f\r", r"tab\tdel\x7f\r"),
     ],
 )
