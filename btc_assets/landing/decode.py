@@ -19,7 +19,7 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.domain.ticks import DECODED_SCHEMA, PRICE, QUANTITY, TIME, int64
 from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times
-from btc_assets.landing.raw import UNPARSED, ObjectRejected, join_names, without_nul
+from btc_assets.landing.raw import REASON, UNPARSED, ObjectRejected, join_names, without_nul
 
 # How producers spell the nine fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
 # wins over a later one: `id` beside `trade_id` is a column of the producer's own.
@@ -36,7 +36,7 @@ _SPELLINGS = {
 }
 _OPTIONAL = {"event_time", "symbol", "buyer_order_id", "seller_order_id"}
 # Known columns that ticks do not need: e, M and X of messages, columns of dumps, pandas' index.
-_IGNORED = {"e", "M", "X", "quote_qty", "quoteQty", "is_best_match", "isBestMatch", "stream", UNPARSED, "__index_level_0__"}
+_IGNORED = {"e", "M", "X", "quote_qty", "quoteQty", "is_best_match", "isBestMatch", "stream", UNPARSED, REASON, "__index_level_0__"}
 
 _REJECTED_SCHEMA = pa.schema({"index": pa.int64(), "bucket_us": pa.int64(), "reason": pa.string(), "record": pa.string()})
 
@@ -76,7 +76,8 @@ def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
     columns = _find_columns(raw)
     rows = _RowDecoder(len(raw), columns)
     if UNPARSED in raw.column_names:
-        rows.reject(pc.is_valid(plain_array(raw[UNPARSED])), "the row cannot be parsed")
+        reasons = raw[REASON] if REASON in raw.column_names else pa.nulls(len(raw), pa.string())
+        rows.reject(pc.is_valid(plain_array(raw[UNPARSED])), lambda i: reasons[i].as_py() or "the row cannot be parsed")
 
     symbol = _labels(columns["symbol"], feeds, rows)
     trade_id = rows.required("trade_id", to_int64, pa.int64())
@@ -106,7 +107,7 @@ def _find_columns(raw: pa.Table) -> dict[str, list[pa.Array]]:
     names = set(raw.column_names)
     found = {field: [plain_array(raw[name]) for name in spellings if name in names] for field, spellings in _SPELLINGS.items()}
     missing = [field for field, columns in found.items() if not columns and field not in _OPTIONAL]
-    if missing and names != {UNPARSED}:
+    if missing and not (names and names <= {UNPARSED, REASON}):
         raise ObjectRejected(
             f"it has another schema: no column for {', '.join(missing)} (its columns: {join_names(raw.column_names)}); "
             "move it out of the landing zone or land it as trades"
@@ -204,6 +205,7 @@ def _record(columns: dict[str, pa.Array], index: int) -> str:
     """A row as JSON, or the text of a row that could not be parsed."""
     row = {name: python_value(column[index]) for name, column in columns.items()}
     text = row.pop(UNPARSED, None)
+    row.pop(REASON, None)
     return without_nul(str(text)) if text is not None else orjson.dumps(row, default=str).decode()
 
 

@@ -10,6 +10,8 @@ NULLS = ["", "NaN", "nan", "null", "None"]
 
 # The column that holds the text of a row that could not be parsed.
 UNPARSED = "__unparsed__"
+# Beside it, the reason that such a row is rejected for, if there is a better one than that.
+REASON = "__reason__"
 
 
 AGAIN = ": land it again"  # the advice for an object that was damaged on its way

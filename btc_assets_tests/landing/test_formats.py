@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from btc_assets.landing import csv_text, formats, json_text
+from btc_assets.landing import bounds, csv_text, json_text
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.raw import UNPARSED, ObjectRejected
@@ -30,7 +30,7 @@ ROW = b"1704888000000,BTCUSDT,%d,42000.5,0.25,true\n"
 DAMAGED = "its {} content is damaged or truncated (*{}*): land it again"  # in the brackets: what the parser says
 NO_ROWS = "the object holds no rows, not even a header: land it again"
 UNKNOWN = "its format is unknown: land Parquet, CSV or JSON lines, plain, gzipped or (CSV) zipped"
-NO_CSV = "the zip file holds no .csv file: land the dump as the exchange publishes it"
+NO_TRADES = "the zip file holds no file of trades: land the dump as the exchange publishes it"
 OTHER_SCHEMA = "it has another schema: no column for {} (its columns: {}); move it out of the landing zone or land it as trades"
 ALL_MISSING = "trade_time, trade_id, price, quantity, is_market_maker"
 
@@ -66,18 +66,21 @@ REJECTED: dict[str, tuple[bytes, str]] = {
     "truncated gzip": (encoded("csv.gz")[:8], DAMAGED.format("gzip", "ended before the end-of-stream marker")),
     "gzip truncated at its end": (encoded("csv.gz")[:-20], DAMAGED.format("gzip", "ended before the end-of-stream marker")),
     "a long gzip truncated at its end": (
-        gzip.compress(HEADER + b"".join(ROW % i for i in range(300)))[:-20],
+        gzip.compress(HEADER + b"".join(ROW % i for i in range(3000)))[:-20],
         DAMAGED.format("csv.gz", "ended before the end-of-stream marker"),
     ),
     "truncated zip": (encoded("csv.zip")[:-30], DAMAGED.format("zip", "not a zip file")),
     "a zip with a flipped byte": (flipped(encoded("csv.zip"), 60), DAMAGED.format("zip", "")),
-    "a zip with a password": (encrypted(), DAMAGED.format("zip", "is encrypted, password required for extraction")),
+    "a zip with a password": (encrypted(), "it has a password: land it without one"),
     "JSON nested deeper than it can be written": (
         json_lines(TICKS) + b'{"t":' + b"[" * 300 + b"]" * 300 + b"}\n",
         "its jsonl content cannot be decoded (TypeError: Recursion limit reached): land it as plain rows of trades",
     ),
-    "a zip without CSV": (zipped(("readme.txt", b"hello"), ("__MACOSX/._a.csv", b"\0")), NO_CSV),
-    "a zip of nothing": (zipped(), NO_CSV),
+    "a zip without trades": (
+        zipped(("readme.txt", b"hello"), ("__MACOSX/._a.csv", b"\0")),
+        "it holds no trades (its columns: hello)",
+    ),
+    "a zip of nothing": (zipped(), NO_TRADES),
     "Parquet of candles": (parquet(pa.table({"open": [1.0], "close": [2.0]})), OTHER_SCHEMA.format(ALL_MISSING, "open, close")),
     "Parquet of no columns": (parquet(pa.table({})), OTHER_SCHEMA.format(ALL_MISSING, "none")),
     "Parquet of no rows and another schema": (
@@ -258,7 +261,7 @@ def test_a_large_parquet_object_on_disk_is_read_a_bounded_piece_at_a_time(tmp_pa
             writer.write_table(numbers)
     before, peak, read_rows = pa.total_allocated_bytes(), 0, 0
     for raw in read_object(path)[1]:
-        assert len(raw) <= formats.BATCH_ROWS
+        assert len(raw) <= bounds.BATCH_ROWS
         read_rows += len(raw)
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert read_rows == rows * groups
