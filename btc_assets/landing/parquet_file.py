@@ -25,7 +25,9 @@ def read_parquet(source: ParquetSource, bounds: Bounds) -> Iterator[pa.Table]:
         footer = file.metadata
         require_columns(footer.num_columns)
         bounds.expect_rows(footer.num_rows)
-        largest = max((footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)), default=0)
+        sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
+        bounds.expect_bytes(sum(sizes))
+        largest = max(sizes, default=0)
         if footer.num_rows * largest > _UNMEASURED_BYTES:
             yield from _measured(source, footer, largest)
             return
@@ -57,7 +59,8 @@ def _measured(source: ParquetSource, footer: pq.FileMetaData, largest: int) -> I
                 by_difference |= "DELTA_BYTE_ARRAY" in column.encodings
                 if column.has_dictionary_page:
                     by_reference.add(column.path_in_schema)
-    batch_rows = _batch_rows(footer)
+    # Pages hold many rows each, so a table of a few rows is no less memory.
+    batch_rows = min(_batch_rows(footer), max(1_024, BATCH_TEXT_BYTES * footer.num_rows // largest))
     if by_difference:
         batch_rows = max(1, min(batch_rows, BATCH_TEXT_BYTES // largest))
     with _open(source, sorted(by_reference)) as file:

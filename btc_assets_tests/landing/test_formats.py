@@ -20,11 +20,11 @@ from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.raw import UNPARSED, ObjectRejected
 from btc_assets_tests.support.paths import case_file
-from btc_assets_tests.support.producers import PRODUCERS, json_lines, parquet, read, table, zipped
+from btc_assets_tests.support.producers import PRODUCERS, json_lines, parquet, read, table, without, zipped
 from btc_assets_tests.support.stores import FEED
 from btc_assets_tests.support.trades import every
 
-TICKS = every(1, 40)
+TICKS = without(every(1, 40))
 HEADER = b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n"
 ROW = b"1704888000000,BTCUSDT,%d,42000.5,0.25,true\n"
 DAMAGED = "its {} content is damaged or truncated (*{}*): land it again"  # in the brackets: what the parser says

@@ -13,10 +13,10 @@ import pytest
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.raw import ObjectRejected
 from btc_assets_tests.support.paths import case_file
-from btc_assets_tests.support.producers import PRODUCERS, csv, json_lines, parquet, read, table, text_table, zipped
+from btc_assets_tests.support.producers import PRODUCERS, csv, json_lines, parquet, read, table, text_table, without, zipped
 from btc_assets_tests.support.trades import every
 
-FIRST, SECOND = every(1, 40), every(1, 40, first_id=41)
+FIRST, SECOND = without(every(1, 40)), without(every(1, 40, first_id=41))
 CSV = csv(text_table(FIRST))
 OTHER_CSV = csv(text_table(SECOND))
 

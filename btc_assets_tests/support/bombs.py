@@ -49,9 +49,7 @@ def _overlapping(entries: int) -> bytes:
 
 
 def _differences(rows: int, length: int) -> bytes:
-    return parquet(
-        _rows(rows, symbol=pa.repeat("B" * length, rows)), use_dictionary=False, column_encoding={"symbol": "DELTA_BYTE_ARRAY"}
-    )
+    return parquet(_rows(rows, symbol=pa.repeat("B" * length, rows)), use_dictionary=False, column_encoding={"symbol": "DELTA_BYTE_ARRAY"})
 
 
 def _nested(depth: int) -> bytes:
