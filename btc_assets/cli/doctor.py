@@ -35,6 +35,7 @@ def doctor(app: App) -> None:
 def examine_dagster(settings: Settings) -> Iterator[Finding]:
     """Whether Dagster's instance opens, and whether a daemon runs."""
     from btc_assets.ops.findings import Finding
+    from btc_assets.orchestration.home import missing_options
     from btc_assets.orchestration.instance import read_instance_status
 
     status = read_instance_status(settings)
@@ -46,3 +47,6 @@ def examine_dagster(settings: Settings) -> Iterator[Finding]:
             "warning",
             f"instance in {status.home}; no daemon runs, so no schedule and no sensor does: start btc-assets dev or dagster-daemon.",
         )
+    if lacking := missing_options(status.home):
+        text = f"dagster.yaml in {status.home} was edited and lacks {', '.join(lacking)}: add them, or delete the file for this version's."
+        yield Finding("Dagster", "warning", text)

@@ -139,6 +139,12 @@ class Settings(BaseSettings):
         examples=["redis://host:6379/0", "rediss://host:6379/0"],
         description="A Redis server. If it is set, Celery workers execute the runs, on as many machines as you like (docs/workers.md).",
     )
+    ui_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        examples=["dagster.example.com, ..."],
+        description="Comma-separated names under which the Dagster UI may be reached, besides localhost, such as that of a reverse proxy"
+        " (docs/production.md#dagster).",
+    )
     fetch_concurrency: int = Field(16, ge=1, le=256, description="Objects read at the same time.")
     commit_rows: int = Field(
         32_768, ge=1, description="About how many rows are prepared and committed together. Memory grows with this number."
@@ -167,6 +173,11 @@ class Settings(BaseSettings):
     @classmethod
     def _feeds(cls, text: object) -> object:
         return Feeds.parse(text) if isinstance(text, str) else text
+
+    @field_validator("ui_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, text: object) -> object:
+        return frozenset(name for part in text.split(",") if (name := part.strip().lower())) if isinstance(text, str) else text
 
     @field_validator("partitions_start", mode="before")
     @classmethod

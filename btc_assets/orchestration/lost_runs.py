@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
+
 import dagster as dg
 
+CODE_LOCATION_TAG = ".dagster/grpc_info"  # of runs that a code location executes: its address
 WORKERS_TAG = "dagster-celery/task_id"  # of runs that workers execute
 
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
-def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+def end_lost_runs(instance: dg.DagsterInstance, *, socket: str | None = None) -> list[str]:
     """Report runs that are recorded as in progress as failed; returns their ids.
 
     Call it only while no code location is running, such as before it starts: its runs are its child processes, so they ended with it.
     Dagster itself would wait for them until `max_runtime_seconds`. Once they have failed, the daemon starts them again and sensors
     request their slices again. Runs on workers go on without a code location; run monitoring ends those that are lost.
+
+    Args:
+        instance: Dagster's.
+        socket: only runs of the code location that listened there; others share the instance.
     """
     lost = [run for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS)) if WORKERS_TAG not in run.tags]
+    if socket is not None:
+        lost = [run for run in lost if json.loads(run.tags.get(CODE_LOCATION_TAG, "{}")).get("socket") == socket]
     for run in lost:
         instance.report_run_failed(run, "The code location ended, and this run with it: it is started again.")
     return [run.run_id for run in lost]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.cli.doctor import examine_dagster
+from btc_assets.orchestration.home import missing_options, prepare_dagster_home
 from btc_assets_tests.support.dagster_private import PoolGranularity, QueuedRunCoordinator
 from btc_assets_tests.support.stores import StoreUnderTest
 
@@ -49,3 +51,39 @@ def test_a_dagster_yaml_that_a_person_changed_is_kept(store: StoreUnderTest) -> 
     with dg.DagsterInstance.get() as instance:
         limits = instance.get_concurrency_config().run_queue_config
         assert limits is not None and limits.max_concurrent_runs == 9
+
+
+def test_a_dagster_yaml_of_an_earlier_version_that_nobody_changed_is_updated(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
+    file = home / "dagster.yaml"
+    current = file.read_text()
+    earlier = "telemetry:\n  enabled: false\n"
+    file.write_text(f"# btc-assets updates this file while it has this SHA-256: {hashlib.sha256(earlier.encode()).hexdigest()}\n{earlier}")
+    prepare_dagster_home(store.settings)
+    assert file.read_text() == current
+    file.write_text(current.replace("max_concurrent_runs: 4", "max_concurrent_runs: 9"))
+    prepare_dagster_home(store.settings)
+    assert "max_concurrent_runs: 9" in file.read_text()
+
+
+def test_a_dagster_yaml_from_before_there_was_a_stamp_is_updated(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = prepare_dagster_home(store.settings)
+    current, earlier = (home / "dagster.yaml").read_text(), "telemetry:\n  enabled: false\n"
+    (home / "dagster.yaml").write_text(earlier)
+    prepare_dagster_home(store.settings)
+    assert (home / "dagster.yaml").read_text() == earlier  # nobody knows who wrote it
+    monkeypatch.setattr("btc_assets.orchestration.home._UNSTAMPED", {hashlib.sha256(earlier.encode()).hexdigest()})
+    prepare_dagster_home(store.settings)
+    assert (home / "dagster.yaml").read_text() == current
+
+
+def test_the_doctor_names_the_options_that_an_edited_dagster_yaml_lacks(store: StoreUnderTest) -> None:
+    home = prepare_dagster_home(store.settings)
+    edited = yaml.safe_load((home / "dagster.yaml").read_text())
+    del edited["run_monitoring"]["start_timeout_seconds"], edited["retention"]
+    (home / "dagster.yaml").write_text(yaml.safe_dump(edited))
+    prepare_dagster_home(store.settings)
+    assert missing_options(home) == ["retention", "run_monitoring.start_timeout_seconds"]
+    (finding, *_) = [found for found in examine_dagster(store.settings) if "lacks" in found.text]
+    assert finding.state == "warning"
+    assert "lacks retention, run_monitoring.start_timeout_seconds" in finding.text

@@ -1,0 +1,181 @@
+"""The processes of `btc-assets dev`: code location, daemon and webserver, started and ended together.
+
+Runs are children of the code location. Whatever is left of services that were killed is ended before new ones start, and so are the runs
+that died with them: Dagster itself would wait four hours for those, and nothing else would start meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from btc_assets.domain.errors import UserError
+from btc_assets.orchestration.lost_runs import end_lost_runs
+
+MODULE = "btc_assets.definitions"
+_MARK = "_BTC_ASSETS_DEV"  # in the environment of every process of these services, with their DAGSTER_HOME
+_GRACE_SECONDS = 10  # for services to end by themselves
+_POLL_SECONDS = 0.1
+
+
+def serve(home: Path, port: int, environment: Mapping[str, str], *, read_only: bool = False) -> int:
+    """Run the services until a person or a signal stops them, or one of them ends; returns the exit status.
+
+    Args:
+        home: DAGSTER_HOME.
+        port: of the webserver, on 127.0.0.1.
+        environment: of the processes.
+        read_only: the UI shows everything and starts nothing.
+
+    Raises:
+        UserError: services of this home run already.
+    """
+    with _only_services_of(home), tempfile.TemporaryDirectory(prefix="btc-assets-dev-") as directory:
+        _end_leftovers(home)
+        address = code_location_socket(home)
+        with dg.DagsterInstance.get() as instance:
+            for run_id in end_lost_runs(instance, socket=address):
+                print(f"Run {run_id} had died with an earlier btc-assets dev: it is started again.", file=sys.stderr)
+        workspace = Path(directory) / "workspace.yaml"
+        server = {"location_name": "btc_assets", "socket": address}
+        workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+        Path(address).unlink(missing_ok=True)  # of a code location that was killed
+        try:
+            with _Services(environment, home) as services:
+                services.start(_code_location_command(address))
+                status = services.wait(lambda: _answers(address))  # or its first clients would report that it cannot be reached
+                if status is not None:
+                    return status or 1
+                for command in _client_commands(workspace, port, read_only):
+                    services.start(command)
+                return services.wait() or 1
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            Path(address).unlink(missing_ok=True)
+
+
+def code_location_socket(home: Path) -> str:
+    """Where the code location of this home listens. Runs that it starts have the address among their tags."""
+    # Not in the home, whose path may be longer than a socket's may be. Only this user can reach it: whoever reaches it can start runs.
+    directory = Path(tempfile.gettempdir()) / f"btc-assets-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.is_symlink() or directory.stat().st_uid != os.getuid() or directory.stat().st_mode & 0o077:
+        raise UserError(f"{directory} is open to other users: remove it, or set TMPDIR to a directory of your own.")
+    name = hashlib.sha256(f"{socket.gethostname()} {home}".encode()).hexdigest()[:16]
+    return str(directory / f"{name}.sock")
+
+
+@contextmanager
+def _only_services_of(home: Path) -> Iterator[None]:
+    """Hold the lock of a home; the kernel releases it when this process ends, whichever way it does."""
+    with (home / "dev.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"btc-assets dev runs on {home} already: use its UI, or stop it first.") from None
+        yield
+
+
+def _end_leftovers(home: Path) -> None:
+    """End the processes of services whose own process was killed, with their runs."""
+    _end(_marked(home), signal.SIGTERM)
+
+
+def _marked(home: Path) -> list[int]:
+    """The living processes that services of this home started; not an embedded server, which others may use."""
+    mark = f"{_MARK}={home}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if mark in (process / "environ").read_bytes().split(b"\0") and (process / "comm").read_text() != "postgres\n":
+                found.append(int(process.name))
+    return found
+
+
+def _code_location_command(address: str) -> list[str]:
+    options = "--socket", address, "--module-name", MODULE, "--location-name", "btc_assets"
+    return [sys.executable, "-m", "dagster", "code-server", "start", *options]
+
+
+def _client_commands(workspace: Path, port: int, read_only: bool) -> Iterator[list[str]]:
+    yield [sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace)]
+    webserver = [sys.executable, "-m", "btc_assets.orchestration.webserver", "--workspace", str(workspace)]
+    yield [*webserver, "--host", "127.0.0.1", "--port", str(port), *(["--read-only"] if read_only else [])]
+
+
+class _Services:
+    """Child processes that end together.
+
+    Args:
+        environment: of the processes.
+        home: DAGSTER_HOME, with which they are marked.
+    """
+
+    def __init__(self, environment: Mapping[str, str], home: Path) -> None:
+        self._environment, self._home = dict(environment) | {_MARK: str(home)}, home
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> _Services:
+        # A shell that starts a command in the background makes it, and all its children, ignore SIGINT; these end by that signal.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # impatience must not leave processes behind
+        _end(_marked(self._home), signal.SIGINT, self._children)
+
+    def start(self, command: Sequence[str]) -> None:
+        self._children.append(subprocess.Popen(command, env=self._environment))
+
+    def wait(self, until: Callable[[], bool] = lambda: False) -> int | None:
+        """Wait until something is true, then return None; if a process ends before, return its exit status."""
+        while not until():
+            for child in self._children:
+                if child.poll() is not None:
+                    return child.returncode
+            time.sleep(_POLL_SECONDS)
+        return None
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(address) == 0
+
+
+def _end(processes: Sequence[int], first: signal.Signals, children: Sequence[subprocess.Popen[bytes]] = ()) -> None:
+    """Ask processes to end, and kill those that do not."""
+    for number in (first, signal.SIGKILL):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline:
+            for child in children:
+                child.poll()  # a child that nobody waits for stays in the list of processes
+            processes = [process for process in processes if _is_alive(process)]
+            if not processes:
+                return
+            time.sleep(_POLL_SECONDS)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
