@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import yaml
 
 from btc_assets.domain.errors import UserError
@@ -44,10 +45,10 @@ def serve(home: Path, port: int, environment: Mapping[str, str], *, read_only: b
         UserError: services of this home run already.
     """
     with _only_services_of(home), tempfile.TemporaryDirectory(prefix="btc-assets-dev-") as directory:
-        _end_leftovers(home)
+        _end_all(home, signal.SIGTERM)  # what is left of services whose own process was killed
         address = code_location_socket(home)
         with dg.DagsterInstance.get() as instance:
-            for run_id in end_lost_runs(instance, socket=address):
+            for run_id in end_lost_runs(instance, socket=Path(address).name):
                 print(f"Run {run_id} had died with an earlier btc-assets dev: it is started again.", file=sys.stderr)
         workspace = Path(directory) / "workspace.yaml"
         server = {"location_name": "btc_assets", "socket": address}
@@ -90,20 +91,20 @@ def _only_services_of(home: Path) -> Iterator[None]:
         yield
 
 
-def _end_leftovers(home: Path) -> None:
-    """End the processes of services whose own process was killed, with their runs."""
-    _end(_marked(home), signal.SIGTERM)
+def _marked(home: Path) -> list[psutil.Process]:
+    """The processes that services of this home started; not an embedded server, which others may use."""
+    found = psutil.process_iter(["environ", "name"])
+    return [each for each in found if (each.info["environ"] or {}).get(_MARK) == str(home) and each.info["name"] != "postgres"]
 
 
-def _marked(home: Path) -> list[int]:
-    """The living processes that services of this home started; not an embedded server, which others may use."""
-    mark = f"{_MARK}={home}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            if mark in (process / "environ").read_bytes().split(b"\0") and (process / "comm").read_text() != "postgres\n":
-                found.append(int(process.name))
-    return found
+def _end_all(home: Path, first: signal.Signals) -> None:
+    """Ask the processes of a home's services to end, and kill those that do not."""
+    alive = _marked(home)
+    for number in (first, signal.SIGKILL):
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        _, alive = psutil.wait_procs(alive, _GRACE_SECONDS)
 
 
 def _code_location_command(address: str) -> list[str]:
@@ -112,7 +113,7 @@ def _code_location_command(address: str) -> list[str]:
 
 
 def _client_commands(workspace: Path, port: int, read_only: bool) -> Iterator[list[str]]:
-    yield [sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace)]
+    yield [str(Path(sys.executable).with_name("dagster-daemon")), "run", "--workspace", str(workspace)]
     webserver = [sys.executable, "-m", "btc_assets.orchestration.webserver", "--workspace", str(workspace)]
     yield [*webserver, "--host", "127.0.0.1", "--port", str(port), *(["--read-only"] if read_only else [])]
 
@@ -138,7 +139,7 @@ class _Services:
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # impatience must not leave processes behind
-        _end(_marked(self._home), signal.SIGINT, self._children)
+        _end_all(self._home, signal.SIGINT)
 
     def start(self, command: Sequence[str]) -> None:
         self._children.append(subprocess.Popen(command, env=self._environment))
@@ -156,26 +157,3 @@ class _Services:
 def _answers(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(address) == 0
-
-
-def _end(processes: Sequence[int], first: signal.Signals, children: Sequence[subprocess.Popen[bytes]] = ()) -> None:
-    """Ask processes to end, and kill those that do not."""
-    for number in (first, signal.SIGKILL):
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, number)
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < deadline:
-            for child in children:
-                child.poll()  # a child that nobody waits for stays in the list of processes
-            processes = [process for process in processes if _is_alive(process)]
-            if not processes:
-                return
-            time.sleep(_POLL_SECONDS)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import dagster as dg
 
@@ -21,11 +22,16 @@ def end_lost_runs(instance: dg.DagsterInstance, *, socket: str | None = None) ->
 
     Args:
         instance: Dagster's.
-        socket: only runs of the code location that listened there; others share the instance.
+        socket: only runs of the code location whose socket has this file name; others may share the instance.
     """
     lost = [run for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS)) if WORKERS_TAG not in run.tags]
     if socket is not None:
-        lost = [run for run in lost if json.loads(run.tags.get(CODE_LOCATION_TAG, "{}")).get("socket") == socket]
+        lost = [run for run in lost if _socket(run) == socket]
     for run in lost:
         instance.report_run_failed(run, "The code location ended, and this run with it: it is started again.")
     return [run.run_id for run in lost]
+
+
+def _socket(run: dg.DagsterRun) -> str | None:
+    address = json.loads(run.tags.get(CODE_LOCATION_TAG, "{}")).get("socket")
+    return Path(address).name if address else None

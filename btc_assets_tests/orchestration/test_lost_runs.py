@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import dagster as dg
 import pytest
 
-from btc_assets.orchestration.lost_runs import WORKERS_TAG, end_lost_runs
+from btc_assets.orchestration.lost_runs import CODE_LOCATION_TAG, WORKERS_TAG, end_lost_runs
 
 Status = dg.DagsterRunStatus
 
@@ -35,3 +37,15 @@ def test_only_runs_in_progress_that_no_worker_executes_are_reported_as_failed(
         found = instance.get_run_by_id(run.run_id)
         assert found is not None and found.status == (Status.FAILURE if ended else status)
         assert end_lost_runs(instance) == []
+
+
+def test_one_of_several_code_locations_ends_its_own_runs_only() -> None:
+    job = dg.Definitions([anything]).resolve_implicit_global_asset_job_def()
+    sockets = {"ours": "/tmp/a/ours.sock", "theirs": "/run/theirs.sock", "a port": None}
+    with dg.DagsterInstance.ephemeral() as instance:
+        runs = {
+            name: instance.create_run_for_job(job, status=Status.STARTED, tags={CODE_LOCATION_TAG: json.dumps({"socket": socket})}).run_id
+            for name, socket in sockets.items()
+        }
+        instance.create_run_for_job(job, status=Status.STARTED)  # of a command line
+        assert end_lost_runs(instance, socket="ours.sock") == [runs["ours"]]
