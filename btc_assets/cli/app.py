@@ -81,13 +81,19 @@ class App:
 
 
 class PlainErrorsGroup(click.Group):
-    """A group that shows a `UserError` as one line."""
+    """A group that shows a `UserError`, and an error of the server that a person can correct, as one line."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(printable(str(error))) from None
+        except Exception as error:
+            from btc_assets.store.errors import plain_error
+
+            if plain := plain_error(error):
+                raise click.ClickException(printable(str(plain))) from None
+            raise
 
 
 pass_app = click.make_pass_decorator(App)

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from btc_assets.domain.dsn import find_broker_fault, find_fault
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import floor_day, floor_slice, parse_time
@@ -37,8 +38,9 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, frozen=True, validate_default=True, arbitrary_types_allowed=True
-    )
+        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, frozen=True, validate_default=True, arbitrary_types_allowed=True,
+        hide_input_in_errors=True,  # it may be a password
+    )  # fmt: skip
 
     home: Path = Field(
         Path(".btc_assets"),
@@ -47,7 +49,7 @@ class Settings(BaseSettings):
     dsn: SecretStr | None = Field(
         None,
         examples=["postgresql://user@host:5432/database"],
-        description="The store's PostgreSQL. If it is not set, the embedded server in `BTC_ASSETS_HOME` is used.",
+        description="The store's PostgreSQL, in any form that `psql` takes. If it is not set, the embedded server in `BTC_ASSETS_HOME` is used.",
     )
     owner_dsn: SecretStr | None = Field(
         None,
@@ -206,15 +208,15 @@ class Settings(BaseSettings):
     @field_validator("dsn", "owner_dsn", "dagster_dsn")
     @classmethod
     def _dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
-        if dsn is not None and urlsplit(dsn.get_secret_value()).scheme not in ("postgresql", "postgres"):
-            raise ValueError("it must look like postgresql://user@host:5432/database")
+        if dsn is not None and (fault := find_fault(dsn.get_secret_value())):
+            raise ValueError(fault)
         return dsn
 
     @field_validator("workers_broker")
     @classmethod
     def _broker(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss"):
-            raise ValueError("it must look like redis://host:6379/0, or rediss:// for TLS")
+        if url is not None and (fault := find_broker_fault(url.get_secret_value())):
+            raise ValueError(fault)
         return url
 
     @field_validator("landing_url", "models_url")

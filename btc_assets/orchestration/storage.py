@@ -8,15 +8,18 @@ a child process.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import psycopg
 from dagster_aws.s3 import S3ComputeLogManager
 from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings, load_settings
 from btc_assets.orchestration.dagster_private import (
     ComputeLogManager,
@@ -26,22 +29,32 @@ from btc_assets.orchestration.dagster_private import (
     compute_logs_directory,
     use_compact_event_log,
 )
-from btc_assets.store.database import Store, connect
+from btc_assets.orchestration.libpq_dialect import libpq_url
+from btc_assets.store.database import Store, connect, location, only_row, prepare_conninfo
+from btc_assets.store.errors import READ_ONLY, server_errors
 
 SCHEMA = "dagster"  # apart from the rooms' schemas: dropping it loses the history of runs, and no data
 
 
-def storage_dsn(settings: Settings) -> str:
-    """Connection string of Dagster's storage: `BTC_ASSETS_DAGSTER_DSN`, or the store's own."""
-    return settings.dagster_dsn.get_secret_value() if settings.dagster_dsn else Store.of(settings).dsn
+@dataclass(frozen=True)
+class StorageAddress:
+    """A connection string of Dagster's storage, and the setting that holds it."""
+
+    dsn: str
+    setting: str
 
 
-def sqlalchemy_url(dsn: str) -> str:
-    """A PostgreSQL URL in the form of SQLAlchemy, with Dagster's schema as the search path."""
-    parts = urlsplit(dsn)
-    query = urlencode([*parse_qsl(parts.query), ("options", f"-csearch_path={SCHEMA}")], quote_via=quote)
-    # SQLAlchemy 2.1 takes psycopg 3 for plain `postgresql`, which dagster-postgres does not support.
-    return urlunsplit(("postgresql+psycopg2", parts.netloc, parts.path, query, ""))
+def storage_addresses(settings: Settings) -> list[StorageAddress]:
+    """Where Dagster's storage may be, the first that may use its tables: `BTC_ASSETS_DAGSTER_DSN`, or else the store's own database.
+
+    In the store, its tables belong to the owner. Before this was so, they belonged to the role that loads, where that might create them.
+    """
+    if settings.dagster_dsn:
+        return [StorageAddress(settings.dagster_dsn.get_secret_value(), "BTC_ASSETS_DAGSTER_DSN")]
+    loader = StorageAddress(Store.of(settings).dsn, "BTC_ASSETS_DSN")
+    if settings.owner_dsn:
+        return [StorageAddress(settings.owner_dsn.get_secret_value(), "BTC_ASSETS_OWNER_DSN"), loader]
+    return [loader]
 
 
 class StoreStorage(DagsterPostgresStorage, ConfigurableClass):
@@ -59,17 +72,48 @@ class StoreStorage(DagsterPostgresStorage, ConfigurableClass):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: object) -> StoreStorage:
         """Open the storage that this process's settings name."""
-        dsn = storage_dsn(load_settings())
-        _create_schema(dsn)
-        return cls(postgres_url=sqlalchemy_url(dsn), inst_data=inst_data)
+        address = _prepare_schema(storage_addresses(load_settings()))
+        conninfo = prepare_conninfo(address.dsn, "dagster", address.setting)
+        return cls(postgres_url=libpq_url(conninfo, SCHEMA), inst_data=inst_data)
 
 
-def _create_schema(dsn: str) -> None:
-    with connect(dsn) as connection:
-        # Looked up first, because a loader may not create schemas.
-        if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone() is None:
-            with suppress(psycopg.errors.UniqueViolation):  # another process was faster
-                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
+_STATE = """
+SELECT
+    pg_namespace.oid IS NOT NULL AS schema_exists,
+    runs.oid IS NOT NULL AS tables_exist,
+    CASE
+        WHEN runs.oid IS NOT NULL THEN has_schema_privilege(pg_namespace.oid, 'USAGE') AND has_table_privilege(runs.oid, 'INSERT')
+        WHEN pg_namespace.oid IS NOT NULL THEN has_schema_privilege(pg_namespace.oid, 'USAGE') AND has_schema_privilege(pg_namespace.oid, 'CREATE')
+        ELSE has_database_privilege(current_database(), 'CREATE')
+    END AS allowed,
+    current_setting('transaction_read_only')::boolean AS read_only
+FROM (VALUES (%(schema)s)) AS wanted (name)
+LEFT JOIN pg_namespace ON nspname = wanted.name
+LEFT JOIN pg_class AS runs ON relnamespace = pg_namespace.oid AND relname = 'runs'
+"""
+
+
+def _prepare_schema(addresses: Sequence[StorageAddress]) -> StorageAddress:
+    """The first address whose role may use Dagster's tables, or may create them where there are none; the schema exists then.
+
+    Raises:
+        UserError: there is none, or the server takes no writes.
+    """
+    for address in addresses:
+        with connect(address.dsn, setting=address.setting) as connection, server_errors():
+            schema_exists, tables_exist, allowed, read_only = only_row(connection.execute(_STATE, {"schema": SCHEMA}))
+            if read_only:
+                raise UserError(READ_ONLY.format(f"Dagster's storage at {location(address.dsn)}"))
+            if not allowed:
+                continue
+            if not schema_exists:
+                with suppress(psycopg.errors.UniqueViolation):  # another process was faster
+                    connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
+            return address
+    raise UserError(
+        f"The user of {address.setting} may not {'use' if tables_exist else 'create'} Dagster's tables (schema {SCHEMA}) at "
+        f"{location(address.dsn)}: name the owner in BTC_ASSETS_OWNER_DSN, or a database of Dagster's own in BTC_ASSETS_DAGSTER_DSN."
+    )
 
 
 class StoreComputeLogs(ComputeLogManager, ConfigurableClass):

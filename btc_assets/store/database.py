@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.dsn import find_fault
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.store.embedded import embedded_dsn
+from btc_assets.store.refusals import refusal
+from btc_assets.store.sessions import opening_statement, require_own_session
 
 APPLICATION_NAME = "btc_assets"
 _CONNECT_SECONDS = 10
@@ -56,42 +59,72 @@ class Store:
             UserError: the server refuses the user or has no such database.
             TransientError: the server does not answer.
         """
-        return connect(self._owner_dsn if owner and self._owner_dsn else self.dsn, application_name=self._application_name)
+        if owner and self._owner_dsn:
+            return connect(self._owner_dsn, application_name=self._application_name, setting="BTC_ASSETS_OWNER_DSN")
+        return connect(self.dsn, application_name=self._application_name)
 
     def __repr__(self) -> str:
         return f"Store({location(self._dsn) if isinstance(self._dsn, str) else 'embedded'})"
 
 
-def connect(dsn: str, *, application_name: str = APPLICATION_NAME) -> psycopg.Connection:
-    """Open a connection to any server in autocommit mode, with UTC as its time zone; raises like `Store.connect`."""
-    # Appended to the options of the connection string, so that a role or a schema that it sets stays set.
-    options = f"{conninfo_to_dict(dsn).get('options') or ''} -c timezone=UTC".strip()
+def connect(dsn: str, *, application_name: str = APPLICATION_NAME, setting: str = "BTC_ASSETS_DSN") -> psycopg.Connection:
+    """Open a connection to any server in autocommit mode, as `sessions` makes all of ours; raises like `Store.connect`.
+
+    Args:
+        dsn: connection string.
+        application_name: as in `Store`.
+        setting: that holds the connection string, for messages.
+    """
+    conninfo, place = prepare_conninfo(dsn, application_name, setting), location(dsn)
     try:
-        return psycopg.connect(
-            make_conninfo(dsn, application_name=application_name, options=options, connect_timeout=_CONNECT_SECONDS), autocommit=True
-        )
-    except psycopg.OperationalError as error:
-        raise _refusal(dsn, error) from None
+        connection = psycopg.connect(conninfo, autocommit=True)
+        try:
+            process, _ = only_row(connection.execute(opening_statement(conninfo, unless_pooled=connection.info.backend_pid)))
+            if process != connection.info.backend_pid:
+                require_own_session(connection, conninfo, place, process)
+                connection.execute(opening_statement(conninfo))
+        except BaseException:
+            connection.close()
+            raise
+    except psycopg.Error as error:
+        raise refusal(conninfo, place, str(error), setting) from None
+    return connection
+
+
+def prepare_conninfo(dsn: str, application_name: str = APPLICATION_NAME, setting: str = "BTC_ASSETS_DSN") -> str:
+    """A connection string for libpq, with the name of the application, an encoding, and a limit on the time to connect.
+
+    Raises:
+        UserError: libpq does not understand it; the message repeats nothing of it.
+    """
+    if fault := find_fault(dsn):
+        raise UserError(f"{setting} is wrong: {fault}.")
+    try:
+        seconds = conninfo_to_dict(dsn).get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or _CONNECT_SECONDS
+        return make_conninfo(dsn, application_name=application_name, client_encoding="UTF8", connect_timeout=seconds)
+    except psycopg.Error:
+        raise UserError(
+            f"{setting} is wrong: PostgreSQL does not understand it; write postgresql://user@host:5432/database, or option='value' pairs "
+            "with \\ before a quote."
+        ) from None
 
 
 def location(dsn: str) -> str:
     """Host, port and database of a connection string, without user and password."""
-    parts = conninfo_to_dict(dsn)
-    return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
-
-
-_REFUSED = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist|not permitted to log in|permission denied"
-)
-
-
-def _refusal(dsn: str, error: psycopg.OperationalError) -> UserError:
-    place, text = location(dsn), str(error)
-    if _REFUSED.search(text):
-        return UserError(f"PostgreSQL at {place} refused the user or password: correct them in BTC_ASSETS_DSN.")
-    if 'database "' in text and "does not exist" in text:
-        return UserError(f"PostgreSQL at {place} has no such database: create it with createdb, or correct BTC_ASSETS_DSN.")
-    return TransientError(f"PostgreSQL at {place} cannot be reached: start it, or correct BTC_ASSETS_DSN.")
+    unreadable = "an unreadable connection string"
+    if find_fault(dsn):
+        return unreadable
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return unreadable
+    if "service" in parts and "host" not in parts:
+        return f"service {parts['service']}"
+    defaults = {option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val}
+    host, port, name = (
+        parts.get(key) or defaults.get(key) or other for key, other in (("host", "localhost"), ("port", 5432), ("dbname", ""))
+    )
+    return f"{host}:{port}/{name}"
 
 
 def identifier(table: str) -> sql.Identifier:

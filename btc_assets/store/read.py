@@ -10,13 +10,15 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.domain.slices import Window
-from btc_assets.store.database import Store, identifier
+from btc_assets.store.database import Store, identifier, location, prepare_conninfo
+from btc_assets.store.refusals import refusal
+from btc_assets.store.sessions import opening_statement
 from btc_assets.store.tables import Target
 
 
 def fetch_table(store: Store, statement: sql.Composable) -> pa.Table:
     """All rows of a query."""
-    with adbc.connect(store.dsn) as connection, connection.cursor() as cursor:
+    with _connect(store) as connection, connection.cursor() as cursor:
         cursor.execute(statement.as_string(None))
         return cursor.fetch_arrow_table()
 
@@ -27,13 +29,29 @@ def stream_slices(store: Store, target: Target, window: Window) -> pa.RecordBatc
     The reader holds a connection of its own until it is exhausted or closed.
     """
     with ExitStack() as opened:
-        connection = opened.enter_context(adbc.connect(store.dsn))
+        connection = opened.enter_context(_connect(store))
         cursor = opened.enter_context(connection.cursor())
         cursor.execute(_select_slices(target, window).as_string(None))
         reader = cursor.fetch_record_batch()
         numeric = {column.name for column in target.columns if column.type == "numeric"}
         schema = pa.schema([pa.field(field.name, _decimal_type(field) if field.name in numeric else field.type) for field in reader.schema])
         return pa.RecordBatchReader.from_batches(schema, _cast_batches(reader, schema, opened.pop_all()))
+
+
+def _connect(store: Store) -> adbc.Connection:
+    """A session for reading Arrow; it is in a transaction, to whose end it is as `sessions` makes all of ours."""
+    conninfo = prepare_conninfo(store.dsn)
+    connection = None
+    try:
+        connection = adbc.connect(conninfo)
+        with connection.cursor() as cursor:
+            cursor.execute(opening_statement(conninfo))
+            cursor.fetchall()
+    except adbc.Error as error:
+        if connection:
+            connection.close()
+        raise refusal(conninfo, location(conninfo), str(error), "BTC_ASSETS_DSN") from None
+    return connection
 
 
 def _select_slices(target: Target, window: Window) -> sql.Composed:

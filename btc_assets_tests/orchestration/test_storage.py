@@ -8,13 +8,15 @@ import boto3
 import dagster as dg
 import psycopg
 import pytest
+import sqlalchemy
 from dagster_aws.s3 import S3ComputeLogManager
 from psycopg import sql
 
 from btc_assets.domain.settings import Settings
 from btc_assets.orchestration.dagster_private import CompactEventLog
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets.orchestration.storage import sqlalchemy_url, storage_dsn
+from btc_assets.orchestration.libpq_dialect import LibpqDialect, libpq_url
+from btc_assets.orchestration.storage import storage_addresses
 from btc_assets_tests.orchestration.talkative import run_day
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -48,31 +50,36 @@ def test_an_instance_starts_from_a_dagster_yaml_that_names_the_old_modules(store
 
 
 @pytest.mark.parametrize(
-    ("settings", "dsn"),
+    ("settings", "found"),
     [
-        ({"dsn": "postgresql://loader@db/btc"}, "postgresql://loader@db/btc"),
-        ({"dsn": "postgresql://loader@db/btc", "dagster_dsn": "postgresql://dagster@db/runs"}, "postgresql://dagster@db/runs"),
+        ({"dsn": "postgresql://loader@db/btc"}, ["BTC_ASSETS_DSN"]),
+        ({"dsn": "postgresql://loader@db/btc", "owner_dsn": "postgresql://owner@db/btc"}, ["BTC_ASSETS_OWNER_DSN", "BTC_ASSETS_DSN"]),
+        (
+            {"dsn": "postgresql://loader@db/btc", "owner_dsn": "postgresql://o@db/btc", "dagster_dsn": "postgresql://d@db/runs"},
+            ["BTC_ASSETS_DAGSTER_DSN"],
+        ),
     ],
-    ids=["in the store", "elsewhere"],
+    ids=["in the store", "in the store, of its owner", "elsewhere"],
 )
-def test_the_settings_say_where_the_storage_is(settings: dict[str, str], dsn: str) -> None:
-    assert storage_dsn(Settings.model_validate(settings)) == dsn
+def test_the_settings_say_where_the_storage_may_be(settings: dict[str, str], found: list[str]) -> None:
+    made = Settings.model_validate(settings)
+    assert [address.setting for address in storage_addresses(made)] == found
+    for address in storage_addresses(made):
+        assert address.dsn == getattr(made, address.setting.removeprefix("BTC_ASSETS_").lower()).get_secret_value()
 
 
 @pytest.mark.parametrize(
-    ("dsn", "url"),
+    "conninfo",
     [
-        ("postgresql://db:5433/btc", "postgresql+psycopg2://db:5433/btc?options=-csearch_path%3Ddagster"),
-        ("postgresql://u:p%40ss@db/btc", "postgresql+psycopg2://u:p%40ss@db/btc?options=-csearch_path%3Ddagster"),
-        (
-            "postgresql://postgres@/btc?host=/var/run",
-            "postgresql+psycopg2://postgres@/btc?host=%2Fvar%2Frun&options=-csearch_path%3Ddagster",
-        ),
+        "postgresql://u:p%40s%2Fs@db:5433/btc?application_name=a",
+        r"host=/run/a,db port=1,2 password='a\'b @:/?#%' options='-c work_mem=7MB'",
     ],
-    ids=["host and port", "password", "socket"],
+    ids=["URL", "pairs"],
 )
-def test_the_url_for_sqlalchemy_has_the_schema_and_everything_else_as_it_was(dsn: str, url: str) -> None:
-    assert sqlalchemy_url(dsn) == url
+def test_the_url_for_sqlalchemy_keeps_the_whole_connection_string_and_never_shows_it(conninfo: str) -> None:
+    url = sqlalchemy.make_url(libpq_url(conninfo, "dagster"))
+    assert LibpqDialect().create_connect_args(url) == ([conninfo], {"search_path": "dagster"})
+    assert repr(url) == "postgresql+btc_assets://libpq:***@?search_path=dagster"
 
 
 def test_a_role_that_may_not_create_schemas_opens_a_storage_that_exists(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
