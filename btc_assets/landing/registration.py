@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 
 import psycopg
 
@@ -21,6 +22,7 @@ from btc_assets.landing import registry
 from btc_assets.landing.object_rows import build_readings, collect_contents
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups
+from btc_assets.landing.registry import Readings
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.states import Status
 from btc_assets.landing.zone import LandingZone
@@ -106,7 +108,8 @@ def register_window(
     for day in window.widened(options.margin).days():
         for prefix, prefix_feeds in feeds.groups():
             folders = compare_folders(connection, zone, prefix, day)
-            registry.mark_gone(connection, folders.missing)
+            record_missing(connection, zone, prefix_feeds, folders.missing)
+            record_listed(connection, prefix_feeds, folders)
             total += Registration(listed=len(folders.listed), gone=len(folders.missing))
             objects = folders.listed if options.reread else folders.unread
             done = total.listed - len(objects)
@@ -116,8 +119,8 @@ def register_window(
                 total += register_group(connection, zone, group, prefix_feeds, reread=options.reread, spool=options.spool)
                 done += len(group)
                 progress(done, total.listed)
-    for prefix, prefix_feeds in feeds.groups():
-        objects = _noticed_elsewhere(connection, zone, prefix, window, failed)
+    for _, prefix_feeds in feeds.groups():
+        objects = _noticed_elsewhere(connection, zone, prefix_feeds, window, failed)
         total.listed += len(objects)
         for group in fetch_groups(zone, objects):
             total += register_group(connection, zone, group, prefix_feeds, spool=options.spool)
@@ -147,6 +150,15 @@ class Folders:
     def unknown(self) -> list[LandedObject]:
         """Objects whose current version the registry does not know."""
         return [obj for obj in self.listed if obj.version not in self.versions]
+
+    @cached_property
+    def double(self) -> dict[str, list[ObjectVersion]]:
+        """Objects of which several versions are registered, and so counted twice."""
+        registered: dict[str, list[ObjectVersion]] = {}
+        for version, status in sorted(self.versions.items()):
+            if status is Status.REGISTERED:
+                registered.setdefault(version.uri, []).append(version)
+        return {uri: versions for uri, versions in registered.items() if len(versions) > 1}
 
     @property
     def unread(self) -> list[LandedObject]:
@@ -182,17 +194,18 @@ def _head_all(zone: LandingZone, prefix: str, uris: Collection[str]) -> dict[str
 
 
 def _noticed_elsewhere(
-    connection: psycopg.Connection, zone: LandingZone, prefix: str, window: Window, failed: Collection[str]
+    connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, window: Window, failed: Collection[str]
 ) -> list[LandedObject]:
     """Objects that were noticed under slices of `window` and lie in folders far from it, as of a collector whose clock is wrong.
 
     Without those whose reading `failed`: if a listing shows an object that nobody can read, marking it as gone would make every listing
     notice it again, and request a run for it.
     """
+    prefix = feeds.prefixes[0]
     below_prefix = f"{zone.url}/{prefix}/", f"{zone.url}/{prefix}0"  # "0" follows "/"
     uris = [uri for uri in registry.read_unread_uris(connection, window, below_prefix) if uri not in failed]
     found = _head_all(zone, prefix, uris)
-    registry.mark_gone(connection, [uri for uri, obj in found.items() if obj is None])
+    record_missing(connection, zone, feeds, [uri for uri, obj in found.items() if obj is None])
     return [obj for obj in found.values() if obj is not None]
 
 
@@ -219,9 +232,9 @@ def register_group(
     spooled: list[Piece] | None = [] if spool is not None and all(fetched.source is None for fetched in group) else None
     contents = collect_contents(len(group), _keep(decode_group(group, feeds), spooled))
     readings = build_readings(group, contents, feeds)
-    for uri in registry.register(connection, readings, reread=reread):
-        if (current := zone.head(uri, feeds.prefixes[0])) is not None:
-            registry.supersede_others(connection, current.version)
+    contested = registry.register(connection, readings, reread=reread)
+    for obj in [fetched.obj for fetched in group if fetched.obj.uri in contested]:
+        _register_contested(connection, zone, feeds, readings.select(obj.uri.__eq__), contested[obj.uri])
     if spool is not None:
         spool.put([fetched.obj.version for fetched in group], [(piece.decoded.ticks, piece.tick_object) for piece in spooled or ()])
     rejections = [f"{fetched.obj.uri}: {fetched.rejected}" for fetched in group if fetched.rejected]
@@ -234,6 +247,43 @@ def register_group(
         rejections=rejections,
         refused=refused,
     )
+
+
+def _register_contested(
+    connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, readings: Readings, contested: set[ObjectVersion]
+) -> None:
+    """Record an object that was read while another version may be current, according to their times: the landing zone knows."""
+    (obj,), outdated = readings.objects, set[ObjectVersion]()
+    while contested:
+        current = zone.head(obj.uri, obj.prefix)
+        if current is None:
+            record_missing(connection, zone, feeds, [obj.uri])
+            return
+        if current.version != obj.version:
+            record_current(connection, feeds, current, [obj.version])  # it may have been noticed
+            return
+        outdated |= contested
+        contested = registry.register(connection, readings, outdated=outdated).get(obj.uri, set())
+
+
+def record_current(connection: psycopg.Connection, feeds: Feeds, current: LandedObject, versions: Iterable[ObjectVersion]) -> None:
+    """Record which version of an object the landing zone holds, and that these other versions are not there."""
+    registry.notice(connection, feeds, [current])
+    registry.supersede(connection, [version for version in versions if version != current.version], current.version)
+
+
+def record_listed(connection: psycopg.Connection, feeds: Feeds, folders: Folders) -> None:
+    """Of each object of which several versions are registered, record that the listed one is there, and that the others are not."""
+    listed = {obj.uri: obj for obj in folders.listed if obj.uri in folders.double}
+    for uri, obj in listed.items():
+        record_current(connection, feeds, obj, folders.double[uri])
+
+
+def record_missing(connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, uris: Sequence[str]) -> None:
+    """Record that objects of one prefix are gone. One that landed again before that was recorded is work to do."""
+    registry.mark_gone(connection, uris)
+    back = _head_all(zone, feeds.prefixes[0], uris)
+    registry.notice(connection, feeds, [obj for obj in back.values() if obj is not None])
 
 
 def _is_refused(fetched: Fetched) -> bool:

@@ -7,7 +7,7 @@ which takes as long as decoding them from Parquet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -21,6 +21,8 @@ from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.sources import Source
 from btc_assets.landing.states import Status
 from btc_assets.store.errors import server_errors
+
+_LOCKED_OBJECTS = 256  # in one transaction: the lock table of a server with default settings has room for it
 
 # ---- what the registry knows of the landing zone
 
@@ -158,15 +160,18 @@ _INSERT_REJECTED_ROW = """
 INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record) VALUES (%s, %s, %s, %s, %s, %s)
 """
 
-# What `_SUPERSEDE_OLDER` leaves: the older version of a file can have the later time, as `cp -p` and `rsync -t` leave it.
+# Versions with the same or a later time. They need not be newer: S3 has times of whole seconds, and the older version of a file can have
+# the later time, as `cp -p` and `rsync -t` leave it.
 _CONTESTED = """
-SELECT DISTINCT old.uri FROM landing.raw_blobs_5m AS old JOIN unnest(%b::text[], %b::text[]) AS new (uri, etag) ON old.uri = new.uri
-WHERE old.etag <> new.etag AND old.status IN ('noticed', 'registered', 'rejected')
+SELECT DISTINCT other.uri, other.etag FROM landing.raw_blobs_5m AS other
+JOIN unnest(%b::text[], %b::text[], %b::timestamptz[]) AS new (uri, etag, last_modified) ON other.uri = new.uri
+WHERE other.etag <> new.etag AND other.last_modified >= new.last_modified AND other.status <> 'superseded'
 """
 
-_SUPERSEDE_OTHERS = """
-UPDATE landing.raw_blobs_5m SET status = 'superseded', reason = 'overwritten by ETag ' || %(etag)s
-WHERE uri = %(uri)s AND etag <> %(etag)s AND status <> 'superseded'
+_SUPERSEDE = """
+UPDATE landing.raw_blobs_5m AS blob SET status = 'superseded', reason = 'overwritten by ETag ' || %s, noticed_at = now()
+FROM unnest(%b::text[], %b::text[]) AS old (uri, etag)
+WHERE (blob.uri, blob.etag) = (old.uri, old.etag) AND blob.status <> 'superseded'
 """
 
 
@@ -207,38 +212,83 @@ class Readings:
     rows: Sequence[RegistryRow]
     rejected_rows: Sequence[RejectedRow]
 
+    def select(self, wanted: Callable[[str], bool]) -> Readings:
+        """What was read of the objects with certain URIs."""
+        return Readings(
+            [obj for obj in self.objects if wanted(obj.uri)],
+            [row for row in self.rows if wanted(row.uri)],
+            [row for row in self.rejected_rows if wanted(row.uri)],
+        )
 
-def register(connection: psycopg.Connection, readings: Readings, *, reread: bool = False) -> list[str]:
+
+def register(
+    connection: psycopg.Connection, readings: Readings, *, reread: bool = False, outdated: Collection[ObjectVersion] = ()
+) -> dict[str, set[ObjectVersion]]:
     """Record what was read, in one transaction; older versions of the same objects become superseded.
+
+    Of each object at most one version is registered at any time, whoever else registers: those who record the same object take turns, and
+    an object of which another version may be current is left out.
 
     Args:
         connection: to the store; not inside a transaction.
         readings: of objects of one prefix.
         reread: versions that were registered before may cover other slices now.
+        outdated: versions that are not current, although their time is later; they become superseded as well.
 
     Returns:
-        URIs of objects of which another version may be current: ask the landing zone, and call `supersede_others`.
+        The objects that were left out, each with the versions that may be current: ask the landing zone, and register them again.
     """
-    versions = sorted((obj.uri, obj.etag, obj.last_modified) for obj in readings.objects)
-    uris, etags, modified = _columns(versions) if versions else ([], [], [])
     with server_errors(), connection.transaction(), connection.cursor() as cursor:
+        _lock_objects(cursor, {obj.uri for obj in readings.objects})
+        contested: dict[str, set[ObjectVersion]] = {}
+        for version in cursor.execute(_CONTESTED, _versions(readings)).fetchall():
+            if version not in outdated:
+                contested.setdefault(version[0], set()).add(ObjectVersion(*version))
+        if contested:
+            readings = readings.select(lambda uri: uri not in contested)
+        uris, etags, modified = _versions(readings)
         cursor.execute(_SETTLE_NOTICED, (uris, etags))
         cursor.execute(_SUPERSEDE_OLDER, (uris, etags, modified))
+        for obj in readings.objects:
+            if others := [version for version in outdated if version.uri == obj.uri]:
+                cursor.execute(_SUPERSEDE, (obj.etag, *_columns(others)))
         if reread:
-            cursor.executemany(_SUPERSEDE_EARLIER_READING, [version[:2] for version in versions])
+            cursor.executemany(_SUPERSEDE_EARLIER_READING, list(zip(uris, etags, strict=True)))
         if readings.rows:
             # In one order for all processes, so that none of them deadlock.
             rows = sorted(readings.rows, key=lambda row: row[:4])
             cursor.execute(_UPSERT, _columns(rows))
         cursor.execute(_DELETE_REJECTED_ROWS, (uris,))
         cursor.executemany(_INSERT_REJECTED_ROW, readings.rejected_rows)
-        return [uri for (uri,) in cursor.execute(_CONTESTED, (uris, etags))]
+        return contested
 
 
-def supersede_others(connection: psycopg.Connection, current: ObjectVersion) -> None:
-    """Record that of all versions of an object this one is in the landing zone."""
-    with server_errors(), connection.transaction():
-        connection.execute(_SUPERSEDE_OTHERS, {"uri": current.uri, "etag": current.etag})
+def supersede(connection: psycopg.Connection, versions: Sequence[ObjectVersion], current: ObjectVersion) -> None:
+    """Record that versions of an object are not in the landing zone any more, because another one is current."""
+    if not versions:
+        return
+    with server_errors(), connection.transaction(), connection.cursor() as cursor:
+        _lock_objects(cursor, {current.uri})
+        cursor.execute(_SUPERSEDE, (current.etag, *_columns(versions)))
+
+
+def _versions(readings: Readings) -> list[list[object]]:
+    """URIs, ETags and times, in one order for all processes."""
+    versions = sorted((obj.uri, obj.etag, obj.last_modified) for obj in readings.objects)
+    return _columns(versions) if versions else [[], [], []]
+
+
+# A version that another transaction records is not seen before that commits, so no statement alone could keep two of them apart. In
+# the order of their keys, so that no two transactions deadlock.
+_LOCK_OBJECTS = """
+SELECT count(pg_advisory_xact_lock(hashtext('landing.raw_blobs_5m'), key))
+FROM (SELECT DISTINCT hashtext(uri) AS key FROM unnest(%b::text[]) AS uri ORDER BY key) AS keys
+"""
+
+
+def _lock_objects(cursor: psycopg.Cursor, uris: Collection[str]) -> None:
+    """Let those who record versions of the same object take turns, until the transaction ends."""
+    cursor.execute(_LOCK_OBJECTS, (list(uris),))
 
 
 # ---- an object disappears
@@ -256,21 +306,29 @@ WHERE uri = ANY(%s) AND (status IN ('noticed', 'registered', 'rejected') OR (sta
 
 def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
     """Record that objects are no longer in the landing zone."""
-    with server_errors(), connection.transaction():
-        connection.execute(_MARK_GONE, (list(uris),))
+    for start in range(0, len(uris), _LOCKED_OBJECTS):
+        some = list(uris[start : start + _LOCKED_OBJECTS])
+        with server_errors(), connection.transaction(), connection.cursor() as cursor:
+            _lock_objects(cursor, some)
+            cursor.execute(_MARK_GONE, (some,))
 
 
 # ---- a slice is loaded
 
-_MARK_UNLOADED = """
-UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL
-WHERE bucket_5m >= %s AND bucket_5m < %s AND status <> 'registered' AND loaded_at IS NOT NULL
-"""
-
 _MARK_LOADED = """
 UPDATE landing.raw_blobs_5m AS blob SET loaded_at = now(), loaded_rows = source.loaded_rows
-FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[]) AS source (bucket_5m, asset, uri, etag, loaded_rows)
+FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[])
+    AS source (bucket_5m, asset, uri, etag, row_count, loaded_rows)
 WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (source.bucket_5m, source.asset, source.uri, source.etag)
+    AND blob.status = 'registered' AND blob.row_count = source.row_count
+"""
+
+# Whatever their status: a version may have been registered again since the sources were read.
+_MARK_OTHERS_UNLOADED = """
+UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL
+WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL
+    AND (bucket_5m, asset, uri, etag) NOT IN (SELECT * FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[]))
+RETURNING status = 'gone' AND row_count > 0
 """
 
 _MARK_EMPTY_LOADED = """
@@ -291,8 +349,23 @@ RETURNING bucket_5m
 _RENEW = "UPDATE landing.raw_blobs_5m SET noticed_at = now() WHERE bucket_5m = ANY(%s) AND landing.is_unsettled(status, loaded_at)"
 
 
-def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source], rows: Sequence[int]) -> None:
+class Marks(NamedTuple):
+    """What came of marking a window as loaded.
+
+    Attributes:
+        current: whether all sources are still registered, as they were read.
+        lost: whether ticks of an object that is gone were replaced.
+    """
+
+    current: bool
+    lost: bool
+
+
+def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source], rows: Sequence[int]) -> Marks:
     """Record that the ticks of a window come from `sources`, and from nothing else.
+
+    What is marked stays as it is until the transaction ends: whoever registers, overwrites or deletes one of these objects waits for it,
+    and finds the marks of what the table holds. What changed before this is in the result, and the transaction must not commit.
 
     Args:
         cursor: in the transaction that wrote the ticks.
@@ -300,11 +373,12 @@ def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source
         sources: all sources of the window.
         rows: ticks in the table that come from each source, after de-duplication.
     """
-    # First of all, because the status of a source may have changed while its ticks were written: that row must end up as loaded.
-    cursor.execute(_MARK_UNLOADED, (window.start, window.end))
-    loaded = [(one.bucket_5m, one.asset, one.uri, one.etag, count) for one, count in zip(sources, rows, strict=True)]
-    cursor.execute(_MARK_LOADED, _columns(loaded) if loaded else [[]] * 5)
+    loaded = [(one.bucket_5m, one.asset, one.uri, one.etag, one.row_count, count) for one, count in zip(sources, rows, strict=True)]
+    columns = _columns(loaded) if loaded else [[]] * 6
+    current = cursor.execute(_MARK_LOADED, columns).rowcount == len(sources)
+    lost = any(gone for (gone,) in cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, *columns[:4])))
     cursor.execute(_MARK_EMPTY_LOADED, (window.start, window.end))
+    return Marks(current, lost)
 
 
 def withdraw_loaded(cursor: psycopg.Cursor, buckets: Sequence[datetime]) -> int:

@@ -68,7 +68,7 @@ class Event(StrEnum):
     UNREADABLE = "the version was read, it is unreadable, and the slice is that of its folder"
     NOT_COVERED = "the version was read, and it does not cover the slice"
     NO_LONGER_COVERED = "the version was read again on request (`--reread`), and it does not cover the slice any more"
-    OVERWRITTEN = "another version of the object was read, and it is not older"
+    OVERWRITTEN = "another version of the object was read, and it is newer by its time or by what the landing zone says"
     NOT_CURRENT = "the landing zone says that another version of the object is current"
     DISAPPEARED = "neither a listing nor a HEAD request finds the object"
     SLICE_REPLACED = "the slice was replaced with the ticks of its registered rows"
@@ -115,7 +115,7 @@ TRANSITIONS = (
     Transition(Event.NOT_COVERED, "register", (_NOTICED,), _SUPERSEDED, loaded_before=True),
     Transition(Event.NO_LONGER_COVERED, "register", (_REGISTERED, _REJECTED, _GONE), _SUPERSEDED),
     Transition(Event.OVERWRITTEN, "register", _EXCEPT_SUPERSEDED, _SUPERSEDED),
-    Transition(Event.NOT_CURRENT, "supersede_others", _EXCEPT_SUPERSEDED, _SUPERSEDED),
+    Transition(Event.NOT_CURRENT, "supersede", _EXCEPT_SUPERSEDED, _SUPERSEDED),
     Transition(Event.DISAPPEARED, "mark_gone", (_NOTICED, _REGISTERED), _GONE),
     Transition(Event.DISAPPEARED, "mark_gone", (_REJECTED,), _GONE, loaded_before=True),
     Transition(Event.DISAPPEARED, "mark_gone", (_REJECTED,), _SUPERSEDED, loaded_before=False),

@@ -23,8 +23,8 @@ from btc_assets.domain.ticks import TABLE, choose_versions, contradict, int64, t
 from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
-from btc_assets.landing.registration import register_object
-from btc_assets.landing.registry import mark_gone, mark_loaded
+from btc_assets.landing.registration import record_missing, register_object
+from btc_assets.landing.registry import mark_loaded
 from btc_assets.landing.sources import Source, count_rows_by_slice, read_lost_sources, read_sources
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
@@ -116,7 +116,11 @@ class TickReplacement(Replacement):
             raise Stale("an object disappeared")
 
     def record(self, cursor: psycopg.Cursor) -> None:
-        mark_loaded(cursor, self.window, self._sources, self._loaded_rows)
+        marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows)
+        if not marks.current:
+            raise Stale("an object changed while its rows were written")
+        if marks.lost and not self._load.options.force:
+            raise Stale("an object disappeared while the rows were written")
         advance_offsets(cursor, TABLE, self._load.feeds.labels)
         mark_due(cursor, self._load.options.followers, self.window)
 
@@ -218,11 +222,11 @@ class TickLoad(Replacements):
         """Correct the registry after an object turned out to differ from what was registered."""
         self._reader.forget(uri)
         prefix = next(self._reader.landed_object(source).prefix for source in sources if source.uri == uri)
-        obj = self.zone.head(uri, prefix)
+        obj, feeds = self.zone.head(uri, prefix), self.feeds.by_prefix(prefix)
         if obj is None:
-            mark_gone(self._connection, [uri])
+            record_missing(self._connection, self.zone, feeds, [uri])
         else:
-            register_object(self._connection, self.zone, obj, self.feeds.by_prefix(prefix))
+            register_object(self._connection, self.zone, obj, feeds)
 
 
 def _without(window: Window, buckets: Iterable[datetime]) -> Iterator[Window]:

@@ -13,9 +13,10 @@ class Differences:
 
     Attributes:
         counts: how many there are of each kind: `missing` (landed, but not registered), `changed` (overwritten since it was
-            registered), `extra` (registered, but no longer in the landing zone), `stray` (in no minute folder, so in no slice),
-            `stuck` (a slice that has had something to load for more than an hour), `unequal` (a slice with other rows in the
-            table than the registry says) and `behind` (a slice of an asset that has been due for more than an hour).
+            registered), `extra` (registered, but no longer in the landing zone), `double` (registered in several versions),
+            `stray` (in no minute folder, so in no slice), `stuck` (a slice that has had something to load for more than an hour),
+            `unequal` (a slice with other rows in the table than the registry says) and `behind` (a slice of an asset that has
+            been due for more than an hour).
         sentences: one for each of the first differences of each kind.
         healed: how many were written into the registry as work to do.
     """

@@ -16,8 +16,8 @@ import psycopg
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import DAY, EPOCH, KEY_FORMAT, SLICE, Window
-from btc_assets.landing.registration import compare_folders
-from btc_assets.landing.registry import mark_gone, notice, renew_unsettled, withdraw_loaded
+from btc_assets.landing.registration import compare_folders, record_listed, record_missing
+from btc_assets.landing.registry import notice, renew_unsettled, withdraw_loaded
 from btc_assets.landing.states import SliceState
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.registry_equality import find_unequal_slices
@@ -188,9 +188,12 @@ class _Comparison:
                 self.found.add("missing", f"{obj.uri} landed at {at} and is not registered")
         for uri in folders.missing:
             self.found.add("extra", f"{uri} is registered and no longer in the landing zone")
+        for uri, versions in folders.double.items():
+            self.found.add("double", f"{uri} is registered in {len(versions)} versions, of which only one can be there")
         if self.options.heal:
-            self.found.healed += notice(self.connection, feeds, new) + len(folders.missing)
-            mark_gone(self.connection, folders.missing)
+            record_listed(self.connection, feeds, folders)
+            self.found.healed += notice(self.connection, feeds, new) + len(folders.missing) + len(folders.double)
+            record_missing(self.connection, self.zone, feeds, folders.missing)
 
     def compare_slices(self, day: Window) -> None:
         """Compare the slices of a day in registry and tables."""

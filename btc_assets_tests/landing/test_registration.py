@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import pytest
 
 from btc_assets.domain.feeds import Feeds
+from btc_assets.landing.reading import fetch
+from btc_assets.landing.registration import record_missing, register_group
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.batches import encode_batch
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 FIVE = timedelta(minutes=5)
@@ -61,6 +64,56 @@ def test_an_overwritten_object_is_read_again_and_its_old_version_is_superseded(s
         (NOON + FIVE, "registered", 5),
         (NOON, "superseded", 10),
     ]
+
+
+@pytest.mark.parametrize("then", ["stays", "is deleted", "is overwritten"])
+def test_an_object_that_is_read_late_gives_way_to_the_version_that_another_registered_meanwhile(store: StoreUnderTest, then: str) -> None:
+    """Whatever happens to that one before the landing zone is asked which version is there."""
+    path, data = encode_batch(every(1, 10), FEED)
+    uri = store.zone().put(path, data)
+    (obj,) = store.zone().list_all(FEED.prefix)
+    late = fetch(store.zone(), obj)
+    store.zone().put(path, encode_batch(every(60, 10), FEED)[1])
+    store.register(HOUR)
+    if then == "is deleted":
+        store.delete(uri)
+    elif then == "is overwritten":
+        store.zone().put(path, encode_batch(every(90, 10), FEED)[1])
+    with store.connect() as connection:
+        register_group(connection, store.zone(), [late], FEEDS)
+    states = {
+        "stays": {("registered", NOON), ("registered", NOON + FIVE)},
+        "is deleted": {("gone", NOON), ("gone", NOON + FIVE)},
+        "is overwritten": {("registered", NOON), ("registered", NOON + FIVE), ("noticed", NOON)},
+    }
+    assert set(store.rows("SELECT status, bucket_5m FROM landing.raw_blobs_5m")) == states[then]
+    store.register(HOUR)
+    if then != "is deleted":
+        assert store.rows("SELECT count(DISTINCT etag) FROM landing.raw_blobs_5m WHERE status = 'registered'") == [(1,)]
+        assert store.rows("SELECT count(*) FROM landing.raw_blobs_5m WHERE status = 'noticed'") == [(0,)]
+
+
+def test_the_older_file_that_replaces_a_newer_one_is_registered_in_its_place(store: StoreUnderTest) -> None:
+    path, data = encode_batch(every(1, 10), FEED)
+    uri = store.zone().put(path, data)
+    store.register(HOUR)
+    store.zone().put(path, encode_batch(every(60, 10), FEED)[1])
+    os.utime(store.landing / store.zone().path(uri), (0, NOON.timestamp()))
+    store.register(HOUR)
+    assert store.rows("SELECT status, count(*) FROM landing.raw_blobs_5m GROUP BY status ORDER BY status") == [
+        ("registered", 2),
+        ("superseded", 1),
+    ]
+
+
+def test_an_object_that_lands_again_before_its_disappearance_is_recorded_is_work_to_do(store: StoreUnderTest) -> None:
+    uri = store.zone().put(*encode_batch(every(1, 10), FEED))
+    store.register(HOUR)
+    with store.connect() as connection:
+        record_missing(connection, store.zone(), FEEDS, [uri])
+    assert store.rows("SELECT status FROM landing.raw_blobs_5m") == [("noticed",)]
+    store.register(HOUR)
+    assert store.rows("SELECT status FROM landing.raw_blobs_5m") == [("registered",)]
 
 
 def test_a_deleted_object_is_gone_and_one_that_a_listing_omits_is_not(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

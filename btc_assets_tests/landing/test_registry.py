@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -33,6 +34,7 @@ from btc_assets.landing.states import (
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import NOON
+from btc_assets_tests.support.waiting import wait_for
 
 FOLDER, OTHER = NOON, NOON + SLICE  # the slice of the object's folder, and another one
 BUCKETS = (FOLDER, OTHER)
@@ -40,7 +42,7 @@ WINDOW = Window(FOLDER, OTHER + SLICE)
 LANDED = NOON + timedelta(minutes=1)
 URI = f"memory:///registry/{FEED.prefix}/2024/01/10/12/00/a.parquet"
 OBJECT = LandedObject(URI, "one", 10, LANDED, FEED.prefix)
-NEWER = LandedObject(URI, "two", 10, LANDED, FEED.prefix)  # not older
+NEWER = LandedObject(URI, "two", 10, LANDED + timedelta(seconds=1), FEED.prefix)
 
 Rows = dict[tuple[datetime, str, str], State]  # by slice, URI and ETag
 
@@ -56,10 +58,17 @@ def registry_row(obj: LandedObject, bucket: datetime, status: Status = Status.RE
     )
 
 
-def register(connection: psycopg.Connection, obj: LandedObject, covered: Iterable[datetime], *, reread: bool = False) -> list[str]:
-    """Record that a version was read and holds ticks of some slices; of none means that it is unreadable."""
+def register(connection: psycopg.Connection, obj: LandedObject, covered: Iterable[datetime], *, reread: bool = False) -> set[ObjectVersion]:
+    """Record that a version was read, is current, and holds ticks of some slices; of none means that it is unreadable.
+
+    Returns:
+        Versions that became superseded although their time is not earlier.
+    """
     rows = [registry_row(obj, bucket) for bucket in covered] or [registry_row(obj, obj.home_slice, Status.REJECTED, 0)]
-    return registry.register(connection, Readings([obj], rows, []), reread=reread)
+    contested = registry.register(connection, Readings([obj], rows, []), reread=reread).get(obj.uri, set())
+    if contested:
+        assert registry.register(connection, Readings([obj], rows, []), reread=reread, outdated=contested) == {}
+    return contested
 
 
 def replace_slices(connection: psycopg.Connection, window: Window) -> None:
@@ -100,7 +109,7 @@ def happen(connection: psycopg.Connection, event: Event) -> datetime:  # noqa: C
         case Event.OVERWRITTEN:
             register(connection, NEWER, [OTHER])
         case Event.NOT_CURRENT:
-            registry.supersede_others(connection, NEWER.version)
+            registry.supersede(connection, [OBJECT.version], NEWER.version)
         case Event.DISAPPEARED:
             registry.mark_gone(connection, [URI])
         case Event.SLICE_REPLACED:
@@ -149,15 +158,99 @@ def test_a_slice_that_lost_an_object_keeps_its_loaded_rows(store: StoreUnderTest
     assert read_rows(store.connection)[FOLDER, OBJECT.uri, OBJECT.etag] == State(Status.REGISTERED, True)
 
 
-def test_a_version_that_is_overwritten_while_its_ticks_are_written_stays_loaded(store: StoreUnderTest) -> None:
-    """The ticks are in the table, so the row must say so, or nothing would ask for the slice again."""
+@pytest.mark.parametrize("change", ["overwritten", "gone", "read with another result", "forgotten"])
+def test_a_source_that_changes_while_its_ticks_are_written_is_not_marked_as_loaded(store: StoreUnderTest, change: str) -> None:
+    """The transaction must not commit: the table would hold what the registry does not say."""
     register(store.connection, OBJECT, [FOLDER])
     with store.connect() as loader, loader.transaction(), loader.cursor() as cursor:
         sources = read_sources(cursor, WINDOW)
-        register(store.connection, NEWER, [OTHER])  # meanwhile
-        registry.mark_loaded(cursor, WINDOW, sources, [source.row_count for source in sources])
+        match change:  # meanwhile
+            case "overwritten":
+                register(store.connection, NEWER, [OTHER])
+            case "gone":
+                registry.mark_gone(store.connection, [URI])
+            case "read with another result":
+                registry.register(store.connection, Readings([OBJECT], [registry_row(OBJECT, FOLDER, rows=4)], []), reread=True)
+            case "forgotten":
+                store.connection.execute("DELETE FROM landing.raw_blobs_5m")
+        assert not registry.mark_loaded(cursor, WINDOW, sources, [source.row_count for source in sources]).current
+    assert not any(state.loaded for state in read_rows(store.connection).values())
+
+
+def test_a_version_that_comes_back_while_its_ticks_are_deleted_is_not_loaded(store: StoreUnderTest) -> None:
+    register(store.connection, OBJECT, [FOLDER])
+    replace_slices(store.connection, WINDOW)
+    register(store.connection, NEWER, [OTHER])
+    with store.connect() as loader, loader.transaction(), loader.cursor() as cursor:
+        sources = read_sources(cursor, WINDOW)
+        register(store.connection, replace(OBJECT, last_modified=NEWER.last_modified + SLICE), [FOLDER])  # meanwhile
+        marks = registry.mark_loaded(cursor, Window.of_slice(FOLDER), [], [])
+    assert sources and marks == (True, False)
+    assert read_rows(store.connection)[FOLDER, OBJECT.uri, OBJECT.etag] == State(Status.REGISTERED, False)
+
+
+def test_an_object_that_disappears_while_its_ticks_are_deleted_is_told(store: StoreUnderTest) -> None:
+    register(store.connection, OBJECT, [FOLDER])
+    replace_slices(store.connection, WINDOW)
+    register(store.connection, NEWER, [OTHER])
+    with store.connect() as loader, loader.transaction(), loader.cursor() as cursor:
+        registry.mark_gone(store.connection, [URI])  # meanwhile
+        assert registry.mark_loaded(cursor, Window.of_slice(FOLDER), [], []) == (True, True)
+
+
+def test_what_is_marked_as_loaded_stays_until_the_transaction_ends(store: StoreUnderTest) -> None:
+    register(store.connection, OBJECT, [FOLDER])
+    with store.connect() as loader, ThreadPoolExecutor(1) as pool, store.connect() as registrar:
+        with loader.transaction(), loader.cursor() as cursor:
+            sources = read_sources(cursor, WINDOW)
+            assert registry.mark_loaded(cursor, WINDOW, sources, [3]).current
+            done = pool.submit(register, registrar, NEWER, [OTHER])
+            wait_for(
+                lambda: (
+                    store.rows("SELECT loader FROM unnest(pg_blocking_pids(%s)) AS loader", registrar.info.backend_pid)
+                    == [(loader.info.backend_pid,)]
+                ),
+                "the registrar waits for the loader",
+            )
+        done.result()
     assert read_rows(store.connection)[FOLDER, OBJECT.uri, OBJECT.etag] == State(Status.SUPERSEDED, True)
     assert [one.bucket for one in read_waiting_slices(store.connection, NOON + timedelta(days=36_500), grace=SLICE).due] == list(BUCKETS)
+
+
+def test_two_who_register_versions_of_one_object_at_once_leave_one_registered(store: StoreUnderTest) -> None:
+    """Neither sees what the other has not committed."""
+    with store.connect() as first, store.connect() as second, ThreadPoolExecutor(1) as pool:
+        with first.transaction():
+            register(first, OBJECT, [FOLDER])
+            done = pool.submit(register, second, NEWER, [FOLDER])
+            wait_for(
+                lambda: store.rows("SELECT unnest(pg_blocking_pids(%s))", second.info.backend_pid) == [(first.info.backend_pid,)],
+                "the second one waits for the first",
+            )
+        assert done.result() == set()
+    assert read_rows(store.connection) == {
+        (FOLDER, URI, "one"): State(Status.SUPERSEDED, False),
+        (FOLDER, URI, "two"): State(Status.REGISTERED, False),
+    }
+
+
+def test_an_object_is_left_out_while_another_version_may_be_current(store: StoreUnderTest) -> None:
+    for newer in (NEWER, replace(NEWER, last_modified=LANDED)):
+        store.connection.execute("TRUNCATE landing.raw_blobs_5m")
+        register(store.connection, newer, [FOLDER])
+        readings = Readings([OBJECT], [registry_row(OBJECT, FOLDER)], [])
+        assert registry.register(store.connection, readings) == {URI: {newer.version}}
+        assert read_rows(store.connection) == {(FOLDER, URI, "two"): State(Status.REGISTERED, False)}
+
+
+def test_many_objects_disappear_without_filling_the_lock_table_of_the_server(store: StoreUnderTest) -> None:
+    store.connection.execute(
+        "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified) "
+        "SELECT %s, %s, %s || number, 'one', 10, 3, 'registered', %s FROM generate_series(1, 20000) AS number",
+        (FOLDER, FEED.label, URI, LANDED),
+    )
+    registry.mark_gone(store.connection, [f"{URI}{number}" for number in range(1, 20_001)])
+    assert store.rows("SELECT status, count(*) FROM landing.raw_blobs_5m GROUP BY status") == [("gone", 20_000)]
 
 
 def test_work_is_renewed_without_a_change_of_state(store: StoreUnderTest) -> None:
@@ -174,7 +267,11 @@ def test_work_is_renewed_without_a_change_of_state(store: StoreUnderTest) -> Non
 
 # ---- many objects, and anything in any order
 
-VERSIONS = [replace(OBJECT, uri=f"{URI}.{name}", etag=etag) for name in "ab" for etag in ("one", "two")]
+VERSIONS = [
+    replace(OBJECT, uri=f"{URI}.{name}", etag=etag, last_modified=LANDED + timedelta(seconds=later))
+    for name in "ab"
+    for etag, later in (("one", 0), ("two", 1), ("three", 1))
+]
 versions = st.sampled_from(VERSIONS)
 uris = st.sampled_from(sorted({obj.uri for obj in VERSIONS}))
 covered = st.sets(st.sampled_from(BUCKETS)).map(sorted)
@@ -228,7 +325,12 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule(obj=versions, covered=covered, reread=st.booleans())
     def read(self, obj: LandedObject, covered: list[datetime], reread: bool) -> None:
         contested = register(self.connection, obj, covered, reread=reread)
-        assert contested == []
+        not_earlier = [other.version for other in VERSIONS if other.uri == obj.uri and other.last_modified >= obj.last_modified]
+        assert contested == {
+            ObjectVersion(*key[1:])
+            for key in self.keys(uri=obj.uri)
+            if self.rows[key].status is not Status.SUPERSEDED and key[1:] in not_earlier
+        } - {obj.version}
         others = [key for key in self.keys(uri=obj.uri) if key[1:] != obj.version]
         elsewhere = [key for key in self.keys(version=obj.version) if key[0] not in (covered or [obj.home_slice])]
         self.happens(Event.OVERWRITTEN, *others)
@@ -241,7 +343,8 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(obj=versions)
     def ask_which_version_is_current(self, obj: LandedObject) -> None:
-        registry.supersede_others(self.connection, obj.version)
+        others = [other.version for other in VERSIONS if other.uri == obj.uri and other.version != obj.version]
+        registry.supersede(self.connection, others, obj.version)
         self.happens(Event.NOT_CURRENT, *[key for key in self.keys(uri=obj.uri) if key[1:] != obj.version])
 
     @rule(uri=uris)

@@ -282,6 +282,25 @@ def test_objects_in_the_folders_of_days_and_hours_are_compared_as_well(on_each_z
     assert compare(on_each_zone, heal=True).counts == {"extra": 1}
 
 
+@pytest.mark.parametrize("healed_by", ["reconciling", "registering"])
+def test_an_object_with_two_registered_versions_is_reported_and_counts_once_after_healing(store: StoreUnderTest, healed_by: str) -> None:
+    uri = put_batch(store, NOON, 1)
+    store.ingest(HOUR)
+    store.connection.execute(
+        "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified, loaded_at, loaded_rows) "
+        "SELECT bucket_5m, asset, uri, 'another', size_bytes, row_count, status, last_modified, loaded_at, 0 FROM landing.raw_blobs_5m"
+    )
+    found = compare(store, heal=healed_by == "reconciling")
+    assert found.counts == {"double": 1}
+    assert found.sentences == [f"{uri} is registered in 2 versions, of which only one can be there"]
+    if healed_by == "registering":
+        store.register(HOUR)
+    assert due_slices(store) == [NOON]
+    repair(store)
+    assert compare(store).counts == {}
+    assert read_trade_ids(store) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("start", [NOON - timedelta(minutes=5), NOON, NOON + timedelta(minutes=5)])
 def test_a_window_that_starts_within_an_hour_reports_nothing_as_missing_or_extra(store: StoreUnderTest, start: datetime) -> None:
     for path in ("2024/01/10/dump.parquet", "2024/01/10/12/dump.parquet", "2024/01/10/12/00/dump.parquet"):
