@@ -2,13 +2,19 @@
 
 Whole columns are converted at once. Only if that fails, a slow path converts value by value and says which values are
 unreadable; nothing here raises for a bad value.
+
+What text may be is a list of patterns, here and in docs/landing.md. Arrow and Python read more than that (hexadecimal numbers, `1_0`, a
+date without a clock), and Arrow's cast to decimals ends the process for some exponents. So Arrow gets a column of text only if its bytes
+show that none of these can be in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import NamedTuple
@@ -18,9 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.ticks import TIME, decimal128
-from btc_assets.landing.raw import NULLS
 
 _INT64_MAX = (1 << 63) - 1
+
+# How programs write that there is no value, in lower case.
+_NO_VALUE = ("", "nan", "null", "(null)", "none", "nil", "nat", "na", "n/a", "#n/a", "<na>", "\\n", "-", "undefined")
+
+_LONGEST_NUMBER = 40  # characters of a number in text that Arrow is trusted with
 
 # Other types that may hold text; each is cast to plain strings.
 _TEXT = (
@@ -66,7 +76,7 @@ def _convert_by_value(column: pa.Array, convert: Callable[[object], object], typ
     unreadable: dict[int, str] = {}
     for i, value in enumerate(map(python_value, column)):
         try:
-            values.append(None if value is None or str(value).strip() in NULLS else convert(value))
+            values.append(None if value is None or str(value).strip().lower() in _NO_VALUE else convert(value))
         except (ValueError, ArithmeticError, TypeError):
             values.append(None)
             unreadable[i] = f"{repr(value) if isinstance(value, str) else str(value):.100} is not {expected}"
@@ -81,15 +91,54 @@ def to_text(column: pa.Array) -> Converted:
     return Converted(column, {}) if pa.types.is_string(column.type) else _convert_by_value(column, str, pa.string(), "text")
 
 
+def _as_found_and_tidied(texts: pa.Array) -> Iterator[pa.Array]:
+    """The texts as they are, and then without white space around them, and null where one says that there is no value."""
+    yield texts
+    trimmed = pc.utf8_trim_whitespace(texts)
+    yield pc.if_else(pc.is_in(pc.utf8_lower(trimmed), pa.array(_NO_VALUE)), None, trimmed)
+
+
+def _cast_numbers(texts: pa.Array, type: pa.DataType) -> pa.Array | None:
+    """Arrow's cast of text; None if it fails, or if a text may be a number that Arrow does not read as it must be read."""
+    for plain in _as_found_and_tidied(texts):
+        if _is_short_and_without_letters(plain):
+            with suppress(pa.ArrowInvalid):
+                return plain.cast(type)
+    return None
+
+
+def _is_short_and_without_letters(texts: pa.Array) -> bool:
+    """Whether no text is long, hexadecimal or has an exponent."""
+    return (pc.max(pc.binary_length(texts)).as_py() or 0) <= _LONGEST_NUMBER and not (_bytes(texts) > ord("9")).any()
+
+
+def _bytes(texts: pa.Array) -> np.ndarray:
+    """The bytes of all texts, one after another."""
+    buffer, offsets = texts.buffers()[2], _offsets(texts)
+    return np.empty(0, np.uint8) if buffer is None else np.frombuffer(buffer, np.uint8)[offsets[0] : offsets[-1]]
+
+
+def _offsets(texts: pa.Array) -> np.ndarray:
+    """Where each text begins in the buffer of all, and where the last one ends."""
+    buffer = texts.buffers()[1]
+    return np.zeros(1, np.int32) if buffer is None else np.frombuffer(buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+
+
 # ---- integers
+
+# Leading zeros and a sign do no harm, and `.0` is how a float is written. With an exponent, every digit of the integer must be there:
+# 1.795140123456E+12 is exact, 1.79514E+12 was another number before somebody rounded it.
+_INTEGER = re.compile(r"[-+]?[0-9]{1,40}(?:\.(?P<fraction>[0-9]{0,40}))?(?:[eE](?P<exponent>[-+]?[0-9]{1,2}))?")
 
 
 def to_int64(column: pa.Array) -> Converted:
     """64-bit integers, of integers, text, or floats that are exact."""
     kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_null(kind):
+    if pa.types.is_integer(kind) or pa.types.is_null(kind):
         with suppress(pa.ArrowInvalid):
             return Converted(column.cast(pa.int64()), {})
+    if pa.types.is_string(kind) and (integers := _cast_numbers(column, pa.int64())) is not None:
+        return Converted(integers, {})
     exact = 1 << 53
     if pa.types.is_floating(kind):
         # pandas turns integers with gaps into floats: NaN is a gap, and below 2^53 (2^24 for float32) every integer is exact.
@@ -102,23 +151,47 @@ def to_int64(column: pa.Array) -> Converted:
 
 
 def _parse_int64(value: object, exact: int = 1 << 53) -> int:
-    number = Decimal(str(value))
+    number = _exact_integer(str(value).strip()) if isinstance(value, str) else _number(value)
     if number != number.to_integral_value() or abs(number) > _INT64_MAX or (isinstance(value, float) and abs(value) >= exact):
         raise ValueError
     return int(number)
 
 
+def _exact_integer(text: str) -> Decimal:
+    match = _INTEGER.fullmatch(text)
+    if match is None or int(match["exponent"] or 0) > len(match["fraction"] or ""):
+        raise ValueError
+    return Decimal(text)
+
+
+def _number(value: object) -> Decimal:
+    """A number that is none of text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise TypeError
+    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+
+
 # ---- times
+
+# A date and a clock with something between them: a lenient parser takes the digit of 20261120120000 for it.
+_TIME = re.compile(
+    r"""
+    (?P<year>\d{4}) (?P<dash>[-/]?) (?P<month>\d\d) (?P=dash) (?P<day>\d\d)
+    [Tt\ ]
+    (?P<hour>\d\d) (?P<colon>:?) (?P<minute>\d\d) (?: (?P=colon) (?P<second>\d\d) (?: [.,] (?P<fraction>\d{1,9}) )? )?
+    (?: \ ?(?:[Zz]|UTC|GMT) | \ ?[-+]00:?00\ (?:UTC|GMT) | \ ?(?P<zone>[-+]\d\d (?: :?\d\d )?) )?
+    """,
+    re.ASCII | re.VERBOSE,
+)
+_COLON_AT = 13  # in a time such as 2024-01-10T12:00
 
 
 def to_times(column: pa.Array) -> Converted:
     """Times in UTC with microseconds, of timestamps of any unit and zone, numbers since 1970, or text of either kind."""
     kind = column.type
     if pa.types.is_string(kind):
-        for target in (TIME, pa.timestamp("us"), pa.int64()):
-            with suppress(pa.ArrowInvalid):
-                column.slice(0, 1).cast(target)  # the first value fails at once, a whole column would take long to fail
-                return to_times(column.cast(target))
+        if (parsed := _cast_times(column)) is not None:
+            return to_times(parsed)
     elif pa.types.is_timestamp(kind):
         with suppress(pa.ArrowInvalid):  # a time after the year 290000
             utc = column.cast(pa.int64()).cast(pa.timestamp(kind.unit, "UTC"))  # the zone affects only display, and may not exist
@@ -127,27 +200,78 @@ def to_times(column: pa.Array) -> Converted:
         if kind == pa.float64():  # nanoseconds exceed 2^53: round to the nearest microsecond, which was meant
             column = pc.if_else(pc.greater_equal(pc.abs(column), 1e17), pc.round(pc.divide(column, 1e3)), column)
         numbers, unreadable = to_int64(column)
-        return Converted(_times_since_1970(numbers), unreadable)
+        times, runs = _times_since_1970(numbers)
+        return Converted(times, unreadable | {i: f"{column[i]} is not a time" for i in np.flatnonzero(runs).tolist()})
     return _convert_by_value(column, _parse_time, TIME, "a time")
 
 
-def _times_since_1970(column: pa.Array) -> pa.Array:
-    """Milli-, micro- or nanoseconds since 1970, told apart by their size: no two of them overlap between 1973 and 5138."""
+def _cast_times(texts: pa.Array) -> pa.Array | None:
+    """Arrow's cast of text to times or to numbers since 1970; None if it fails, or if a text has no clock."""
+    for plain in _as_found_and_tidied(texts):
+        for target in (TIME, pa.timestamp("us")) if _have_clocks(plain) else ():
+            with suppress(pa.ArrowInvalid):
+                plain.slice(0, 1).cast(target)  # the first value fails at once, a whole column would take long to fail
+                return plain.cast(target)
+    return _cast_numbers(texts, pa.int64())
+
+
+def _have_clocks(texts: pa.Array) -> bool:
+    """Whether each text has hours and minutes: Arrow takes a date, and hours alone, for a time."""
+    texts = texts.drop_null()
+    offsets = _offsets(texts)
+    return bool((np.diff(offsets) > _COLON_AT + 2).all() and (_bytes(texts)[offsets[:-1] - offsets[0] + _COLON_AT] == ord(":")).all())
+
+
+def _times_since_1970(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Milli-, micro- or nanoseconds since 1970, told apart by their size: no two of them overlap between 1973 and 5138.
+
+    Returns:
+        The times, and which of them are none: see `_are_runs_of_digits`.
+    """
     value = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
     size = np.abs(value)
     us = np.where(size < 10**14, np.clip(value, -(10**14), 10**14) * 1000, np.where(size < 10**17, value, value // 1000))
-    return pa.array(us, pa.int64(), mask=column.is_null().to_numpy(zero_copy_only=False)).cast(TIME)
+    runs = _are_runs_of_digits(us)
+    return pa.array(us, pa.int64(), mask=column.is_null().to_numpy(zero_copy_only=False) | runs).cast(TIME), runs
+
+
+def _are_runs_of_digits(us: np.ndarray) -> np.ndarray:
+    """Which microseconds are dates and clocks without anything between their digits: 2026112012000000 is a day in 2034 otherwise.
+
+    Of 1000 real times in the years 2033 to 2036, three look like that. They are told apart by not being in the future.
+    """
+    if not len(us) or us.max() < 2009 * 10**12:
+        return np.zeros(len(us), bool)
+    month, day, hour, minute, second = (us // 10**at % 100 for at in (10, 8, 6, 4, 2))
+    is_date = (us < 2100 * 10**12) & (us >= 2009 * 10**12) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    return is_date & (hour < 24) & (minute < 60) & (second < 60) & (us > (time.time() + 86_400) * 1e6)
 
 
 def _parse_time(value: object) -> datetime:
     text = str(value).strip()
-    with suppress(ValueError, ArithmeticError):
-        return _times_since_1970(pa.array([_parse_int64(text)]))[0].as_py()
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if (match := _TIME.fullmatch(text)) is None:
+        (moment,), runs = _times_since_1970(pa.array([_parse_int64(value if isinstance(value, Decimal) else text)]))
+        if runs[0]:
+            raise ValueError
+        return moment.as_py()
+    year, month, day, hour, minute, second = (int(match[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second"))
+    us = int((match["fraction"] or "").ljust(6, "0")[:6])
+    return datetime(year, month, day, hour, minute, second, us, UTC) - _offset_from_utc(match["zone"])
+
+
+def _offset_from_utc(zone: str | None) -> timedelta:
+    if zone is None:
+        return timedelta()
+    hours, minutes = int(zone[1:3]), int(zone[-2:] if len(zone) > 3 else 0)
+    if hours > 23 or minutes > 59:
+        raise ValueError
+    return timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
 
 
 # ---- decimals
+
+# An exponent is exact here: floats below 0.0001 and prices above ten million are written with one by Python and Java.
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})(?:[eE][-+]?[0-9]{1,3})?")
 
 
 def to_decimals(column: pa.Array, type: pa.Decimal128Type) -> Converted:
@@ -156,18 +280,15 @@ def to_decimals(column: pa.Array, type: pa.Decimal128Type) -> Converted:
         return _doubles_to_decimals(column, type)
     if pa.types.is_floating(column.type):
         column = column.cast(pa.string())  # the shortest text that gives the same float32 is what was meant
-    if pa.types.is_string(column.type) and _has_exponent(column):
-        return _decimals_by_value(column, type)  # Arrow reads a tiny number with many digits as zero
+    if pa.types.is_string(column.type):
+        decimals = _cast_numbers(column, type)
+        return _decimals_by_value(column, type) if decimals is None else Converted(decimals, {})
     try:
         # Arrow demands that a decimal has room for any integer of the type, so integers go through a wide one.
         wide = column.cast(pa.decimal128(38, type.scale)) if pa.types.is_integer(column.type) else column
         return Converted(wide.cast(type), {})
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # one bad value fails the whole cast: find it, and reject it alone
         return _decimals_by_value(column, type)
-
-
-def _has_exponent(texts: pa.Array) -> bool:
-    return any(pc.any(pc.match_substring(texts, letter)).as_py() for letter in "eE")
 
 
 def _doubles_to_decimals(column: pa.Array, type: pa.Decimal128Type) -> Converted:
@@ -194,7 +315,12 @@ def _decimals_by_value(column: pa.Array, type: pa.Decimal128Type) -> Converted:
 
 
 def _parse_decimal(value: object, type: pa.Decimal128Type) -> Decimal:
-    number = round(Decimal(repr(value)), 8) if isinstance(value, float) else Decimal(str(value).strip())
+    if isinstance(value, str):
+        if _DECIMAL.fullmatch(text := value.strip()) is None:
+            raise InvalidOperation
+        number = Decimal(text)
+    else:
+        number = round(_number(value), 8) if isinstance(value, float) else _number(value)
     exact = number.quantize(Decimal(1).scaleb(-type.scale))
     if exact != number or abs(number) >= Decimal(10) ** (type.precision - type.scale):
         raise InvalidOperation

@@ -5,6 +5,7 @@ Nothing here fails for a bad row: a row that is no valid trade of its feed is re
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,8 @@ _REJECTED_SCHEMA = pa.schema({"index": pa.int64(), "bucket_us": pa.int64(), "rea
 
 _FIRST_TIME = int(datetime(2009, 1, 3, tzinfo=UTC).timestamp()) * 1_000_000  # the first block
 _LAST_TIME = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+
+_PADDING = f"{string.whitespace}\0\N{NO-BREAK SPACE}\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}"
 
 _Convert = Callable[[pa.Array], Converted]
 
@@ -121,14 +124,28 @@ def _labels(columns: Sequence[pa.Array], feeds: Sequence[Feed], rows: _RowDecode
         if len(feeds) > 1 and not rows.bad.all():
             raise ObjectRejected("it has no symbol column, but its prefix is shared by several symbols: land each under its own prefix")
         return pa.repeat(feeds[0].label, len(rows.bad))
-    symbols = to_text(columns[0]).values
+    symbols = _trimmed(to_text(columns[0]).values, [feed.symbol for feed in feeds])
     rows.reject(pc.is_null(symbols), "symbol is null")
     if len(feeds) == 1 and pc.all(pc.equal(symbols, feeds[0].symbol), skip_nulls=False).as_py():
         return symbols if feeds[0].symbol == feeds[0].label else pa.repeat(feeds[0].label, len(symbols))
     position = pc.index_in(symbols, pa.array([feed.symbol for feed in feeds]))
     expected = " or ".join(feed.symbol for feed in feeds)
-    rows.reject(pc.is_null(position), lambda i: f"symbol {symbols[i].as_py():.100} is not {expected}, which this prefix is for")
+    rows.reject(pc.is_null(position), lambda i: f"symbol {_visible(symbols[i].as_py())} is not {expected}, which this prefix is for")
     return pa.array([feed.label for feed in feeds]).take(position)
+
+
+def _trimmed(symbols: pa.Array, known: list[str]) -> pa.Array:
+    """The symbols without what pads them: databases fill columns of a fixed width with spaces or NUL."""
+    if pc.all(pc.is_in(symbols, pa.array(known, pa.string())), skip_nulls=False).as_py():
+        return symbols
+    encoded = symbols.dictionary_encode()
+    trimmed = [value and value.strip(_PADDING) for value in encoded.dictionary.to_pylist()]
+    return pa.array([value or None for value in trimmed], pa.string()).take(encoded.indices)
+
+
+def _visible(symbol: str) -> str:
+    """A symbol for a message, as an escaped literal if a reader would not see what is in it."""
+    return f"{symbol if symbol.isascii() and symbol.isprintable() else ascii(symbol):.100}"
 
 
 class _RowDecoder:
@@ -156,7 +173,7 @@ class _RowDecoder:
 
     def optional(self, name: str, convert: _Convert, type: pa.DataType) -> pa.Array:
         """The field's values; among several columns, a row takes the first that has a value, and null if none has."""
-        return self._convert(name, self._columns[name], convert, type)
+        return self._convert(name, self._columns[name], partial(_convert_finite, convert=convert), type)
 
     def required(self, name: str, convert: _Convert, type: pa.DataType) -> pa.Array:
         """The field's values; rows without one are rejected."""
@@ -187,6 +204,16 @@ class _RowDecoder:
                 mask[list(unreadable)] = True
                 self.reject(mask, {i: f"{name} {reason}" for i, reason in unreadable.items()}.__getitem__)
         return pc.coalesce(*converted) if len(converted) > 1 else converted[0]
+
+
+def _convert_finite(column: pa.Array, convert: _Convert) -> Converted:
+    """Convert a column in which an infinite number says as little as NaN does."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, None)
+    values, unreadable = convert(column)
+    if unreadable and pa.types.is_string(column.type):
+        unreadable = {i: reason for i, reason in unreadable.items() if column[i].as_py().strip("+- ").lower() not in ("inf", "infinity")}
+    return Converted(values, unreadable)
 
 
 def _rejected_rows(raw: pa.Table, rows: _RowDecoder, bucket: np.ndarray) -> pa.Table:

@@ -5,8 +5,8 @@ A raw table has the columns as the producer named them. `formats.py` makes raw t
 
 from __future__ import annotations
 
-# How producers write a missing value.
-NULLS = ["", "NaN", "nan", "null", "None"]
+# How producers write a missing value. `NA` is not one of them: it is a word of the exchange's own in a message.
+NULLS = ["", "NaN", "nan", "null", "None", "NULL", r"\N", "<NA>", "N/A"]
 
 # The column that holds the text of a row that could not be parsed.
 UNPARSED = "__unparsed__"

@@ -37,6 +37,7 @@ from btc_assets_tests.support.producers import (
 from btc_assets_tests.support.stores import FEED, real_data
 
 MS = timedelta(milliseconds=1)
+DAY = timedelta(days=1)
 NOON = trades.NOON
 MS_NOON = 1_704_888_000_000
 SAMPLE = trades.table(
@@ -61,7 +62,8 @@ def any_trades(draw: st.DrawFn) -> pa.Table:
     order_ids = st.none() | st.integers(0, 2**53 - 1)
     rows = []
     for _ in range(draw(st.integers(1, 12))):
-        made = datetime(2009, 1, 3, tzinfo=UTC) + draw(st.integers(0, 90 * 365 * 86_400_000)) * MS
+        made = datetime(2009, 1, 3, tzinfo=UTC) + draw(st.integers(0, 24 * 365) | st.integers(28 * 365, 90 * 365)) * DAY
+        made += draw(st.integers(0, 86_399_999)) * MS
         late = draw(st.integers(0, 3) | st.integers(0, 10_000))
         row = trades.trade(draw(st.integers(0, 2**53 - 1)), made + late * MS, made=made, maker=draw(st.booleans()))
         row |= {"price": draw(trades.eight_decimals(10_000_000)), "quantity": draw(trades.eight_decimals(10_000_000))}
@@ -115,7 +117,7 @@ def test_a_trade_belongs_to_the_slice_of_its_event_time() -> None:
     assert first["event_time"] == first["bucket_5m"] == datetime(2023, 4, 5, tzinfo=UTC)
 
 
-@given(st.lists(st.integers(1_231_000_000_000_000, 4_102_444_799_999_999), min_size=1))
+@given(st.lists(st.integers(1_231_000_000_000_000, 2_008_999_999_999_999) | st.integers(21 * 10**14, 4_102_444_799_999_999), min_size=1))
 def test_a_slice_is_half_open_and_aligned(times_us: list[int]) -> None:
     columns = {"event_time": times_us, "trade_time": times_us, "trade_id": times_us, "price": 1, "quantity": 1, "is_market_maker": True}
     ticks = decode(pa.table({name: [v] * len(times_us) if not isinstance(v, list) else v for name, v in columns.items()}), [FEED]).ticks
@@ -222,12 +224,23 @@ BAD_VALUES: list[tuple[str, pa.DataType, object, object, str]] = [
     ("trade_time", pa.timestamp("ms", "UTC"), MS_NOON, 2**62, "trade_time '<value out of range: 4611686018427387904>' is not a time"),
     ("trade_time", pa.timestamp("ns", "No/Where"), MS_NOON * 10**6, 1, "trade_time 1970-01-01T00:00:00Z lies outside 2009 to 2100"),
     ("trade_time", pa.time32("s"), None, time(12), "trade_time 12:00:00 is not a time"),
+    ("trade_time", pa.date32(), None, date(2026, 11, 20), "trade_time 2026-11-20 is not a time"),
+    ("trade_time", pa.date64(), None, date(2026, 11, 20), "trade_time 2026-11-20 is not a time"),
+    ("trade_time", pa.string(), str(MS_NOON), "1.79514E+12", "trade_time '1.79514E+12' is not a time"),
+    ("trade_time", pa.string(), str(MS_NOON), "20261120120000Z", "trade_time '20261120120000Z' is not a time"),
+    ("trade_time", pa.int64(), MS_NOON, 2026112012000000, "trade_time 2026112012000000 is not a time"),
+    ("trade_id", pa.string(), "5", "5.803e+09", "trade_id '5.803e+09' is not a 64-bit integer"),
+    ("trade_id", pa.string(), "5", "NULL", "trade_id is null"),
     ("event_time", pa.string(), "2024-01-10T12:00:00Z", "soon", "event_time 'soon' is not a time"),
     ("event_time", pa.timestamp("s"), MS_NOON // 1000, 0, "event_time 1970-01-01T00:00:00Z lies outside 2009 to 2100"),
     ("event_time", pa.timestamp("ms"), MS_NOON, 4_102_444_800_000, "event_time 2100-01-01T00:00:00Z lies outside 2009 to 2100"),
     ("symbol", pa.string(), "BTCUSDT", "ETHUSDT", f"symbol ETHUSDT {NOT_BTC}"),
     ("symbol", pa.string(), "BTCUSDT", "btcusdt", f"symbol btcusdt {NOT_BTC}"),
     ("symbol", pa.string(), "BTCUSDT", None, "symbol is null"),
+    ("symbol", pa.string(), "\u00a0 BTCUSDT\t", "BTC USDT", f"symbol BTC USDT {NOT_BTC}"),
+    ("symbol", pa.string(), "BTCUSDT", "\u0412TCUSDT", f"symbol '\\u0412TCUSDT' {NOT_BTC}"),
+    ("symbol", pa.string(), "BTCUSDT     ", "   ", "symbol is null"),
+    ("symbol", pa.binary(9), b"BTCUSDT\0\0", b"ETHUSDT\0\0", f"symbol ETHUSDT {NOT_BTC}"),
     ("symbol", pa.int64(), None, 5, f"symbol 5 {NOT_BTC}"),
     ("symbol", pa.binary(), b"BTCUSDT", b"\xff", f"symbol \\xff {NOT_BTC}"),
     ("symbol", pa.list_(pa.string()), None, ["BTCUSDT"], f"symbol ['BTCUSDT'] {NOT_BTC}"),
@@ -264,6 +277,22 @@ def test_without_a_column_that_every_trade_has_the_object_is_rejected(missing: s
 def test_a_row_is_rejected_for_the_first_thing_that_is_wrong_with_it() -> None:
     line = b'{"s":"ETHUSDT","t":null,"T":0,"p":"0","q":"-1","m":"?"}'
     assert read(line).rejected == [(1, f"symbol ETHUSDT {NOT_BTC}")]
+
+
+@pytest.mark.parametrize("marker", ["NULL", r"\N", "<NA>", "NA", "N/A", "NaN", "None", "-", "Infinity", "-inf", "inf"])
+@pytest.mark.parametrize("name", ["event_time", "buyer_order_id", "seller_order_id"])
+def test_no_value_in_a_field_that_need_not_be_there_rejects_no_row(name: str, marker: str) -> None:
+    raw = table(SAMPLE)
+    at = raw.column_names.index(name)
+    for column in ([marker] * 40, [*[marker] * 39, raw[name][39].as_py()]):
+        result = read(csv(raw.set_column(at, name, pa.array([None if value is None else str(value) for value in column]))))
+        assert result.rejected == []
+        assert result.ticks[name].to_pylist()[:39] == [None] * 39
+
+
+def test_an_infinite_order_id_is_as_unknown_as_one_that_is_no_number() -> None:
+    raw = table(SAMPLE).set_column(6, "buyer_order_id", pa.array([float("inf"), float("-inf"), float("nan"), 5.0] * 10))
+    assert decode(raw, [FEED]).ticks["buyer_order_id"].to_pylist() == [None, None, None, 5] * 10
 
 
 def test_a_rejected_row_is_kept_as_json_under_the_slice_of_its_time() -> None:
