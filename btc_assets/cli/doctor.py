@@ -47,6 +47,8 @@ def examine_dagster(settings: Settings) -> Iterator[Finding]:
             "warning",
             f"instance in {status.home}; no daemon runs, so no schedule and no sensor does: start btc-assets dev or dagster-daemon.",
         )
+    if status.blocked:
+        yield Finding("Dagster", "problem", status.blocked)
     if lacking := missing_options(status.home):
         text = f"dagster.yaml in {status.home} was edited and lacks {', '.join(lacking)}: add them, or delete the file for this version's."
         yield Finding("Dagster", "warning", text)

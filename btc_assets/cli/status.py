@@ -40,7 +40,7 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
     _print_health(health, now)
     _print_problems(problems)
     if health.stuck:
-        _print_last_failure(app)
+        _print_dagster(app)
 
 
 def _print_days(days: Sequence[DayStatus]) -> None:
@@ -74,9 +74,12 @@ def _print_problems(problems: OpenProblems) -> None:
         out.print(styled(f"{more:,} more problem(s): btc-assets status --problems {problems.count}", "red"))
 
 
-def _print_last_failure(app: App) -> None:
+def _print_dagster(app: App) -> None:
+    """What Dagster knows of why slices are not loaded."""
     from btc_assets.orchestration.ingest import last_failure
+    from btc_assets.orchestration.instance import read_instance_status
 
-    app.prepare_dagster()
+    if blocked := read_instance_status(app.settings).blocked:
+        out.print(styled(blocked, "yellow"))
     if failure := last_failure():
         out.print(f"Last failed run: {failure}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -10,14 +11,16 @@ import dagster as dg
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.lost_runs import describe_blocked_queue
 
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """An instance: its DAGSTER_HOME, and the names of its daemons that are running."""
+    """An instance: its DAGSTER_HOME, the names of its daemons that are running, and a sentence if its queue of runs is blocked."""
 
     home: Path
     daemons: tuple[str, ...]
+    blocked: str | None
 
 
 def read_instance_status(settings: Settings) -> InstanceStatus:
@@ -34,4 +37,5 @@ def read_instance_status(settings: Settings) -> InstanceStatus:
         raise UserError(f"The Dagster instance in {home} does not open ({reason}): correct its dagster.yaml.") from error
     with instance:
         daemons = sorted(name for name, status in instance.get_daemon_statuses().items() if status.healthy)
-    return InstanceStatus(home, tuple(daemons))
+        blocked = describe_blocked_queue(instance, datetime.now(UTC))
+    return InstanceStatus(home, tuple(daemons), blocked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import dagster as dg
 CODE_LOCATION_TAG = ".dagster/grpc_info"  # of runs that a code location executes: its address
 WORKERS_TAG = "dagster-celery/task_id"  # of runs that workers execute
 
+_SILENCE = timedelta(minutes=30)  # a step records what it has done when it ends; most take minutes
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -35,3 +37,29 @@ def end_lost_runs(instance: dg.DagsterInstance, *, socket: str | None = None) ->
 def _socket(run: dg.DagsterRun) -> str | None:
     address = json.loads(run.tags.get(CODE_LOCATION_TAG, "{}")).get("socket")
     return Path(address).name if address else None
+
+
+def describe_blocked_queue(instance: dg.DagsterInstance, now: datetime) -> str | None:
+    """A sentence if runs wait while others, which may be lost, hold all places; None if the queue moves.
+
+    Args:
+        instance: Dagster's.
+        now: the time.
+    """
+    waiting = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+    if not waiting:
+        return None
+    runs = instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))
+    silent = {run.run_id: since for run in runs if now - (since := _last_sign(instance, run.run_id)) > _SILENCE}
+    if not silent or len(silent) < len(runs):
+        return None
+    run_id, since = min(silent.items(), key=lambda item: item[1])
+    return (
+        f"{waiting} run(s) wait for {len(silent)} in progress, which tell nothing, the first ({run_id}) since {since:%Y-%m-%d %H:%M}: if their "
+        "processes ended, start btc-assets dev again (on a host: systemctl restart btc-dagster-code), which ends such runs."
+    )
+
+
+def _last_sign(instance: dg.DagsterInstance, run_id: str) -> datetime:
+    (newest,) = instance.get_records_for_run(run_id, limit=1, ascending=False).records or (None,)
+    return datetime.fromtimestamp(newest.timestamp if newest else 0, UTC)

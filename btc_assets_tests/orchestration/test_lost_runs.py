@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from btc_assets.orchestration.lost_runs import CODE_LOCATION_TAG, WORKERS_TAG, end_lost_runs
+from btc_assets.orchestration.home import prepare_dagster_home
+from btc_assets.orchestration.lost_runs import CODE_LOCATION_TAG, WORKERS_TAG, describe_blocked_queue, end_lost_runs
+from btc_assets_tests.support.stores import StoreUnderTest
 
 Status = dg.DagsterRunStatus
 
@@ -49,3 +52,25 @@ def test_one_of_several_code_locations_ends_its_own_runs_only() -> None:
         }
         instance.create_run_for_job(job, status=Status.STARTED)  # of a command line
         assert end_lost_runs(instance, socket="ours.sock") == [runs["ours"]]
+
+
+def test_a_queue_that_waits_for_runs_which_tell_nothing_is_blocked(store: StoreUnderTest) -> None:
+    job = dg.Definitions([anything]).resolve_implicit_global_asset_job_def()
+    prepare_dagster_home(store.settings)
+    with dg.DagsterInstance.get() as instance:
+        run = instance.create_run_for_job(job, status=Status.STARTED)
+        instance.report_engine_event("it started", run)
+        now = datetime.now(UTC)
+        assert describe_blocked_queue(instance, now + timedelta(hours=1)) is None  # nothing waits
+        queued = instance.create_run_for_job(job)
+        store.connection.execute("UPDATE dagster.runs SET status = 'QUEUED' WHERE run_id = %s", (queued.run_id,))
+        assert describe_blocked_queue(instance, now) is None  # the run told something just now
+        blocked = describe_blocked_queue(instance, now + timedelta(hours=1))
+        assert blocked is not None and blocked.startswith(
+            f"1 run(s) wait for 1 in progress, which tell nothing, the first ({run.run_id}) since "
+        )
+        lively = instance.create_run_for_job(job, status=Status.STARTED)
+        assert describe_blocked_queue(instance, now + timedelta(hours=1)) is not None
+        instance.report_run_failed(run)
+        instance.report_run_failed(lively)
+        assert describe_blocked_queue(instance, now + timedelta(hours=1)) is None
