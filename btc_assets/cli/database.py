@@ -5,12 +5,18 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
 from btc_assets.cli.console import out
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import KEY_FORMAT, SLICE
+
+if TYPE_CHECKING:
+    from btc_assets.ops.forget import Extent, Forgotten
 
 
 @click.group(epilog=example("btc-assets db migrate"))
@@ -25,12 +31,16 @@ def migrate(app: App) -> None:
     from btc_assets.market_data.candles import create_optional_candles
     from btc_assets.store.database import location
     from btc_assets.store.migrations import migrate as apply
+    from btc_assets.store.migrations import migration_status
 
     with app.store.connect(owner=True) as connection:
         names = apply(connection)
         if app.settings.candles_100ms:
             create_optional_candles(connection)
+        newer = [state.name for state in migration_status(connection) if state.newer]
         state = f"applied {len(names)} migration(s)" if names else "up to date"
+        if newer:
+            state = f"a later release migrated it, up to {newer[-1]}; this release runs on it, and nothing was applied"
         out.print(f"{location(connection.info.dsn)}: {state}.")
     for name in names:
         out.print(f"  {name}")
@@ -71,7 +81,8 @@ def db_status(app: App) -> None:
     table = Table("migration", "applied", "problem")
     for state in states:
         applied = f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet"
-        table.add_row(state.name, f"{applied}, to be applied again" if state.applied_at and state.pending else applied, state.problem)
+        note = ", to be applied again" if state.applied_at and state.pending else ", by a later release" if state.newer else ""
+        table.add_row(state.name, f"{applied}{note}", state.problem)
     out.print(table)
     if any(state.problem for state in states):
         sys.exit(1)
@@ -100,6 +111,67 @@ def stop(app: App) -> None:
     from btc_assets.store.embedded import stop as stop_server
 
     out.print("Stopped." if stop_server(app.settings.home) else "The embedded server is not running.")
+
+
+@db.command(epilog=example("btc-assets db forget --symbol ETHUSDT\n  btc-assets db forget --demo"))
+@click.option("--symbol", help="Label of a feed: its ticks, candles, features, vectors, models, offsets and everything in the registry.")
+@click.option(
+    "--objects", "url", metavar="URL", help="Objects below this URL, such as another landing zone; their slices are to be loaded again."
+)
+@click.option("--demo", is_flag=True, help="The objects of demos that were loaded into this store.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def forget(app: App, symbol: str | None, url: str | None, demo: bool, yes: bool) -> None:
+    """Remove a symbol from the store, or objects that should never have been loaded. Asks first; objects in the landing zone stay.
+
+    Can be repeated: what was interrupted is continued.
+    """
+    from btc_assets.ops.forget import find_demo_zones, forget_objects, forget_symbol, read_extent
+
+    if sum(map(bool, (symbol, url, demo))) != 1:
+        raise click.UsageError("Name what to forget: --symbol LABEL, --objects URL, or --demo.")
+    landing = app.settings.landing.rstrip("/")
+    if url and f"{landing}/".startswith(f"{url.rstrip('/')}/"):
+        raise UserError(f"{url} holds the landing zone of this store ({landing}): name the URL of objects that lie elsewhere.")
+    with app.store.connect(owner=True) as connection:
+        urls = find_demo_zones(connection, landing) if demo else [url] if url else []
+        if demo and not urls:
+            out.print("No demo was loaded into this store.")
+        for each in urls:
+            if _agreed(read_extent(connection, url=each), f"of {each}", yes):
+                with progress_bar("forgetting") as advance:
+                    forgotten = forget_objects(connection, each, lambda done, total: advance("days", done, total))
+                _print_forgotten(forgotten, f"of {each}")
+        if symbol and _agreed(read_extent(connection, symbol=symbol), f"of {symbol}, and all that was made of them", yes):
+            with progress_bar("forgetting") as advance:
+                forgotten = forget_symbol(connection, symbol, lambda done, total: advance("days", done, total))
+            _print_forgotten(forgotten, f"of {symbol}")
+            if symbol in app.settings.landing_feeds.labels:
+                out.print(f"{symbol} is still a feed: take it out of BTC_ASSETS_LANDING_FEEDS, or its objects are loaded again.")
+
+
+def _agreed(extent: Extent, what: str, yes: bool) -> bool:
+    """Whether a person wants to forget so much."""
+    out.print(f"{extent.ticks:,} ticks in {extent.slices:,} slices, from {extent.objects:,} objects {what}.")
+    return yes or click.confirm("Remove them from the store?", default=False)
+
+
+def _print_forgotten(forgotten: Forgotten, what: str) -> None:
+    counts = ", ".join(f"{rows:,} of {table}" for table, rows in sorted(forgotten.rows.items()) if rows)
+    out.print(f"Forgot rows {what}: {counts or 'none'}.")
+    if forgotten.models:
+        out.print(f"Removed the models {', '.join(forgotten.models)}; their artifacts stay.")
+    if forgotten.kept:
+        out.print(
+            f"{len(forgotten.kept):,} slices from {min(forgotten.kept):{KEY_FORMAT}} on were left as they are, because another object that "
+            "they were loaded from is gone: restore it and repeat this, or load them with btc-assets load --force first."
+        )
+    if forgotten.reload:
+        first, last = min(forgotten.reload), max(forgotten.reload) + SLICE
+        out.print(
+            f"{len(forgotten.reload):,} slices are to be loaded again from what is left. The sensor does it, or: "
+            f"btc-assets load --from {first:{KEY_FORMAT}} --to {last:{KEY_FORMAT}}"
+        )
 
 
 @db.command(epilog=example("btc-assets db copy --to postgresql://owner@db.internal/btc --report copied.csv"))

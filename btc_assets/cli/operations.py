@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, new_table, pass_app
+from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
 from btc_assets.cli.backups import backup_status, restore_drill
-from btc_assets.cli.console import out, styled
+from btc_assets.cli.console import err, out, styled
 from btc_assets.domain.errors import UserError
 
 if TYPE_CHECKING:
+    from btc_assets.landing.zone import LandingZone
     from btc_assets.ops.policies_in_force import PolicyStatus
     from btc_assets.ops.table_sizes import TableSize
 
 
 @click.group(epilog=example("btc-assets ops status"))
 def ops() -> None:
-    """Policies on the store's tables (compression, retention, refreshing), backups, and lost runs."""
+    """Policies on the store's tables (compression, retention, refreshing), backups, lost runs, and a landing zone that moves."""
 
 
 @ops.command(epilog=example("btc-assets ops apply"))
@@ -140,6 +141,48 @@ def end_lost_runs(app: App) -> None:
     with dg.DagsterInstance.get() as instance:
         for run_id in end_runs(instance):
             out.print(f"Run {run_id} was lost.")
+
+
+@ops.command(epilog=example("btc-assets ops move-landing s3://old/prefix s3://new/prefix"))
+@click.argument("old")
+@click.argument("new")
+@click.option("--dry-run", is_flag=True, help="Only compare; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def move_landing(app: App, old: str, new: str, dry_run: bool, yes: bool) -> None:
+    """Have the registry follow objects that you moved from OLD to NEW, both URLs, so that nothing is loaded again.
+
+    Looks every object up in NEW first, and refuses if one is missing or not the same. Nothing is copied or deleted.
+    """
+    from btc_assets.ops.move_landing import LandingMove
+
+    place = app.landing.at(new)
+    with app.store.connect(owner=True) as connection:
+        move = LandingMove(connection, old, place, _open_if_there(app, old), etag_is_md5=app.settings.landing_etag == "md5")
+        total = move.count()
+        if not total:
+            raise UserError(f"The registry has no object below {old}: name the URL as it stands in landing.raw_blobs_5m.uri.")
+        with progress_bar("comparing") as advance:
+            found = move.verify(lambda done: advance("objects", done, total))
+        for reason in found.reasons:
+            err.print(f"  {reason}")
+        if found.refused:
+            raise UserError(
+                f"{found.refused:,} versions of objects are not the same in {place.url} (the first are listed above): nothing moved."
+            )
+        out.print(f"{found.objects:,} objects are the same in {place.url}; the bytes of {found.compared:,} were compared.")
+        if dry_run or not (yes or click.confirm("Have the registry name them there?", default=False)):
+            return
+        with progress_bar("moving") as advance:
+            move.apply(lambda done: advance("objects", done, total))
+    out.print(f"Moved. Next: set BTC_ASSETS_LANDING_URL={place.url} for every process, and restart them.")
+
+
+def _open_if_there(app: App, url: str) -> LandingZone | None:
+    try:
+        return app.landing.at(url)
+    except UserError:
+        return None
 
 
 ops.add_command(backup_status)

@@ -10,9 +10,11 @@ import click
 
 from btc_assets.cli.app import App, example, new_table, parse_window, pass_app, range_options
 from btc_assets.cli.console import out, styled
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, floor_slice, parse_time
 
 if TYPE_CHECKING:
+    from btc_assets.domain.settings import Settings
     from btc_assets.landing.problems import OpenProblems
     from btc_assets.ops.health import Health
     from btc_assets.ops.status import DayStatus
@@ -31,7 +33,9 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
     now, settings = datetime.now(UTC), app.settings
     with app.store.connect() as connection:
         days = read_daily_status(connection, parse_window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
-        health = read_health(connection, settings.landing_feeds, now, grace=settings.landing_grace)
+        health = read_health(
+            connection, settings.landing_feeds, now, grace=settings.landing_grace, daemon_runs=lambda: _daemon_runs(settings)
+        )
         problems = read_problems(connection, limit=limit)
     if days:
         _print_days(days)
@@ -41,6 +45,15 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
     _print_problems(problems)
     if health.stuck:
         _print_dagster(app)
+
+
+def _daemon_runs(settings: Settings) -> bool:
+    from btc_assets.orchestration.instance import read_instance_status
+
+    try:
+        return bool(read_instance_status(settings).daemons)
+    except UserError:  # the doctor says why
+        return False
 
 
 def _print_days(days: Sequence[DayStatus]) -> None:

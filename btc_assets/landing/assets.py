@@ -15,7 +15,7 @@ from btc_assets.orchestration.jobs import asset_key
 from btc_assets.orchestration.metadata import add_once, add_slice_rows, column_schema
 from btc_assets.orchestration.partitions import last_partition
 from btc_assets.store.database import Store
-from btc_assets.store.tables import count_rows, read_columns
+from btc_assets.store.tables import count_all_rows, count_rows, read_columns
 
 _TABLE = "landing.raw_blobs_5m"
 
@@ -72,6 +72,7 @@ def _registry_asset(
                 lambda done, total: deployment.report_progress("objects", done, total),
             )
             rows = count_rows(connection, _TABLE, window)
+            in_table = count_all_rows(connection, _TABLE)
             add_slice_rows(context, context.asset_key, window, last_partition(context), rows)
             add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
         for rejection in result.rejections:
@@ -81,7 +82,8 @@ def _registry_asset(
         rejections = dg.MetadataValue.md(bullets(result.rejections))
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": sum(rows.values()),
+                "dagster/row_count": in_table,
+                "rows": sum(rows.values()),
                 "objects_listed": result.listed,
                 "objects_read": result.read,
                 "objects_registered": result.registered,

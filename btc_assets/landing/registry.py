@@ -346,6 +346,12 @@ WHERE bucket_5m = ANY(%s) AND status = 'registered' AND NOT EXISTS (
 RETURNING bucket_5m
 """
 
+# Whatever was loaded before is deleted; what is registered becomes work to do.
+_UNLOAD = """
+UPDATE landing.raw_blobs_5m AS blob SET loaded_at = NULL, loaded_rows = NULL, noticed_at = now()
+WHERE bucket_5m = ANY(%s) AND asset = %s AND loaded_at IS NOT NULL AND NOT landing.is_source_gone(status, loaded_at)
+"""
+
 _RENEW = "UPDATE landing.raw_blobs_5m SET noticed_at = now() WHERE bucket_5m = ANY(%s) AND landing.is_unsettled(status, loaded_at)"
 
 
@@ -390,9 +396,90 @@ def withdraw_loaded(cursor: psycopg.Cursor, buckets: Sequence[datetime]) -> int:
     return len({bucket for (bucket,) in cursor.execute(_WITHDRAW_LOADED, (list(buckets),))})
 
 
+def unload_slices(cursor: psycopg.Cursor, symbol: str, buckets: Sequence[datetime]) -> None:
+    """Record that the ticks of slices of a symbol were deleted, in the transaction that deleted them.
+
+    No row of the slices may stand for an object that is gone: its ticks could not be loaded again.
+    """
+    cursor.execute(_UNLOAD, (list(buckets), symbol))
+
+
 def renew_unsettled(cursor: psycopg.Cursor, buckets: Sequence[datetime]) -> None:
     """Make the unsettled rows of slices new work, so that the landing sensor requests the slices at once; no state changes."""
     cursor.execute(_RENEW, (list(buckets),))
+
+
+# ---- an object or a symbol is forgotten
+
+_FORGET = """
+DELETE FROM landing.raw_blobs_5m WHERE bucket_5m = ANY(%(buckets)s) AND asset = %(symbol)s
+    AND (%(uris)s::text[] IS NULL OR (uri COLLATE "C" >= (%(uris)s::text[])[1] AND uri COLLATE "C" < (%(uris)s::text[])[2]))
+RETURNING uri
+"""
+_FORGET_REJECTED_ROWS = """
+DELETE FROM landing.rejected_rows AS rejected WHERE uri = ANY(%(gone)s)
+    AND NOT EXISTS (SELECT 1 FROM landing.raw_blobs_5m AS blob WHERE blob.uri = rejected.uri)
+"""
+_FORGET_ACKNOWLEDGEMENTS = """
+DELETE FROM landing.acknowledgements AS accepted WHERE what = ANY(%(gone)s)
+    AND NOT EXISTS (SELECT 1 FROM landing.raw_blobs_5m AS blob WHERE blob.uri = accepted.what)
+"""
+
+
+def forget(cursor: psycopg.Cursor, symbol: str, buckets: Sequence[datetime], uris: tuple[str, str] | None = None) -> int:
+    """Delete the rows of a symbol under some slices, and what is known of objects that no row names any more.
+
+    Args:
+        cursor: in the transaction that deletes the ticks.
+        symbol: the label.
+        buckets: starts of the slices.
+        uris: a half-open range of URIs; None for all objects.
+
+    Returns:
+        How many rows were deleted.
+    """
+    parameters = {"buckets": list(buckets), "symbol": symbol, "uris": list(uris) if uris else None}
+    deleted = [uri for (uri,) in cursor.execute(_FORGET, parameters)]
+    for statement in (_FORGET_REJECTED_ROWS, _FORGET_ACKNOWLEDGEMENTS):
+        cursor.execute(statement, {"gone": list(set(deleted))})
+    return len(deleted)
+
+
+# ---- the landing zone is moved
+
+# A row under the new name is of the same bytes, and was made by somebody who switched the settings first.
+_REMOVE_RENAMED = "DELETE FROM landing.raw_blobs_5m WHERE uri = ANY(%(new_uris)s) AND NOT uri = ANY(%(uris)s)"
+_REMOVE_RENAMED_ROWS = "DELETE FROM landing.rejected_rows WHERE uri = ANY(%(new_uris)s) AND NOT uri = ANY(%(uris)s)"
+_RENAMES = (
+    """
+    UPDATE landing.raw_blobs_5m AS blob SET uri = new.uri, etag = new.etag, last_modified = new.last_modified
+    FROM unnest(%(uris)s::text[], %(etags)s::text[], %(new_uris)s::text[], %(new_etags)s::text[], %(modified)s::timestamptz[])
+        AS new (old_uri, old_etag, uri, etag, last_modified)
+    WHERE (blob.uri, blob.etag) = (new.old_uri, new.old_etag)
+    """,
+    """
+    UPDATE landing.rejected_rows AS rejected SET uri = new.uri, etag = new.etag
+    FROM unnest(%(uris)s::text[], %(etags)s::text[], %(new_uris)s::text[], %(new_etags)s::text[]) AS new (old_uri, old_etag, uri, etag)
+    WHERE (rejected.uri, rejected.etag) = (new.old_uri, new.old_etag)
+    """,
+    """
+    UPDATE landing.acknowledgements AS accepted SET what = new.uri, version = new.etag
+    FROM unnest(%(uris)s::text[], %(etags)s::text[], %(new_uris)s::text[], %(new_etags)s::text[]) AS new (old_uri, old_etag, uri, etag)
+    WHERE (accepted.what, accepted.version) = (new.old_uri, new.old_etag)
+    """,
+)
+
+
+def rename_objects(cursor: psycopg.Cursor, names: Sequence[tuple[str, str, str, str, datetime]]) -> None:
+    """Record that versions are the same in another place; no state changes.
+
+    Args:
+        cursor: in a transaction.
+        names: at least one; URI and ETag as they are registered, then URI, ETag and time of the same version in its new place.
+    """
+    parameters = dict(zip(("uris", "etags", "new_uris", "new_etags", "modified"), _columns(names), strict=True))
+    for statement in (_REMOVE_RENAMED, _REMOVE_RENAMED_ROWS, *_RENAMES):
+        cursor.execute(statement, parameters)
 
 
 def _columns(rows: Iterable[Sequence[object]]) -> list[list[object]]:

@@ -32,6 +32,14 @@ class Landing:
         """
         return self._open(self._settings.models_url or self._settings.landing)
 
+    def at(self, url: str) -> LandingZone:
+        """Open another landing zone with the same credentials.
+
+        Raises:
+            UserError: as `zone`.
+        """
+        return self._open(url)
+
     def _open(self, url: str) -> LandingZone:
         settings = self._settings
         if settings.landing_url is None:

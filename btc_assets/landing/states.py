@@ -72,6 +72,7 @@ class Event(StrEnum):
     NOT_CURRENT = "the landing zone says that another version of the object is current"
     DISAPPEARED = "neither a listing nor a HEAD request finds the object"
     SLICE_REPLACED = "the slice was replaced with the ticks of its registered rows"
+    SLICE_EMPTIED = "the ticks of the slice were deleted, to be loaded again from what is there"
     SLICE_UNEQUAL = "the table holds other ticks of the slice than the registry says, and no object of the slice is gone"
 
 
@@ -123,6 +124,9 @@ TRANSITIONS = (
     Transition(Event.SLICE_REPLACED, "mark_loaded", (_REGISTERED,), SAME, loaded_after=True),
     Transition(
         Event.SLICE_REPLACED, "mark_loaded", (_NOTICED, _REJECTED, _SUPERSEDED, _GONE), SAME, loaded_before=True, loaded_after=False
+    ),
+    Transition(
+        Event.SLICE_EMPTIED, "unload_slices", (_NOTICED, _REGISTERED, _REJECTED, _SUPERSEDED), SAME, loaded_before=True, loaded_after=False
     ),
     Transition(Event.SLICE_UNEQUAL, "withdraw_loaded", (_REGISTERED,), SAME, loaded_after=False),
 )

@@ -13,6 +13,7 @@ import psycopg
 from btc_assets.domain.settings import Settings
 from btc_assets.landing.resources import Landing
 from btc_assets.ops.findings import Finding, compare_clocks, examine_safely, find_free_space, format_bytes
+from btc_assets.ops.forget import find_demo_zones
 from btc_assets.ops.policies import declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.roles import missing_rights, owned_by_others
@@ -20,7 +21,7 @@ from btc_assets.signals.encoders.models import read_maintained_models
 from btc_assets.signals.encoders.torch_extra import require_torch
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.engines import ServerFacts, read_facts
-from btc_assets.store.migrations import migration_status
+from btc_assets.store.migrations import migration_advice, migration_status
 
 
 def examine_database(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
@@ -33,6 +34,7 @@ def examine_database(connection: psycopg.Connection, settings: Settings) -> Iter
         yield from examine_safely("migrations", lambda: _find_migrations(connection))
         yield from examine_safely("rights", lambda: _find_rights(connection))
         yield from examine_safely("owner", lambda: _find_owner(connection, settings))
+        yield from examine_safely("demo", lambda: _find_demo(connection, settings))
         yield from examine_safely("policies", lambda: _find_policies(connection, settings))
         yield from examine_safely("encoders", lambda: _find_encoders(connection, settings))
     else:
@@ -73,7 +75,9 @@ def _find_migrations(connection: psycopg.Connection) -> Iterator[Finding]:
     broken = [state for state in states if state.problem]
     pending = [state for state in states if state.pending]
     if broken:
-        yield Finding("migrations", "problem", f"{broken[0].name}: {broken[0].problem}; restore the file as it was applied.")
+        yield Finding("migrations", "problem", f"{broken[0].name}: {broken[0].problem}; {migration_advice(broken[0])}.")
+    elif newer := [state for state in states if state.newer]:
+        yield Finding("migrations", "ok", f"a later release applied {len(newer)} more, up to {newer[-1].name}; this release runs on them.")
     elif pending:
         yield Finding("migrations", "problem", f"{len(pending)} of {len(states)} are not applied: run btc-assets db migrate.")
     else:
@@ -97,6 +101,11 @@ def _find_owner(connection: psycopg.Connection, settings: Settings) -> Iterator[
         )
     else:
         yield Finding("owner", "ok", f"{user} owns the tables of candles, policies and indexes.")
+
+
+def _find_demo(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    for url in find_demo_zones(connection, settings.landing):
+        yield Finding("demo", "problem", f"generated trades were loaded into this store, from {url}: run btc-assets db forget --demo.")
 
 
 def _find_policies(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from typing import NamedTuple
 import psycopg
 
 from btc_assets.domain.feeds import Feeds
-from btc_assets.domain.slices import SLICE
+from btc_assets.domain.slices import SLICE, floor_slice
 from btc_assets.domain.ticks import TABLE
-from btc_assets.ingestion.offsets import read_listing_position
+from btc_assets.ingestion.offsets import ListingPosition, read_listing_position
 from btc_assets.landing.arrivals import WaitingSlices, read_waiting_slices
 from btc_assets.landing.states import SliceState
 from btc_assets.store.database import only_row
@@ -21,6 +21,13 @@ from btc_assets.store.errors import server_errors
 _LISTING_OVERDUE = timedelta(minutes=2)  # the sensor lists every 30 s
 _BUILT_FROM_TICKS = {"market_data": "candles", "signals": "features or embeddings"}  # by room
 _RUN_OVERDUE = timedelta(minutes=5)  # request, queue, start and load take seconds for a slice, a minute for a day
+
+_LATE_FOLDER = timedelta(hours=1)  # an object that was written this long after its folder's minute is no collector's
+
+# When the objects of the newest folders were written; they lie in the registry's newest slices.
+_LAST_WRITTEN = """
+SELECT max(last_modified) FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND asset = ANY(%s)
+"""
 
 _BEHIND = """
 SELECT split_part(asset, '/', 1), count(DISTINCT bucket_5m), min(due_since) FROM ingestion.makeable_slices GROUP BY 1
@@ -56,7 +63,14 @@ class Health:
     stuck: bool
 
 
-def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, grace: timedelta) -> Health:
+def read_health(
+    connection: psycopg.Connection,
+    feeds: Feeds,
+    now: datetime,
+    *,
+    grace: timedelta,
+    daemon_runs: Callable[[], bool] = lambda: False,
+) -> Health:
     """Read what landed, what waits and what is loaded.
 
     Args:
@@ -64,6 +78,7 @@ def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, 
         feeds: of the landing zone.
         now: the present, in UTC.
         grace: how long after its end a slice is closed.
+        daemon_runs: whether a daemon of Dagster runs, without which no sensor does; asked only if a sensor does not.
     """
     waiting = read_waiting_slices(connection, now, grace=grace)
     with server_errors():
@@ -75,7 +90,7 @@ def read_health(connection: psycopg.Connection, feeds: Feeds, now: datetime, *, 
         behind = {room: _Behind(*rest) for room, *rest in connection.execute(_BEHIND).fetchall()}
     overdue = [due.since for due in waiting.due if now - due.since > _RUN_OVERDUE]
     late = [room for room in _BUILT_FROM_TICKS if room in behind and now - behind[room].since > _RUN_OVERDUE]
-    reasons = [*_listing_problems(connection, feeds, now, grace)]
+    reasons = [*_listing_problems(connection, feeds, now, grace, daemon_runs)]
     if overdue:
         reasons.append(f"{len(overdue):,} slice(s) wait for their run, the oldest since {_at(min(overdue))}.")
     if gone:
@@ -102,18 +117,36 @@ class _Behind(NamedTuple):
     since: datetime
 
 
-def _listing_problems(connection: psycopg.Connection, feeds: Feeds, now: datetime, grace: timedelta) -> Iterator[str]:
-    for prefix in feeds.prefixes:
+def _listing_problems(
+    connection: psycopg.Connection, feeds: Feeds, now: datetime, grace: timedelta, daemon_runs: Callable[[], bool]
+) -> Iterator[str]:
+    for prefix, own in feeds.groups():
         position = read_listing_position(connection, prefix)
         if position.listed_at is None:
-            yield f"The landing sensor has not listed {prefix} yet: start btc-assets dev, or load without it (btc-assets load)."
+            remedy = _SENSOR_OFF if daemon_runs() else "start btc-assets dev, or load without it (btc-assets load)."
+            yield f"The landing sensor has not listed {prefix} yet: {remedy}"
         elif now - position.listed_at > _LISTING_OVERDUE:
-            yield (
-                f"The landing sensor has not listed {prefix} since {_at(position.listed_at)}: start btc-assets dev, or look at the "
-                "sensor's ticks there."
-            )
-        elif position.newest_folder is not None and now - position.newest_folder > SLICE + grace:
+            remedy = _SENSOR_OFF if daemon_runs() else "start btc-assets dev (or the host's dagster-daemon)."
+            yield f"The landing sensor has not listed {prefix} since {_at(position.listed_at)}: {remedy}"
+        elif position.newest_folder is not None and _collector_is_silent(connection, own, position, now, SLICE + grace):
             yield f"Nothing landed in {prefix} since the folder of {_at(position.newest_folder)}: check the collector."
+
+
+_SENSOR_OFF = "a daemon runs, so look in the Dagster UI whether the sensor is switched on and what its ticks say."
+
+
+def _collector_is_silent(connection: psycopg.Connection, feeds: Feeds, position: ListingPosition, now: datetime, limit: timedelta) -> bool:
+    """Whether objects landed as they do from a collector, and do no longer.
+
+    Not where the newest objects were written long after the minute of their folder, as a landed file or a dump is; nor where one was
+    written just now, whatever its folder says.
+    """
+    folder = position.newest_folder
+    if folder is None or now - folder <= limit:
+        return False
+    with server_errors():
+        (written,) = only_row(connection.execute(_LAST_WRITTEN, (floor_slice(folder) - SLICE, list(feeds.labels))))
+    return written is None or (written - folder <= _LATE_FOLDER and now - written > limit)
 
 
 def _at(time: datetime) -> str:

@@ -130,7 +130,7 @@ def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: Lo
     registered, loaded = (_metadata(materializations[asset_key(name)]) for name in (assets.registry, assets.ticks))
     report.objects += registered.get("objects_listed", 0)
     report.slices += loaded.get("slices_with_ticks", 0)
-    report.ticks += loaded.get("dagster/row_count", 0)
+    report.ticks += loaded.get("rows", 0)
 
 
 def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:

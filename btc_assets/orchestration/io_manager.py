@@ -16,7 +16,7 @@ from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.database import Store, location
 from btc_assets.store.read import stream_slices
 from btc_assets.store.replace import Replacements
-from btc_assets.store.tables import Target
+from btc_assets.store.tables import Target, count_all_rows
 from btc_assets.store.writers import replace_all
 
 
@@ -60,7 +60,8 @@ class CopyIOManager(dg.IOManager):
             add_once(context.step_context, context.asset_key, last, shown_once)
             context.add_output_metadata(
                 {
-                    "dagster/row_count": rows,
+                    "dagster/row_count": count_all_rows(connection, target.table),
+                    "rows": rows,
                     "dagster/table_name": target.table,
                     "dagster/uri": f"postgresql://{location(connection.info.dsn)}#{target.table}",
                     "seconds": round(seconds, 3),

@@ -3,6 +3,9 @@
 Numbered migrations run once, in order. They create tables, indexes and rows, and must never change after they were applied.
 Repeatable files hold the current definition of each view, function and procedure. They run after the numbered ones, whenever
 their text differs from what was applied last.
+
+Migrations only add, so a release runs on the schema of a later one of the same line: `LINE` is recorded with each migration, and
+grows with the first migration that takes something away. A release leaves a newer schema as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from btc_assets.store.engines import engine, read_facts
 from btc_assets.store.errors import server_errors
 from btc_assets.store.sql_files import SQL_DIR, Migration, SqlFile, read_migrations, read_repeatables
 
+LINE = 1
+
 _BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS ops;
 
@@ -33,6 +38,8 @@ COMMENT ON COLUMN ops.migrations.version IS 'Number of the file';
 COMMENT ON COLUMN ops.migrations.name IS 'Name of the file';
 COMMENT ON COLUMN ops.migrations.checksum IS 'SHA-256 of its text; a file must not change after it was applied';
 COMMENT ON COLUMN ops.migrations.applied_at IS 'When it was applied';
+ALTER TABLE ops.migrations ADD COLUMN IF NOT EXISTS line integer NOT NULL DEFAULT 1;
+COMMENT ON COLUMN ops.migrations.line IS 'Releases of the same line run on the schemas of each other';
 
 CREATE TABLE IF NOT EXISTS ops.repeatable_migrations (
     name       text        PRIMARY KEY,
@@ -45,7 +52,7 @@ COMMENT ON COLUMN ops.repeatable_migrations.checksum IS 'SHA-256 of its text; wh
 COMMENT ON COLUMN ops.repeatable_migrations.applied_at IS 'When it was last applied';
 """
 
-_RECORD_NUMBERED = "INSERT INTO ops.migrations (version, name, checksum) VALUES (%s, %s, %s)"
+_RECORD_NUMBERED = "INSERT INTO ops.migrations (version, name, checksum, line) VALUES (%s, %s, %s, %s)"
 _RECORD_REPEATABLE = """
 INSERT INTO ops.repeatable_migrations (name, checksum) VALUES (%s, %s)
 ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at
@@ -62,12 +69,14 @@ class MigrationState:
         applied_at: when it was last applied; None if it never was.
         pending: whether `migrate` will apply it.
         problem: what is wrong with it; empty if file and record agree.
+        newer: whether a later release applied it, on whose schema this one runs.
     """
 
     name: str
     applied_at: datetime | None
     pending: bool
     problem: str = ""
+    newer: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class _Record:
     name: str
     checksum: str
     applied_at: datetime
+    line: int = LINE
 
 
 def migration_status(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[MigrationState]:
@@ -87,7 +97,7 @@ def migration_status(connection: psycopg.Connection, directory: Path = SQL_DIR) 
 
 
 def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[str]:
-    """Apply the pending files, all in one transaction under a lock.
+    """Apply the pending files, all in one transaction under a lock; none if a later release of the same line has migrated the database.
 
     Returns:
         The names of the files that were applied, in order.
@@ -100,6 +110,8 @@ def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[s
         connection.execute(_BOOTSTRAP)
         files = _status(connection, directory)
         _require_unchanged(state for _, state in files)
+        if any(state.newer for _, state in files):
+            return []
         pending = [file for file, state in files if file and state.pending]
         if pending:
             _prepare(connection)
@@ -112,13 +124,14 @@ def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[s
 def _status(connection: psycopg.Connection, directory: Path) -> list[tuple[SqlFile | None, MigrationState]]:
     engine_name = engine(connection)
     numbered = list(_numbered_status(read_migrations(engine_name, directory), _numbered_records(connection)))
+    newer = any(state.newer for _, state in numbered)
     # A numbered migration may have dropped what a repeatable file defines, for example a view on a column that changes its type.
     all_pending = any(state.pending for _, state in numbered)
     records = _repeatable_records(connection)
     repeatable: list[tuple[SqlFile | None, MigrationState]] = []
     for file in read_repeatables(engine_name, directory):
         record = records.get(file.name)
-        pending = all_pending or record is None or record.checksum != file.checksum
+        pending = not newer and (all_pending or record is None or record.checksum != file.checksum)
         repeatable.append((file, MigrationState(file.name, record.applied_at if record else None, pending)))
     return [*numbered, *repeatable]
 
@@ -129,8 +142,11 @@ def _numbered_status(migrations: list[Migration], records: Mapping[int, _Record]
         file, record = files.get(version), records.get(version)
         if record is None:
             yield file, MigrationState(files[version].name, None, pending=True)
+        elif file is None and version > max(files, default=0) and record.line == LINE:
+            yield file, MigrationState(record.name, record.applied_at, pending=False, newer=True)
         elif file is None:
-            yield file, MigrationState(record.name, record.applied_at, pending=False, problem="its file is missing")
+            problem = "its file is missing" if record.line == LINE else "it is of a later line of releases, on which this one does not run"
+            yield file, MigrationState(record.name, record.applied_at, pending=False, problem=problem)
         else:
             edited = record.checksum != file.checksum
             problem = "its file was edited after it was applied" if edited else ""
@@ -140,8 +156,11 @@ def _numbered_status(migrations: list[Migration], records: Mapping[int, _Record]
 def _numbered_records(connection: psycopg.Connection) -> dict[int, _Record]:
     if not _exists(connection, "ops.migrations"):
         return {}
-    rows = connection.execute("SELECT version, name, checksum, applied_at FROM ops.migrations").fetchall()
-    return {version: _Record(name, checksum, applied_at) for version, name, checksum, applied_at in rows}
+    # Through JSON, because an older release has made the table without the line.
+    rows = connection.execute(
+        "SELECT version, name, checksum, applied_at, coalesce((to_jsonb(migrations) ->> 'line')::int, 1) FROM ops.migrations"
+    ).fetchall()
+    return {version: _Record(*record) for version, *record in rows}
 
 
 def _repeatable_records(connection: psycopg.Connection) -> dict[str, _Record]:
@@ -158,9 +177,14 @@ def _exists(connection: psycopg.Connection, table: str) -> bool:
 def _require_unchanged(states: Iterator[MigrationState]) -> None:
     for state in states:
         if state.problem:
-            raise UserError(
-                f"Migration {state.name}: {state.problem}; restore the file as it was applied and put the change into a new one."
-            )
+            raise UserError(f"Migration {state.name}: {state.problem}; {migration_advice(state)}.")
+
+
+def migration_advice(state: MigrationState) -> str:
+    """What to do about a file that has a problem."""
+    if "later line" in state.problem:
+        return "install that release again, or restore a backup from before it"
+    return "restore the file as it was applied and put the change into a new one"
 
 
 def _prepare(connection: psycopg.Connection) -> None:
@@ -175,6 +199,6 @@ def _prepare(connection: psycopg.Connection) -> None:
 def _apply(connection: psycopg.Connection, file: SqlFile) -> None:
     connection.execute(file.text)  # not a literal: a file of this project
     if isinstance(file, Migration):
-        connection.execute(_RECORD_NUMBERED, (file.version, file.name, file.checksum))
+        connection.execute(_RECORD_NUMBERED, (file.version, file.name, file.checksum, LINE))
     else:
         connection.execute(_RECORD_REPEATABLE, (file.name, file.checksum))

@@ -20,6 +20,16 @@ def test_migrations_are_applied_and_shown(store: StoreUnderTest, empty_database:
     assert "not yet" not in run_command("db", "status").output
 
 
+def test_a_database_that_a_later_release_migrated_is_used_as_it_is(store: StoreUnderTest) -> None:
+    store.connection.execute("INSERT INTO ops.migrations (version, name, checksum) VALUES (9999, '9999_later', 'x')")
+    migrated = run_command("db", "migrate")
+    assert migrated.exit_code == 0
+    assert "a later release migrated it, up to 9999_later; this release runs on it, and nothing was applied." in migrated.output
+    assert "migrations: a later release applied 1 more, up to 9999_later; this release runs on them." in run_command("doctor").output
+    status = run_command("db", "status")
+    assert status.exit_code == 0 and "by a later release" in status.output
+
+
 def test_the_connection_string_is_printed_for_other_clients(store: StoreUnderTest) -> None:
     assert run_command("db", "dsn").output == f"{store.dsn}\n"
 

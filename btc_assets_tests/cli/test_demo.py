@@ -88,7 +88,8 @@ SHOW_SETTINGS = "from btc_assets.domain.settings import load_settings; print(rep
 
 def test_later_processes_find_the_demo_once_its_partitions_are_known(own_environment: pytest.MonkeyPatch, home: Path) -> None:
     before = dict(os.environ)
-    assert DemoStore.of_day(home, DAY, 500).use() and not (home / "demo.env").exists()
+    DemoStore.of_day(home, DAY, 500).use()
+    assert not (home / "demo.env").exists()
     made = DemoStore.of_day(home, DAY, 500).use(partitions_start=DAY)
     assert made.first_slice == DAY
     # A later process has none of the variables that the demo set.

@@ -114,6 +114,9 @@ def happen(connection: psycopg.Connection, event: Event) -> datetime:  # noqa: C
             registry.mark_gone(connection, [URI])
         case Event.SLICE_REPLACED:
             replace_slices(connection, WINDOW)
+        case Event.SLICE_EMPTIED:
+            with connection.transaction(), connection.cursor() as cursor:
+                registry.unload_slices(cursor, FEED.label, [FOLDER])
         case Event.SLICE_UNEQUAL:
             with connection.transaction(), connection.cursor() as cursor:
                 registry.withdraw_loaded(cursor, [FOLDER])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import dagster as dg
+import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
@@ -46,7 +47,19 @@ def test_a_store_without_a_sensor_says_what_starts_it(store: StoreUnderTest) -> 
 def test_a_sensor_that_stopped_is_a_reason_with_its_last_listing(store: StoreUnderTest) -> None:
     sensor_looks(store, NOON)
     assert at(store, NOON + timedelta(minutes=3)).reasons == [
-        "The landing sensor has not listed Binance/BTCUSDT since 2024-01-10 12:00:00: start btc-assets dev, or look at the sensor's ticks there."
+        "The landing sensor has not listed Binance/BTCUSDT since 2024-01-10 12:00:00: start btc-assets dev (or the host's dagster-daemon)."
+    ]
+
+
+def test_nobody_is_told_to_start_a_daemon_that_runs(store: StoreUnderTest) -> None:
+    def reasons(now: datetime) -> list[str]:
+        return read_health(store.connection, FEEDS, now, grace=GRACE, daemon_runs=lambda: True).reasons
+
+    advice = "a daemon runs, so look in the Dagster UI whether the sensor is switched on and what its ticks say."
+    assert reasons(NOON) == [f"The landing sensor has not listed Binance/BTCUSDT yet: {advice}"]
+    sensor_looks(store, NOON)
+    assert reasons(NOON + timedelta(minutes=3)) == [
+        f"The landing sensor has not listed Binance/BTCUSDT since 2024-01-10 12:00:00: {advice}"
     ]
 
 
@@ -55,6 +68,19 @@ def test_a_collector_that_stopped_is_a_reason_with_its_last_folder(store: StoreU
     assert at(store, NOON + timedelta(minutes=30)).reasons == [
         "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: check the collector."
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "silent"), [(timedelta(seconds=30), True), (timedelta(minutes=29), False), (timedelta(days=900), False)]
+)
+def test_a_collector_is_missed_only_where_one_has_landed_objects(store: StoreUnderTest, written: timedelta, silent: bool) -> None:
+    """Neither after a file was landed long after its day, as a demo does, nor while a collector with a slow clock still writes."""
+    store.land(every(1, 60))
+    store.register(HOUR)
+    store.connection.execute("UPDATE landing.raw_blobs_5m SET last_modified = %s", (NOON + written,))
+    now = NOON + max(timedelta(minutes=30), written)
+    record_listing(store.connection, FEED.prefix, None, NOON, now)
+    assert any("check the collector" in reason for reason in at(store, now).reasons) == silent
 
 
 def test_slices_that_wait_for_longer_than_a_run_takes_make_the_store_stuck(store: StoreUnderTest) -> None:

@@ -114,10 +114,13 @@ def test_the_same_window_is_loaded_back_as_arrow(wide: StoreUnderTest) -> None:
 def test_the_metadata_of_a_materialization_is_what_the_ui_understands(wide: StoreUnderTest) -> None:
     result = materialize(wide, rows(36), HOUR)
     metadata = result.asset_materializations_for_node("signals__wide")[-1].metadata
-    assert metadata["dagster/row_count"].value == 36
+    assert metadata["dagster/row_count"].value == metadata["rows"].value == 36
     assert metadata["dagster/table_name"].value == "signals.wide"
     schema = metadata["dagster/column_schema"].value
     assert isinstance(schema, dg.TableSchema) and [column.name for column in schema.columns][:2] == ["bucket_5m", "name"]
+    again = materialize(wide, rows(3), Window.of_slice(HOUR.start)).asset_materializations_for_node("signals__wide")[-1].metadata
+    ((stored,),) = wide.rows("SELECT count(*) FROM signals.wide")
+    assert again["dagster/row_count"].value == stored > again["rows"].value == 3
     assert "password" not in str(metadata) and str(metadata["dagster/uri"].value).endswith("#signals.wide")
 
 

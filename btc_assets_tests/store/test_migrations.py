@@ -42,14 +42,44 @@ def test_an_edited_migration_is_refused(empty_database: str, sql_dir: Path) -> N
     )
 
 
-def test_a_missing_migration_is_refused(empty_database: str, sql_dir: Path) -> None:
+@pytest.fixture
+def later_release(sql_dir: Path) -> Path:
+    """The files of a later release: one more migration, and a view with one more column."""
+    later = Path(shutil.copytree(sql_dir, sql_dir.with_name("later")))
+    number = len(read_migrations("postgres", later)) + 1
+    (later / "common" / f"{number:04d}_later.sql").write_text("ALTER TABLE landing.raw_blobs_5m ADD COLUMN IF NOT EXISTS later text;")
+    view = later / "common" / "repeatable" / "landing.slices.sql"
+    view.write_text(view.read_text().replace(" AS noticed_objects\n", " AS noticed_objects,\n    count(later) AS later\n"))
+    return later
+
+
+def test_an_older_release_of_the_same_line_leaves_a_newer_schema_as_it_is(empty_database: str, sql_dir: Path, later_release: Path) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         migrate(connection, sql_dir)
-        newest = max(path.name for path in sql_dir.glob("*/*.sql"))
-        for file in sql_dir.rglob(newest):  # of both engines
-            file.unlink()
-        with pytest.raises(UserError, match=f"^Migration {newest.removesuffix('.sql')}: its file is missing; restore the file"):
+        applied = migrate(connection, later_release)
+        states = migration_status(connection, sql_dir)
+        assert [state.name for state in states if state.newer] == [applied[0]]
+        assert not any(state.pending or state.problem for state in states)
+        assert migrate(connection, sql_dir) == []
+        assert connection.execute("SELECT count(later) FROM landing.slices").fetchone() == (0,)
+        assert migrate(connection, later_release) == []
+
+
+def test_a_release_of_an_earlier_line_is_refused(empty_database: str, sql_dir: Path, later_release: Path) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection, later_release)
+        connection.execute("UPDATE ops.migrations SET line = line + 1 WHERE version = (SELECT max(version) FROM ops.migrations)")
+        with pytest.raises(UserError, match=r"_later: it is of a later line of releases, on which this one does not run; install that rel"):
             migrate(connection, sql_dir)
+
+
+def test_a_database_of_a_release_that_knew_no_lines_is_of_the_first(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        migrate(connection)
+        connection.execute("ALTER TABLE ops.migrations DROP COLUMN line")
+        assert not any(state.pending or state.problem or state.newer for state in migration_status(connection))
+        assert migrate(connection) == []
+        assert connection.execute("SELECT DISTINCT line FROM ops.migrations").fetchall() == [(1,)]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str, sql_dir: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
-from btc_assets.store.tables import Column, Target, count_rows, read_columns
+from btc_assets.store.tables import Column, Target, count_all_rows, count_rows, read_columns
+from btc_assets_tests.support.databases import write_candles, write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
@@ -48,6 +50,16 @@ def test_a_table_without_slices_is_refused(store: StoreUnderTest, table: str, se
     with pytest.raises(UserError) as refused:
         Target.of(store.connection, table)
     assert str(refused.value) == sentence
+
+
+def test_all_rows_are_counted_or_estimated_where_there_are_many(on_each_engine: psycopg.Connection) -> None:
+    write_ticks(on_each_engine, every(1, 7200))
+    write_candles(on_each_engine, HOUR)
+    assert count_all_rows(on_each_engine, TABLE) == 7200
+    assert count_all_rows(on_each_engine, "market_data.candles_1m") == 60
+    on_each_engine.execute("ANALYZE market_data.btc_ticks")
+    assert count_all_rows(on_each_engine, TABLE, estimated_from=1000) == pytest.approx(7200, rel=0.05)
+    assert count_all_rows(on_each_engine, "signals.btc_embeddings") == 0
 
 
 def test_rows_are_counted_by_slice(store: StoreUnderTest) -> None:
