@@ -328,7 +328,7 @@ _MARK_OTHERS_UNLOADED = """
 UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL
 WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL
     AND (bucket_5m, asset, uri, etag) NOT IN (SELECT * FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[]))
-RETURNING status = 'gone' AND row_count > 0
+RETURNING asset, status = 'gone' AND row_count > 0
 """
 
 _MARK_EMPTY_LOADED = """
@@ -361,10 +361,12 @@ class Marks(NamedTuple):
     Attributes:
         current: whether all sources are still registered, as they were read.
         lost: whether ticks of an object that is gone were replaced.
+        unloaded: labels of the symbols of which ticks of other versions were replaced.
     """
 
     current: bool
     lost: bool
+    unloaded: frozenset[str]
 
 
 def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source], rows: Sequence[int]) -> Marks:
@@ -382,9 +384,9 @@ def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source
     loaded = [(one.bucket_5m, one.asset, one.uri, one.etag, one.row_count, count) for one, count in zip(sources, rows, strict=True)]
     columns = _columns(loaded) if loaded else [[]] * 6
     current = cursor.execute(_MARK_LOADED, columns).rowcount == len(sources)
-    lost = any(gone for (gone,) in cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, *columns[:4])))
+    others = cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, *columns[:4])).fetchall()
     cursor.execute(_MARK_EMPTY_LOADED, (window.start, window.end))
-    return Marks(current, lost)
+    return Marks(current, any(gone for _, gone in others), frozenset(label for label, _ in others))
 
 
 def withdraw_loaded(cursor: psycopg.Cursor, buckets: Sequence[datetime]) -> int:

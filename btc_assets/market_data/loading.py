@@ -121,7 +121,11 @@ class TickReplacement(Replacement):
             raise Stale("an object changed while its rows were written")
         if marks.lost and not self._load.options.force:
             raise Stale("an object disappeared while the rows were written")
-        advance_offsets(cursor, TABLE, self._load.feeds.labels)
+        newest: dict[str, datetime | None] = dict.fromkeys(marks.unloaded)
+        for source, count in zip(self._sources, self._loaded_rows, strict=True):  # by slice, ascending
+            if count:
+                newest[source.asset] = source.bucket_5m
+        advance_offsets(cursor, TABLE, self.window, newest)
         mark_due(cursor, self._load.options.followers, self.window)
 
     def rebuild(self) -> Iterator[Replacement]:

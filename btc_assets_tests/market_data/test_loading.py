@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -192,10 +192,10 @@ def test_parts_are_committed_as_they_are_done_and_a_killed_load_keeps_them(store
     store.register(HOUR)
     calls = iter(range(100))
 
-    def dies_in_the_fourth(cursor: psycopg.Cursor, table: str, symbols: Iterable[str]) -> None:
+    def dies_in_the_fourth(*arguments: Any) -> None:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        advance_offsets(cursor, table, symbols)
+        advance_offsets(*arguments)
 
     with monkeypatch.context() as dying:
         dying.setattr(loading, "advance_offsets", dies_in_the_fourth)
