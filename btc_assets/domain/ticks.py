@@ -26,6 +26,7 @@ TICK_SCHEMA = pa.schema(
         pa.field("buyer_order_id", pa.int64()),
         pa.field("seller_order_id", pa.int64()),
         pa.field("is_market_maker", pa.bool_(), nullable=False),
+        pa.field("trade_kind", pa.string()),
     ]
 )
 
@@ -34,6 +35,17 @@ DECODED_SCHEMA = TICK_SCHEMA.set(TICK_SCHEMA.get_field_index("event_time"), pa.f
 
 # What the exchange says of a trade once and for all. Its event time and its order ids depend on how it was fetched.
 CONTENT = ("trade_time", "price", "quantity", "is_market_maker")
+
+# The kind of an ordinary trade. Others, such as those of a futures exchange's insurance fund, are no part of the market: the exchange
+# leaves them out of its candles. Most feeds do not tell the kind; all their trades are ordinary ones.
+MARKET = "MARKET"
+
+
+def market_trades(ticks: pa.Table) -> pa.Table:
+    """The ticks that are part of the market, as `market_data.is_market_trade` says in SQL."""
+    if ticks["trade_kind"].null_count == len(ticks):
+        return ticks
+    return ticks.filter(pc.fill_null(pc.equal(ticks["trade_kind"], MARKET), True))
 
 
 def tick_order(ticks: pa.Table) -> np.ndarray:
@@ -72,7 +84,7 @@ def choose_versions(ticks: pa.Table, rank: np.ndarray | None = None) -> Versions
     """Find the trades that stand in a table more than once, in one slice or in several, and choose the version of each that counts.
 
     A version with an event time counts before one without; then the earliest event time (without any, the earliest trade time); then
-    the version with more order ids; then the first row.
+    the version that tells more (order ids, kind); then the first row.
 
     Args:
         ticks: in `DECODED_SCHEMA`.
@@ -84,11 +96,11 @@ def choose_versions(ticks: pa.Table, rank: np.ndarray | None = None) -> Versions
     some = ticks.take(rows)
     trade_id, symbol, _ = _keys(some)
     trade = np.cumsum(np.concatenate([[0], (trade_id[1:] != trade_id[:-1]) | (symbol[1:] != symbol[:-1])]))
-    unknown_orders = some["buyer_order_id"].is_null().to_numpy().astype(int) + some["seller_order_id"].is_null().to_numpy()
+    untold = np.sum([some[name].is_null().to_numpy() for name in ("buyer_order_id", "seller_order_id", "trade_kind")], axis=0)
     without_event_time = some["event_time"].is_null().to_numpy()
     time = int64(pc.coalesce(some["event_time"], some["trade_time"]))
     ranks = np.zeros(len(rows)) if rank is None else rank[rows]
-    order = np.lexsort((rows, unknown_orders, time, without_event_time, ranks, trade))
+    order = np.lexsort((rows, untold, time, without_event_time, ranks, trade))
     first = np.flatnonzero(np.diff(trade[order], prepend=-1))
     chosen = np.repeat(rows[order][first], np.diff(first, append=len(rows)))
     return Versions(rows[order], chosen)

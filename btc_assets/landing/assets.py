@@ -90,6 +90,7 @@ def _registry_asset(
                 "objects_rejected": result.rejected,
                 "objects_gone": result.gone,
                 "rejected_rows": result.rejected_rows,
+                "left_out_rows": result.left_out_rows,
                 "bytes_read": result.bytes,
                 "dagster/uri": zone.url,
                 "seconds": round(time.perf_counter() - started, 3),

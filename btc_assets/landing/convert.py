@@ -124,6 +124,24 @@ def _offsets(texts: pa.Array) -> np.ndarray:
     return np.zeros(1, np.int32) if buffer is None else np.frombuffer(buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
 
 
+WORD_LENGTH = 40  # characters
+
+
+def to_words(column: pa.Array, convert: Callable[[str], str]) -> Converted:
+    """Words of at most 40 characters, which repeat: each distinct one is stripped and converted once."""
+    texts, unreadable = to_text(column)
+    encoded = texts.dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    words = [word.strip() for word in found]
+    odd = pa.array([len(word) > WORD_LENGTH or not word.isprintable() for word in words], pa.bool_())
+    none = [word.lower() in _NO_VALUE and word != "NA" for word in words]  # NA is a word of the exchange
+    kept = [None if nothing or is_odd else convert(word) for word, nothing, is_odd in zip(words, none, odd.to_pylist(), strict=True)]
+    if pc.any(odd).as_py():
+        rows = np.flatnonzero(pc.fill_null(odd.take(encoded.indices), False).to_numpy(zero_copy_only=False))
+        unreadable = unreadable | dict.fromkeys(rows.tolist(), f"is not a word of at most {WORD_LENGTH} characters")
+    return Converted(texts if kept == found else pa.array(kept, pa.string()).take(encoded.indices), unreadable)
+
+
 # ---- integers
 
 # Leading zeros and a sign do no harm, and `.0` is how a float is written. With an exponent, every digit of the integer must be there:

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.domain.ticks import DECODED_SCHEMA, PRICE, QUANTITY, TIME, int64
-from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times
+from btc_assets.domain.ticks import DECODED_SCHEMA, MARKET, PRICE, QUANTITY, TIME, int64
+from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times, to_words
 from btc_assets.landing.raw import REASON, UNPARSED, ObjectRejected, join_names, without_nul
 
-# How producers spell the nine fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
+# How producers spell the ten fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
 # wins over a later one: `id` beside `trade_id` is a column of the producer's own.
 _SPELLINGS = {
     "event_time": ("event_time", "vent_time", "E"),
@@ -34,11 +34,13 @@ _SPELLINGS = {
     "buyer_order_id": ("buyer_order_id", "b"),
     "seller_order_id": ("seller_order_id", "a"),
     "is_market_maker": ("is_market_maker", "m", "is_buyer_maker", "isBuyerMaker"),
+    "trade_kind": ("trade_kind", "X"),
 }
-_OPTIONAL = {"event_time", "symbol", "buyer_order_id", "seller_order_id"}
-# Known columns that ticks do not need: e, M and X of messages, columns of dumps, pandas' index.
-_IGNORED = {"e", "M", "X", "quote_qty", "quoteQty", "is_best_match", "isBestMatch", "stream", UNPARSED, REASON, "__index_level_0__"}
+_OPTIONAL = {"event_time", "symbol", "buyer_order_id", "seller_order_id", "trade_kind"}
+# Known columns that ticks do not need: e and M of messages, columns of dumps, pandas' index.
+_IGNORED = {"e", "M", "quote_qty", "quoteQty", "is_best_match", "isBestMatch", "stream", UNPARSED, REASON, "__index_level_0__"}
 
+_LEFT_OUT_SCHEMA = pa.schema({"index": pa.int64(), "symbol": pa.string(), "trade_kind": pa.string(), "trade_id": pa.int64()})
 _REJECTED_SCHEMA = pa.schema({"index": pa.int64(), "bucket_us": pa.int64(), "reason": pa.string(), "record": pa.string()})
 
 _FIRST_TIME = int(datetime(2009, 1, 3, tzinfo=UTC).timestamp()) * 1_000_000  # the first block
@@ -57,12 +59,15 @@ class Decoded:
         ticks: valid rows in `DECODED_SCHEMA`, in their original order; `symbol` is the feed's label.
         index: for each tick, the position of its row in the raw table.
         rejected: `index` int64, `bucket_us` int64 (slice of the row, null if unknown), `reason` string, `record` string.
+        left_out: rows in which nothing was traded, by the word of the exchange: `index` int64, `symbol` string (the feed's label),
+            `trade_kind` string, `trade_id` int64.
         extra_columns: columns that no known producer sends.
     """
 
     ticks: pa.Table
     index: np.ndarray
     rejected: pa.Table
+    left_out: pa.Table
     extra_columns: tuple[str, ...]
 
 
@@ -88,25 +93,41 @@ def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
     event_time = rows.optional("event_time", to_times, TIME)
     for name, times in (("trade_time", trade_time), ("event_time", event_time)):
         rows.reject_implausible_times(name, times)
-    price = rows.positive("price", PRICE)
-    quantity = rows.positive("quantity", QUANTITY)
+    kind = rows.optional("trade_kind", to_kinds, pa.string())
+    may_be_nothing = _differs_from_market(kind)
+    price = rows.positive("price", PRICE, may_be_nothing)
+    quantity = rows.positive("quantity", QUANTITY, may_be_nothing)
     buyer = rows.optional("buyer_order_id", to_int64, pa.int64())
     seller = rows.optional("seller_order_id", to_int64, pa.int64())
     maker = rows.required("is_market_maker", to_booleans, pa.bool_())
 
     bucket = _microseconds(pc.coalesce(event_time, trade_time)) // SLICE_US * SLICE_US
     ticks = pa.table(
-        [pa.array(bucket).cast(TIME), event_time, trade_time, symbol, trade_id, price, quantity, buyer, seller, maker],
+        [pa.array(bucket).cast(TIME), event_time, trade_time, symbol, trade_id, price, quantity, buyer, seller, maker, kind],
         names=DECODED_SCHEMA.names,
     )
-    good = np.flatnonzero(~rows.bad)
+    left_out = _left_out_rows(ticks, rows)
+    good = np.flatnonzero(~(rows.bad | rows.nothing))
     if len(good) < len(raw):
         ticks = ticks.take(good)
-    return Decoded(ticks.cast(DECODED_SCHEMA), good, _rejected_rows(raw, rows, bucket), _extra_columns(raw))
+    return Decoded(ticks.cast(DECODED_SCHEMA), good, _rejected_rows(raw, rows, bucket), left_out, _extra_columns(raw))
+
+
+def to_kinds(column: pa.Array) -> Converted:
+    """Kinds of trades, as the exchange spells them; `market` in any case is `MARKET`."""
+    return to_words(column, lambda word: MARKET if word.upper() == MARKET else word)
+
+
+def _differs_from_market(kinds: pa.Array) -> np.ndarray | None:
+    """Which rows are of a known kind that is no market trade; None if no row is."""
+    if kinds.null_count == len(kinds):
+        return None
+    differs = pc.fill_null(pc.not_equal(kinds, MARKET), False)
+    return differs.to_numpy(zero_copy_only=False) if pc.any(differs).as_py() else None
 
 
 def _find_columns(raw: pa.Table) -> dict[str, list[pa.Array]]:
-    """The columns of each of the nine fields, under any spelling."""
+    """The columns of each of the ten fields, under any spelling."""
     names = set(raw.column_names)
     found = {field: [plain_array(raw[name]) for name in spellings if name in names] for field, spellings in _SPELLINGS.items()}
     missing = [field for field, columns in found.items() if not columns and field not in _OPTIONAL]
@@ -153,11 +174,13 @@ class _RowDecoder:
 
     Attributes:
         bad: for each row, whether it is rejected.
+        nothing: for each row, whether nothing was traded in it (unless it is rejected).
         reasons: by the position of a rejected row.
     """
 
     def __init__(self, count: int, columns: dict[str, list[pa.Array]]) -> None:
         self.bad = np.zeros(count, bool)
+        self.nothing = np.zeros(count, bool)
         self.reasons: dict[int, str] = {}
         self._columns = columns
 
@@ -182,9 +205,19 @@ class _RowDecoder:
             self.reject(pc.is_null(values), f"{name} is null")
         return values
 
-    def positive(self, name: str, type: pa.Decimal128Type) -> pa.Array:
-        """The field as decimals; rows whose value is not above zero are rejected."""
+    def positive(self, name: str, type: pa.Decimal128Type, may_be_nothing: np.ndarray | None = None) -> pa.Array:
+        """The field as decimals; rows whose value is not above zero are rejected.
+
+        Args:
+            name: of the field.
+            type: of the decimals.
+            may_be_nothing: rows in which zero says that nothing was traded; they are noted as such.
+        """
         values = self.required(name, partial(to_decimals, type=type), type)
+        if may_be_nothing is not None:
+            nothing = pc.fill_null(pc.equal(values, pa.scalar(0, type)), False).to_numpy(zero_copy_only=False) & may_be_nothing
+            self.nothing |= nothing
+            values = pc.if_else(nothing, pa.scalar(1, type), values)  # not to be rejected
         self.reject(pc.less_equal(values, pa.scalar(0, type)), lambda i: f"{name} {values[i].as_py().normalize():f} is not above zero")
         return values
 
@@ -214,6 +247,13 @@ def _convert_finite(column: pa.Array, convert: _Convert) -> Converted:
     if unreadable and pa.types.is_string(column.type):
         unreadable = {i: reason for i, reason in unreadable.items() if column[i].as_py().strip("+- ").lower() not in ("inf", "infinity")}
     return Converted(values, unreadable)
+
+
+def _left_out_rows(ticks: pa.Table, rows: _RowDecoder) -> pa.Table:
+    index = np.flatnonzero(rows.nothing & ~rows.bad)
+    if not len(index):
+        return _LEFT_OUT_SCHEMA.empty_table()
+    return ticks.take(index).select(_LEFT_OUT_SCHEMA.names[1:]).add_column(0, "index", pa.array(index)).cast(_LEFT_OUT_SCHEMA)
 
 
 def _rejected_rows(raw: pa.Table, rows: _RowDecoder, bucket: np.ndarray) -> pa.Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from btc_assets.landing.reading import Fetched, Piece, count_by_slice
 from btc_assets.landing.registry import Readings, RegistryRow, RejectedRow
 from btc_assets.landing.states import Status
 
+_KEPT_IDS = 1_000  # of the rows of an object that are left out
+
 
 class TickCount(NamedTuple):
     """The ticks that an object holds for one slice: how many, and the first and last event time."""
@@ -26,18 +29,36 @@ class TickCount(NamedTuple):
 
 
 @dataclass
+class LeftOut:
+    """The rows of one symbol in which nothing was traded: how many of each kind, and the first of their trade ids.
+
+    The ids belong to the exchange's sequence, so that they explain where it seems to skip.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    ids: list[int] = field(default_factory=list)
+
+
+@dataclass
 class ObjectContent:
     """What the pieces of one object add up to.
 
     Attributes:
         slices: the ticks by symbol label and slice.
         rejected_rows: number, slice if it is known, reason and text of each row that is no valid trade.
+        left_out: rows in which nothing was traded, by symbol label.
         extra_columns: columns that no known producer sends.
     """
 
     slices: dict[tuple[str, datetime], TickCount] = field(default_factory=dict)
     rejected_rows: list[tuple[int, datetime | None, str, str]] = field(default_factory=list)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
     extra_columns: set[str] = field(default_factory=set)
+
+    @property
+    def left_out_rows(self) -> int:
+        """How many rows are left out."""
+        return sum(left_out.kinds.total() for left_out in self.left_out.values())
 
 
 def collect_contents(count: int, pieces: Iterable[Piece]) -> list[ObjectContent]:
@@ -46,6 +67,7 @@ def collect_contents(count: int, pieces: Iterable[Piece]) -> list[ObjectContent]
     for piece in pieces:
         _add_ticks(contents, piece)
         _add_rejected_rows(contents, piece)
+        _add_left_out_rows(contents, piece)
         if piece.decoded.extra_columns:
             for position in np.unique(piece.tick_object).tolist():
                 contents[position].extra_columns.update(piece.decoded.extra_columns)
@@ -66,6 +88,14 @@ def _add_rejected_rows(contents: Sequence[ObjectContent], piece: Piece) -> None:
     for position, number, row in rejected:
         bucket = None if row["bucket_us"] is None else EPOCH + timedelta(microseconds=row["bucket_us"])
         contents[position].rejected_rows.append((number, bucket, row["reason"], row["record"]))
+
+
+def _add_left_out_rows(contents: Sequence[ObjectContent], piece: Piece) -> None:
+    for position, row in zip(piece.left_out_object.tolist(), piece.decoded.left_out.to_pylist(), strict=True):
+        left_out = contents[position].left_out.setdefault(row["symbol"], LeftOut())
+        left_out.kinds[row["trade_kind"]] += 1
+        if len(left_out.ids) < _KEPT_IDS:
+            left_out.ids.append(row["trade_id"])
 
 
 def build_readings(group: Sequence[Fetched], contents: Sequence[ObjectContent], feeds: Feeds) -> Readings:
@@ -91,23 +121,27 @@ def build_readings(group: Sequence[Fetched], contents: Sequence[ObjectContent], 
 def _registry_rows(fetched: Fetched, content: ObjectContent, feeds: Feeds) -> list[RegistryRow]:
     obj = fetched.obj
     status = Status.REJECTED if fetched.rejected else Status.REGISTERED
-    metadata = orjson.dumps(_metadata(fetched, content)).decode()
     # An object without a valid row has a row in the registry all the same, under the slice of its folder: it landed, and was read.
-    slices: Mapping[tuple[str, datetime], tuple[int, datetime | None, datetime | None]]
-    slices = content.slices or {(feeds[0].label, obj.home_slice): (0, None, None)}
+    slices: dict[tuple[str, datetime], tuple[int, datetime | None, datetime | None]] = {**content.slices}
+    labels = {label for label, _ in slices}
+    for label in content.left_out.keys() - labels or ({feeds[0].label} if not labels else ()):
+        slices[label, obj.home_slice] = (0, None, None)
     return [
         RegistryRow(
             bucket, label, obj.uri, obj.etag, obj.size, *ticks,
-            fetched.format, status.value, fetched.rejected, metadata, obj.last_modified,
+            fetched.format, status.value, fetched.rejected, orjson.dumps(_metadata(fetched, content, label)).decode(), obj.last_modified,
         )
         for (label, bucket), ticks in slices.items()
     ]  # fmt: skip
 
 
-def _metadata(fetched: Fetched, content: ObjectContent) -> dict[str, object]:
+def _metadata(fetched: Fetched, content: ObjectContent, label: str) -> dict[str, object]:
     metadata: dict[str, object] = {"verified": fetched.verified} | fetched.notes
     if content.rejected_rows:
         metadata["rejected_rows"] = len(content.rejected_rows)
+    if label in content.left_out:
+        metadata["left_out"] = dict(content.left_out[label].kinds)
+        metadata["left_out_ids"] = content.left_out[label].ids
     if content.extra_columns:
         metadata["extra_columns"] = sorted(content.extra_columns)
     return metadata

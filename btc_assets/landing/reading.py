@@ -62,7 +62,8 @@ class Piece:
 
     Attributes:
         decoded: the rows.
-        tick_object, rejected_object: for each tick and each rejected row, the position of its object in the group.
+        tick_object, rejected_object, left_out_object: for each tick, each rejected row and each row that is left out, the position of
+            its object in the group.
         rejected_row: for each rejected row, its number in the object, from 1.
     """
 
@@ -70,6 +71,7 @@ class Piece:
     tick_object: np.ndarray
     rejected_object: np.ndarray
     rejected_row: np.ndarray
+    left_out_object: np.ndarray
 
 
 @dataclass
@@ -214,12 +216,12 @@ def _decode_piecewise(position: int, fetched: Fetched, source: bytes | Path, fee
 def _piece(decoded: Decoded, members: Sequence[_Member]) -> Piece:
     lengths = [len(member.raw) for member in members]
     owner = np.repeat([member.position for member in members], lengths)
-    rejected = decoded.rejected["index"].to_numpy()
+    rejected, left_out = decoded.rejected["index"].to_numpy(), owner[decoded.left_out["index"].to_numpy()]
     if not len(rejected):
-        return Piece(decoded, owner[decoded.index], owner[:0], owner[:0])
+        return Piece(decoded, owner[decoded.index], owner[:0], owner[:0], left_out)
     starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
     first_row = np.repeat([member.first_row for member in members], lengths)
-    return Piece(decoded, owner[decoded.index], owner[rejected], rejected - starts[rejected] + first_row[rejected])
+    return Piece(decoded, owner[decoded.index], owner[rejected], rejected - starts[rejected] + first_row[rejected], left_out)
 
 
 def count_by_slice(ticks: pa.Table, owner: np.ndarray) -> pa.Table:

@@ -57,6 +57,7 @@ class Registration:
         read: objects that were read; `bytes` is their size.
         registered, rejected: how many of those are readable and unreadable.
         rejected_rows: rows of readable objects that are no valid trades.
+        left_out_rows: rows of readable objects in which, by the word of the exchange, nothing was traded.
         gone: objects that have disappeared.
         rejections: a sentence for each of the first unreadable objects.
         refused: a sentence for each of the first objects that the landing zone refused to hand out. They stay as they were in the
@@ -68,13 +69,14 @@ class Registration:
     registered: int = 0
     rejected: int = 0
     rejected_rows: int = 0
+    left_out_rows: int = 0
     gone: int = 0
     bytes: int = 0
     rejections: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: Registration) -> Registration:
-        for name in ("listed", "read", "registered", "rejected", "rejected_rows", "gone", "bytes"):
+        for name in ("listed", "read", "registered", "rejected", "rejected_rows", "left_out_rows", "gone", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.rejections = (self.rejections + other.rejections)[:_SHOWN]
         self.refused = (self.refused + other.refused)[:_SHOWN]
@@ -243,6 +245,7 @@ def register_group(
         registered=len(group) - len(rejections),
         rejected=len(rejections),
         rejected_rows=len(readings.rejected_rows),
+        left_out_rows=sum(content.left_out_rows for fetched, content in zip(group, contents, strict=True) if not fetched.rejected),
         bytes=sum(fetched.obj.size for fetched in group),
         rejections=rejections,
         refused=refused,

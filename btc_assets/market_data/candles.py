@@ -46,7 +46,8 @@ FROM (
     SELECT date_bin(%(step)s, bucket_5m, '1970-01-01 00:00:00+00') AS tick_bucket, symbol,
            count(*) AS trades, sum(quantity) AS volume, sum(price * quantity) AS value,
            coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS bought
-    FROM market_data.btc_ticks WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1, 2
+    FROM market_data.btc_ticks WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND market_data.is_market_trade(trade_kind)
+    GROUP BY 1, 2
 ) AS ticks
 FULL JOIN (
     SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
@@ -148,7 +149,7 @@ def read_candles(connection: psycopg.Connection, interval: str, symbol: str, win
 
 
 def read_candle_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:
-    """A sentence for each slice (or longer interval) of a window whose candles hold other trades, volume or value than its ticks.
+    """A sentence for each slice (or longer interval) of a window whose candles hold other trades, volume or value than its market trades.
 
     Both are compared by the event time of the ticks, so that trades reported late count on the same side; for intervals above a
     slice the window is rounded outward to them. Candles whose ticks are old enough to have been dropped are not compared, even if

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.slices import MICROSECOND, SLICE, Window, to_microseconds
-from btc_assets.domain.ticks import int64
+from btc_assets.domain.ticks import int64, market_trades
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
 from btc_assets.market_data.svg import LEFT, Axes, Stick, document, step_for, sticks
@@ -37,7 +37,8 @@ class VolumeStrips:
         self._trades = {symbol: np.zeros(len(window), np.int64) for symbol in self._volume}
 
     def add(self, ticks: pa.Table) -> None:
-        """Count ticks of the window."""
+        """Count the market trades among ticks of the window."""
+        ticks = market_trades(ticks)
         offset = int64(ticks["event_time"]) - to_microseconds(self._window.start)
         volume = pc.cast(ticks["quantity"], pa.float64()).to_numpy()
         for symbol, bars in self._volume.items():

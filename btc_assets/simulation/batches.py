@@ -91,7 +91,8 @@ def encode_batches(batches: Sequence[pa.Table], feed: Feed, opened: Sequence[dat
 
 
 def _collector_rows(ticks: pa.Table, feed: Feed) -> pa.Table:
-    """Ticks in the collector's columns and types."""
+    """Ticks in the collector's columns and types; with the kind of trades only if one is known."""
+    kinds = {"trade_kind": ticks["trade_kind"]} if ticks["trade_kind"].null_count < len(ticks) else {}
     return pa.table(
         {
             "event_time": _iso(ticks["event_time"]),
@@ -103,6 +104,7 @@ def _collector_rows(ticks: pa.Table, feed: Feed) -> pa.Table:
             "buyer_order_id": ticks["buyer_order_id"],
             "seller_order_id": ticks["seller_order_id"],
             "is_market_maker": ticks["is_market_maker"],
+            **kinds,
         }
     )
 

@@ -64,6 +64,7 @@ class TradeArrays:
                 pa.nulls(count, pa.int64()),
                 pa.nulls(count, pa.int64()),
                 pa.array(self.sold),
+                pa.nulls(count, pa.string()),
             ],
             schema=TICK_SCHEMA,
         )

@@ -70,7 +70,11 @@ def test_ticks_are_ordered_by_their_key_and_rows_of_one_key_stay_as_they_came(ti
 def precedence(row: dict[str, Any]) -> tuple[object, ...]:
     """What decides among versions of one trade, in plain Python; the lowest counts."""
     without_event_time = row["event_time"] is None
-    return without_event_time, row["event_time"] or row["trade_time"], [row["buyer_order_id"], row["seller_order_id"]].count(None)
+    return (
+        without_event_time,
+        row["event_time"] or row["trade_time"],
+        [row["buyer_order_id"], row["seller_order_id"], row["trade_kind"]].count(None),
+    )
 
 
 @given(any_ticks())

@@ -51,6 +51,7 @@ SAMPLE = trades.table(
             maker=i % 3 == 0,
             buyer=None if i % 4 == 0 else 20_720_542_158 + i,
             seller=None if i % 5 == 0 else i,
+            kind=(None, "MARKET", "ADL", "INSURANCE_FUND", "NEW_KIND")[i % 11 % 5],
         )
         for i in range(40)
     ]
@@ -60,6 +61,7 @@ SAMPLE = trades.table(
 @st.composite
 def any_trades(draw: st.DrawFn) -> pa.Table:
     order_ids = st.none() | st.integers(0, 2**53 - 1)
+    kinds = st.none() | st.sampled_from(["MARKET", "INSURANCE_FUND", "ADL", "NA", "market maker's"])
     rows = []
     for _ in range(draw(st.integers(1, 12))):
         made = datetime(2009, 1, 3, tzinfo=UTC) + draw(st.integers(0, 24 * 365) | st.integers(28 * 365, 90 * 365)) * DAY
@@ -67,7 +69,7 @@ def any_trades(draw: st.DrawFn) -> pa.Table:
         late = draw(st.integers(0, 3) | st.integers(0, 10_000))
         row = trades.trade(draw(st.integers(0, 2**53 - 1)), made + late * MS, made=made, maker=draw(st.booleans()))
         row |= {"price": draw(trades.eight_decimals(10_000_000)), "quantity": draw(trades.eight_decimals(10_000_000))}
-        rows.append(row | {"buyer_order_id": draw(order_ids), "seller_order_id": draw(order_ids)})
+        rows.append(row | {"buyer_order_id": draw(order_ids), "seller_order_id": draw(order_ids), "trade_kind": draw(kinds)})
     return trades.table(rows)
 
 
@@ -105,10 +107,12 @@ def test_real_trades_are_one_table_as_csv_raw_messages_parquet_and_zip() -> None
     assert read(zipped(("spot.csv", csv(text_table(ticks))))).ticks == ticks
 
 
-def test_real_futures_trades_are_one_table_as_csv_and_raw_messages() -> None:
+def test_real_futures_trades_are_one_table_as_csv_and_raw_messages_which_tell_their_kind_as_well() -> None:
     ticks = read(real_data("um_BTCUSDT_2024-07-18_19_ws_trades.csv.gz")).ticks
+    messages = read(real_data("um_BTCUSDT_2024-07-18_19_ws_trades.raw.jsonl.gz")).ticks
     assert len(ticks) == 10_701
-    assert read(real_data("um_BTCUSDT_2024-07-18_19_ws_trades.raw.jsonl.gz")).ticks == ticks
+    assert messages.drop_columns(["trade_kind"]) == ticks.drop_columns(["trade_kind"])
+    assert messages["trade_kind"].unique().to_pylist() == ["MARKET"] and ticks["trade_kind"].null_count == len(ticks)
 
 
 def test_a_trade_belongs_to_the_slice_of_its_event_time() -> None:
@@ -214,6 +218,9 @@ BAD_VALUES: list[tuple[str, pa.DataType, object, object, str]] = [
     ("trade_id", pa.bool_(), None, True, "trade_id True is not a 64-bit integer"),
     ("buyer_order_id", pa.string(), "5", "abc", "buyer_order_id 'abc' is not a 64-bit integer"),
     ("seller_order_id", pa.float64(), 5.0, 0.5, "seller_order_id 0.5 is not a 64-bit integer"),
+    ("trade_kind", pa.string(), "ADL", "A" * 41, "trade_kind is not a word of at most 40 characters"),
+    ("trade_kind", pa.string(), "A" * 40, "ADL\0", "trade_kind is not a word of at most 40 characters"),
+    ("trade_kind", pa.binary(), b"ADL", b"\xff" * 11, "trade_kind is not a word of at most 40 characters"),
     ("trade_time", pa.string(), "2024-01-10T12:00:00Z", None, "trade_time is null"),
     ("trade_time", pa.string(), "2024-01-10T12:00:00Z", "yesterday", "trade_time 'yesterday' is not a time"),
     ("trade_time", pa.string(), str(MS_NOON), "1704888000", "trade_time 1970-01-20T17:34:48Z lies outside 2009 to 2100"),
@@ -427,5 +434,5 @@ def test_no_type_of_column_is_too_odd_for_its_rows_to_be_rejected_one_by_one(nam
     ):
         decoded = decode(raw.append_column(name, odd), [FEED])
         decoded.ticks.validate(full=True)
-        assert len(decoded.ticks) + len(decoded.rejected) == 4
+        assert len(decoded.ticks) + len(decoded.rejected) + len(decoded.left_out) == 4
         assert max(map(len, decoded.rejected["reason"].to_pylist()), default=0) < 200

@@ -27,7 +27,7 @@ SELECT date_bin(%(width)s, trade_time, '1970-01-01 00:00:00+00') AS bucket, symb
        sum(quantity), sum(price * quantity), count(*),
        coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0), coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0),
        min(trade_id), max(trade_id)
-FROM market_data.btc_ticks GROUP BY 1, 2 ORDER BY 2, 1
+FROM market_data.btc_ticks WHERE trade_kind IS NULL OR trade_kind = 'MARKET' GROUP BY 1, 2 ORDER BY 2, 1
 """
 
 

@@ -75,7 +75,7 @@ def test_gaps_and_repeats_agree_with_a_naive_count(loaded: StoreUnderTest, trade
         loaded.connection.execute("DELETE FROM market_data.btc_ticks")
         with loaded.connection.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO market_data.btc_ticks VALUES (%s, %s, %s, 'BTCUSDT', %s, 1, 1, NULL, NULL, true)",
+                "INSERT INTO market_data.btc_ticks VALUES (%s, %s, %s, 'BTCUSDT', %s, 1, 1, NULL, NULL, true, NULL)",
                 [(at(position), at(position), at(position), trade_id) for trade_id, position in trades],
             )
         missing = {i for gap in read_gaps(loaded.connection, HOUR) for i in range(gap.first_missing, gap.last_missing + 1)}

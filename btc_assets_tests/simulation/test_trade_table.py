@@ -24,7 +24,7 @@ def test_arrays_become_ticks_with_contiguous_ids() -> None:
     )
     ticks = arrays.as_ticks("BTCUSDT_UM", 7)
     assert ticks.schema == TICK_SCHEMA
-    assert ticks.drop_columns(["buyer_order_id", "seller_order_id"]).to_pylist() == [
+    assert ticks.drop_columns(["buyer_order_id", "seller_order_id", "trade_kind"]).to_pylist() == [
         {
             "bucket_5m": NOON, "event_time": NOON, "trade_time": NOON - timedelta(milliseconds=1), "symbol": "BTCUSDT_UM", "trade_id": 7,
             "price": Decimal("42000.01"), "quantity": Decimal("0.00001"), "is_market_maker": True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import pytest
 from btc_assets.ops.roles import grant_rights, missing_rights
 from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
-from btc_assets.store.sql_files import SQL_DIR, read_repeatables
-from btc_assets_tests.support.databases import WasmServer
+from btc_assets.store.sql_files import read_repeatables
+from btc_assets_tests.support.databases import numbered_files
 from btc_assets_tests.support.definitions import read_definitions
-from btc_assets_tests.support.stores import temporary_database
 
 LAST_WITHOUT_REPEATABLES = 18  # the newest numbered file of the last release that had no repeatable files
 LOADER = "loader_of_definitions"
@@ -29,31 +27,7 @@ MADE_BY_PROCEDURES = re.compile(r"market_data\.(candles|candle_partials)_[0-9]+[
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     """The SQL files of the last release without repeatable files."""
-    for path in SQL_DIR.glob("*/[0-9]*.sql"):
-        if int(path.name[:4]) <= LAST_WITHOUT_REPEATABLES:
-            (tmp_path / path.parent.name).mkdir(exist_ok=True)
-            shutil.copy(path, tmp_path / path.parent.name)
-    return tmp_path
-
-
-@pytest.fixture
-def empty_plain(plain_server: str) -> Iterator[str]:
-    """DSN of an empty database on plain PostgreSQL."""
-    with temporary_database(plain_server) as dsn:
-        yield dsn
-
-
-@pytest.fixture
-def empty_timescale(request: pytest.FixtureRequest, server_engine: str, server_dsn: str) -> Iterator[str]:
-    """DSN of an empty database on TimescaleDB."""
-    if server_engine == "timescale":
-        with temporary_database(server_dsn) as dsn:
-            yield dsn
-    else:
-        request.getfixturevalue("wasm")
-        server = WasmServer()
-        yield server.dsn
-        server.stop()
+    return numbered_files(LAST_WITHOUT_REPEATABLES, tmp_path)
 
 
 @pytest.fixture(params=["postgres", "timescale"])

@@ -25,6 +25,7 @@ from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.embedded import embedded_dsn
 from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate
+from btc_assets.store.sql_files import SQL_DIR
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.waiting import PATIENCE_SECONDS
@@ -150,6 +151,30 @@ def plain(request: pytest.FixtureRequest, server_engine: str, plain_server: str)
 
 
 @pytest.fixture
+def empty_plain(plain_server: str) -> Iterator[str]:
+    """DSN of an empty database on plain PostgreSQL."""
+    from btc_assets_tests.support.stores import temporary_database
+
+    with temporary_database(plain_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_timescale(request: pytest.FixtureRequest, server_engine: str, server_dsn: str) -> Iterator[str]:
+    """DSN of an empty database on TimescaleDB."""
+    from btc_assets_tests.support.stores import temporary_database
+
+    if server_engine == "timescale":
+        with temporary_database(server_dsn) as dsn:
+            yield dsn
+    else:
+        request.getfixturevalue("wasm")
+        server = WasmServer()
+        yield server.dsn
+        server.stop()
+
+
+@pytest.fixture
 def on_timescale(timescale: str) -> Iterator[psycopg.Connection]:
     """The one connection to a migrated database on TimescaleDB."""
     with psycopg.connect(timescale, autocommit=True, options="-c timezone=UTC") as connection:
@@ -167,6 +192,15 @@ def on_postgres(plain: str) -> Iterator[psycopg.Connection]:
 def on_each_engine(request: pytest.FixtureRequest) -> psycopg.Connection:
     """A connection to a migrated database, once on each engine."""
     return request.getfixturevalue(f"on_{request.param}")
+
+
+def numbered_files(last: int, folder: Path) -> Path:
+    """A copy of the SQL files with a number up to `last`: those of an older release; returns `folder`."""
+    for path in SQL_DIR.glob("*/[0-9]*.sql"):
+        if int(path.name[:4]) <= last:
+            (folder / path.parent.name).mkdir(exist_ok=True)
+            shutil.copy(path, folder / path.parent.name)
+    return folder
 
 
 def write_ticks(connection: psycopg.Connection, ticks: pa.Table, window: Window | None = None, *, commit_rows: int = 100_000) -> Window:

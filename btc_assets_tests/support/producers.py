@@ -24,26 +24,28 @@ from btc_assets_tests.support.stores import FEED
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 FIELDS = TICK_SCHEMA.names[1:]
-NOT_IN_DUMPS = frozenset({"event_time", "buyer_order_id", "seller_order_id"})
+NOT_IN_DUMPS = frozenset({"event_time", "buyer_order_id", "seller_order_id", "trade_kind"})
 
 
 @dataclass
 class Read:
-    """All of an object, decoded: its ticks, and the number and reason of each row that is none."""
+    """All of an object, decoded: its ticks, the number and reason of each row that is none, and the ids of the rows that are left out."""
 
     ticks: pa.Table
     rejected: list[tuple[int, str]]
+    left_out: list[int]
 
 
 def read(source: bytes | Path, *feeds: Feed) -> Read:
-    ticks, rejected, first = [DECODED_SCHEMA.empty_table()], [], 1
+    ticks, rejected, left_out, first = [DECODED_SCHEMA.empty_table()], [], [], 1
     for raw in read_object(source)[1]:
         decoded = decode(raw, feeds or [FEED])
         ticks.append(decoded.ticks)
         rejected += [(first + row["index"], row["reason"]) for row in decoded.rejected.to_pylist()]
-        assert len(decoded.ticks) + len(decoded.rejected) == len(raw)
+        left_out += decoded.left_out["trade_id"].to_pylist()
+        assert len(decoded.ticks) + len(decoded.rejected) + len(decoded.left_out) == len(raw)
         first += len(raw)
-    return Read(pa.concat_tables(ticks).combine_chunks(), rejected)
+    return Read(pa.concat_tables(ticks).combine_chunks(), rejected, left_out)
 
 
 def without(ticks: pa.Table, lost: frozenset[str] = frozenset()) -> pa.Table:
@@ -183,7 +185,7 @@ FLAGS: dict[str, Callable[[Column], Column]] = {
 def table(
     ticks: pa.Table, *, time: str = "ISO text", decimal: str = "float64", ids: str = "int64", flag: str = "bool", symbol: str = "BTCUSDT"
 ) -> pa.Table:
-    """The nine fields under the collector's names, each spelled as asked for."""
+    """The ten fields under the collector's names, each spelled as asked for."""
     return pa.table(
         {
             "event_time": TIMES[time](ticks["event_time"]),
@@ -195,20 +197,21 @@ def table(
             "buyer_order_id": IDS[ids](ticks["buyer_order_id"]),
             "seller_order_id": IDS[ids](ticks["seller_order_id"]),
             "is_market_maker": FLAGS[flag](ticks["is_market_maker"]),
+            "trade_kind": ticks["trade_kind"],
         }
     )
 
 
 def text_table(ticks: pa.Table) -> pa.Table:
-    """The nine fields as the project's own CSV files hold them."""
+    """The ten fields as the project's own CSV files hold them."""
     return table(ticks, time="epoch ms as text", decimal="text", ids="text", flag="text")
 
 
 def messages(ticks: pa.Table) -> list[dict[str, object]]:
     """The exchange's own messages."""
     rows = table(ticks, time="epoch ms", decimal="text").to_pylist()
-    keys = dict(zip(FIELDS, "ETstpqbam", strict=True))
-    return [{"e": "trade"} | {keys[name]: value for name, value in row.items() if value is not None} | {"X": "MARKET"} for row in rows]
+    keys = dict(zip(FIELDS, "ETstpqbamX", strict=True))
+    return [{"e": "trade"} | {keys[name]: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def json_lines(ticks: pa.Table, *, wrapped: bool = False, received: bool = False) -> bytes:

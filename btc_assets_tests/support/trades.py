@@ -29,12 +29,13 @@ def trade(
     maker: bool = False,
     buyer: int | None = None,
     seller: int | None = None,
+    kind: str | None = None,
 ) -> dict[str, object]:
     """One trade in the columns of the store; `made` (trade time) defaults to `at` (event time)."""
     return {
         "bucket_5m": floor_slice(at), "event_time": at, "trade_time": made or at, "symbol": symbol, "trade_id": trade_id,
         "price": Decimal(price), "quantity": Decimal(quantity), "buyer_order_id": buyer, "seller_order_id": seller,
-        "is_market_maker": maker,
+        "is_market_maker": maker, "trade_kind": kind,
     }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def messages(trades: Sequence[dict[str, Any]]) -> bytes:
         orjson.dumps(
             {
                 "E": row["event_time"] and to_microseconds(row["event_time"]), "T": to_microseconds(row["trade_time"]), "s": row["symbol"],
-                "t": row["trade_id"], "p": str(row["price"]), "q": str(row["quantity"]), "b": row["buyer_order_id"],
+                "t": row["trade_id"], "p": str(row["price"]), "q": str(row["quantity"]), "b": row["buyer_order_id"], "X": row["trade_kind"],
                 "a": row["seller_order_id"], "m": row["is_market_maker"],
             }
         )

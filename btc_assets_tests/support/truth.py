@@ -37,6 +37,7 @@ class Tick(NamedTuple):
     buyer_order_id: int | None
     seller_order_id: int | None
     is_market_maker: bool
+    trade_kind: str | None
 
 
 Content = dict[datetime, dict[int, Tick]]  # of each slice, by trade id
@@ -115,8 +116,8 @@ def _by_slice(chosen: Iterable[tuple[Version, Tick]]) -> Content:
 
 def _precedence(row: Tick) -> tuple[bool, datetime, int]:
     """What decides among versions of a trade: one with an event time, then the earliest time, then more order ids; the lowest counts."""
-    unknown_orders = (row.buyer_order_id, row.seller_order_id).count(None)
-    return row.event_time is None, row.event_time or row.trade_time, unknown_orders
+    untold = (row.buyer_order_id, row.seller_order_id, row.trade_kind).count(None)
+    return row.event_time is None, row.event_time or row.trade_time, untold
 
 
 def check(landed: Landings) -> None:
@@ -282,9 +283,9 @@ def _candles(connection: psycopg.Connection, seen: _Seen) -> list[str]:
 
 
 def _candles_of(ticks: Collection[Tick], width: int) -> dict[datetime, tuple[object, ...]]:
-    """Candles of `width` seconds, from ticks in order of their id."""
+    """Candles of `width` seconds, from the market trades among ticks in order of their id."""
     trades: dict[datetime, list[Tick]] = {}
-    for tick in ticks:
+    for tick in (tick for tick in ticks if tick.trade_kind in (None, "MARKET")):
         trades.setdefault(floor(tick.trade_time, width), []).append(tick)
     return {bucket: _candle(members) for bucket, members in trades.items()}
 

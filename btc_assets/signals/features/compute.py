@@ -140,10 +140,11 @@ def _compute_rows(store: Store, symbol: str, window: Window, slices: Sequence[da
 
 
 def read_tick_arrays(store: Store, symbol: str, window: Window, starts: np.ndarray) -> TickArrays:
-    """The ticks of a symbol in a window by slice, including the slices at `starts` (in microseconds) that hold none."""
+    """The market trades of a symbol in a window by slice, including the slices at `starts` (in microseconds) that hold none."""
     statement = sql.SQL(
         "SELECT bucket_5m, event_time, price::double precision AS price, quantity::double precision AS quantity, is_market_maker "
-        "FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m, trade_id"
+        "FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} "
+        "AND market_data.is_market_trade(trade_kind) ORDER BY bucket_5m, trade_id"
     ).format(identifier(TICKS), *map(sql.Literal, (symbol, window.start, window.end)))
     ticks = fetch_table(store, statement)
     return TickArrays.of(ticks, np.union1d(starts, int64(ticks["bucket_5m"])))

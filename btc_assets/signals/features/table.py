@@ -88,7 +88,7 @@ _DIFFERENCES = """
 SELECT bucket_5m, symbol, ticks.trades, ticks.volume, stored.trade_count::bigint, stored.volume
 FROM (
     SELECT bucket_5m, symbol, count(*) AS trades, sum(quantity)::double precision AS volume FROM market_data.btc_ticks
-    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1, 2
+    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND market_data.is_market_trade(trade_kind) GROUP BY 1, 2
 ) AS ticks
 FULL JOIN (
     SELECT bucket_5m, symbol, trade_count, volume FROM signals.slice_features WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
@@ -100,7 +100,7 @@ ORDER BY 1, 2
 
 
 def read_feature_differences(connection: psycopg.Connection, window: Window) -> list[str]:
-    """Slices whose features count other ticks or another volume than the table of ticks holds; one sentence per slice."""
+    """Slices whose features count other market trades or another volume than the table of ticks holds; one sentence per slice."""
     with server_errors():
         rows = connection.execute(_DIFFERENCES, {"start": window.start, "end": window.end}).fetchall()
     return [

@@ -20,9 +20,17 @@ BEGIN
                    taker_buy_quote_volume, first_trade_id, last_trade_id
             FROM market_data.%2$I WHERE tick_bucket >= $1 AND tick_bucket < $2
         ), dropped AS (
-            SELECT bucket_5m AS tick_bucket, asset AS symbol FROM landing.raw_blobs_5m
-            WHERE $3 AND bucket_5m >= $1 AND bucket_5m < $2 AND loaded_at IS NOT NULL AND loaded_rows > 0
-            EXCEPT SELECT tick_bucket, symbol FROM wanted
+            SELECT loaded.bucket_5m AS tick_bucket, asset AS symbol FROM (
+                SELECT bucket_5m, asset FROM landing.raw_blobs_5m
+                WHERE $3 AND bucket_5m >= $1 AND bucket_5m < $2 AND loaded_at IS NOT NULL AND loaded_rows > 0
+                GROUP BY bucket_5m, asset
+            ) AS loaded
+            LEFT JOIN LATERAL (
+                SELECT true AS there FROM market_data.btc_ticks AS tick
+                WHERE tick.bucket_5m = loaded.bucket_5m AND tick.symbol = loaded.asset AND tick.bucket_5m >= $1 AND tick.bucket_5m < $2
+                LIMIT 1
+            ) AS stored ON true
+            WHERE stored.there IS NULL
         )
         SELECT count(*), min(tick_bucket) FROM (
             (SELECT * FROM wanted EXCEPT ALL SELECT * FROM made)

@@ -1,4 +1,4 @@
--- The query that makes the partial candles of a level. Its parameters $1 and $2 are the window of tick_buckets, rounded
+-- The query that makes the partial candles of a level, of market trades alone. Its parameters $1 and $2 are the window of tick_buckets, rounded
 -- to the level's tick_step.
 CREATE OR REPLACE FUNCTION market_data.partials_query(p_level text) RETURNS text
 LANGUAGE sql STABLE
@@ -13,7 +13,8 @@ AS $$
                    coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_volume,
                    coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_quote_volume,
                    min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id
-            FROM market_data.btc_ticks WHERE bucket_5m >= $1 AND bucket_5m < $2 GROUP BY 1, 2, 3
+            FROM market_data.btc_ticks
+            WHERE bucket_5m >= $1 AND bucket_5m < $2 AND market_data.is_market_trade(trade_kind) GROUP BY 1, 2, 3
         ) AS candle
     $sql$, width) ELSE format($sql$
         SELECT date_bin(%1$L::interval, tick_bucket, '1970-01-01 00:00:00+00') AS tick_bucket,

@@ -1,6 +1,7 @@
 -- Creates the continuous aggregate of a level. 0006_candles.sql explains what partial candles are, and called an earlier
 -- copy of this procedure for the levels that every store has. TimescaleDB cannot replace a continuous aggregate: a
--- change here affects levels created later. To change existing ones, write a numbered migration.
+-- change here affects levels created later. To change existing ones, write a numbered migration, such as
+-- 0020_trade_kind.sql, which made the levels of that copy leave out what is no market trade.
 CREATE OR REPLACE PROCEDURE market_data.create_candle_partials(p_level text)
 LANGUAGE plpgsql
 AS $$
@@ -26,6 +27,7 @@ BEGIN
                    coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS taker_buy_quote_volume,
                    min(trade_id) AS first_trade_id, max(trade_id) AS last_trade_id
             FROM market_data.btc_ticks
+            WHERE trade_kind IS NULL OR trade_kind = 'MARKET'
             GROUP BY time_bucket(%1$L::interval, bucket_5m), date_bin(%2$L::interval, trade_time, %3$L::timestamptz), symbol
         $sql$, level.tick_step, level.width, epoch);
     ELSE
