@@ -14,6 +14,7 @@ from btc_assets.ingestion.requests import DueSlice, Request, plan_requests
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import AssetJob, SlicedJobs
+from btc_assets.orchestration.lost_runs import end_killed_commands
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.store.database import Store
 
@@ -44,7 +45,8 @@ class Automation:
     def __init__(self, context: dg.SensorEvaluationContext, deployment: Deployment) -> None:
         self._instance, self._sensor = context.instance, context.sensor_name
         self._settings, self._partitions = deployment.settings, deployment.partitions
-        runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=_IN_PROGRESS))
+        # A command that was killed must not keep its slices and its place in the pool.
+        runs = end_killed_commands(context.instance, context.instance.get_runs(filters=dg.RunsFilter(statuses=_IN_PROGRESS)))
         self._busy = [window for run in runs if (window := self._partitions.tagged_window(run.tags)) is not None]
         own = sum(run.tags.get(_SENSOR_TAG) == self._sensor for run in runs)
         self._free = self._settings.sensor_runs_in_flight - own

@@ -14,6 +14,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 from btc_assets.orchestration.dagster_private import run_job
 from btc_assets.orchestration.jobs import asset_key
+from btc_assets.orchestration.lost_runs import command_tags
 from btc_assets.orchestration.partitions import Partitions, partition_tags
 
 
@@ -90,7 +91,7 @@ def ingest(
         for name, part in _split(window, first):
             assets, tags = loading[name], partition_tags(part, DAY if name == "ingest_history" else SLICE)
             report.window = Window(min(report.window.start, part.start), max(report.window.end, part.end))
-            events = run_job(definitions.resolve_job_def(name), _run_config(assets, options), tags, instance)
+            events = run_job(definitions.resolve_job_def(name), _run_config(assets, options), tags | command_tags(), instance)
             _add_run(report, events, assets)
     report.seconds = time.perf_counter() - started
     return report

@@ -11,6 +11,9 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext as DaemonWorkspace
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 __all__ = [
     "BACKFILL_ID_TAG",
@@ -18,6 +21,8 @@ __all__ = [
     "WILL_RETRY_TAG",
     "AssetCheckExecutionRecordStatus",
     "BulkActionStatus",
+    "DaemonWorkspace",
+    "EmptyWorkspaceTarget",
     "JobPythonOrigin",
     "LaunchRunContext",
     "ModuleCodePointer",
@@ -32,4 +37,5 @@ __all__ = [
     "RemoteRepositoryOrigin",
     "RepositoryPythonOrigin",
     "WorkerStatus",
+    "execute_run_monitoring_iteration",
 ]
