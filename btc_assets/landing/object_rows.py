@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import EPOCH
+from btc_assets.domain.ticks import CONTENT, symbol_codes
 from btc_assets.landing.reading import Fetched, Piece, count_by_slice
 from btc_assets.landing.registry import Readings, RegistryRow, RejectedRow
 from btc_assets.landing.states import Status
@@ -21,11 +23,28 @@ _KEPT_IDS = 1_000  # of the rows of an object that are left out
 
 
 class TickCount(NamedTuple):
-    """The ticks that an object holds for one slice: how many, and the first and last event time."""
+    """The ticks that an object holds for one slice: how many, the first and last event time and trade id, how many event times."""
 
     rows: int
     first: datetime
     last: datetime
+    first_id: int
+    last_id: int
+    event_times: int
+
+    def __or__(self, other: TickCount) -> TickCount:
+        return TickCount(
+            self.rows + other.rows,
+            min(self.first, other.first),
+            max(self.last, other.last),
+            min(self.first_id, other.first_id),
+            max(self.last_id, other.last_id),
+            self.event_times + other.event_times,
+        )
+
+
+_Count: TypeAlias = tuple[int, datetime | None, datetime | None, int | None, int | None, int | None]
+_NO_TICKS: _Count = (0, None, None, None, None, None)
 
 
 @dataclass
@@ -48,12 +67,15 @@ class ObjectContent:
         rejected_rows: number, slice if it is known, reason and text of each row that is no valid trade.
         left_out: rows in which nothing was traded, by symbol label.
         extra_columns: columns that no known producer sends.
+        repeated, contradicting: rows that repeat a trade of the same object, with the same content and with other content.
     """
 
     slices: dict[tuple[str, datetime], TickCount] = field(default_factory=dict)
     rejected_rows: list[tuple[int, datetime | None, str, str]] = field(default_factory=list)
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     extra_columns: set[str] = field(default_factory=set)
+    repeated: int = 0
+    contradicting: int = 0
 
     @property
     def left_out_rows(self) -> int:
@@ -66,6 +88,7 @@ def collect_contents(count: int, pieces: Iterable[Piece]) -> list[ObjectContent]
     contents = [ObjectContent() for _ in range(count)]
     for piece in pieces:
         _add_ticks(contents, piece)
+        _add_repeats(contents, piece)
         _add_rejected_rows(contents, piece)
         _add_left_out_rows(contents, piece)
         if piece.decoded.extra_columns:
@@ -77,10 +100,44 @@ def collect_contents(count: int, pieces: Iterable[Piece]) -> list[ObjectContent]
 def _add_ticks(contents: Sequence[ObjectContent], piece: Piece) -> None:
     counted = count_by_slice(piece.decoded.ticks, piece.tick_object)
     columns = (column.to_pylist() for column in counted.columns)
-    for position, label, bucket, rows, first, last in zip(*columns, strict=True):
-        slices = contents[position].slices
-        before = slices.get((label, bucket), TickCount(0, first, last))
-        slices[label, bucket] = TickCount(before.rows + rows, min(before.first, first), max(before.last, last))
+    for position, label, bucket, *count in zip(*columns, strict=True):
+        slices, ticks = contents[position].slices, TickCount(*count)
+        before = slices.get((label, bucket))
+        slices[label, bucket] = ticks if before is None else before | ticks
+
+
+def _add_repeats(contents: Sequence[ObjectContent], piece: Piece) -> None:
+    """Count the rows of a piece that repeat a trade of the same object."""
+    ticks, owner = piece.decoded.ticks, piece.tick_object
+    trade_id = ticks["trade_id"].to_numpy()
+    if ((trade_id[1:] > trade_id[:-1]) | (owner[1:] != owner[:-1])).all():
+        return  # the common case: the ids of each object ascend, so none repeats
+    keys = [trade_id, symbol_codes(ticks), owner]
+    order = np.lexsort(keys)
+    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    some = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])]
+    repeats = ticks.take(some).select(["symbol", "trade_id", *CONTENT]).append_column("object", pa.array(owner[some], pa.int64()))
+    versions = repeats.group_by(["object", "symbol", "trade_id", *CONTENT], use_threads=False).aggregate([([], "count_all")])
+    trades = versions.group_by(["object", "symbol", "trade_id"], use_threads=False).aggregate([([], "count_all"), ("count_all", "sum")])
+    for position, different, rows in zip(*(trades[name].to_pylist() for name in ("object", "count_all", "count_all_sum")), strict=True):
+        contents[position].repeated += rows - different
+        contents[position].contradicting += different - 1
+
+
+def reject_misread_ids(group: Sequence[Fetched], contents: Sequence[ObjectContent]) -> None:
+    """Reject the objects whose trade ids cannot be any: more than half of their different rows repeat an id with another content.
+
+    Rows that are the same to the last digit are one, so an object in which every trade stands ten times passes, and so does one that
+    holds two contradicting versions of a trade; an asset check reports those. Of an object that is decoded in pieces, rows are compared
+    with those of the same piece.
+    """
+    for fetched, content in zip(group, contents, strict=True):
+        rows = sum(ticks.rows for ticks in content.slices.values()) - content.repeated
+        if not fetched.rejected and content.contradicting * 2 > rows:
+            fetched.rejected = (
+                f"{content.contradicting} of its {rows} different rows repeat a trade id of the same object with another price, quantity, "
+                "side or time, so its trade ids are none: land it with the ids that the exchange gave the trades"
+            )
 
 
 def _add_rejected_rows(contents: Sequence[ObjectContent], piece: Piece) -> None:
@@ -122,10 +179,10 @@ def _registry_rows(fetched: Fetched, content: ObjectContent, feeds: Feeds) -> li
     obj = fetched.obj
     status = Status.REJECTED if fetched.rejected else Status.REGISTERED
     # An object without a valid row has a row in the registry all the same, under the slice of its folder: it landed, and was read.
-    slices: dict[tuple[str, datetime], tuple[int, datetime | None, datetime | None]] = {**content.slices}
+    slices: dict[tuple[str, datetime], _Count] = {**content.slices}
     labels = {label for label, _ in slices}
     for label in content.left_out.keys() - labels or ({feeds[0].label} if not labels else ()):
-        slices[label, obj.home_slice] = (0, None, None)
+        slices[label, obj.home_slice] = _NO_TICKS
     return [
         RegistryRow(
             bucket, label, obj.uri, obj.etag, obj.size, *ticks,

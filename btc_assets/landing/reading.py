@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from btc_assets.domain.feeds import Feed, Feeds
-from btc_assets.domain.ticks import with_event_times
 from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.objects import LandedObject, ObjectCorrupt
@@ -232,15 +232,32 @@ def count_by_slice(ticks: pa.Table, owner: np.ndarray) -> pa.Table:
         owner: for each tick, the number of its object.
 
     Returns:
-        `object, symbol, bucket_5m, row_count, first_event_time, last_event_time`.
+        `object, symbol, bucket_5m, row_count, first_event_time, last_event_time, first_trade_id, last_trade_id, event_times`; a tick
+        without an event time counts with its trade time.
     """
-    keyed = with_event_times(ticks).select(["symbol", "bucket_5m", "event_time"]).append_column("object", pa.array(owner, pa.int64()))
+    time = pc.coalesce(ticks["event_time"], ticks["trade_time"]) if ticks["event_time"].null_count else ticks["event_time"]
+    keyed = pa.table(
+        {
+            "object": pa.array(owner, pa.int64()), "symbol": ticks["symbol"], "bucket_5m": ticks["bucket_5m"],
+            "event_time": time, "trade_id": ticks["trade_id"], "event_times": ticks["event_time"],
+        }
+    )  # fmt: skip
     counted = keyed.group_by(["object", "symbol", "bucket_5m"], use_threads=False).aggregate(
-        [("event_time", "count"), ("event_time", "min"), ("event_time", "max")]
+        [
+            ("event_time", "count"),
+            ("event_time", "min"),
+            ("event_time", "max"),
+            ("trade_id", "min"),
+            ("trade_id", "max"),
+            ("event_times", "count"),
+        ]
     )
     return counted.rename_columns(
-        {"event_time_count": "row_count", "event_time_min": "first_event_time", "event_time_max": "last_event_time"}
-    )
+        {
+            "event_time_count": "row_count", "event_time_min": "first_event_time", "event_time_max": "last_event_time",
+            "trade_id_min": "first_trade_id", "trade_id_max": "last_trade_id", "event_times_count": "event_times",
+        }
+    )  # fmt: skip
 
 
 def group_by_prefix(objects: Iterable[LandedObject], feeds: Feeds) -> Iterator[tuple[list[LandedObject], Feeds]]:

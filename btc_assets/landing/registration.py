@@ -19,7 +19,7 @@ from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import Window
 from btc_assets.landing import registry
-from btc_assets.landing.object_rows import build_readings, collect_contents
+from btc_assets.landing.object_rows import build_readings, collect_contents, reject_misread_ids
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups
 from btc_assets.landing.registry import Readings
@@ -233,6 +233,7 @@ def register_group(
     group = list(_read_current(zone, (fetched for fetched in group if not _is_refused(fetched))))
     spooled: list[Piece] | None = [] if spool is not None and all(fetched.source is None for fetched in group) else None
     contents = collect_contents(len(group), _keep(decode_group(group, feeds), spooled))
+    reject_misread_ids(group, contents)
     readings = build_readings(group, contents, feeds)
     contested = registry.register(connection, readings, reread=reread)
     for obj in [fetched.obj for fetched in group if fetched.obj.uri in contested]:

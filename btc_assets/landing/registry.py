@@ -18,6 +18,7 @@ from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import Window
 from btc_assets.landing.objects import LandedObject
+from btc_assets.landing.rivals import IdRange, Leaving, find_slices_to_give_back
 from btc_assets.landing.sources import Source
 from btc_assets.landing.states import Status
 from btc_assets.store.errors import server_errors
@@ -135,22 +136,26 @@ UPDATE landing.raw_blobs_5m AS old
 SET status = 'superseded', reason = 'overwritten by ETag ' || new.etag, noticed_at = now()
 FROM unnest(%b::text[], %b::text[], %b::timestamptz[]) AS new (uri, etag, last_modified)
 WHERE old.uri = new.uri AND old.etag <> new.etag AND old.status <> 'superseded' AND old.last_modified <= new.last_modified
+RETURNING old.bucket_5m, old.asset, old.first_trade_id, old.last_trade_id, old.loaded_at
 """
 
 # The slices that a version covered when it was read under other settings. Those that it still covers follow in `_UPSERT`.
 _SUPERSEDE_EARLIER_READING = """
 UPDATE landing.raw_blobs_5m SET status = 'superseded', reason = 'read again with another result', noticed_at = now()
 WHERE uri = %s AND etag = %s AND status <> 'superseded'
+RETURNING bucket_5m, asset, first_trade_id, last_trade_id, loaded_at
 """
 
 _UPSERT = """
 INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, first_event_time, last_event_time,
-                                  format, status, reason, metadata, last_modified)
+                                  first_trade_id, last_trade_id, event_times, format, status, reason, metadata, last_modified)
 SELECT * FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::timestamptz[],
-                     %b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::jsonb[], %b::timestamptz[])
+                     %b::timestamptz[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[], %b::text[], %b::text[], %b::jsonb[],
+                     %b::timestamptz[])
 ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
     size_bytes = excluded.size_bytes, row_count = excluded.row_count, first_event_time = excluded.first_event_time,
-    last_event_time = excluded.last_event_time, format = excluded.format, status = excluded.status,
+    last_event_time = excluded.last_event_time, first_trade_id = excluded.first_trade_id,
+    last_trade_id = excluded.last_trade_id, event_times = excluded.event_times, format = excluded.format, status = excluded.status,
     reason = excluded.reason, metadata = excluded.metadata, last_modified = excluded.last_modified
 """
 
@@ -172,6 +177,7 @@ _SUPERSEDE = """
 UPDATE landing.raw_blobs_5m AS blob SET status = 'superseded', reason = 'overwritten by ETag ' || %s, noticed_at = now()
 FROM unnest(%b::text[], %b::text[]) AS old (uri, etag)
 WHERE (blob.uri, blob.etag) = (old.uri, old.etag) AND blob.status <> 'superseded'
+RETURNING blob.bucket_5m, blob.asset, blob.first_trade_id, blob.last_trade_id, blob.loaded_at
 """
 
 
@@ -186,6 +192,9 @@ class RegistryRow(NamedTuple):
     row_count: int
     first_event_time: datetime | None
     last_event_time: datetime | None
+    first_trade_id: int | None
+    last_trade_id: int | None
+    event_times: int | None
     format: str | None
     status: str
     reason: str | None
@@ -248,16 +257,17 @@ def register(
             readings = readings.select(lambda uri: uri not in contested)
         uris, etags, modified = _versions(readings)
         cursor.execute(_SETTLE_NOTICED, (uris, etags))
-        cursor.execute(_SUPERSEDE_OLDER, (uris, etags, modified))
+        left = cursor.execute(_SUPERSEDE_OLDER, (uris, etags, modified)).fetchall()
         for obj in readings.objects:
             if others := [version for version in outdated if version.uri == obj.uri]:
-                cursor.execute(_SUPERSEDE, (obj.etag, *_columns(others)))
-        if reread:
-            cursor.executemany(_SUPERSEDE_EARLIER_READING, list(zip(uris, etags, strict=True)))
+                left += cursor.execute(_SUPERSEDE, (obj.etag, *_columns(others))).fetchall()
+        for version in zip(uris, etags, strict=True) if reread else ():
+            left += cursor.execute(_SUPERSEDE_EARLIER_READING, version).fetchall()
         if readings.rows:
             # In one order for all processes, so that none of them deadlock.
             rows = sorted(readings.rows, key=lambda row: row[:4])
             cursor.execute(_UPSERT, _columns(rows))
+        _give_back(cursor, left)
         cursor.execute(_DELETE_REJECTED_ROWS, (uris,))
         cursor.executemany(_INSERT_REJECTED_ROW, readings.rejected_rows)
         return contested
@@ -269,7 +279,7 @@ def supersede(connection: psycopg.Connection, versions: Sequence[ObjectVersion],
         return
     with server_errors(), connection.transaction(), connection.cursor() as cursor:
         _lock_objects(cursor, {current.uri})
-        cursor.execute(_SUPERSEDE, (current.etag, *_columns(versions)))
+        _give_back(cursor, cursor.execute(_SUPERSEDE, (current.etag, *_columns(versions))).fetchall())
 
 
 def _versions(readings: Readings) -> list[list[object]]:
@@ -291,6 +301,19 @@ def _lock_objects(cursor: psycopg.Cursor, uris: Collection[str]) -> None:
     cursor.execute(_LOCK_OBJECTS, (list(uris),))
 
 
+def _give_back(cursor: psycopg.Cursor, left: Iterable[tuple[datetime, str, int | None, int | None, datetime | None]]) -> None:
+    """Have slices loaded again that left trades to versions of other slices which are registered no longer.
+
+    Only for versions that were not loaded: until they are replaced, the ticks of a loaded one stay.
+    """
+    leaving = [
+        Leaving(bucket, IdRange(asset, first, last))
+        for bucket, asset, first, last, loaded_at in left
+        if loaded_at is None and first is not None and last is not None
+    ]
+    withdraw_loaded(cursor, sorted(find_slices_to_give_back(cursor, leaving)))
+
+
 # ---- an object disappears
 
 # Also superseded versions whose ticks the table holds, so that the ticks stay (promise 6). An object that nobody could read is no loss.
@@ -301,6 +324,7 @@ UPDATE landing.raw_blobs_5m SET
                   ELSE 'the object is no longer in the landing zone' END,
     noticed_at = now()
 WHERE uri = ANY(%s) AND (status IN ('noticed', 'registered', 'rejected') OR (status = 'superseded' AND loaded_at IS NOT NULL))
+RETURNING bucket_5m, asset, first_trade_id, last_trade_id, loaded_at
 """
 
 
@@ -310,7 +334,7 @@ def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
         some = list(uris[start : start + _LOCKED_OBJECTS])
         with server_errors(), connection.transaction(), connection.cursor() as cursor:
             _lock_objects(cursor, some)
-            cursor.execute(_MARK_GONE, (some,))
+            _give_back(cursor, cursor.execute(_MARK_GONE, (some,)).fetchall())
 
 
 # ---- a slice is loaded
@@ -329,6 +353,14 @@ UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL
 WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL
     AND (bucket_5m, asset, uri, etag) NOT IN (SELECT * FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[]))
 RETURNING asset, status = 'gone' AND row_count > 0
+"""
+
+_RECORD_IDS = """
+UPDATE landing.raw_blobs_5m AS blob
+SET first_trade_id = known.first_trade_id, last_trade_id = known.last_trade_id, event_times = known.event_times
+FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])
+    AS known (bucket_5m, asset, uri, etag, first_trade_id, last_trade_id, event_times)
+WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (known.bucket_5m, known.asset, known.uri, known.etag)
 """
 
 _MARK_EMPTY_LOADED = """
@@ -389,13 +421,20 @@ def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source
     return Marks(current, any(gone for _, gone in others), frozenset(label for label, _ in others))
 
 
+def record_ids(cursor: psycopg.Cursor, known: Sequence[tuple[Source, IdRange, int]]) -> None:
+    """Record the ids of sources that a former release registered, and how many event times they have."""
+    if known:
+        rows = [(one.bucket_5m, one.asset, one.uri, one.etag, ids.first, ids.last, count) for one, ids, count in known]
+        cursor.execute(_RECORD_IDS, _columns(rows))
+
+
 def withdraw_loaded(cursor: psycopg.Cursor, buckets: Sequence[datetime]) -> int:
     """Have slices loaded again, because the table holds other ticks than the registry says.
 
     Returns:
         How many of the slices; the others lost an object that they were loaded from.
     """
-    return len({bucket for (bucket,) in cursor.execute(_WITHDRAW_LOADED, (list(buckets),))})
+    return len({bucket for (bucket,) in cursor.execute(_WITHDRAW_LOADED, (list(buckets),))}) if buckets else 0
 
 
 def unload_slices(cursor: psycopg.Cursor, symbol: str, buckets: Sequence[datetime]) -> None:

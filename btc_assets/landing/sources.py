@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
 _SOURCES = """
-SELECT bucket_5m, asset, uri, etag, size_bytes, row_count, last_modified
+SELECT bucket_5m, asset, uri, etag, size_bytes, row_count, last_modified, first_trade_id, last_trade_id, event_times
 FROM landing.raw_blobs_5m
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND status = %(registered)s AND row_count > 0
 ORDER BY bucket_5m, asset, uri
@@ -30,6 +31,11 @@ WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND loaded_at IS NOT NULL A
         SELECT 1 FROM landing.raw_blobs_5m AS other WHERE other.uri = loaded.uri AND other.status IN (%(registered)s, %(rejected)s)
     )
 ORDER BY bucket_5m, uri
+"""
+
+_UNLOADED = """
+SELECT DISTINCT bucket_5m FROM landing.raw_blobs_5m
+WHERE bucket_5m = ANY(%(buckets)s) AND status <> %(noticed)s AND landing.is_unsettled(status, loaded_at) ORDER BY bucket_5m
 """
 
 _ROWS_BY_SLICE = """
@@ -62,7 +68,10 @@ class SourceKey(NamedTuple):
 
 @dataclass(frozen=True, order=True)
 class Source:
-    """The part of an object that belongs to one slice and symbol, as registered."""
+    """The part of an object that belongs to one slice and symbol, as registered.
+
+    The lowest and the highest trade id, and how many of its rows have an event time, are None if a former release registered it.
+    """
 
     bucket_5m: datetime
     asset: str
@@ -71,6 +80,14 @@ class Source:
     size_bytes: int
     row_count: int
     last_modified: datetime
+    first_trade_id: int | None = None
+    last_trade_id: int | None = None
+    event_times: int | None = None
+
+    @property
+    def trade_ids(self) -> tuple[int, int] | None:
+        """The lowest and the highest trade id; None if they are unknown."""
+        return None if self.first_trade_id is None or self.last_trade_id is None else (self.first_trade_id, self.last_trade_id)
 
     @property
     def version(self) -> ObjectVersion:
@@ -93,6 +110,11 @@ def read_lost_sources(cursor: psycopg.Cursor, window: Window) -> list[tuple[date
     """Slices that were loaded from an object which is gone since, each with the URI of such an object."""
     cursor.execute(_LOST_SOURCES, _STATUSES | {"start": window.start, "end": window.end})
     return [(bucket, uri) for bucket, uri in cursor]
+
+
+def read_unloaded_slices(connection: psycopg.Connection, buckets: Iterable[datetime]) -> list[datetime]:
+    """Those of some slices that have something to load, ascending."""
+    return [bucket for (bucket,) in connection.execute(_UNLOADED, _STATUSES | {"buckets": list(buckets)})]
 
 
 def count_rows_by_slice(connection: psycopg.Connection, window: Window) -> list[tuple[datetime, int]]:

@@ -72,11 +72,21 @@ class Spool:
         opened: dict[int, pa.Table] = {}
         with self._lock:
             for version in versions:
-                for rows in self._rows.get(version, ()):
-                    if rows.file not in opened:
-                        opened[rows.file] = pa.ipc.open_file(self._files[rows.file]).read_all()
-                    yield version, opened[rows.file].slice(rows.first, rows.length)
+                yield from self._read(version, opened)
                 self._forget(version)
+
+    def look_at(self, versions: Sequence[ObjectVersion]) -> Iterator[tuple[ObjectVersion, pa.Table]]:
+        """The ticks of these objects, which are kept for whoever takes them."""
+        opened: dict[int, pa.Table] = {}
+        with self._lock:
+            for version in versions:
+                yield from self._read(version, opened)
+
+    def _read(self, version: ObjectVersion, opened: dict[int, pa.Table]) -> Iterator[tuple[ObjectVersion, pa.Table]]:
+        for rows in self._rows.get(version, ()):
+            if rows.file not in opened:
+                opened[rows.file] = pa.ipc.open_file(self._files[rows.file]).read_all()
+            yield version, opened[rows.file].slice(rows.first, rows.length)
 
     def _forget(self, version: ObjectVersion) -> None:
         for rows in self._rows.pop(version, ()):

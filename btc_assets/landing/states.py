@@ -73,7 +73,10 @@ class Event(StrEnum):
     DISAPPEARED = "neither a listing nor a HEAD request finds the object"
     SLICE_REPLACED = "the slice was replaced with the ticks of its registered rows"
     SLICE_EMPTIED = "the ticks of the slice were deleted, to be loaded again from what is there"
-    SLICE_UNEQUAL = "the table holds other ticks of the slice than the registry says, and no object of the slice is gone"
+    SLICE_UNEQUAL = (
+        "the table holds other ticks of the slice than the registry says, or than versions of the same trades in other slices leave it, "
+        "and no object of the slice is gone"
+    )
 
 
 class _Same(Enum):

@@ -19,15 +19,16 @@ import pyarrow as pa
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, from_microseconds
-from btc_assets.domain.ticks import TABLE, choose_versions, contradict, int64, tick_order, with_event_times
+from btc_assets.domain.ticks import TABLE, int64, tick_order, with_event_times
 from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
 from btc_assets.landing.registration import record_missing, register_object
 from btc_assets.landing.registry import mark_loaded
-from btc_assets.landing.sources import Source, count_rows_by_slice, read_lost_sources, read_sources
+from btc_assets.landing.sources import Source, count_rows_by_slice, read_lost_sources, read_sources, read_unloaded_slices
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
+from btc_assets.market_data.contest import Contest, Field, read_rivals_of
 from btc_assets.market_data.source_rows import SourceReader, SourceRows
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store
@@ -87,26 +88,20 @@ class TickReplacement(Replacement):
 
     Args:
         load: the load that this is part of.
-        window: the slices.
         sources: all registered sources of the window.
-        found: their rows.
+        contest: their rows, and which of them count.
     """
 
-    def __init__(self, load: TickLoad, window: Window, sources: Sequence[Source], found: SourceRows) -> None:
-        self._load, self._sources = load, sources
-        ordered = _in_key_order(found)
-        lost = choose_versions(ordered.ticks).lost
-        self.duplicates = len(lost.rows)
-        self.conflicting = int(contradict(ordered.ticks, *lost).sum())
+    def __init__(self, load: TickLoad, sources: Sequence[Source], contest: Contest) -> None:
+        self._load, self._sources, self._contest = load, sources, contest
+        self.duplicates, self.conflicting = contest.duplicates, contest.conflicting
         if self.duplicates:
-            keep = np.ones(len(ordered.ticks), bool)
-            keep[lost.rows] = False
-            ordered = ordered.filter(keep)
-            kept = ordered.count_by_source()
+            kept = contest.kept.count_by_source()
             self._loaded_rows = [kept.get(source.key, 0) for source in sources]
         else:
             self._loaded_rows = [source.row_count for source in sources]  # as many as were read
-        super().__init__(window, with_event_times(ordered.ticks))
+        self.also_locked = {rival.source.bucket_5m for rival in contest.field.rivals}
+        super().__init__(contest.field.window, with_event_times(contest.kept.ticks))
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
@@ -114,6 +109,8 @@ class TickReplacement(Replacement):
             raise Stale("objects were registered while these were read")
         if not self._load.options.force and read_lost_sources(cursor, self.window):
             raise Stale("an object disappeared")
+        if not self._contest.field.holds(cursor):
+            raise Stale("objects with the same trades were registered in other slices")
 
     def record(self, cursor: psycopg.Cursor) -> None:
         marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows)
@@ -121,6 +118,7 @@ class TickReplacement(Replacement):
             raise Stale("an object changed while its rows were written")
         if marks.lost and not self._load.options.force:
             raise Stale("an object disappeared while the rows were written")
+        self._load.outdated.update(self._contest.record(cursor))
         newest: dict[str, datetime | None] = dict.fromkeys(marks.unloaded)
         for source, count in zip(self._sources, self._loaded_rows, strict=True):  # by slice, ascending
             if count:
@@ -132,7 +130,7 @@ class TickReplacement(Replacement):
         # By a load of its own, because another thread is using the one that built this part for the next one.
         load = self._load
         fresh = TickLoad(load.store, load.zone, load.feeds, self.window, replace(load.options, spool=None))
-        fresh.refused = load.refused
+        fresh.refused, fresh.outdated = load.refused, load.outdated
         with fresh:
             yield from fresh.parts(self.window)
 
@@ -171,6 +169,8 @@ class TickLoad(Replacements):
     ) -> None:
         self.store, self.zone, self.feeds, self.window, self.options = store, zone, feeds, window, options
         self.refused: dict[datetime, str] = {}  # slices that are left as they are, with the URI that is gone
+        self.outdated: set[datetime] = set()  # slices that hold versions of trades that do not count any more, or miss one
+        self.followed_up: list[Window] = []  # of those, what was loaded again
         self.result = LoadResult()
         self._on_commit = on_commit
 
@@ -207,7 +207,7 @@ class TickLoad(Replacements):
             try:
                 built = [self._build(part, sources) for part in _without(window, orphaned)]
             except (ObjectGone, ObjectChanged) as moved:
-                self._register_again(str(moved), sources)
+                self._register_again(str(moved))
                 continue
             yield from built
             return
@@ -218,15 +218,35 @@ class TickLoad(Replacements):
         self.result.add(replacement)
         self._on_commit(self.result.slices, replacement.rows)
 
+    def follow_up(self) -> TickLoad | None:
+        """A load of the first slices that are outdated and were not loaded since, in this load or beside it."""
+        if not self.outdated:
+            return None
+        with self.store.connect() as connection, server_errors():
+            waiting = read_unloaded_slices(connection, self.outdated)
+        waiting = [bucket for bucket in waiting if not any(bucket in window for window in self.followed_up)]  # once is enough
+        if not waiting:
+            return None
+        end = next(bucket for bucket in waiting if bucket + SLICE not in waiting)
+        window = Window(waiting[0], end + SLICE)
+        more = TickLoad(self.store, self.zone, self.feeds, window, replace(self.options, force=False))
+        more.outdated, more.followed_up = self.outdated, self.followed_up
+        self.followed_up.append(window)
+        return more
+
     def _build(self, window: Window, sources: Sequence[Source]) -> TickReplacement:
         own = [source for source in sources if source.bucket_5m in window]
-        return TickReplacement(self, window, own, self._reader.read(window, own))
+        rows = _in_key_order(self._reader.read(window, own))
+        with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
+            field = Field.read(cursor, window, own, rows)
+        return TickReplacement(self, own, Contest(field, rows, read_rivals_of(field, rows, self._reader, self._connection)))
 
-    def _register_again(self, uri: str, sources: Sequence[Source]) -> None:
+    def _register_again(self, uri: str) -> None:
         """Correct the registry after an object turned out to differ from what was registered."""
-        self._reader.forget(uri)
-        prefix = next(self._reader.landed_object(source).prefix for source in sources if source.uri == uri)
-        obj, feeds = self.zone.head(uri, prefix), self.feeds.by_prefix(prefix)
+        self._reader.close()  # parts of large objects were handed out already
+        feeds = self.feeds.by_path(self.zone.path(uri))
+        assert feeds is not None  # it was about to be read
+        obj = self.zone.head(uri, feeds.prefixes[0])
         if obj is None:
             record_missing(self._connection, self.zone, feeds, [uri])
         else:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
-from btc_assets.domain.slices import KEY_FORMAT, Window, to_microseconds
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import DECODED_SCHEMA, int64
 from btc_assets.landing.objects import LandedObject
-from btc_assets.landing.reading import count_by_slice, decode_group, fetch_groups, group_by_prefix
+from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
+from btc_assets.landing.rivals import IdRange, merge, read_contested_ids
 from btc_assets.landing.sliced_object import SlicedObject
 from btc_assets.landing.sources import Source, SourceKey, count_object_rows
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
+from btc_assets.store.errors import server_errors
+
+_CONTESTED_ROWS = 1_000_000  # rows of a large object that are kept in memory for later parts
 
 _Piece = tuple[pa.Table, np.ndarray]  # ticks, and for each the position of its object
 
@@ -70,6 +75,7 @@ class SourceReader:
     def __init__(self, connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, window: Window, spool: Spool | None = None) -> None:
         self._connection, self._zone, self._feeds, self._window, self._spool = connection, zone, feeds, window, spool
         self._large: dict[ObjectVersion, SlicedObject] = {}
+        self._contested: dict[ObjectVersion, tuple[Window, pa.Table]] = {}  # rows of large objects that may be rivals of a window
 
     def read(self, window: Window, sources: Sequence[Source]) -> SourceRows:
         """All rows of the sources of a window, object by object.
@@ -94,6 +100,30 @@ class SourceReader:
         _require_registered(rows.count_by_source(), sources)
         return SourceRows(rows.ticks.combine_chunks(), rows.owner, versions)
 
+    def read_rivals(self, window: Window, rivals: Sequence[Source], wanted: Mapping[str, np.ndarray]) -> SourceRows:
+        """The rows of rivals that are versions of some trades.
+
+        Args:
+            window: the slices of these trades; rows inside it are left out.
+            rivals: registered parts of objects outside the window.
+            wanted: the trade ids by symbol, sorted.
+
+        Raises:
+            ObjectGone, ObjectChanged: an object is no longer what was registered.
+            UserError: an object cannot be read.
+        """
+        by_version = {source.version: source for source in rivals}
+        versions = sorted(by_version)
+        position = {version: i for i, version in enumerate(versions)}
+        objects = {version: self.landed_object(by_version[version]) for version in versions}
+        pieces = [
+            (ticks.filter(pa.array(keep)), owner[keep])
+            for ticks, owner in self._rival_pieces(window, objects, position)
+            if (keep := _is_wanted(ticks, wanted) & ~_is_inside(ticks, window)).any()
+        ]
+        ticks = pa.concat_tables([ticks for ticks, _ in pieces]) if pieces else DECODED_SCHEMA.empty_table()
+        return SourceRows(ticks, np.concatenate([owner for _, owner in pieces]) if pieces else np.empty(0, np.int64), versions)
+
     def landed_object(self, source: Source) -> LandedObject:
         """The object that a source is part of.
 
@@ -109,16 +139,12 @@ class SourceReader:
             )
         return LandedObject(source.uri, source.etag, source.size_bytes, source.last_modified, feeds.prefixes[0])
 
-    def forget(self, uri: str) -> None:
-        """Drop what is kept of an object, because it changed."""
-        for version in [version for version in self._large if version.uri == uri]:
-            self._large.pop(version).close()
-
     def close(self) -> None:
-        """Close the large objects and remove their temporary files."""
+        """Close the large objects, and remove their temporary files and all that is kept of them."""
         for large in self._large.values():
             large.close()
         self._large.clear()
+        self._contested.clear()
 
     def _pieces(
         self, window: Window, objects: Mapping[ObjectVersion, LandedObject], position: Mapping[ObjectVersion, int]
@@ -134,6 +160,53 @@ class SourceReader:
                 ticks = self._sliced(obj).take(window)
                 yield ticks, np.full(len(ticks), position[obj.version])
 
+    def _rival_pieces(
+        self, window: Window, objects: Mapping[ObjectVersion, LandedObject], position: Mapping[ObjectVersion, int]
+    ) -> Iterator[_Piece]:
+        spooled = set()
+        for version, ticks in self._spool.look_at(list(objects)) if self._spool else ():
+            spooled.add(version)
+            yield ticks, np.full(len(ticks), position[version])
+        unread = [obj for version, obj in objects.items() if version not in spooled]
+        yield from self._read_small([obj for obj in unread if not obj.is_large], position)
+        for obj in unread:
+            for ticks in self._read_contested(obj, window) if obj.is_large else ():
+                yield ticks, np.full(len(ticks), position[obj.version])
+
+    def _read_contested(self, obj: LandedObject, window: Window) -> Iterator[pa.Table]:
+        """The rows of a large object that may be rivals of a part, and perhaps more.
+
+        The object is read from its beginning to its end, so what the parts after this one may need is kept, as far as that is bounded.
+        """
+        covered, kept = self._contested.get(obj.version, (None, None))
+        if covered is not None and window.start in covered and window.end <= covered.end:
+            yield kept
+            return
+        with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
+            contested = read_contested_ids(cursor, obj.version, Window(window.start, max(window.end, self._window.end)))
+        if not contested:  # a former release registered it, and did not record its ids
+            yield from self._decode_whole(obj)
+            return
+        end, count = window.end, 0
+        for bucket, ids in contested:
+            count += ids.last - ids.first + 1
+            if bucket >= end:
+                if count > _CONTESTED_ROWS:
+                    break
+                end = bucket + SLICE
+        ranges = merge((ids for bucket, ids in contested if bucket < end), gap=0)
+        rows = [ticks.filter(pa.array(keep)) for ticks in self._decode_whole(obj) if (keep := _is_in_ranges(ticks, ranges)).any()]
+        self._contested[obj.version] = Window(window.start, end), pa.concat_tables([DECODED_SCHEMA.empty_table(), *rows])
+        yield self._contested[obj.version][1]
+
+    def _decode_whole(self, obj: LandedObject) -> Iterator[pa.Table]:
+        fetched = fetch(self._zone, obj)
+        if fetched.error:
+            raise fetched.error
+        for piece in decode_group([fetched], self._feeds.by_prefix(obj.prefix)):
+            yield piece.decoded.ticks
+        _require_readable(fetched)
+
     def _read_small(self, objects: Sequence[LandedObject], position: Mapping[ObjectVersion, int]) -> Iterator[_Piece]:
         for of_prefix, feeds in group_by_prefix(objects, self._feeds):
             for group in fetch_groups(self._zone, of_prefix):
@@ -144,8 +217,7 @@ class SourceReader:
                 for piece in decode_group(group, feeds):
                     yield piece.decoded.ticks, positions[piece.tick_object]
                 for fetched in group:
-                    if fetched.rejected is not None:
-                        raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
+                    _require_readable(fetched)
 
     def _sliced(self, obj: LandedObject) -> SlicedObject:
         if obj.version not in self._large:
@@ -154,10 +226,38 @@ class SourceReader:
         return self._large[obj.version]
 
 
+def _require_readable(fetched: Fetched) -> None:
+    if fetched.rejected is not None:
+        raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
+
+
 def _inside(rows: SourceRows, window: Window) -> SourceRows:
-    bucket = int64(rows.ticks["bucket_5m"])
-    inside = (bucket >= to_microseconds(window.start)) & (bucket < to_microseconds(window.end))
+    inside = _is_inside(rows.ticks, window)
     return rows if inside.all() else rows.filter(inside)
+
+
+def _is_inside(ticks: pa.Table, window: Window) -> np.ndarray:
+    bucket = int64(ticks["bucket_5m"])
+    inside: np.ndarray = (bucket >= to_microseconds(window.start)) & (bucket < to_microseconds(window.end))
+    return inside
+
+
+def _is_wanted(ticks: pa.Table, wanted: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which rows have one of the trade ids of their symbol."""
+    trade_id, keep = ticks["trade_id"].to_numpy(), np.zeros(len(ticks), bool)
+    for symbol, ids in wanted.items():
+        keep |= np.isin(trade_id, ids) & pc.equal(ticks["symbol"], symbol).to_numpy()
+    return keep
+
+
+def _is_in_ranges(ticks: pa.Table, ranges: Sequence[IdRange]) -> np.ndarray:
+    """Which rows have a trade id in one of the ranges, which are in order and do not overlap."""
+    trade_id, keep = ticks["trade_id"].to_numpy(), np.zeros(len(ticks), bool)
+    for symbol in {one.asset for one in ranges}:
+        first, last = np.array([(one.first, one.last) for one in ranges if one.asset == symbol]).T
+        at = np.maximum(np.searchsorted(first, trade_id, side="right") - 1, 0)
+        keep |= (trade_id >= first[at]) & (trade_id <= last[at]) & pc.equal(ticks["symbol"], symbol).to_numpy()
+    return keep
 
 
 def _in_object_order(rows: SourceRows) -> SourceRows:

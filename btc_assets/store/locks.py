@@ -5,6 +5,9 @@ A transaction takes the lock of the table first, then the locks of its slices in
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
+
 import psycopg
 
 from btc_assets.domain.slices import Window, slice_number
@@ -24,9 +27,17 @@ def lock_table(cursor: psycopg.Cursor, table: str, *, exclusive: bool) -> None:
     )
 
 
-def lock_slices(cursor: psycopg.Cursor, table: str, window: Window) -> None:
-    """Lock each slice of a window of a table, in ascending order, so that no two transactions deadlock."""
+def lock_slices(cursor: psycopg.Cursor, table: str, window: Window, others: Collection[datetime] = ()) -> None:
+    """Lock each slice of a window of a table, and other slices, in ascending order, so that no two transactions deadlock."""
+    first, last = slice_number(window.start), slice_number(window.end) - 1
+    if not others:
+        cursor.execute(
+            "SELECT count(pg_advisory_xact_lock(hashtext(%s), number)) FROM generate_series(%s::int, %s::int) AS number",
+            (table, first, last),
+        )
+        return
     cursor.execute(
-        "SELECT count(pg_advisory_xact_lock(hashtext(%s), number)) FROM generate_series(%s::int, %s::int) AS number",
-        (table, slice_number(window.start), slice_number(window.end) - 1),
+        "SELECT count(pg_advisory_xact_lock(hashtext(%s), number)) "
+        "FROM (SELECT number FROM unnest(%s::int[]) AS number ORDER BY number) AS ascending",
+        (table, sorted({*range(first, last + 1), *map(slice_number, others)})),
     )

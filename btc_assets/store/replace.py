@@ -10,7 +10,8 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 
 import psycopg
 import pyarrow as pa
@@ -23,7 +24,7 @@ from btc_assets.store.compressed import CompressedReplacement, compressed_chunks
 from btc_assets.store.database import identifier
 from btc_assets.store.encode import EncodedRows
 from btc_assets.store.errors import server_errors
-from btc_assets.store.locks import lock_slices, lock_table
+from btc_assets.store.locks import MAX_LOCKED_SLICES, lock_slices, lock_table
 from btc_assets.store.tables import Target
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,12 @@ class Replacement:
     Args:
         window: the slices.
         rows: all rows of the window; None empties it.
+
+    Attributes:
+        also_locked: slices outside the window that nobody may write until this replacement is committed.
     """
+
+    also_locked: Collection[datetime] = ()
 
     def __init__(self, window: Window, rows: pa.Table | None = None) -> None:
         self.window = window
@@ -75,6 +81,10 @@ class Replacements(ABC):
     def committed(self, replacement: Replacement) -> None:  # noqa: B027  # optional
         """Called after each commit, by one thread at a time."""
 
+    def follow_up(self) -> Replacements | None:
+        """Called when all were committed: further replacements, of slices that these made outdated."""
+        return None
+
 
 def replace_slices(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: EncodedRows) -> list[str]:
     """Replace the slices of one window, atomically.
@@ -88,14 +98,15 @@ def replace_slices(connection: psycopg.Connection, target: Target, replacement: 
     """
     for attempt in range(_ATTEMPTS):
         # The right table lock must be taken from the start, so chunks are looked up before, and again under the lock.
-        exclusive = bool(compressed_chunks(connection, target.table, replacement.window))
+        many = len(replacement.also_locked) > MAX_LOCKED_SLICES  # the table's lock instead
+        exclusive = many or bool(compressed_chunks(connection, target.table, replacement.window))
         try:
             with server_errors(), connection.transaction(), connection.cursor() as cursor:
                 lock_table(cursor, target.table, exclusive=exclusive)
                 chunks = compressed_chunks(connection, target.table, replacement.window)
                 if chunks and not exclusive:
                     continue
-                lock_slices(cursor, target.table, replacement.window)
+                lock_slices(cursor, target.table, replacement.window, () if many else replacement.also_locked)
                 replacement.confirm(cursor)
                 _write_rows(cursor, target, replacement, encoded, chunks)
                 replacement.record(cursor)

@@ -43,13 +43,16 @@ def replace_all(
         store: opens the other sessions, once there is something for them to write.
 
     Returns:
-        Number of rows written.
+        Number of rows written, without those of follow-ups.
 
     Raises:
         UserError: a source kept changing, or the server refused; what was committed before stays.
     """
     with Prefetch((replacement, encode_rows(replacement.rows, target)) for replacement in replacements) as prepared:
-        return _Writers(target, replacements, prepared).run(connection, store, extra=writers - 1 if store else 0)
+        rows = _Writers(target, replacements, prepared).run(connection, store, extra=writers - 1 if store else 0)
+    while (more := replacements.follow_up()) is not None:
+        replace_all(connection, target, more, writers=writers, store=store)
+    return rows
 
 
 class _Writers(Iterator[tuple[Replacement, EncodedRows]]):

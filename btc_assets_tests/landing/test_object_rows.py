@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from btc_assets.domain.slices import SLICE
-from btc_assets.landing.object_rows import ObjectContent, build_readings, collect_contents
+from btc_assets.landing.object_rows import ObjectContent, TickCount, build_readings, collect_contents, reject_misread_ids
 from btc_assets.landing.reading import Fetched, decode_group, fetch
 from btc_assets.landing.registry import Readings
 from btc_assets.landing.states import Status
@@ -37,14 +37,14 @@ def read(zone: LandingZone, *contents: bytes) -> tuple[list[Fetched], list[Objec
     return group, collected, build_readings(group, collected, FEEDS)
 
 
-def test_ticks_are_counted_by_slice_with_their_first_and_last_event_time(zone: LandingZone) -> None:
+def test_ticks_are_counted_by_slice_with_their_first_and_last_event_time_and_trade_id(zone: LandingZone) -> None:
     _, contents, readings = read(zone, HEADER + line(1, 10) + line(3, 300) + line(2, 20), HEADER + line(4, 0))
     first, second = (dict(sorted(content.slices.items())) for content in contents)
     assert first == {
-        (FEED.label, NOON): (2, NOON + timedelta(seconds=10), NOON + timedelta(seconds=20)),
-        (FEED.label, NOON + SLICE): (1, NOON + SLICE, NOON + SLICE),
+        (FEED.label, NOON): TickCount(2, NOON + timedelta(seconds=10), NOON + timedelta(seconds=20), 1, 2, 0),
+        (FEED.label, NOON + SLICE): TickCount(1, NOON + SLICE, NOON + SLICE, 3, 3, 0),
     }
-    assert second == {(FEED.label, NOON): (1, NOON, NOON)}
+    assert second == {(FEED.label, NOON): TickCount(1, NOON, NOON, 4, 4, 0)}
     assert sorted((row.bucket_5m, row.row_count, row.status) for row in readings.rows) == [
         (NOON, 1, Status.REGISTERED),
         (NOON, 2, Status.REGISTERED),
@@ -81,3 +81,30 @@ def test_the_metadata_tell_what_is_unusual(zone: LandingZone) -> None:
     plain, extra = (orjson.loads(row.metadata) for row in sorted(readings.rows, key=lambda row: row.uri))
     assert plain == {"verified": "none"}
     assert extra == {"verified": "none", "rejected_rows": 1, "extra_columns": ["venue"]}
+
+
+def rejections(zone: LandingZone, content: bytes) -> str | None:
+    group = [fetch(zone, land(zone, content, f"{FOLDER}/ids.csv"))]
+    reject_misread_ids(group, collect_contents(1, decode_group(group, FEEDS)))
+    return group[0].rejected
+
+
+def test_an_object_whose_trade_ids_are_constant_is_rejected(zone: LandingZone) -> None:
+    assert rejections(zone, HEADER + b"".join(line(7, second) for second in range(100))) == (
+        "99 of its 100 different rows repeat a trade id of the same object with another price, quantity, side or time, so its trade ids are "
+        "none: land it with the ids that the exchange gave the trades"
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [line(7, 1)] * 1000,  # one trade, delivered again and again
+        [line(number, number) for number in range(50)] * 3,
+        [line(7, 1), line(7, 2)],  # two versions contradict each other: an asset check says so
+        [line(7, 1), line(7, 2), line(8, 3), line(8, 4)] * 2,
+        [line(9 - number, number) for number in range(9)],  # in any order
+    ],
+)
+def test_an_object_that_repeats_trades_is_not(zone: LandingZone, lines: list[bytes]) -> None:
+    assert rejections(zone, HEADER + b"".join(lines)) is None

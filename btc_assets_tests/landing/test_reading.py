@@ -140,9 +140,9 @@ def test_ticks_are_counted_by_object_symbol_and_slice() -> None:
     ticks = pa.concat_tables([every(100, 6), table([trade(1, NOON, symbol="ETHUSDT")])])
     counted = count_by_slice(ticks, np.array([0, 0, 0, 1, 1, 1, 1]))
     assert sorted(tuple(row.values()) for row in counted.to_pylist()) == [
-        (0, "BTCUSDT", NOON, 3, NOON, NOON + timedelta(seconds=200)),
-        (1, "BTCUSDT", NOON + SLICE, 3, NOON + timedelta(seconds=300), NOON + timedelta(seconds=500)),
-        (1, "ETHUSDT", NOON, 1, NOON, NOON),
+        (0, "BTCUSDT", NOON, 3, NOON, NOON + timedelta(seconds=200), 1, 3, 3),
+        (1, "BTCUSDT", NOON + SLICE, 3, NOON + timedelta(seconds=300), NOON + timedelta(seconds=500), 4, 6, 3),
+        (1, "ETHUSDT", NOON, 1, NOON, NOON, 1, 1, 1),
     ]
 
 

@@ -54,7 +54,22 @@ def read_rows(connection: psycopg.Connection) -> Rows:
 
 def registry_row(obj: LandedObject, bucket: datetime, status: Status = Status.REGISTERED, rows: int = 3) -> RegistryRow:
     return RegistryRow(
-        bucket, FEED.label, obj.uri, obj.etag, obj.size, rows, bucket, bucket, "parquet", status.value, None, "{}", obj.last_modified
+        bucket,
+        FEED.label,
+        obj.uri,
+        obj.etag,
+        obj.size,
+        rows,
+        bucket,
+        bucket,
+        int(bucket.timestamp()),
+        int(bucket.timestamp()) + rows - 1,
+        rows,
+        "parquet",
+        status.value,
+        None,
+        "{}",
+        obj.last_modified,
     )
 
 

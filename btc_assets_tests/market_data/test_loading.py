@@ -352,7 +352,7 @@ def test_a_large_object_is_decoded_once_and_loaded_slice_by_slice(
     store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, shuffled: bool
 ) -> None:
     monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 1000)
-    monkeypatch.setattr("btc_assets.landing.formats.BATCH_ROWS", 100)
+    monkeypatch.setattr("btc_assets.landing.parquet_file.BATCH_ROWS", 100)
     monkeypatch.setattr("btc_assets.landing.sliced_object.PENDING_ROWS", 500)
     ticks = every(1, 3600)
     if shuffled:
