@@ -41,6 +41,7 @@ def demo(trades: Path | None, ticks: int) -> None:
     home = read_home()
     store = DemoStore.of_file(home, source) if source else DemoStore.of_day(home, day, ticks)
     app = App(store.use())
+    app.set_up_embedded_database()  # what it cannot do is said before anything is landed
     landed = _land_file(app, source) if source else _land_generated(app, day, ticks)
     if landed.first_event_time is None or landed.last_event_time is None:
         raise UserError(f"{source} holds no valid trade: give a file with at least one.")
@@ -52,7 +53,7 @@ def demo(trades: Path | None, ticks: int) -> None:
     _draw_candles(app, store.picture, window)
     out.print(f"Candles: {store.picture}")
     out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.")
-    if not report.checks_passed:
+    if not report.checks_passed or landed.rejected_rows:
         sys.exit(2)
 
 
@@ -87,6 +88,9 @@ class DemoStore:
         No setting of the user's counts, wherever it comes from. The variables are set in the environment because Dagster's storage and
         child processes read them there.
         """
+        from btc_assets.store.embedded import require_writable
+
+        require_writable(self.home)
         landing = self.home / f"landing_{self.name}"
         landing.mkdir(parents=True, exist_ok=True)
         variables = {

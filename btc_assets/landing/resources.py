@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
@@ -44,7 +45,13 @@ class Landing:
         settings = self._settings
         if settings.landing_url is None:
             # We create the default directory. A directory that the user names has to exist.
-            (settings.home / "landing").mkdir(parents=True, exist_ok=True)
+            try:
+                (settings.home / "landing").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"{settings.home} cannot be written ({error.strerror}): set BTC_ASSETS_HOME to a writable directory, or "
+                    "BTC_ASSETS_LANDING_URL to where objects land."
+                ) from None
         return LandingZone(
             url,
             endpoint=settings.s3_endpoint,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
@@ -30,12 +31,20 @@ def prepare_dagster_home(settings: Settings) -> Path:
     """Create DAGSTER_HOME (by default `dagster` in `BTC_ASSETS_HOME`), set the variable and return it.
 
     It gets our dagster.yaml. One that an earlier version wrote and nobody edited is updated; any other is left alone.
+
+    Raises:
+        UserError: it cannot be written.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")
-    home.mkdir(parents=True, exist_ok=True)
     file, ours = home / "dagster.yaml", _stamped(DAGSTER_YAML.read_text())
-    if not file.exists() or (file.read_text() != ours and _is_unedited(file.read_text())):
-        file.write_text(ours)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not file.exists() or (file.read_text() != ours and _is_unedited(file.read_text())):
+            file.write_text(ours)
+    except OSError as error:
+        raise UserError(
+            f"DAGSTER_HOME {home} cannot be written ({error.strerror}): set DAGSTER_HOME or BTC_ASSETS_HOME to a writable directory."
+        ) from None
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

