@@ -10,6 +10,7 @@ from btc_assets.cli.database import db
 from btc_assets.cli.demo import demo
 from btc_assets.cli.dev import dev
 from btc_assets.cli.doctor import doctor
+from btc_assets.cli.feeds import feeds
 from btc_assets.cli.landing import land
 from btc_assets.cli.loading import load
 from btc_assets.cli.operations import ops
@@ -27,5 +28,5 @@ def main(context: click.Context) -> None:
     context.obj = App()
 
 
-for command in (db, doctor, ops, land, load, status, acknowledge, candles, train, models, similar, evaluate, demo, dev, worker):
+for command in (db, doctor, ops, land, load, status, acknowledge, feeds, candles, train, models, similar, evaluate, demo, dev, worker):
     main.add_command(command)

@@ -36,7 +36,7 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
         health = read_health(
             connection, settings.landing_feeds, now, grace=settings.landing_grace, daemon_runs=lambda: _daemon_runs(settings)
         )
-        problems = read_problems(connection, limit=limit)
+        problems = read_problems(connection, settings.landing_feeds.labels, limit=limit)
     if days:
         _print_days(days)
     else:

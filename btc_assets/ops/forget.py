@@ -109,6 +109,16 @@ def read_extent(connection: psycopg.Connection, *, symbol: str | None = None, ur
     return Extent(*row)
 
 
+def read_symbols(connection: psycopg.Connection) -> list[str]:
+    """The labels that ticks were loaded of, also of feeds that are retired."""
+    with server_errors():
+        rows = connection.execute(
+            "SELECT substr(source, length(%s) + 2) FROM ingestion.stream_offsets WHERE starts_with(source, %s || '/') ORDER BY 1",
+            (TICKS, TICKS),
+        ).fetchall()
+    return [label for (label,) in rows]
+
+
 def find_demo_zones(connection: psycopg.Connection, landing: str) -> list[str]:
     """URLs of landing zones of demos, other than the store's own, whose objects the registry holds: a demo was loaded into this store."""
     with server_errors():

@@ -121,8 +121,9 @@ def test_the_last_demo_is_not_mixed_with_a_store_that_a_variable_names(
 
 
 @pytest.mark.slow
-def test_a_demo_runs_in_an_odd_home_beside_a_store_of_the_users_and_tells_of_wrong_rows(tmp_path: Path) -> None:
-    home = tmp_path / "my home's 50% [1]"
+def test_a_demo_runs_in_an_odd_home_beside_a_store_of_the_users_and_tells_of_wrong_rows(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("d")
+    home = tmp_path / "a b's 50% [1]"
     source = case("21-brackets") / "price [usdt].csv"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_ASSETS_", "DAGSTER_"))}
     clean |= {"BTC_ASSETS_HOME": str(home), "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
