@@ -194,12 +194,12 @@ def forget_objects(connection: psycopg.Connection, url: str, progress: Progress 
         with connection.transaction(), connection.cursor() as cursor:
             for symbol in sorted(symbols):
                 _forget_offsets(cursor, symbol)
-                if cursor.execute(_HAS_TICKS, (symbol,)).fetchone() is not None:
-                    advance_offsets(cursor, TICKS, [symbol])
+                if (newest := cursor.execute(_NEWEST_SLICE, (symbol,)).fetchone()) is not None:
+                    advance_offsets(cursor, TICKS, Window.of_slice(newest[0]), {symbol: newest[0]})
     return found
 
 
-_HAS_TICKS: LiteralString = "SELECT 1 FROM market_data.btc_ticks WHERE symbol = %s LIMIT 1"
+_NEWEST_SLICE: LiteralString = "SELECT bucket_5m FROM market_data.btc_ticks WHERE symbol = %s ORDER BY bucket_5m DESC LIMIT 1"
 
 
 def _tables(connection: psycopg.Connection) -> tuple[list[str], list[str]]:

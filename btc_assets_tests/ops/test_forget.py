@@ -47,7 +47,7 @@ def test_nothing_of_a_symbol_is_left_and_others_keep_every_row(on_each_engine: p
     window = write_ticks(on_each_engine, both)
     write_candles(on_each_engine, window)
     with on_each_engine.transaction(), on_each_engine.cursor() as cursor:
-        advance_offsets(cursor, TABLE, ["BTCUSDT", "ETHUSDT"])
+        advance_offsets(cursor, TABLE, window, dict.fromkeys(("BTCUSDT", "ETHUSDT"), window.end - SLICE))
     on_each_engine.execute(
         "INSERT INTO signals.models (model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, uri, active, kept_up) "
         "VALUES ('tcn-0', 'tcn', 'ETHUSDT', 2, 'x', now(), now(), 'file:///m', true, true)"
