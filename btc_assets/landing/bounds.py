@@ -25,6 +25,10 @@ NAME_CHARACTERS = 256
 TEXT_BYTES = 64 << 10  # in one value
 LINE_BYTES = 1 << 20
 
+# Of an object, the rows that are no valid trade: so many are kept, each with so much of its text. Further ones are only counted.
+REJECTED_ROWS = 1_000
+RECORD_CHARACTERS = 4_000
+
 # Of raw tables: rows and cells, and bytes of text that are written once and repeated by reference.
 BATCH_ROWS = 65_536
 BATCH_CELLS = 32 * BATCH_ROWS

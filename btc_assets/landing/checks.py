@@ -26,7 +26,7 @@ ORDER BY uri
 """
 
 _REJECTED_ROWS = """
-SELECT uri, row_number, reason, count(*) OVER () FROM landing.rejected_rows AS rejected
+SELECT uri, row_number, reason, sum(row_count) OVER ()::bigint FROM landing.rejected_rows AS rejected
 WHERE bucket_5m >= %s AND bucket_5m < %s AND NOT EXISTS (
     SELECT 1 FROM landing.acknowledgements AS accepted
     WHERE accepted.what = rejected.uri AND accepted.version = rejected.etag AND accepted.kind = 'rejected rows'

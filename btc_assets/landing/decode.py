@@ -6,7 +6,7 @@ Nothing here fails for a bad row: a row that is no valid trade of its feed is re
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.domain.ticks import DECODED_SCHEMA, MARKET, PRICE, QUANTITY, TIME, int64
+from btc_assets.landing.bounds import RECORD_CHARACTERS, REJECTED_ROWS
 from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times, to_words
 from btc_assets.landing.raw import REASON, UNPARSED, ObjectRejected, join_names, without_nul
 
@@ -58,10 +59,12 @@ class Decoded:
     Attributes:
         ticks: valid rows in `DECODED_SCHEMA`, in their original order; `symbol` is the feed's label.
         index: for each tick, the position of its row in the raw table.
-        rejected: `index` int64, `bucket_us` int64 (slice of the row, null if unknown), `reason` string, `record` string.
+        rejected: `index` int64, `bucket_us` int64 (slice of the row, null if unknown), `reason` string, `record` string; of each object
+            the first `REJECTED_ROWS` rows that are no valid trade.
         left_out: rows in which nothing was traded, by the word of the exchange: `index` int64, `symbol` string (the feed's label),
             `trade_kind` string, `trade_id` int64.
         extra_columns: columns that no known producer sends.
+        rejected_index: positions of all rows that are no valid trade.
     """
 
     ticks: pa.Table
@@ -69,14 +72,16 @@ class Decoded:
     rejected: pa.Table
     left_out: pa.Table
     extra_columns: tuple[str, ...]
+    rejected_index: np.ndarray
 
 
-def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
+def decode(raw: pa.Table, feeds: Sequence[Feed], owner: np.ndarray | None = None) -> Decoded:
     """Decode one raw table that landed under the prefix of `feeds`.
 
     Args:
         raw: rows with the producer's own column names and types.
         feeds: the feeds of that prefix; if there is only one, a table without a symbol column belongs to it.
+        owner: for each row, the number of its object, ascending; by default, all rows are of one.
 
     Raises:
         ObjectRejected: a column that every trade has is missing.
@@ -110,7 +115,9 @@ def decode(raw: pa.Table, feeds: Sequence[Feed]) -> Decoded:
     good = np.flatnonzero(~(rows.bad | rows.nothing))
     if len(good) < len(raw):
         ticks = ticks.take(good)
-    return Decoded(ticks.cast(DECODED_SCHEMA), good, _rejected_rows(raw, rows, bucket), left_out, _extra_columns(raw))
+    return Decoded(
+        ticks.cast(DECODED_SCHEMA), good, _rejected_rows(raw, rows, bucket, owner), left_out, _extra_columns(raw), np.flatnonzero(rows.bad)
+    )
 
 
 def to_kinds(column: pa.Array) -> Converted:
@@ -175,13 +182,12 @@ class _RowDecoder:
     Attributes:
         bad: for each row, whether it is rejected.
         nothing: for each row, whether nothing was traded in it (unless it is rejected).
-        reasons: by the position of a rejected row.
     """
 
     def __init__(self, count: int, columns: dict[str, list[pa.Array]]) -> None:
         self.bad = np.zeros(count, bool)
         self.nothing = np.zeros(count, bool)
-        self.reasons: dict[int, str] = {}
+        self._rejected: list[tuple[np.ndarray, str | Callable[[int], str]]] = []
         self._columns = columns
 
     def reject(self, mask: pa.Array | np.ndarray, reason: str | Callable[[int], str]) -> None:
@@ -190,9 +196,16 @@ class _RowDecoder:
             if not pc.any(mask).as_py():
                 return
             mask = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
-        for i in np.flatnonzero(mask & ~self.bad).tolist():
-            self.reasons[i] = reason if isinstance(reason, str) else reason(i)
+        self._rejected.append((mask & ~self.bad, reason))
         self.bad |= mask
+
+    def reasons(self, index: np.ndarray) -> list[str]:
+        """The reasons of rejected rows at these ascending positions; made only now, because there may be very many such rows."""
+        made: dict[int, str] = {}
+        for mask, reason in self._rejected:
+            for i in index[mask[index]].tolist():
+                made[i] = reason if isinstance(reason, str) else reason(i)
+        return [made[i] for i in index.tolist()]
 
     def optional(self, name: str, convert: _Convert, type: pa.DataType) -> pa.Array:
         """The field's values; among several columns, a row takes the first that has a value, and null if none has."""
@@ -235,7 +248,7 @@ class _RowDecoder:
             if unreadable:
                 mask = np.zeros(len(self.bad), bool)
                 mask[list(unreadable)] = True
-                self.reject(mask, {i: f"{name} {reason}" for i, reason in unreadable.items()}.__getitem__)
+                self.reject(mask, partial(_reason_of, name, unreadable))
         return pc.coalesce(*converted) if len(converted) > 1 else converted[0]
 
 
@@ -256,16 +269,28 @@ def _left_out_rows(ticks: pa.Table, rows: _RowDecoder) -> pa.Table:
     return ticks.take(index).select(_LEFT_OUT_SCHEMA.names[1:]).add_column(0, "index", pa.array(index)).cast(_LEFT_OUT_SCHEMA)
 
 
-def _rejected_rows(raw: pa.Table, rows: _RowDecoder, bucket: np.ndarray) -> pa.Table:
+def _reason_of(name: str, unreadable: Mapping[int, str], index: int) -> str:
+    return f"{name} {unreadable[index]}"
+
+
+def _rejected_rows(raw: pa.Table, rows: _RowDecoder, bucket: np.ndarray, owner: np.ndarray | None) -> pa.Table:
     if not rows.bad.any():
         return _REJECTED_SCHEMA.empty_table()
-    index = np.flatnonzero(rows.bad)
+    index = _first_of_each(np.flatnonzero(rows.bad), owner)
     known = (bucket[index] >= _FIRST_TIME - SLICE_US) & (bucket[index] < _LAST_TIME)
     bucket_us = pa.array(bucket[index], mask=~known)
-    reasons = [without_nul(rows.reasons[i]) for i in index.tolist()]
+    reasons = [_shortened(reason) for reason in rows.reasons(index)]
     columns = {name: raw[name].combine_chunks() for name in raw.column_names}
     records = [_record(columns, i) for i in index.tolist()]
     return pa.table([pa.array(index), bucket_us, pa.array(reasons), pa.array(records)], schema=_REJECTED_SCHEMA)
+
+
+def _first_of_each(index: np.ndarray, owner: np.ndarray | None) -> np.ndarray:
+    """The first `REJECTED_ROWS` positions of each object."""
+    if owner is None:
+        return index[:REJECTED_ROWS]
+    owners = owner[index]
+    return index[np.arange(len(index)) - np.searchsorted(owners, owners) < REJECTED_ROWS]
 
 
 def _record(columns: dict[str, pa.Array], index: int) -> str:
@@ -273,7 +298,16 @@ def _record(columns: dict[str, pa.Array], index: int) -> str:
     row = {name: python_value(column[index]) for name, column in columns.items()}
     text = row.pop(UNPARSED, None)
     row.pop(REASON, None)
-    return without_nul(str(text)) if text is not None else orjson.dumps(row, default=str).decode()
+    if text is not None:
+        return _shortened(str(text))
+    try:
+        return _shortened(orjson.dumps(row, default=str).decode())
+    except TypeError:  # nested too deeply, or an integer beyond 64 bits
+        return _shortened(str(row))
+
+
+def _shortened(text: str) -> str:
+    return without_nul(text if len(text) <= RECORD_CHARACTERS else f"{text[:RECORD_CHARACTERS]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def _extra_columns(raw: pa.Table) -> tuple[str, ...]:

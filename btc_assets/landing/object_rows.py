@@ -15,6 +15,8 @@ import pyarrow as pa
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import EPOCH
 from btc_assets.domain.ticks import CONTENT, symbol_codes
+from btc_assets.landing.bounds import REJECTED_ROWS
+from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.reading import Fetched, Piece, count_by_slice
 from btc_assets.landing.registry import Readings, RegistryRow, RejectedRow
 from btc_assets.landing.states import Status
@@ -64,7 +66,8 @@ class ObjectContent:
 
     Attributes:
         slices: the ticks by symbol label and slice.
-        rejected_rows: number, slice if it is known, reason and text of each row that is no valid trade.
+        rejected_rows: number, slice if it is known, reason and text of the first rows that are no valid trades.
+        rejected_count: how many rows are no valid trades.
         left_out: rows in which nothing was traded, by symbol label.
         extra_columns: columns that no known producer sends.
         repeated, contradicting: rows that repeat a trade of the same object, with the same content and with other content.
@@ -73,6 +76,7 @@ class ObjectContent:
     slices: dict[tuple[str, datetime], TickCount] = field(default_factory=dict)
     rejected_rows: list[tuple[int, datetime | None, str, str]] = field(default_factory=list)
     left_out: dict[str, LeftOut] = field(default_factory=dict)
+    rejected_count: int = 0
     extra_columns: set[str] = field(default_factory=set)
     repeated: int = 0
     contradicting: int = 0
@@ -144,7 +148,19 @@ def _add_rejected_rows(contents: Sequence[ObjectContent], piece: Piece) -> None:
     rejected = zip(piece.rejected_object.tolist(), piece.rejected_row.tolist(), piece.decoded.rejected.to_pylist(), strict=True)
     for position, number, row in rejected:
         bucket = None if row["bucket_us"] is None else EPOCH + timedelta(microseconds=row["bucket_us"])
-        contents[position].rejected_rows.append((number, bucket, row["reason"], row["record"]))
+        if len(contents[position].rejected_rows) < REJECTED_ROWS:
+            contents[position].rejected_rows.append((number, bucket, row["reason"], row["record"]))
+    positions, counts = np.unique(piece.all_rejected_object, return_counts=True)
+    for position, count in zip(positions.tolist(), counts.tolist(), strict=True):
+        contents[position].rejected_count += count
+
+
+def reject_without_valid_rows(group: Sequence[Fetched], contents: Sequence[ObjectContent]) -> None:
+    """Mark the objects as `rejected` that hold rows, and not one valid trade."""
+    for fetched, content in zip(group, contents, strict=True):
+        if content.rejected_rows and not content.slices and not content.left_out and not fetched.rejected:
+            number, _, reason, _ = min(content.rejected_rows, key=lambda row: row[0])
+            fetched.rejected = f"none of its {content.rejected_count:,} row(s) is a valid trade (the first, row {number}: {reason})"
 
 
 def _add_left_out_rows(contents: Sequence[ObjectContent], piece: Piece) -> None:
@@ -168,11 +184,18 @@ def build_readings(group: Sequence[Fetched], contents: Sequence[ObjectContent], 
     for fetched, decoded in zip(group, contents, strict=True):
         obj, content = fetched.obj, ObjectContent() if fetched.rejected else decoded
         rows += _registry_rows(fetched, content, feeds)
-        rejected_rows += [
-            RejectedRow(obj.uri, obj.etag, number, bucket or obj.home_slice, reason, record)
-            for number, bucket, reason, record in content.rejected_rows
-        ]
+        rejected_rows += _rejected_rows(obj, content)
     return Readings([fetched.obj for fetched in group], rows, rejected_rows)
+
+
+def _rejected_rows(obj: LandedObject, content: ObjectContent) -> list[RejectedRow]:
+    rows = [
+        RejectedRow(obj.uri, obj.etag, number, bucket or obj.home_slice, reason, record, 1)
+        for number, bucket, reason, record in content.rejected_rows
+    ]
+    if rows:  # the last one stands for those that are not kept
+        rows[-1] = rows[-1]._replace(row_count=1 + content.rejected_count - len(rows))
+    return rows
 
 
 def _registry_rows(fetched: Fetched, content: ObjectContent, feeds: Feeds) -> list[RegistryRow]:
@@ -195,7 +218,7 @@ def _registry_rows(fetched: Fetched, content: ObjectContent, feeds: Feeds) -> li
 def _metadata(fetched: Fetched, content: ObjectContent, label: str) -> dict[str, object]:
     metadata: dict[str, object] = {"verified": fetched.verified} | fetched.notes
     if content.rejected_rows:
-        metadata["rejected_rows"] = len(content.rejected_rows)
+        metadata["rejected_rows"] = content.rejected_count
     if label in content.left_out:
         metadata["left_out"] = dict(content.left_out[label].kinds)
         metadata["left_out_ids"] = content.left_out[label].ids

@@ -65,6 +65,7 @@ class Piece:
         tick_object, rejected_object, left_out_object: for each tick, each rejected row and each row that is left out, the position of
             its object in the group.
         rejected_row: for each rejected row, its number in the object, from 1.
+        all_rejected_object: for each row that is no valid trade, also those that are only counted, the position of its object.
     """
 
     decoded: Decoded
@@ -72,6 +73,7 @@ class Piece:
     rejected_object: np.ndarray
     rejected_row: np.ndarray
     left_out_object: np.ndarray
+    all_rejected_object: np.ndarray
 
 
 @dataclass
@@ -184,7 +186,7 @@ def _decode_together(group: Sequence[Fetched], members: Sequence[_Member], feeds
     try:
         with rejecting():
             together = pa.concat_tables([member.raw.replace_schema_metadata() for member in members])
-            piece = _piece(decode(together, feeds), members)
+            piece = _piece(together, feeds, members)
     except ObjectRejected as reason:
         positions = sorted({member.position for member in members})
         if len(positions) == 1:
@@ -203,7 +205,7 @@ def _decode_piecewise(position: int, fetched: Fetched, source: bytes | Path, fee
             fetched.format, tables, fetched.notes = read_object(source)
         for raw in tables:
             with rejecting():
-                piece = _piece(decode(raw, feeds), [_Member(position, first_row, raw)])
+                piece = _piece(raw, feeds, [_Member(position, first_row, raw)])
             yield piece
             first_row += len(raw)
     except ObjectRejected as reason:
@@ -213,15 +215,20 @@ def _decode_piecewise(position: int, fetched: Fetched, source: bytes | Path, fee
             source.unlink(missing_ok=True)
 
 
-def _piece(decoded: Decoded, members: Sequence[_Member]) -> Piece:
+def _piece(raw: pa.Table, feeds: Sequence[Feed], members: Sequence[_Member]) -> Piece:
+    """Decode the raw tables of `members`, which `raw` holds one after the other."""
     lengths = [len(member.raw) for member in members]
     owner = np.repeat([member.position for member in members], lengths)
+    decoded = decode(raw, feeds, owner)
     rejected, left_out = decoded.rejected["index"].to_numpy(), owner[decoded.left_out["index"].to_numpy()]
     if not len(rejected):
-        return Piece(decoded, owner[decoded.index], owner[:0], owner[:0], left_out)
+        return Piece(decoded, owner[decoded.index], owner[:0], owner[:0], left_out, owner[:0])
     starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
     first_row = np.repeat([member.first_row for member in members], lengths)
-    return Piece(decoded, owner[decoded.index], owner[rejected], rejected - starts[rejected] + first_row[rejected], left_out)
+    return Piece(
+        decoded, owner[decoded.index], owner[rejected], rejected - starts[rejected] + first_row[rejected], left_out,
+        owner[decoded.rejected_index],
+    )  # fmt: skip
 
 
 def count_by_slice(ticks: pa.Table, owner: np.ndarray) -> pa.Table:

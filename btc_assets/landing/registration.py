@@ -19,7 +19,7 @@ from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import Window
 from btc_assets.landing import registry
-from btc_assets.landing.object_rows import build_readings, collect_contents, reject_misread_ids
+from btc_assets.landing.object_rows import build_readings, collect_contents, reject_misread_ids, reject_without_valid_rows
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups
 from btc_assets.landing.registry import Readings
@@ -234,6 +234,7 @@ def register_group(
     spooled: list[Piece] | None = [] if spool is not None and all(fetched.source is None for fetched in group) else None
     contents = collect_contents(len(group), _keep(decode_group(group, feeds), spooled))
     reject_misread_ids(group, contents)
+    reject_without_valid_rows(group, contents)
     readings = build_readings(group, contents, feeds)
     contested = registry.register(connection, readings, reread=reread)
     for obj in [fetched.obj for fetched in group if fetched.obj.uri in contested]:
@@ -245,7 +246,7 @@ def register_group(
         read=len(group),
         registered=len(group) - len(rejections),
         rejected=len(rejections),
-        rejected_rows=len(readings.rejected_rows),
+        rejected_rows=sum(row.row_count for row in readings.rejected_rows),
         left_out_rows=sum(content.left_out_rows for fetched, content in zip(group, contents, strict=True) if not fetched.rejected),
         bytes=sum(fetched.obj.size for fetched in group),
         rejections=rejections,

@@ -162,7 +162,7 @@ ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
 _DELETE_REJECTED_ROWS = "DELETE FROM landing.rejected_rows WHERE uri = ANY(%s)"
 
 _INSERT_REJECTED_ROW = """
-INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record) VALUES (%s, %s, %s, %s, %s, %s)
+INSERT INTO landing.rejected_rows (uri, etag, row_number, bucket_5m, reason, record, row_count) VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 
 # Versions with the same or a later time. They need not be newer: S3 has times of whole seconds, and the older version of a file can have
@@ -211,6 +211,7 @@ class RejectedRow(NamedTuple):
     bucket_5m: datetime
     reason: str
     record: str
+    row_count: int  # more than one if it stands for rows that are not kept as well
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ GROUP BY bucket_5m
 _COUNTS = """
 SELECT (SELECT count(DISTINCT (uri, etag)) FROM landing.raw_blobs_5m
         WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND loaded_at IS NOT NULL AND row_count > 0),
-       (SELECT count(*) FROM landing.rejected_rows WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s)
+       (SELECT coalesce(sum(row_count), 0)::bigint FROM landing.rejected_rows WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s)
 """
 
 _STATUSES = {status.value: status.value for status in Status}

@@ -28,7 +28,7 @@ GROUP BY 1, 2 ORDER BY 1, 2
 _SLICE_STATES: dict[str, object] = {state.name.lower(): state.value for state in SliceState}
 
 _REJECTED_ROWS = """
-SELECT (bucket_5m AT TIME ZONE 'UTC')::date, count(*) FROM landing.rejected_rows
+SELECT (bucket_5m AT TIME ZONE 'UTC')::date, sum(row_count)::bigint FROM landing.rejected_rows
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY 1
 """
 

@@ -50,12 +50,6 @@ class Landed:
         self.first_event_time = min(filter(None, (self.first_event_time, times["min"].as_py())))
         self.last_event_time = max(filter(None, (self.last_event_time, times["max"].as_py())))
 
-    def reject(self, row: int, reason: str) -> None:
-        """Count a row of the file, by its number from 1, that is not a valid trade."""
-        self.rejected_rows += 1
-        if len(self.rejected) < _REASONS:
-            self.rejected.append(f"row {row}: {reason}")
-
 
 def read_trades(path: Path, feed: Feed, landed: Landed) -> Iterator[pa.Table]:
     """The trades of a file in any landing format, as canonical ticks; rows that are not valid trades are counted in `landed`.
@@ -69,8 +63,9 @@ def read_trades(path: Path, feed: Feed, landed: Landed) -> Iterator[pa.Table]:
         first = 1
         for raw in read_object(path)[1]:
             decoded = decode(raw, [feed])
-            for row in decoded.rejected.to_pylist():
-                landed.reject(first + row["index"], row["reason"])
+            landed.rejected_rows += len(decoded.rejected_index)
+            for row in decoded.rejected.slice(0, max(0, _REASONS - len(landed.rejected))).to_pylist():
+                landed.rejected.append(f"row {first + row['index']}: {row['reason']}")
             first += len(raw)
             yield decoded.ticks
     except (ObjectRejected, OSError) as reason:

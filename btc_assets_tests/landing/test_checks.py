@@ -39,7 +39,7 @@ def test_an_object_that_disappeared_is_named_unless_its_ticks_are_loaded(store: 
 
 def test_fifty_invalid_rows_are_shown_and_all_are_counted(store: StoreUnderTest) -> None:
     rows = b"".join(b"%d,BTCUSDT,1704888001000,-1,1,true\n" % number for number in range(60))
-    uri = store.put("2024/01/10/12/00/batch-a.csv", HEADER + rows)
+    uri = store.put("2024/01/10/12/00/batch-a.csv", HEADER + rows + b"60,BTCUSDT,1704888001000,1,1,true\n")
     store.register(HOUR)
     found = find_rejected_rows(store.connection, HOUR)
     assert (len(found.found), found.numbers) == (50, {"rows": 60})

@@ -9,7 +9,14 @@ import orjson
 import pytest
 
 from btc_assets.domain.slices import SLICE
-from btc_assets.landing.object_rows import ObjectContent, TickCount, build_readings, collect_contents, reject_misread_ids
+from btc_assets.landing.object_rows import (
+    ObjectContent,
+    TickCount,
+    build_readings,
+    collect_contents,
+    reject_misread_ids,
+    reject_without_valid_rows,
+)
 from btc_assets.landing.reading import Fetched, decode_group, fetch
 from btc_assets.landing.registry import Readings
 from btc_assets.landing.states import Status
@@ -34,6 +41,7 @@ def line(trade_id: int, seconds: float, price: str = "42000.5") -> bytes:
 def read(zone: LandingZone, *contents: bytes) -> tuple[list[Fetched], list[ObjectContent], Readings]:
     group = [fetch(zone, land(zone, content, f"{FOLDER}/{number}.csv")) for number, content in enumerate(contents)]
     collected = collect_contents(len(group), decode_group(group, FEEDS))
+    reject_without_valid_rows(group, collected)
     return group, collected, build_readings(group, collected, FEEDS)
 
 
@@ -52,12 +60,45 @@ def test_ticks_are_counted_by_slice_with_their_first_and_last_event_time_and_tra
     ]
 
 
-def test_an_object_without_a_valid_row_stands_under_the_slice_of_its_folder(zone: LandingZone) -> None:
-    _, _, readings = read(zone, HEADER + line(1, 10, price="-1"))
+def test_an_object_without_a_row_stands_under_the_slice_of_its_folder(zone: LandingZone) -> None:
+    _, _, readings = read(zone, HEADER)
     (row,) = readings.rows
     assert (row.bucket_5m, row.row_count, row.first_event_time, row.status) == (NOON + SLICE, 0, None, Status.REGISTERED)
+
+
+def test_an_object_without_a_valid_row_is_rejected_as_a_whole_with_its_first_reason(zone: LandingZone) -> None:
+    _, _, readings = read(zone, HEADER + line(1, 10, price="-1") + line(2, 10, price="0"), HEADER + line(3, 10))
+    rejected, good = sorted(readings.rows, key=lambda row: row.uri)
+    assert (rejected.bucket_5m, rejected.row_count, rejected.status, rejected.reason) == (
+        NOON + SLICE, 0, Status.REJECTED, "none of its 2 row(s) is a valid trade (the first, row 1: price -1 is not above zero)",
+    )  # fmt: skip
+    assert good.status == Status.REGISTERED
+    assert readings.rejected_rows == []
+
+
+def test_a_rejected_row_stands_under_its_own_slice(zone: LandingZone) -> None:
+    _, _, readings = read(zone, HEADER + line(1, 310) + line(2, 10, price="-1"))
     (rejected,) = readings.rejected_rows
-    assert (rejected.row_number, rejected.bucket_5m) == (1, NOON)  # the row's own slice
+    assert (rejected.row_number, rejected.bucket_5m, rejected.row_count) == (2, NOON, 1)
+
+
+def test_of_very_many_wrong_rows_the_first_thousand_are_kept_and_all_are_counted(zone: LandingZone) -> None:
+    many = HEADER + line(1, 0) + b"".join(line(i, i % 600, price="-1") for i in range(2, 2502))
+    few = HEADER + line(1, 0) + line(2, 0, price="-1")
+    _, contents, readings = read(zone, few, many, few)
+    assert [content.rejected_count for content in contents] == [1, 2500, 1]
+    kept = [row for row in readings.rejected_rows if row.uri.endswith("/1.csv")]
+    assert [row.row_number for row in kept] == list(range(2, 1002))
+    assert [row.row_count for row in kept] == [1] * 999 + [1501]
+    assert len(readings.rejected_rows) == 1002
+    metadata = [orjson.loads(row.metadata)["rejected_rows"] for row in sorted(readings.rows, key=lambda row: row.uri)]
+    assert metadata == [1, 2500, 1]
+
+
+def test_the_text_of_a_rejected_row_is_bounded(zone: LandingZone) -> None:
+    _, _, readings = read(zone, HEADER + line(1, 0) + line(2, 0, price="x" * 50_000) + b"y" * 50_000 + b"\n")
+    assert [(len(row.record), row.record[-1]) for row in readings.rejected_rows] == [(4001, "\N{HORIZONTAL ELLIPSIS}")] * 2
+    assert all(len(row.reason) < 300 for row in readings.rejected_rows)
 
 
 def test_a_row_without_a_valid_time_stands_under_the_slice_of_its_objects_folder(zone: LandingZone) -> None:

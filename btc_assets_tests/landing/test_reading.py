@@ -108,10 +108,10 @@ def test_an_object_that_decoding_fails_on_is_rejected_alone(zone: LandingZone) -
 def test_of_objects_that_are_decoded_together_only_the_one_that_fails_is_rejected(
     zone: LandingZone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_on_seven(raw: pa.Table, feeds: list[Feed]) -> Decoded:
+    def fail_on_seven(raw: pa.Table, feeds: list[Feed], owner: np.ndarray) -> Decoded:
         if "7" in raw["trade_id"].to_pylist():
             raise KeyError("seven")
-        return decode(raw, feeds)
+        return decode(raw, feeds, owner)
 
     monkeypatch.setattr(reading, "decode", fail_on_seven)
     group = fetched(zone, HEADER + ROW % 1, HEADER + ROW % 7, HEADER + ROW % 2)

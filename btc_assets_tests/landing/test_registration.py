@@ -8,9 +8,12 @@ from datetime import timedelta
 import pytest
 
 from btc_assets.domain.feeds import Feeds
+from btc_assets.landing.checks import find_rejected_rows
 from btc_assets.landing.reading import fetch
 from btc_assets.landing.registration import record_missing, register_group
+from btc_assets.landing.sources import count_sources
 from btc_assets.landing.zone import LandingZone
+from btc_assets.ops.status import read_daily_status
 from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
@@ -159,10 +162,24 @@ def test_invalid_rows_are_kept_with_their_object_row_number_and_reason(store: St
     assert store.rows("SELECT metadata ->> 'rejected_rows' FROM landing.raw_blobs_5m") == [("1",)]
 
 
+def test_very_many_invalid_rows_are_counted_and_the_first_thousand_kept(store: StoreUnderTest) -> None:
+    header = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n"
+    lines = [b"%d,BTCUSDT,1704888001000,%s,1,true\n" % (i, b"-1" if i else b"42000") for i in range(3001)]
+    store.put("2024/01/10/12/00/batch-a.csv", header + b"".join(lines))
+    result = store.register(HOUR)
+    assert (result.registered, result.rejected_rows) == (1, 3000)
+    assert store.rows("SELECT count(*), sum(row_count)::int, max(row_number) FROM landing.rejected_rows") == [(1000, 3000, 1001)]
+    assert find_rejected_rows(store.connection, HOUR).numbers == {"rows": 3000}
+    assert count_sources(store.connection, HOUR)[1] == 3000
+    (day,) = read_daily_status(store.connection, HOUR)
+    assert day.rejected_rows == 3000
+
+
 def test_rejected_rows_are_deleted_when_a_good_object_overwrites_theirs(store: StoreUnderTest) -> None:
     header = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n"
-    store.put("2024/01/10/12/00/batch-a.csv", header + b"2,BTCUSDT,1704888002000,,1,true\n")
+    store.put("2024/01/10/12/00/batch-a.csv", header + b"1,BTCUSDT,1704888002000,42000,1,true\n2,BTCUSDT,1704888002000,,1,true\n")
     store.register(HOUR)
+    assert store.rows("SELECT count(*) FROM landing.rejected_rows") == [(1,)]
     store.put("2024/01/10/12/00/batch-a.csv", header + b"2,BTCUSDT,1704888002000,42000,1,true\n")
     store.register(HOUR)
     assert store.rows("SELECT count(*) FROM landing.rejected_rows") == [(0,)]

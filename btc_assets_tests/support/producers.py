@@ -43,7 +43,7 @@ def read(source: bytes | Path, *feeds: Feed) -> Read:
         ticks.append(decoded.ticks)
         rejected += [(first + row["index"], row["reason"]) for row in decoded.rejected.to_pylist()]
         left_out += decoded.left_out["trade_id"].to_pylist()
-        assert len(decoded.ticks) + len(decoded.rejected) + len(decoded.left_out) == len(raw)
+        assert len(decoded.ticks) + len(decoded.rejected_index) + len(decoded.left_out) == len(raw)
         first += len(raw)
     return Read(pa.concat_tables(ticks).combine_chunks(), rejected, left_out)
 
