@@ -89,6 +89,7 @@ def test_folders_and_hidden_and_empty_members_and_checksums_are_skipped() -> Non
         ("inner.zip", zipped(("readme.txt", b"hello")), "it holds no trades (its columns: hello)"),
         ("a\x1b[31m.bin", b"\0\1", "its format is unknown: *"),
     ],
+    ids=["text", "candles", "a picture", "another table", "an archive of text", "a name with an escape"],
 )
 def test_a_member_that_is_not_read_is_told_by_name(name: str, content: bytes, reason: str) -> None:
     data = zipped((name, content), ("a.csv", CSV))
@@ -112,6 +113,7 @@ def test_a_member_that_is_not_read_is_told_by_name(name: str, content: bytes, re
         (lambda data: patched(data, 10, 93, member=1), "it is compressed with zstd, which cannot be read here: compress it with deflate"),
         (lambda data: patched(data, 10, 4242, member=1), "it is compressed with method 4242, which *"),
     ],
+    ids=["a password", "deflate64", "zstd", "an unknown method"],
 )
 def test_a_member_that_cannot_be_unpacked_is_not_called_damaged(break_member: Callable[[bytes], bytes], reason: str) -> None:
     data = break_member(zipped(("a.csv", CSV), ("b.csv", OTHER_CSV)))
@@ -137,6 +139,7 @@ def test_a_member_that_cannot_be_unpacked_is_not_called_damaged(break_member: Ca
             "it exceeds the bound on zip files within zip files (3 deep): land trades as an exchange or a collector writes them",
         ),
     ],
+    ids=["a password", "deflate64", "two texts", "a folder", "an empty file", "archives in archives"],
 )
 def test_an_archive_without_a_member_that_can_be_read_is_rejected(data: bytes, sentence: str) -> None:
     with pytest.raises(ObjectRejected) as caught:
