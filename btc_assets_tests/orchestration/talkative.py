@@ -17,8 +17,8 @@ def run_day(instance: dg.DagsterInstance) -> dg.DagsterRun:
     return dg.materialize([talkative], instance=instance, partition_key="2024-01-10").dagster_run
 
 
-def run_days(instance: dg.DagsterInstance) -> None:
+def run_days(instance: dg.DagsterInstance, asset: dg.AssetsDefinition = talkative) -> None:
     """Materialize eleven days, from the 10th to the 20th, in one run."""
     tags = {"dagster/asset_partition_range_start": "2024-01-10", "dagster/asset_partition_range_end": "2024-01-20"}
-    job = dg.define_asset_job("range", [talkative]).resolve(asset_graph=dg.Definitions([talkative]).resolve_asset_graph())
+    job = dg.define_asset_job("range", [asset]).resolve(asset_graph=dg.Definitions([asset]).resolve_asset_graph())
     assert job.execute_in_process(instance=instance, tags=tags).success

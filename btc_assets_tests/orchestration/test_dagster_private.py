@@ -147,6 +147,29 @@ def test_a_batch_of_materializations_is_one_prepared_statement(instance: dg.Dags
     assert len(batches) == 1 and str(batches[0]).count("'ASSET_MATERIALIZATION'") == 11
 
 
+def test_the_partitions_that_a_failed_run_over_a_range_leaves_unmade_are_shown_as_failed_until_they_are_made(
+    instance: dg.DagsterInstance,
+) -> None:
+    @dg.asset(name="talkative", partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+    def fails() -> None:
+        raise ValueError("this one fails")
+
+    run_day(instance)
+    with pytest.raises(ValueError, match="this one fails"):
+        run_days(instance, fails)
+    days = [f"2024-01-{day:02}" for day in range(8, 23)]
+
+    def failed() -> list[str]:
+        statuses = instance.get_status_by_partition(talkative.key, days, DAYS)
+        return [day for day, status in (statuses or {}).items() if status is not None and status.value == "FAILED"]
+
+    assert failed() == days[2:13]
+    run_day(instance)
+    assert failed() == days[3:13]
+    run_days(instance)
+    assert failed() == []
+
+
 # ---- records
 
 
