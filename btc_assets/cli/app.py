@@ -62,7 +62,9 @@ class App:
     def prepare_dagster(self) -> Path:
         """Create DAGSTER_HOME if it does not exist, set the variable for this process and its children, and return it."""
         from btc_assets.orchestration.home import prepare_dagster_home
+        from btc_assets.orchestration.partitions_start import record_start
 
+        record_start(self.settings)
         return prepare_dagster_home(self.settings)
 
     def set_up_embedded_database(self) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from btc_assets.cli.app import App, example, pass_app
 from btc_assets.cli.console import out, styled
+from btc_assets.domain.slices import SLICE
 
 if TYPE_CHECKING:
     from btc_assets.domain.settings import Settings
     from btc_assets.ops.findings import Finding
 
+_MOST_PARTITIONS = 100_000  # of an asset, Dagster's own recommendation
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -51,4 +54,8 @@ def examine_dagster(settings: Settings) -> Iterator[Finding]:
         yield Finding("Dagster", "problem", status.blocked)
     if lacking := missing_options(status.home):
         text = f"dagster.yaml in {status.home} was edited and lacks {', '.join(lacking)}: add them, or delete the file for this version's."
+        yield Finding("Dagster", "warning", text)
+    slices = (datetime.now(UTC) - settings.first_slice) // SLICE
+    if slices > _MOST_PARTITIONS:
+        text = f"{slices:,} slices have a partition, and Dagster's pages become slow: move their start with btc-assets ops move-start."
         yield Finding("Dagster", "warning", text)

@@ -14,6 +14,7 @@ from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
 from btc_assets.cli.backups import backup_status, restore_drill
 from btc_assets.cli.console import err, out, styled
 from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import KEY_FORMAT, floor_slice, parse_time
 
 if TYPE_CHECKING:
     from btc_assets.landing.zone import LandingZone
@@ -124,6 +125,37 @@ def run(app: App, policy: str) -> None:
         run_policy(connection, policy)
         (result,) = (status.last_result for status in read_policy_statuses(connection, declared) if status.job_name == policy)
     out.print(f"{policy}: {result}")
+
+
+@ops.command(epilog=example("btc-assets ops move-start 2026-01-01"))
+@click.argument("start")
+@pass_app
+def move_start(app: App, start: str) -> None:
+    """Let the 5-minute partitions start at START; days before it become history, in daily partitions.
+
+    Only while no run or backfill over slices is under way. Days that were loaded completely count as loaded afterwards.
+    """
+    import dagster as dg
+
+    from btc_assets.assembly import HISTORY_ASSETS
+    from btc_assets.domain.settings import load_settings
+    from btc_assets.orchestration.handover import report_complete_days
+    from btc_assets.orchestration.partitions import Partitions
+    from btc_assets.orchestration.partitions_start import move_start as move
+
+    time = parse_time(start)
+    if time != floor_slice(time):
+        raise UserError(f"{start} is not the start of a 5-minute slice: name one, such as 2024-01-01 or 2024-01-01T00:05Z.")
+    app.prepare_dagster()
+    with dg.DagsterInstance.get() as instance, app.store.connect() as connection:
+        move(app.settings, instance, time)
+        days = report_complete_days(
+            instance, connection, Partitions.of(load_settings()), [*map(dg.AssetKey.from_user_string, HISTORY_ASSETS)]
+        )
+    out.print(
+        f"The 5-minute partitions start at {time:{KEY_FORMAT}}; {days} loaded day(s) before it are reported as history. Start the code location, "
+        "the daemon and the webserver again (btc-assets dev, or the host's units)."
+    )
 
 
 @ops.command(epilog=example("btc-assets ops end-lost-runs"))

@@ -34,7 +34,12 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
     with app.store.connect() as connection:
         days = read_daily_status(connection, parse_window(start, end, parse_time("2009-01-03"), floor_slice(now) + SLICE))
         health = read_health(
-            connection, settings.landing_feeds, now, grace=settings.landing_grace, daemon_runs=lambda: _daemon_runs(settings)
+            connection,
+            settings.landing_feeds,
+            now,
+            grace=settings.landing_grace,
+            history_start=settings.history_start,
+            daemon_runs=lambda: _daemon_runs(settings),
         )
         problems = read_problems(connection, settings.landing_feeds.labels, limit=limit)
     if days:

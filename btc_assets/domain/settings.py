@@ -22,6 +22,7 @@ from btc_assets.domain.slices import floor_day, floor_slice, parse_time
 PREFIX = "BTC_ASSETS_"
 DEMO_ENV = "demo.env"  # in `home`; what `btc-assets demo` leaves for `make dev`
 _ENV_FILE = Path(".env")
+START_FILE = "partitions_start"  # in `home`; holds the start of the partitions where no variable does
 _NOT_SETTINGS = {"BTC_ASSETS_TEST_DSN"}  # read by the test suite alone
 
 # A setting of these says which store is meant: what the last demo left would mix its own store with that one.
@@ -120,7 +121,8 @@ class Settings(BaseSettings):
     partitions_start: datetime | None = Field(
         None,
         examples=["2024-01-01", "2024-01-01T00:05Z"],
-        description="Start of the 5-minute partitions. If it is not set, the start of the month ten months ago. Dagster recommends fewer than"
+        description="Start of the 5-minute partitions. If it is not set, the one recorded in `BTC_ASSETS_HOME` counts: the start of the month"
+        " ten months before the store was first used, or what `btc-assets ops move-start` made it. Dagster recommends fewer than"
         " 100,000 partitions (347 days); with one month, asset pages load in less than 2 s (docs/benchmarks.md).",
     )
     history_start: datetime = Field(
@@ -252,8 +254,9 @@ class Settings(BaseSettings):
     def first_slice(self) -> datetime:
         """Where the 5-minute partitions start.
 
-        By default the first day of the month ten months ago: at most 337 days, which keeps an asset under the
-        100,000 partitions that Dagster recommends, and moves only once a month.
+        For a store that was never used, the first day of the month ten months ago: at most 337 days, which keeps an asset under the
+        100,000 partitions that Dagster recommends. From then on the recorded start counts (`record_start`), because a start that moved
+        by itself would end backfills in progress and refuse runs that were requested before.
         """
         if self.partitions_start:
             return self.partitions_start
@@ -280,9 +283,17 @@ def load_settings() -> Settings:
         if name.startswith(PREFIX) and os.environ[name] and name not in known:
             raise UserError(_unknown(name, known))
     try:
-        return Settings()
+        return Settings.model_validate(_recorded_start())
     except ValidationError as error:
         raise UserError(" ".join(map(_sentence, error.errors(include_input=False)))) from None
+
+
+def _recorded_start() -> dict[str, str]:
+    """The recorded start of the partitions, unless a variable names one."""
+    try:
+        return {} if os.environ.get(PREFIX + "PARTITIONS_START") else {"partitions_start": (read_home() / START_FILE).read_text().strip()}
+    except OSError:
+        return {}  # nothing is recorded
 
 
 def read_home() -> Path:

@@ -80,11 +80,19 @@ class Arrivals:
 
 @dataclass
 class WaitingSlices:
-    """Slices with something to load: those that are due, ascending, and how many are not closed yet or still receive objects."""
+    """Slices with something to load.
+
+    Attributes:
+        due: those that may be requested now, ascending.
+        open: how many are not closed yet.
+        still_receiving: how many still receive objects.
+        before_history: how many lie before the history of the store, where nothing is requested.
+    """
 
     due: list[DueSlice] = field(default_factory=list)
     open: int = 0
     still_receiving: int = 0
+    before_history: int = 0
 
 
 def notice_arrivals(
@@ -158,19 +166,24 @@ def last_close(now: datetime, grace: timedelta) -> datetime:
     return floor_slice(now - grace)
 
 
-def read_waiting_slices(connection: psycopg.Connection, now: datetime, *, grace: timedelta) -> WaitingSlices:
+def read_waiting_slices(
+    connection: psycopg.Connection, now: datetime, *, grace: timedelta, history_start: datetime | None = None
+) -> WaitingSlices:
     """The slices with something to load, except those that a person must decide on because an object is gone.
 
     Args:
         connection: to the store.
         now: the present, in UTC.
         grace: how long after its end a slice is closed.
+        history_start: slices before it are never requested, so they do not wait.
     """
     with server_errors(), connection.transaction():
         rows = connection.execute(_WAITING, {"noticed": Status.NOTICED, "most": _MOST_SLICES}).fetchall()
     waiting, quiet = WaitingSlices(), min(QUIET, grace)
     for bucket, first_noticed, last_noticed, last_landed, digest in reversed(rows):
-        if bucket + SLICE + grace > now:
+        if history_start is not None and bucket < history_start:
+            waiting.before_history += 1
+        elif bucket + SLICE + grace > now:
             waiting.open += 1
         elif last_landed + quiet > now and first_noticed + PATIENCE > now:
             waiting.still_receiving += 1

@@ -69,6 +69,7 @@ def read_health(
     now: datetime,
     *,
     grace: timedelta,
+    history_start: datetime | None = None,
     daemon_runs: Callable[[], bool] = lambda: False,
 ) -> Health:
     """Read what landed, what waits and what is loaded.
@@ -78,9 +79,10 @@ def read_health(
         feeds: of the landing zone.
         now: the present, in UTC.
         grace: how long after its end a slice is closed.
+        history_start: the first day of the store; what landed for days before it is told, and does not count as late.
         daemon_runs: whether a daemon of Dagster runs, without which no sensor does; asked only if a sensor does not.
     """
-    waiting = read_waiting_slices(connection, now, grace=grace)
+    waiting = read_waiting_slices(connection, now, grace=grace, history_start=history_start)
     with server_errors():
         rows = connection.execute("SELECT source, last_ts FROM ingestion.stream_offsets").fetchall()
         newest: dict[str, datetime | None] = dict(rows)
@@ -93,6 +95,11 @@ def read_health(
     reasons = [*_listing_problems(connection, feeds, now, grace, daemon_runs)]
     if overdue:
         reasons.append(f"{len(overdue):,} slice(s) wait for their run, the oldest since {_at(min(overdue))}.")
+    if waiting.before_history:
+        reasons.append(
+            f"{waiting.before_history:,} slice(s) with something to load lie before the history of this store, so nothing requests them: set "
+            "BTC_ASSETS_HISTORY_START to an earlier day to load them."
+        )
     if gone:
         reasons.append(f"{gone:,} slice(s) were loaded from an object that is gone: restore it, or load them with btc-assets load --force.")
     for room in late:

@@ -131,3 +131,13 @@ def test_the_command_status_names_the_last_failure_of_a_stuck_store(store: Store
     shown = " ".join(CliRunner().invoke(main, ["status"], catch_exceptions=False).output.split())
     assert "0 of 1" in shown and "1 waiting" in shown
     assert "ingest: The disk is full: free some." in shown
+
+
+def test_what_landed_before_the_history_of_the_store_is_told_and_is_not_late(store: StoreUnderTest) -> None:
+    store.land(every(1, 300))
+    store.register(Window.of_slice(NOON))
+    later = NOON + timedelta(days=36_500)
+    assert len(at(store, later).waiting.due) == 1
+    health = read_health(store.connection, FEEDS, later, grace=GRACE, history_start=NOON + timedelta(days=1))
+    assert health.waiting.due == [] and health.waiting.before_history == 1 and not health.stuck
+    assert any(reason.startswith("1 slice(s) with something to load lie before the history of this store") for reason in health.reasons)
