@@ -97,7 +97,7 @@ def started_run(instance: dg.DagsterInstance, tags: dict[str, str], *, hours_ago
     run = instance.create_run_for_job(job, status=Status.STARTING, tags=tags)
     started = datetime.now(UTC) - timedelta(hours=hours_ago)
     event = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, run.job_name)
-    instance.handle_new_event(dg.EventLogEntry(None, 10, "", run.run_id, started.timestamp(), dagster_event=event, job_name=run.job_name))
+    instance.report_dagster_event(event, run.run_id, timestamp=started.timestamp())
     return run.run_id
 
 
