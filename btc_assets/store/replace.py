@@ -96,29 +96,37 @@ def replace_slices(connection: psycopg.Connection, target: Target, replacement: 
         Stale: the replacement is out of date; nothing was changed.
         UserError: the server refuses for a reason that a person can correct; nothing was changed.
     """
-    for attempt in range(_ATTEMPTS):
-        # The right table lock must be taken from the start, so chunks are looked up before, and again under the lock.
-        many = len(replacement.also_locked) > MAX_LOCKED_SLICES  # the table's lock instead
-        exclusive = many or bool(compressed_chunks(connection, target.table, replacement.window))
-        try:
-            with server_errors(), connection.transaction(), connection.cursor() as cursor:
-                lock_table(cursor, target.table, exclusive=exclusive)
-                chunks = compressed_chunks(connection, target.table, replacement.window)
-                if chunks and not exclusive:
-                    continue
-                lock_slices(cursor, target.table, replacement.window, () if many else replacement.also_locked)
-                replacement.confirm(cursor)
-                _write_rows(cursor, target, replacement, encoded, chunks)
-                replacement.record(cursor)
-                return chunks
-        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:  # with a job of TimescaleDB
-            if attempt + 1 == _ATTEMPTS:
-                raise
-            log.info("Retrying %s, %s: %s", target.table, replacement.window, printable(str(error)))
-            time.sleep(random.uniform(0, 0.2) * 2**attempt)
+    with server_errors():  # around the attempts, which tell errors of the server apart
+        for attempt in range(_ATTEMPTS):
+            try:
+                chunks = _replace_at_once(connection, target, replacement, encoded)
+                if chunks is not None:
+                    return chunks
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:  # with a job of TimescaleDB
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                log.info("Retrying %s, %s: %s", target.table, replacement.window, printable(str(error)))
+                time.sleep(random.uniform(0, 0.2) * 2**attempt)
     raise TransientError(
         f"Another job keeps compressing {target.table}, {replacement.window}, while it is being written: run it again later."
     )
+
+
+def _replace_at_once(connection: psycopg.Connection, target: Target, replacement: Replacement, encoded: EncodedRows) -> list[str] | None:
+    """Replace the slices in one transaction; None if a chunk of them was compressed before it was locked, and nothing was changed."""
+    # The right table lock must be taken from the start, so chunks are looked up before, and again under the lock.
+    many = len(replacement.also_locked) > MAX_LOCKED_SLICES  # the table's lock instead
+    exclusive = many or bool(compressed_chunks(connection, target.table, replacement.window))
+    with connection.transaction(), connection.cursor() as cursor:
+        lock_table(cursor, target.table, exclusive=exclusive)
+        chunks = compressed_chunks(connection, target.table, replacement.window)
+        if chunks and not exclusive:
+            return None
+        lock_slices(cursor, target.table, replacement.window, () if many else replacement.also_locked)
+        replacement.confirm(cursor)
+        _write_rows(cursor, target, replacement, encoded, chunks)
+        replacement.record(cursor)
+        return chunks
 
 
 def _write_rows(cursor: psycopg.Cursor, target: Target, replacement: Replacement, encoded: EncodedRows, chunks: Sequence[str]) -> None:
