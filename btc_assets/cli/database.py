@@ -188,7 +188,7 @@ def copy(app: App, target: str, report: Path | None) -> None:
     from btc_assets.backup.db_copy import copy_database
     from btc_assets.store.database import connect, location
 
-    with app.store.connect() as source, connect(target) as destination, progress_bar("copying") as advance:
+    with app.store.connect() as source, connect(target, setting="--to") as destination, progress_bar("copying") as advance:
         parts = list(copy_database(source, destination, lambda done, total: advance("days", done, total)))
         place = location(destination.info.dsn)
     title = f"Equal at {place}, by count and checksum of each day"

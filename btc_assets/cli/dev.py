@@ -24,6 +24,7 @@ def dev(app: App, port: int, read_only: bool) -> None:
     from btc_assets.orchestration.dev_services import serve
 
     app.set_up_embedded_database()
+    app.store.connect().close()  # what is wrong with the connection is one sentence here, and tracebacks of three services later
     home = app.prepare_dagster().absolute()
     sys.exit(serve(home, port, dev_environment(app.settings, home), read_only=read_only))
 

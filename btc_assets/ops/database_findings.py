@@ -16,12 +16,14 @@ from btc_assets.ops.findings import Finding, compare_clocks, examine_safely, fin
 from btc_assets.ops.forget import find_demo_zones
 from btc_assets.ops.policies import declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
-from btc_assets.ops.roles import missing_rights, owned_by_others
+from btc_assets.ops.roles import missing_rights, open_schema_sentence, owned_by_others, schemas_open_to_all
 from btc_assets.signals.encoders.models import read_maintained_models
 from btc_assets.signals.encoders.torch_extra import require_torch
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.engines import ServerFacts, read_facts
+from btc_assets.store.errors import READ_ONLY
 from btc_assets.store.migrations import migration_advice, migration_status
+from btc_assets.store.sessions import role_settings
 
 
 def examine_database(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
@@ -29,10 +31,12 @@ def examine_database(connection: psycopg.Connection, settings: Settings) -> Iter
     facts = read_facts(connection)
     yield _find_server(connection, facts)
     yield _find_engine(facts)
+    yield from examine_safely("session", lambda: _find_session(connection, facts))
     yield from examine_safely("pgvector", lambda: _find_pgvector(facts))
     if facts.ticks:
         yield from examine_safely("migrations", lambda: _find_migrations(connection))
         yield from examine_safely("rights", lambda: _find_rights(connection))
+        yield from examine_safely("extensions", lambda: _find_open_schemas(connection))
         yield from examine_safely("owner", lambda: _find_owner(connection, settings))
         yield from examine_safely("demo", lambda: _find_demo(connection, settings))
         yield from examine_safely("policies", lambda: _find_policies(connection, settings))
@@ -65,6 +69,24 @@ def _find_engine(facts: ServerFacts) -> Finding:
     return Finding("engine", "ok", "postgres: plain PostgreSQL, without compression; production runs on TimescaleDB.")
 
 
+def _find_session(connection: psycopg.Connection, facts: ServerFacts) -> Iterator[Finding]:
+    (read_only,) = only_row(connection.execute("SELECT current_setting('transaction_read_only')::boolean"))
+    if read_only:
+        yield Finding("session", "problem", READ_ONLY.format(f"The database at {facts.place}"))
+    if facts.encoding != "UTF8":
+        yield Finding(
+            "session",
+            "warning",
+            f"the database is in {facts.encoding}, where names and reasons that are not ASCII may be refused: copy the store to a database in "
+            "UTF-8 (btc-assets db copy).",
+        )
+    overridden = ", ".join(f"{name} = {value}" for name, value in role_settings(connection).items())
+    if overridden:
+        yield Finding("session", "ok", f"UTC and without limits in our sessions; others of {_current_user(connection)} have {overridden}.")
+    elif not read_only:
+        yield Finding("session", "ok", "UTC, UTF-8, without limits, and may write.")
+
+
 def _find_pgvector(facts: ServerFacts) -> Iterator[Finding]:
     facts.require_vector()
     yield Finding("pgvector", "ok", f"{facts.vector_installed or facts.vector_available}.")
@@ -90,6 +112,14 @@ def _find_rights(connection: psycopg.Connection) -> Iterator[Finding]:
         yield Finding("rights", "problem", f"{user} lacks {', '.join(missing)}: have the owner run btc-assets db grant --loader {user}.")
     else:
         yield Finding("rights", "ok", f"{user} has every right that loading needs.")
+
+
+def _find_open_schemas(connection: psycopg.Connection) -> Iterator[Finding]:
+    open_schemas = schemas_open_to_all(connection)
+    if open_schemas:
+        yield Finding("extensions", "problem", open_schema_sentence(open_schemas))
+    else:
+        yield Finding("extensions", "ok", "nobody but their owner may create anything in their schemas.")
 
 
 def _find_owner(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

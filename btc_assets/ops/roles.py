@@ -52,6 +52,14 @@ ORDER BY name
 """
 
 
+# Functions that run with the rights of their owner look for operators of the extensions in these schemas.
+_OPEN_SCHEMAS = """
+SELECT DISTINCT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+CROSS JOIN aclexplode(coalesce(nspacl, acldefault('n', nspowner))) AS granted
+WHERE extname IN ('vector', 'timescaledb') AND granted.grantee = 0 AND granted.privilege_type = 'CREATE' ORDER BY nspname
+"""
+
+
 def grant_rights(connection: psycopg.Connection, *, loaders: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
     """Let existing roles load into the store or read it, including tables that are created later; safe to repeat.
 
@@ -61,10 +69,13 @@ def grant_rights(connection: psycopg.Connection, *, loaders: Iterable[str] = (),
         readers: roles that read everything except Dagster's own tables.
 
     Raises:
-        UserError: a role does not exist, or the connection is not the owner's.
+        UserError: a role does not exist, everybody may create functions that run as the owner would run pgvector's, or the connection
+            is not the owner's.
     """
     loaders, readers = list(loaders), list(readers)
     with server_errors(), connection.transaction():
+        if open_schemas := schemas_open_to_all(connection):
+            raise UserError(open_schema_sentence(open_schemas))
         for role in [*loaders, *readers]:
             _require_role(connection, role)
         for role in [*loaders, *readers]:
@@ -82,6 +93,20 @@ def missing_rights(connection: psycopg.Connection) -> list[str]:
 def owned_by_others(connection: psycopg.Connection) -> list[str]:
     """The tables that only their owner can maintain, and that the user of a connection does not own."""
     return [table for (table,) in connection.execute(_OWNED_BY_OTHERS).fetchall()]
+
+
+def schemas_open_to_all(connection: psycopg.Connection) -> list[str]:
+    """The schemas of the extensions in which everybody may create functions and operators."""
+    return [name for (name,) in connection.execute(_OPEN_SCHEMAS).fetchall()]
+
+
+def open_schema_sentence(schemas: Iterable[str]) -> str:
+    """What to do about schemas that are open to all."""
+    names = ", ".join(schemas)
+    return (
+        f"Everybody may create functions in the schema {names}, where the functions of the owner look for those of the extensions: run "
+        f"REVOKE CREATE ON SCHEMA {names} FROM PUBLIC there as a superuser."
+    )
 
 
 def _require_role(connection: psycopg.Connection, role: str) -> None:

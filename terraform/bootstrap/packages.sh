@@ -84,10 +84,16 @@ internet_sources() {
     mkdir -p /etc/apt/keyrings
     curl --fail --silent --show-error --location --proto '=https' https://packagecloud.io/timescale/timescaledb/gpgkey |
         put "$key" 0644 root:root
-    gpg --show-keys --with-colons "$key" | grep -q '^fpr:.*:1005FB68604CE9B8F6879CF759F18EDF47F24417:$' ||
+    holds_only_key "$key" 1005FB68604CE9B8F6879CF759F18EDF47F24417 ||
         die "The key of Timescale's packages is not the one that is known here: find out why, then correct it in packages.sh."
     echo "deb [signed-by=$key] https://packagecloud.io/timescale/timescaledb/$distribution/ $codename main" |
         put /etc/apt/sources.list.d/timescaledb.list 0644 root:root
+}
+
+holds_only_key() { # FILE FINGERPRINT: apt trusts every key of a file, so it must hold this one and no other
+    local primary
+    primary=$(gpg --batch --show-keys --with-colons "$1" | awk -F: '$1 == "pub" || $1 == "sec" { wanted = 1 } $1 == "fpr" && wanted { print $10; wanted = 0 }')
+    [[ $primary == "$2" ]]
 }
 
 distribution_has() { # PACKAGE VERSION: that one or a later one

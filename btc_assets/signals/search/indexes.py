@@ -100,7 +100,7 @@ def build_index(connection: psycopg.Connection, model: Model, index: Index, prog
         progress(f"building {index.method}")
         connection.execute(sql.SQL("SET maintenance_work_mem = {}").format(sql.Literal(_BUILD_MEMORY)))
         try:
-            connection.execute(_create_statement(model, index))
+            connection.execute(_create_statement(model, index, *only_row(connection.execute(_VECTOR_SCHEMA))))
         finally:
             connection.execute("RESET maintenance_work_mem")
         _record_index(connection, replace(index, effort=4 * index.effort))  # farther than necessary, until it is measured
@@ -131,16 +131,19 @@ WHERE indrelid = to_regclass(%s) AND amname IN ('ivfflat', 'hnsw')
 """
 
 
-def _create_statement(model: Model, index: Index) -> sql.Composed:
+_VECTOR_SCHEMA = "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+
+
+def _create_statement(model: Model, index: Index, schema: str) -> sql.Composed:
     return sql.SQL(
         "CREATE INDEX CONCURRENTLY {name} ON {table} USING {method} ((embedding::{element}({dim})) {operators}) {options}"
     ).format(
         name=sql.Identifier(index.index_name),
         table=identifier(model.table),
         method=sql.Identifier(index.method),
-        element=sql.Identifier(index.element),
+        element=sql.Identifier(schema, index.element),
         dim=sql.Literal(model.dim),
-        operators=sql.Identifier(f"{index.element}_ip_ops"),
+        operators=sql.Identifier(schema, f"{index.element}_ip_ops"),
         options=sql.SQL("WITH (lists = {})").format(sql.Literal(index.lists)) if index.lists else sql.SQL(""),
     )
 

@@ -3,6 +3,8 @@
 --
 -- The approximate index answers if it does so as well as measured: without a filter, or with a filter that keeps most
 -- rows. With a narrower filter the index would return neighbors that are not the nearest, so all rows are compared.
+--
+-- Requires: ops.fix_search_path
 
 -- Load pgvector's library into this session. Without it the server does not know the settings in the definition below.
 SELECT '[1]'::vector;
@@ -89,3 +91,5 @@ END
 $$;
 
 COMMENT ON FUNCTION signals.nearest IS 'The k slices nearest to a vector of a model, with their cosine distance';
+
+SELECT ops.fix_search_path('signals.nearest(text, vector, integer, timestamptz, timestamptz, timestamptz, interval, boolean)');
