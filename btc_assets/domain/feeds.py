@@ -18,6 +18,15 @@ from btc_assets.domain.errors import UserError
 _FOLDER = re.compile(r"^(\d{4})/(\d{2})/(\d{2})(?:/(\d{2})(?:/(\d{2}))?)?/[^/]+$")
 
 
+# Markets of an exchange, which differ in what its ids and quantities mean.
+SPOT, LINEAR, INVERSE = "spot", "um", "cm"
+_OPTIONS = {"market": (SPOT, LINEAR, INVERSE), "ids": ("contiguous", "gaps")}
+
+# How the exchange spells inverse contracts, such as BTCUSD_PERP, and where it keeps its dumps of futures.
+_INVERSE_SYMBOL = re.compile(r"[A-Z0-9]+USD_(PERP|[0-9]{6})")
+_FUTURES_PREFIX = re.compile(r"(?:^|/)futures/(um|cm)(?:/|$)")
+
+
 @dataclass(frozen=True, order=True)
 class Feed:
     """One symbol of one prefix.
@@ -25,15 +34,39 @@ class Feed:
     Attributes:
         prefix: where its objects land, without slashes at the ends, such as `Binance/BTCUSDT`.
         symbol: how the exchange spells it inside the objects.
-        label: how the store spells it, in `btc_ticks.symbol` and `raw_blobs_5m.asset`.
+        label: how the store spells it, in `btc_ticks.symbol` and `raw_blobs_5m.symbol`.
+        market: `spot`, `um` (futures with a margin in the quote currency) or `cm` (inverse contracts), if it is declared.
+        ids: `contiguous`, or `gaps` if the exchange itself skips ids, if it is declared.
     """
 
     prefix: str
     symbol: str
     label: str
+    market: str = ""
+    ids: str = ""
+
+    @property
+    def is_inverse(self) -> bool:
+        """Whether its quantities are contracts of an amount of the quote currency, as declared, or by the name of its symbol or prefix."""
+        return self._known_market == INVERSE
+
+    @property
+    def has_contiguous_ids(self) -> bool:
+        """Whether its trade ids increase by one, as declared; by default all do but those of futures."""
+        return self.ids == "contiguous" if self.ids else self._known_market not in (LINEAR, INVERSE)
+
+    @property
+    def _known_market(self) -> str:
+        if self.market:
+            return self.market
+        if _INVERSE_SYMBOL.fullmatch(self.symbol):
+            return INVERSE
+        kept = _FUTURES_PREFIX.search(self.prefix)
+        return kept[1] if kept else ""
 
     def __str__(self) -> str:
-        return f"{self.prefix}={self.symbol}:{self.label}"
+        options = "".join(f";{name}={getattr(self, name)}" for name in _OPTIONS if getattr(self, name))
+        return f"{self.prefix}={self.symbol}:{self.label}{options}"
 
 
 class Feeds(Sequence[Feed]):
@@ -60,7 +93,7 @@ class Feeds(Sequence[Feed]):
 
     @classmethod
     def parse(cls, text: str) -> Feeds:
-        """Read `prefix`, `prefix=SYMBOL` or `prefix=SYMBOL:LABEL`, separated by commas.
+        """Read `prefix`, `prefix=SYMBOL` or `prefix=SYMBOL:LABEL`, each with options such as `;market=um`, separated by commas.
 
         Raises:
             ValueError: an entry has another form, or the feeds contradict each other.
@@ -88,6 +121,11 @@ class Feeds(Sequence[Feed]):
         """The feeds whose prefix holds the object at `path`, given below the landing zone's URL; None outside all of them."""
         prefix = next((prefix for prefix in self.prefixes if path.startswith(f"{prefix}/")), None)
         return None if prefix is None else self.by_prefix(prefix)
+
+    @property
+    def labels_with_gaps(self) -> frozenset[str]:
+        """The labels of the feeds in which the exchange itself skips trade ids."""
+        return frozenset(feed.label for feed in self._feeds if not feed.has_contiguous_ids)
 
     def groups(self) -> Iterator[tuple[str, Feeds]]:
         """Each prefix with its feeds, in order."""
@@ -119,7 +157,12 @@ class Feeds(Sequence[Feed]):
         return ",".join(map(str, self._feeds))
 
 
-def _parse_feed(entry: str) -> Feed:
+def _parse_feed(text: str) -> Feed:
+    entry, *parts = (part.strip() for part in text.split(";"))
+    options = dict(part.replace(" ", "").partition("=")[::2] for part in parts if part)
+    for name, value in options.items():
+        if value not in _OPTIONS.get(name, ()):
+            raise ValueError(f"{name}={value} in {text!r} is no option of a feed: use ;market=spot, um or cm, or ;ids=contiguous or gaps")
     prefix, _, names = entry.partition("=")
     prefix = prefix.strip("/ ")
     symbol, _, label = names.partition(":")
@@ -127,7 +170,7 @@ def _parse_feed(entry: str) -> Feed:
     label = label.strip() or symbol
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", prefix) or not re.fullmatch(r"[\w.\-]+", symbol + label):
         raise ValueError(f"{entry!r} must look like Binance/BTCUSDT=BTCUSDT:LABEL")
-    return Feed(prefix, symbol, label)
+    return Feed(prefix, symbol, label, **options)
 
 
 def folder_time(prefix: str, path: str) -> datetime | None:

@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         Feeds.parse("Binance/BTCUSDT"),
         examples=["prefix=SYMBOL:LABEL, ..."],
         description="What lands where, and what the store calls it: comma-separated feeds, each with its prefix in the landing zone, the"
-        " symbol in its trades, and the label in the tables. Symbol and label default to the last part of the prefix.",
+        " symbol in its trades, and the label in the tables. Symbol and label default to the last part of the prefix. Options follow after"
+        " semicolons: `;market=um`, `spot` or `cm` (inverse contracts), and `;ids=gaps` if the exchange skips trade ids (default for `um`"
+        " and `cm`).",
     )
     landing_margin_minutes: int = Field(
         5, ge=1, le=1440, description="How far the folder of an object may lie from the event times in the object."

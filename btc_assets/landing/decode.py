@@ -20,6 +20,7 @@ from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.domain.ticks import DECODED_SCHEMA, MARKET, PRICE, QUANTITY, TIME, int64
 from btc_assets.landing.bounds import RECORD_CHARACTERS, REJECTED_ROWS
+from btc_assets.landing.contracts import BASE_QUANTITIES, QUOTE_QUANTITIES, reject_contracts, require_coins
 from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times, to_words
 from btc_assets.landing.raw import REASON, UNPARSED, ObjectRejected, join_names, without_nul
 
@@ -31,7 +32,7 @@ _SPELLINGS = {
     "symbol": ("symbol", "s"),
     "trade_id": ("trade_id", "t", "id"),
     "price": ("price", "p"),
-    "quantity": ("quantity", "q", "qty"),
+    "quantity": (*BASE_QUANTITIES, "quantity", "q", "qty"),  # coins before contracts
     "buyer_order_id": ("buyer_order_id", "b"),
     "seller_order_id": ("seller_order_id", "a"),
     "is_market_maker": ("is_market_maker", "m", "is_buyer_maker", "isBuyerMaker"),
@@ -39,7 +40,7 @@ _SPELLINGS = {
 }
 _OPTIONAL = {"event_time", "symbol", "buyer_order_id", "seller_order_id", "trade_kind"}
 # Known columns that ticks do not need: e and M of messages, columns of dumps, pandas' index.
-_IGNORED = {"e", "M", "quote_qty", "quoteQty", "is_best_match", "isBestMatch", "stream", UNPARSED, REASON, "__index_level_0__"}
+_IGNORED = {"e", "M", *QUOTE_QUANTITIES, "is_best_match", "isBestMatch", "stream", UNPARSED, REASON, "__index_level_0__"}
 
 _LEFT_OUT_SCHEMA = pa.schema({"index": pa.int64(), "symbol": pa.string(), "trade_kind": pa.string(), "trade_id": pa.int64()})
 _REJECTED_SCHEMA = pa.schema({"index": pa.int64(), "bucket_us": pa.int64(), "reason": pa.string(), "record": pa.string()})
@@ -84,7 +85,7 @@ def decode(raw: pa.Table, feeds: Sequence[Feed], owner: np.ndarray | None = None
         owner: for each row, the number of its object, ascending; by default, all rows are of one.
 
     Raises:
-        ObjectRejected: a column that every trade has is missing.
+        ObjectRejected: a column that every trade has is missing, or its quantities are contracts.
     """
     columns = _find_columns(raw)
     rows = _RowDecoder(len(raw), columns)
@@ -92,7 +93,10 @@ def decode(raw: pa.Table, feeds: Sequence[Feed], owner: np.ndarray | None = None
         reasons = raw[REASON] if REASON in raw.column_names else pa.nulls(len(raw), pa.string())
         rows.reject(pc.is_valid(plain_array(raw[UNPARSED])), lambda i: reasons[i].as_py() or "the row cannot be parsed")
 
+    contracts = reject_contracts(feeds, raw.column_names)
     symbol = _labels(columns["symbol"], feeds, rows)
+    if contracts:
+        rows.reject(pc.is_in(symbol, pa.array(sorted(contracts))), "its quantity is in contracts, and no column base_qty tells the coins")
     trade_id = rows.required("trade_id", to_int64, pa.int64())
     trade_time = rows.required("trade_time", to_times, TIME)
     event_time = rows.optional("event_time", to_times, TIME)
@@ -102,6 +106,7 @@ def decode(raw: pa.Table, feeds: Sequence[Feed], owner: np.ndarray | None = None
     may_be_nothing = _differs_from_market(kind)
     price = rows.positive("price", PRICE, may_be_nothing)
     quantity = rows.positive("quantity", QUANTITY, may_be_nothing)
+    require_coins(raw, price, quantity, ~(rows.bad | rows.nothing))
     buyer = rows.optional("buyer_order_id", to_int64, pa.int64())
     seller = rows.optional("seller_order_id", to_int64, pa.int64())
     maker = rows.required("is_market_maker", to_booleans, pa.bool_())

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.feeds import Feed, Feeds
+from btc_assets.landing.contracts import QUOTE_QUANTITIES
 from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.objects import LandedObject, ObjectCorrupt
@@ -174,7 +175,9 @@ def decode_group(group: Sequence[Fetched], feeds: Sequence[Feed]) -> Iterator[Pi
             continue
         first_row = 1
         for raw in fetched.raw:
-            schema = tuple((field.name, field.type) for field in raw.schema)
+            schema: tuple[object, ...] = tuple((field.name, field.type) for field in raw.schema)
+            if set(QUOTE_QUANTITIES) & set(raw.column_names):
+                schema += (position,)  # what that column says is judged object by object
             by_schema.setdefault(schema, []).append(_Member(position, first_row, raw))
             first_row += len(raw)
     for members in by_schema.values():

@@ -15,7 +15,7 @@ from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.resources import Landing
 from btc_assets.landing.sources import count_sources
 from btc_assets.market_data.candles import WIDTHS, enabled_intervals, interval_below, read_candles, refresh_candles
-from btc_assets.market_data.continuity import read_gaps
+from btc_assets.market_data.continuity import not_judged, read_gaps
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.market_data.pictures import VolumeStrips, draw_candles
@@ -93,15 +93,15 @@ def _ticks_asset(
         options = LoadOptions(settings.commit_rows, followers, config.force, landing.spool)
         with plain_failures():
             load = TickLoad(store, landing.zone(), feeds, window, options, on_commit)
-        return Output(load, lambda connection: _show_load(connection, load, strips))
+        return Output(load, lambda connection: _show_load(connection, load, strips, feeds.labels_with_gaps))
 
     return ticks
 
 
-def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStrips) -> Shown:
+def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStrips, unjudged: frozenset[str]) -> Shown:
     result = load.result
     objects, rejected_rows = count_sources(connection, load.window)
-    gaps = read_gaps(connection, load.window)
+    gaps = read_gaps(connection, load.window, unjudged)
     return Shown(
         metadata={
             "objects": objects,
@@ -111,9 +111,10 @@ def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStr
             "conflicting_duplicates": result.conflicting,
             "first_trade_id": result.first_trade_id,
             "last_trade_id": result.last_trade_id,
+            **({"ids_not_judged": not_judged(unjudged)} if unjudged else {}),
         },
         slice_rows=result.slice_rows,
-        pictures={f"volume and gaps of {symbol}": svg for symbol, svg in strips.draw(gaps).items()},
+        pictures={f"volume and gaps of {symbol}": svg for symbol, svg in strips.draw(gaps, unjudged).items()},
     )
 
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import dagster as dg
 import psycopg
 
+from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import Window
 from btc_assets.market_data.candles import enabled_intervals, read_candle_differences
-from btc_assets.market_data.continuity import read_gaps, read_repeats
+from btc_assets.market_data.continuity import not_judged, read_gaps, read_repeats
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.orchestration.checks import Problems, SliceCheck
@@ -15,13 +16,22 @@ from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import asset_key
 
 
-def _gaps(connection: psycopg.Connection, window: Window) -> Problems:
-    gaps = read_gaps(connection, window)
-    return Problems(gaps, {"trades_missing": sum(gap.missing for gap in gaps)})
+def _gaps_check(feeds: Feeds) -> SliceCheck:
+    unjudged = feeds.labels_with_gaps
+
+    def find(connection: psycopg.Connection, window: Window) -> Problems:
+        gaps = read_gaps(connection, window, unjudged)
+        return Problems(gaps, {"trades_missing": sum(gap.missing for gap in gaps)}, not_judged(unjudged))
+
+    return SliceCheck(
+        "trade_ids_contiguous",
+        "Trade ids are contiguous inside the slices and from one to the next, except for feeds in which the exchange skips ids.",
+        "gaps",
+        find,
+    )
 
 
 _TICK_CHECKS = [
-    SliceCheck("trade_ids_contiguous", "Trade ids are contiguous inside the slices and from one to the next.", "gaps", _gaps),
     SliceCheck(
         "no_trade_twice",
         "No trade occurs in two slices.",
@@ -51,7 +61,8 @@ def _volume_check(intervals: Sequence[str]) -> SliceCheck:
 def market_data_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
     intervals = enabled_intervals(deployment.settings)
-    checked = [(TICKS, check) for check in _TICK_CHECKS] + [(candles_key(interval), _volume_check([interval])) for interval in intervals]
+    tick_checks = [_gaps_check(deployment.settings.landing_feeds), *_TICK_CHECKS]
+    checked = [(TICKS, check) for check in tick_checks] + [(candles_key(interval), _volume_check([interval])) for interval in intervals]
     if deployment.partitions.history:
-        checked += [(TICKS_HISTORY, check) for check in _TICK_CHECKS] + [(CANDLES_HISTORY, _volume_check(intervals))]
+        checked += [(TICKS_HISTORY, check) for check in tick_checks] + [(CANDLES_HISTORY, _volume_check(intervals))]
     return [check.on(asset_key(key), deployment) for key, check in checked]

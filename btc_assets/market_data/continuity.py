@@ -1,8 +1,13 @@
-"""Continuity: the trade ids of a symbol increase by one, so a larger step is lost data and no step is a repeat."""
+"""Continuity: the trade ids of most feeds increase by one, so that a larger step is lost data.
+
+All ids count, also those of trades that are no market trades and of rows that were left out because nothing was traded: they are ids of
+the exchange's sequence. Where the exchange itself skips ids, as on its futures, no step says anything, and nothing is claimed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -66,6 +71,13 @@ SELECT trade_id - step + 1, trade_id - 1, bucket_5m FROM (
 WHERE step > 1 ORDER BY trade_id
 """
 
+# Under the slices of the window, and of the time around it in which an object may lie that holds rows of it.
+_LEFT_OUT = """
+SELECT asset, jsonb_array_elements_text(metadata -> 'left_out_ids')::bigint FROM landing.raw_blobs_5m
+WHERE bucket_5m >= %(start)s - interval '1 day' AND bucket_5m < %(end)s + interval '1 day' AND metadata ? 'left_out_ids'
+  AND status = 'registered'
+"""
+
 _REPEATS = """
 SELECT trade_id, array_agg(bucket_5m ORDER BY bucket_5m) FROM market_data.btc_ticks
 WHERE symbol = %s AND bucket_5m >= %s AND bucket_5m < %s
@@ -73,21 +85,47 @@ GROUP BY trade_id HAVING count(*) > 1 ORDER BY trade_id
 """
 
 
-def read_gaps(connection: psycopg.Connection, window: Window) -> list[Gap]:
+def read_gaps(connection: psycopg.Connection, window: Window, unjudged: Collection[str] = ()) -> list[Gap]:
     """All gaps in a window, inside and between its slices, and between the window and the ticks loaded before it.
 
     For most windows, counting the ids of each slice in one pass over the primary key proves that none is missing; single steps are
     compared only if it does not.
+
+    Args:
+        connection: to the store.
+        window: the slices.
+        unjudged: labels of the feeds in which the exchange itself skips ids.
     """
     found: list[Gap] = []
     for symbol, spans in _spans(connection, window).items():
+        if symbol in unjudged:
+            continue
         first, last = min(low for _, low, _, _ in spans), max(high for _, _, high, _ in spans)
         if sum(count for _, _, _, count in spans) == last - first + 1 and not _overlap(spans):
             continue
         with server_errors(), connection.transaction():
             rows = connection.execute(_STEPS, (symbol, spans[0][0], window.end, first, last)).fetchall()
         found += [Gap(symbol, *row) for row in rows]
-    return found
+    return list(_without_left_out(connection, window, found)) if found else []
+
+
+def _without_left_out(connection: psycopg.Connection, window: Window, gaps: Sequence[Gap]) -> Iterator[Gap]:
+    """The gaps without the ids of rows in which nothing was traded."""
+    with server_errors(), connection.transaction():
+        left_out = connection.execute(_LEFT_OUT, {"start": window.start, "end": window.end}).fetchall()
+    for gap in gaps:
+        first = gap.first_missing
+        for trade_id in sorted({number for symbol, number in left_out if symbol == gap.symbol and first <= number <= gap.last_missing}):
+            if first < trade_id:
+                yield replace(gap, first_missing=first, last_missing=trade_id - 1)
+            first = trade_id + 1
+        if first <= gap.last_missing:
+            yield replace(gap, first_missing=first)
+
+
+def not_judged(labels: Collection[str]) -> str:
+    """A sentence about the feeds whose trade ids say nothing about what is missing; empty if there is none."""
+    return f"The ids of {', '.join(sorted(labels))} are not judged: the exchange skips ids there." if labels else ""
 
 
 def read_repeats(connection: psycopg.Connection, window: Window) -> list[Repeat]:

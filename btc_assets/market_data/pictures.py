@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from xml.sax.saxutils import escape
@@ -47,15 +47,25 @@ class VolumeStrips:
             bars += np.bincount(times // (self._width // MICROSECOND), volume if own.all() else volume[own], len(bars))
             self._trades[symbol] += np.bincount(times // (SLICE // MICROSECOND), minlength=len(self._window))
 
-    def draw(self, gaps: Sequence[Gap]) -> dict[str, str]:
-        """An SVG for each symbol, with empty slices and gaps in red."""
-        return {symbol: self._draw(symbol, [gap for gap in gaps if gap.symbol == symbol]) for symbol in self._volume}
+    def draw(self, gaps: Sequence[Gap], unjudged: Collection[str] = ()) -> dict[str, str]:
+        """An SVG for each symbol, with empty slices and gaps in red.
 
-    def _draw(self, symbol: str, gaps: Sequence[Gap]) -> str:
+        Args:
+            gaps: of all symbols.
+            unjudged: symbols whose ids say nothing about what is missing.
+        """
+        return {
+            symbol: self._draw(symbol, [gap for gap in gaps if gap.symbol == symbol], judged=symbol not in unjudged)
+            for symbol in self._volume
+        }
+
+    def _draw(self, symbol: str, gaps: Sequence[Gap], *, judged: bool) -> str:
         volume, trades = self._volume[symbol], self._trades[symbol]
         axes = Axes(self._window, 0.0, float(volume.max()) or 1.0, 52, 188)
         missing = [*_empty_text(int((trades == 0).sum())), *_gap_text(gaps)]
-        text = f'<tspan fill="{_MISSING}">{", ".join(missing)}</tspan>' if missing else "nothing is missing"
+        text = f'<tspan fill="{_MISSING}">{", ".join(missing)}</tspan>' if missing else "nothing is missing" if judged else "no empty slice"
+        if not judged:
+            text += "; trade ids are not judged, because the exchange skips some"
         title = f"{escape(symbol)}, volume, {_range(self._window)}: {int(trades.sum()):,} trades, {volume.sum():,.2f} traded"
         parts = [
             f'<text x="{LEFT}" y="35">{text}</text>',

@@ -26,10 +26,12 @@ class Problems:
     Attributes:
         found: the problems; `str(problem)` is a sentence.
         numbers: further metadata.
+        note: what the result does not say if there is no problem.
     """
 
     found: Sequence[object]
     numbers: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class SliceCheck:
             with plain_failures(), store.connect() as connection:
                 window = _check_window(context, connection, deployment.partitions)
                 problems = self.find(connection, window)
-            return check_result(problems.found, self.noun, slices=str(window), **problems.numbers)
+            return check_result(problems.found, self.noun, problems.note, slices=str(window), **problems.numbers)
 
         return check
 
@@ -70,20 +72,26 @@ def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Co
     return Window(end - _LOOKBACK, end)
 
 
-def check_result(problems: Sequence[object], noun: str, **metadata: int | str) -> dg.AssetCheckResult:
+def check_result(problems: Sequence[object], noun: str, note: str = "", /, **metadata: int | str) -> dg.AssetCheckResult:
     """The result of a check, with the number of problems and the first of them as metadata; it passes if there is none.
 
-    The first problem is also its description, as plain text.
+    The first problem is also its description, as plain text, or else the note.
 
     Args:
         problems: shown as `str(problem)`.
         noun: plural noun for them; the metadata key of their number.
+        note: what the result does not say if there is no problem.
         metadata: further metadata.
     """
     return WindowCheckResult(
         passed=not problems,
-        description=printable(str(problems[0])) if problems else None,
-        metadata={noun: len(problems), **metadata, "examples": dg.MetadataValue.md(bullets(problems))},
+        description=printable(str(problems[0])) if problems else note or None,
+        metadata={
+            noun: len(problems),
+            **metadata,
+            **({"not_judged": note} if note else {}),
+            "examples": dg.MetadataValue.md(bullets(problems)),
+        },
     )
 
 

@@ -23,6 +23,8 @@ PREFIX = st.lists(NAME, min_size=1, max_size=3).map("/".join)
         ("spot=BTCUSDT", Feed("spot", "BTCUSDT", "BTCUSDT")),
         (" um/btc = BTCUSDT : BTCUSDT-PERP ", Feed("um/btc", "BTCUSDT", "BTCUSDT-PERP")),
         ("um/BTCUSDT=:BTCUSDT-PERP", Feed("um/BTCUSDT", "BTCUSDT", "BTCUSDT-PERP")),
+        ("um/BTCUSDT;ids=gaps", Feed("um/BTCUSDT", "BTCUSDT", "BTCUSDT", ids="gaps")),
+        ("um=BTCUSDT:P ; market = um ; ids=contiguous;", Feed("um", "BTCUSDT", "P", "um", "contiguous")),
     ],
 )
 def test_symbol_and_label_of_a_feed_may_be_left_out(text: str, feed: Feed) -> None:
@@ -40,9 +42,32 @@ def test_several_symbols_may_share_a_prefix() -> None:
     assert feeds.prefixes == ("all", "other")
 
 
-@given(PREFIX, NAME, NAME)
-def test_a_feed_is_printed_as_it_is_parsed(prefix: str, symbol: str, label: str) -> None:
-    feed = Feed(prefix, symbol, label)
+@pytest.mark.parametrize(
+    ("text", "contiguous", "inverse"),
+    [
+        ("Binance/BTCUSDT", True, False),
+        ("a=BTCUSDT;market=spot", True, False),
+        ("a=BTCUSDT;market=um", False, False),
+        ("a=BTCUSDT;market=um;ids=contiguous", True, False),
+        ("a=BTCUSDT;ids=gaps", False, False),
+        ("a=XBTUSD;market=cm", False, True),
+        ("Binance/BTCUSD_PERP", False, True),
+        ("Binance/BTCUSD_261225", False, True),
+        ("Binance/BTCUSD_PERP;market=um", False, False),
+        ("data/futures/um/daily/trades/BTCUSDT", False, False),
+        ("futures/cm/XBT", False, True),
+        ("myfutures/um2/BTCUSDT", True, False),
+    ],
+)
+def test_a_feed_knows_whether_its_ids_are_contiguous_and_its_quantities_contracts(text: str, contiguous: bool, inverse: bool) -> None:
+    (feed,) = feeds = Feeds.parse(text)
+    assert (feed.has_contiguous_ids, feed.is_inverse) == (contiguous, inverse)
+    assert feeds.labels_with_gaps == (frozenset() if contiguous else {feed.label})
+
+
+@given(PREFIX, NAME, NAME, st.sampled_from(["", "spot", "um", "cm"]), st.sampled_from(["", "contiguous", "gaps"]))
+def test_a_feed_is_printed_as_it_is_parsed(prefix: str, symbol: str, label: str, market: str, ids: str) -> None:
+    feed = Feed(prefix, symbol, label, market, ids)
     assert Feeds.parse(str(feed)) == Feeds([feed])
 
 
@@ -55,6 +80,8 @@ def test_a_feed_is_printed_as_it_is_parsed(prefix: str, symbol: str, label: str)
         ("a//b", "'a//b' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
         ("a b", "'a b' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
         ("a=b:c:d", "'a=b:c:d' must look like Binance/BTCUSDT=BTCUSDT:LABEL"),
+        ("a;ids=no", "ids=no in 'a;ids=no' is no option of a feed: use ;market=spot, um or cm, or ;ids=contiguous or gaps"),
+        ("a;gaps", "gaps= in 'a;gaps' is no option of a feed: use ;market=spot, um or cm, or ;ids=contiguous or gaps"),
         (
             "spot=BTCUSDT,um=BTCUSDT",
             "two feeds have the same label, which would mix two id sequences: give each its own, as in prefix=SYMBOL:LABEL",

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.market_data.continuity import Gap, Repeat, read_gaps, read_repeats
+from btc_assets.market_data.continuity import Gap, Repeat, not_judged, read_gaps, read_repeats
 from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
-from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
+from btc_assets_tests.support.trades import HOUR, NOON, every, messages, table, trade
 
 FIVE = timedelta(minutes=5)
 
@@ -45,6 +45,27 @@ def test_ids_that_cross_a_slice_boundary_out_of_order_are_no_gap(store: StoreUnd
     put(store, "a", [trade(1, NOON), trade(3, NOON + timedelta(seconds=299)), trade(2, NOON + FIVE), trade(4, NOON + FIVE)])
     store.ingest(HOUR)
     assert read_gaps(store.connection, HOUR) == []
+
+
+def test_ids_of_trades_that_are_no_market_trades_and_of_rows_that_are_left_out_are_no_gap(store: StoreUnderTest) -> None:
+    rows = [trade(i, NOON + timedelta(seconds=i), kind="ADL" if i == 3 else "MARKET") for i in range(20) if i not in (11, 12)]
+    kinds = messages(rows).replace(b'"p":"42000.5","q":"0.25"', b'"p":"0","q":"0"').splitlines()
+    lines = [kinds[i].replace(b"MARKET", b"NA") if row["trade_id"] in (7, 8, 13) else messages([row]).strip() for i, row in enumerate(rows)]
+    store.put("2024/01/10/12/00/um.jsonl", b"\n".join(lines))
+    store.ingest(HOUR)
+    assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(15,)]
+    assert store.rows("SELECT metadata -> 'left_out' FROM landing.raw_blobs_5m") == [({"NA": 3},)]
+    assert read_gaps(store.connection, HOUR) == [Gap("BTCUSDT", 11, 12, NOON)]
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_ids_that_the_exchange_skips_are_not_judged(store: StoreUnderTest, step: int) -> None:
+    put(store, "a", [trade(step * i, NOON + timedelta(seconds=i)) for i in range(20)])
+    store.ingest(HOUR)
+    assert len(read_gaps(store.connection, HOUR)) == 19
+    assert read_gaps(store.connection, HOUR, {"BTCUSDT"}) == []
+    assert not_judged({"BTCUSDT", "A"}) == "The ids of A, BTCUSDT are not judged: the exchange skips ids there."
+    assert not_judged(()) == ""
 
 
 def test_a_trade_in_two_slices_is_found(store: StoreUnderTest) -> None:

@@ -76,3 +76,10 @@ def test_fifty_problems_are_listed_and_the_others_counted() -> None:
     assert bullets(range(50)).splitlines()[-1] == "* 49"
     assert bullets(range(53)).splitlines()[-2:] == ["* 49", "* and 3 more"]
     assert check_result([], "gaps").passed and not check_result(["one"], "gaps").passed
+
+
+def test_a_check_that_passes_says_what_it_did_not_judge() -> None:
+    result = check_result([], "gaps", "The ids of A are not judged.")
+    assert (result.passed, result.description) == (True, "The ids of A are not judged.")
+    assert result.metadata["not_judged"].value == "The ids of A are not judged."
+    assert check_result(["one"], "gaps", "Not judged.").description == "one"
