@@ -31,7 +31,7 @@ SELECT format('%s.%s', nspname, relname), EXISTS (
 )
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname IN ('landing', 'market_data', 'signals', 'ingestion') AND relkind IN ('r', 'p') AND NOT relispartition
-  AND relname !~ '^candle_' AND relname <> 'embedding_indexes'  -- the target builds its own
+  AND relname !~ '^candle_' AND relname NOT IN ('embedding_indexes', 'objects_being_read')  -- the target has its own
 ORDER BY 2, 1  -- models first, because a model's row creates the table of its embeddings
 """
 

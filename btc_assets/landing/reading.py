@@ -7,7 +7,7 @@ hold much.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,14 +133,22 @@ def _read_small(fetched: Fetched, data: bytes, memory: _Memory) -> None:
     fetched.raw = tuple(kept)
 
 
-def fetch_groups(zone: LandingZone, objects: Iterable[LandedObject]) -> Iterator[list[Fetched]]:
+def fetch_groups(
+    zone: LandingZone, objects: Iterable[LandedObject], begin: Callable[[Sequence[LandedObject]], object] = lambda group: None
+) -> Iterator[list[Fetched]]:
     """Fetch objects in groups of bounded size; the next group is being fetched while the caller uses one.
 
     A large object is a group of its own.
+
+    Args:
+        zone: where they are.
+        objects: of one prefix.
+        begin: called with each group before it is fetched.
     """
     with ThreadPoolExecutor(zone.concurrency, thread_name_prefix="fetch") as pool:
         pending: list[Future[Fetched]] | None = None
         for group in _groups(objects):
+            begin(group)
             memory = _Memory()
             futures = [pool.submit(fetch, zone, obj, memory) for obj in group]
             if pending is not None:

@@ -21,7 +21,8 @@ from btc_assets.domain.slices import Window
 from btc_assets.landing import registry
 from btc_assets.landing.object_rows import build_readings, collect_contents, reject_misread_ids, reject_without_valid_rows
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
-from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch, fetch_groups
+from btc_assets.landing.read_marks import ReadMarks
+from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch
 from btc_assets.landing.registry import Readings
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.states import Status
@@ -107,25 +108,26 @@ def register_window(
         UserError: the landing zone or the server fails, or the landing zone refuses to hand out every object that had to be read.
     """
     total, failed = Registration(), set[str]()
-    for day in window.widened(options.margin).days():
-        for prefix, prefix_feeds in feeds.groups():
-            folders = compare_folders(connection, zone, prefix, day)
-            record_missing(connection, zone, prefix_feeds, folders.missing)
-            record_listed(connection, prefix_feeds, folders)
-            total += Registration(listed=len(folders.listed), gone=len(folders.missing))
-            objects = folders.listed if options.reread else folders.unread
-            done = total.listed - len(objects)
-            progress(done, total.listed)
-            for group in fetch_groups(zone, objects):
-                failed.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are not noticed any more
-                total += register_group(connection, zone, group, prefix_feeds, reread=options.reread, spool=options.spool)
-                done += len(group)
+    with ReadMarks(connection, zone, retry=options.reread) as marks:
+        for day in window.widened(options.margin).days():
+            for prefix, prefix_feeds in feeds.groups():
+                folders = compare_folders(connection, zone, prefix, day)
+                record_missing(connection, zone, prefix_feeds, folders.missing)
+                record_listed(connection, prefix_feeds, folders)
+                total += Registration(listed=len(folders.listed), gone=len(folders.missing))
+                objects = folders.listed if options.reread else folders.unread
+                done = total.listed - len(objects)
                 progress(done, total.listed)
-    for _, prefix_feeds in feeds.groups():
-        objects = _noticed_elsewhere(connection, zone, prefix_feeds, window, failed)
-        total.listed += len(objects)
-        for group in fetch_groups(zone, objects):
-            total += register_group(connection, zone, group, prefix_feeds, spool=options.spool)
+                for group in marks.fetch_groups(objects, prefix_feeds):
+                    failed.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are not noticed any more
+                    total += register_group(connection, zone, group, prefix_feeds, reread=options.reread, spool=options.spool)
+                    done += len(group)
+                    progress(done, total.listed)
+        for _, prefix_feeds in feeds.groups():
+            objects = _noticed_elsewhere(connection, zone, prefix_feeds, window, failed)
+            total.listed += len(objects)
+            for group in marks.fetch_groups(objects, prefix_feeds):
+                total += register_group(connection, zone, group, prefix_feeds, spool=options.spool)
     if total.refused and not total.read:
         raise UserError(total.refused[0])
     return total
