@@ -93,6 +93,7 @@ def _ticks_asset(
         options = LoadOptions(settings.commit_rows, followers, config.force, landing.spool)
         with plain_failures():
             load = TickLoad(store, landing.zone(), feeds, window, options, on_commit)
+        landing.loaded_outside[window] = load.loaded_outside  # filled while the load is written
         return Output(load, lambda connection: _show_load(connection, load, strips, feeds.labels_with_gaps))
 
     return ticks
@@ -109,6 +110,7 @@ def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStr
             "slices_with_ticks": len(result.slice_rows),
             "duplicates_removed": result.duplicates,
             "conflicting_duplicates": result.conflicting,
+            "slices_loaded_outside": sum(map(len, load.loaded_outside)),
             "first_trade_id": result.first_trade_id,
             "last_trade_id": result.last_trade_id,
             **({"ids_not_judged": not_judged(unjudged)} if unjudged else {}),
@@ -135,11 +137,15 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
         metadata={"dagster/table_name": table},
         **deployment.writes_slices(deployment.partitions.slices),
     )
-    def candles(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult[None]:
+    def candles(
+        context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
+    ) -> dg.MaterializeResult[None]:
         window = deployment.partitions.run_window(context)
         started = time.perf_counter()
         with plain_failures(), store.connect(owner=True) as connection:
             partials = refresh_candles(connection, interval, window)
+            for other in landing.loaded_outside.get(window, ()):
+                refresh_candles(connection, interval, other)
             seconds = time.perf_counter() - started
             deployment.report_progress("candles", intervals.index(interval) + 1, len(intervals))
             rows = count_rows(connection, table, window, time_column="bucket")
@@ -178,10 +184,15 @@ def _candles_history(deployment: Deployment, days: dg.TimeWindowPartitionsDefini
         description="Candles of all intervals, built from ticks.",
         **deployment.writes_slices(days),
     )
-    def candles_history(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult[None]:
+    def candles_history(
+        context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
+    ) -> dg.MaterializeResult[None]:
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect(owner=True) as connection:
             made = {interval: refresh_candles(connection, interval, window) for interval in enabled_intervals(deployment.settings)}
+            for other in landing.loaded_outside.get(window, ()):
+                for interval in made:
+                    refresh_candles(connection, interval, other)
         return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
 
     return candles_history

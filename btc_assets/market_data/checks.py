@@ -8,6 +8,7 @@ import psycopg
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import Window
 from btc_assets.market_data.candles import enabled_intervals, read_candle_differences
+from btc_assets.market_data.conflicts import read_conflicts
 from btc_assets.market_data.continuity import not_judged, read_gaps, read_repeats
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.registry_equality import find_unequal_slices
@@ -31,12 +32,20 @@ def _gaps_check(feeds: Feeds) -> SliceCheck:
     )
 
 
+def _conflicts(connection: psycopg.Connection, window: Window) -> Problems:
+    conflicts = read_conflicts(connection, window)
+    return Problems([sentence for sentence, _ in conflicts], {"contradicting_versions": sum(count for _, count in conflicts)})
+
+
 _TICK_CHECKS = [
     SliceCheck(
         "no_trade_twice",
         "No trade occurs in two slices.",
         "repeats",
         lambda connection, window: Problems(read_repeats(connection, window)),
+    ),
+    SliceCheck(
+        "versions_agree", "No two versions of a trade differ in price, quantity, side or trade time.", "slices_with_conflicts", _conflicts
     ),
     SliceCheck(
         "registry_equals_table",

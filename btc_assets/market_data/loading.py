@@ -171,6 +171,8 @@ class TickLoad(Replacements):
         self.refused: dict[datetime, str] = {}  # slices that are left as they are, with the URI that is gone
         self.outdated: set[datetime] = set()  # slices that hold versions of trades that do not count any more, or miss one
         self.followed_up: list[Window] = []  # of those, what was loaded again
+        self._follows = False  # the load that this one follows up asks for what else is outdated
+        self.loaded_outside: list[Window] = []  # of that, what lies outside the window
         self.result = LoadResult()
         self._on_commit = on_commit
 
@@ -220,7 +222,7 @@ class TickLoad(Replacements):
 
     def follow_up(self) -> TickLoad | None:
         """A load of the first slices that are outdated and were not loaded since, in this load or beside it."""
-        if not self.outdated:
+        if self._follows or not self.outdated:
             return None
         with self.store.connect() as connection, server_errors():
             waiting = read_unloaded_slices(connection, self.outdated)
@@ -230,8 +232,10 @@ class TickLoad(Replacements):
         end = next(bucket for bucket in waiting if bucket + SLICE not in waiting)
         window = Window(waiting[0], end + SLICE)
         more = TickLoad(self.store, self.zone, self.feeds, window, replace(self.options, force=False))
-        more.outdated, more.followed_up = self.outdated, self.followed_up
+        more.outdated, more._follows = self.outdated, True
         self.followed_up.append(window)
+        if window.start not in self.window or window.end > self.window.end:
+            self.loaded_outside.append(window)
         return more
 
     def _build(self, window: Window, sources: Sequence[Source]) -> TickReplacement:

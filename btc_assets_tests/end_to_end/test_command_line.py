@@ -29,7 +29,7 @@ def test_a_file_is_landed_loaded_shown_and_plotted(store: StoreUnderTest, trades
     assert "Landed 40 objects with 600 ticks" in run_command("land", str(trades_file)).output
     loaded = run_command("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:10Z")
     assert loaded.exit_code == 0, loaded.output
-    assert "All 14 asset checks passed." in loaded.output
+    assert "All 15 asset checks passed." in loaded.output
     status = run_command("status").output
     assert "2024-01-10" in status and "600" in status
     printed = run_command("candles", "5m").output.splitlines()

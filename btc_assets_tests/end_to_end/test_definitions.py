@@ -11,13 +11,13 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from btc_assets.domain.slices import KEY_FORMAT, Window
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import Partitions, partition_tags
 from btc_assets_tests.support.daemon import QUIET_LOG
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
-from btc_assets_tests.support.trades import HOUR, NOON, every
+from btc_assets_tests.support.trades import HOUR, NOON, every, messages
 from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 
 TICKS = dg.AssetKey(["market_data", "btc_ticks"])
@@ -169,10 +169,25 @@ def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest
     assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(120,)]
 
 
+def test_a_run_makes_the_candles_of_the_other_slices_that_it_had_to_load(store: StoreUnderTest) -> None:
+    late = timedelta(seconds=20)
+    for name, sent in (("a-dump", None), ("stream", late)):  # a dump has no event times
+        rows = every(10, 60).to_pylist()
+        store.put(f"2024/01/10/12/09/{name}.jsonl", messages([row | {"event_time": sent and row["trade_time"] + sent} for row in rows]))
+        window = HOUR if sent is None else Window.of_slice(NOON + 2 * SLICE)  # the second run takes two trades from the slice before
+        result = run(store, window)
+        assert result.success and failed_checks(result) == {}
+        assert store.rows("SELECT count(*), count(DISTINCT trade_id) FROM market_data.btc_ticks") == [(60, 60)]
+        for interval in ("1s", "1m", "1h", "1d"):
+            assert store.rows(f"SELECT sum(trade_count) FROM market_data.candles_{interval}") == [(60,)]
+    assert store.rows("SELECT bucket_5m, count(*) FROM market_data.btc_ticks GROUP BY 1 ORDER BY 1")[-1] == (NOON + 2 * SLICE, 2)
+
+
 def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) -> None:
     store.land(every(1, 60))
     run(store, HOUR)
     store.connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id = 60")
+    store.connection.execute("INSERT INTO market_data.conflicting_trades VALUES (%s, 'BTCUSDT', 2, '[]')", (NOON,))
     built = store.definitions
     with dg.DagsterInstance.ephemeral() as instance:
         checks = dg.AssetSelection.all_asset_checks()
@@ -186,6 +201,7 @@ def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) ->
         failed["market_data/btc_ticks registry_equals_table"]
         == "* BTCUSDT 2024-01-10T12:00Z: loaded, 60 rows by the registry, 59 in the table"
     )
+    assert "BTCUSDT 2024-01-10T12:00Z: 2 version(s) of trades contradict" in failed["market_data/btc_ticks versions_agree"]
     assert {name for name in failed if "volume_equals_ticks" in name} == {
         f"market_data/candles_{of} volume_equals_ticks" for of in ("1s", "30s", "1m", "5m", "1h", "1d", "history")
     }

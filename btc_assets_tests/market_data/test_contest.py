@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from btc_assets.domain.slices import SLICE, Window, floor_slice
+from btc_assets.market_data.conflicts import read_conflicts
 from btc_assets.market_data.continuity import read_repeats
 from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets_tests.support.paths import case_file
@@ -249,3 +250,54 @@ def test_nothing_is_read_twice_where_ids_do_not_overlap_and_a_dump_never_for_a_s
     with counted(monkeypatch) as calls:
         store.load(RANGE, commit_rows=1)
     assert not any("dump" in uri for uri in calls)
+
+
+def conflicts(store: StoreUnderTest) -> list[tuple[str, int]]:
+    return read_conflicts(store.connection, RANGE)
+
+
+def test_versions_that_contradict_each_other_are_told_until_a_load_finds_none(store: StoreUnderTest) -> None:
+    put(store, "a", [version(1, 0)])
+    wrong = put(store, "b", [version(1, 0) | {"price": 7}, version(2, 0)])
+    store.register(RANGE)
+    assert store.load(RANGE).conflicting == 1
+    uri = wrong.replace("b.jsonl", "a.jsonl")
+    assert conflicts(store) == [
+        (
+            "BTCUSDT 2024-01-10T12:00Z: 1 version(s) of trades contradict the version that counts, such as trade 1: price 7, quantity 0.25, "
+            f"bought at 2024-01-10T12:01:15+00:00 in {wrong}, against price 101, quantity 0.25, bought at 2024-01-10T12:01:15+00:00 in "
+            f"{uri}: remove the wrong object",
+            1,
+        )
+    ]
+    assert store.rows("SELECT kind, what, symbol FROM landing.problems") == [("conflicting trades", "BTCUSDT 2024-01-10T12:00Z", "BTCUSDT")]
+    put(store, "b", [version(2, 0)])
+    store.register(RANGE)
+    assert store.load(RANGE).conflicting == 0
+    assert conflicts(store) == []
+
+
+def test_versions_in_different_slices_that_contradict_each_other_are_told_too(store: StoreUnderTest) -> None:
+    put(store, "a", [version(1, None)])
+    store.register(RANGE)
+    store.load(RANGE)
+    put(store, "b", [version(1, 400) | {"quantity": 3}])
+    store.register(RANGE)
+    store.load(Window.of_slice(NOON + SLICE))
+    assert [(sentence[:26], count) for sentence, count in conflicts(store)] == [("BTCUSDT 2024-01-10T12:00Z:", 1)]
+
+
+def test_versions_that_differ_in_event_time_and_order_ids_alone_agree(store: StoreUnderTest) -> None:
+    put(store, "a", [version(1, 0), version(1, 30), version(1, None), version(1, 400, orders=1)])
+    store.register(RANGE)
+    result = store.load(RANGE)
+    assert (result.rows, result.duplicates, result.conflicting) == (1, 3, 0)
+    assert conflicts(store) == []
+
+
+def test_a_constant_id_in_many_small_objects_is_found_by_the_load(store: StoreUnderTest) -> None:
+    for number in range(6):
+        put(store, f"batch-{number}", [version(number, 0) | {"trade_id": 1}])
+    store.register(RANGE)
+    store.load(RANGE)
+    assert sum(count for _, count in conflicts(store)) == 5

@@ -2,7 +2,7 @@
 -- neither mended nor acknowledged. A new kind of problem is one more branch of `found`; `what` and `version` name it, and an
 -- acknowledgement is good for that version alone.
 --
--- Requires: landing.is_problem, landing.is_source_gone, landing.is_unsettled
+-- Requires: landing.is_problem, landing.is_source_gone, landing.is_unsettled, market_data.version_text
 CREATE OR REPLACE VIEW landing.problems AS
 WITH found (kind, what, version, symbol, bucket_5m, since, problem) AS (
     -- By the partial index raw_blobs_5m_problems. A version has a row for each slice that it covers.
@@ -30,6 +30,18 @@ WITH found (kind, what, version, symbol, bucket_5m, since, problem) AS (
         WHERE waiting.bucket_5m = gone.bucket_5m AND landing.is_unsettled(waiting.status, waiting.loaded_at)
     )
     ORDER BY uri, etag, bucket_5m, asset)
+
+    UNION ALL
+
+    -- A load that finds no contradiction any more clears it.
+    SELECT 'conflicting trades', concat(symbol, ' ', to_char(bucket_5m AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')),
+        md5(examples::text), symbol, bucket_5m, found_at,
+        format(
+            '%s %s: %s version(s) of trades contradict the version that counts, such as trade %s: %s, against %s: remove the wrong object',
+            symbol, to_char(bucket_5m AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"'), conflicts, examples -> 0 ->> 'trade_id',
+            market_data.version_text(examples -> 0 -> 'contradicts'), market_data.version_text(examples -> 0 -> 'counts')
+        )
+    FROM market_data.conflicting_trades
 )
 SELECT
     kind, what, version, symbol, bucket_5m, since, problem,
@@ -46,8 +58,8 @@ WHERE NOT EXISTS (
     WHERE accepted.what = found.what AND accepted.version = found.version AND accepted.kind = found.kind
 );
 
-COMMENT ON VIEW landing.problems IS 'What is neither mended nor acknowledged: unreadable and lost objects, rows that are no valid trades, slices that an object which is gone blocks';
-COMMENT ON COLUMN landing.problems.kind IS 'rejected object; rejected rows; lost object: it disappeared before it was loaded; source gone: a slice cannot be loaded because an object that it was loaded from is gone';
+COMMENT ON VIEW landing.problems IS 'What is neither mended nor acknowledged: unreadable and lost objects, rows that are no valid trades, slices that an object which is gone blocks, versions of a trade that contradict each other';
+COMMENT ON COLUMN landing.problems.kind IS 'rejected object; rejected rows; lost object: it disappeared before it was loaded; source gone: a slice cannot be loaded because an object that it was loaded from is gone; conflicting trades: versions of a trade differ in price, quantity, side or trade time';
 COMMENT ON COLUMN landing.problems.what IS 'URI of the object, or symbol and slice';
 COMMENT ON COLUMN landing.problems.version IS 'ETag of the object; another version of it is another problem';
 COMMENT ON COLUMN landing.problems.symbol IS 'Symbol label of the feed';
