@@ -65,7 +65,7 @@ def embedded_dsn(home: Path, database: str) -> str:
         raise UserError(
             f"{home} holds {found[0]!r}, with which the embedded server cannot start: set BTC_ASSETS_HOME to another directory."
         )
-    if len(str(data / ".s.PGSQL.5432")) > _SOCKET_PATH_MAX:
+    if len(os.fsencode(data / ".s.PGSQL.5432")) > _SOCKET_PATH_MAX:
         raise UserError(f"{home} is too long a path for the embedded server's socket: set BTC_ASSETS_HOME to a shorter one.")
     require_writable(home)
     uri = _uri(data, database)

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from btc_assets.cli.doctor import examine_dagster
+from btc_assets.domain.errors import UserError
+from btc_assets.landing.resources import Landing
 from btc_assets.orchestration.home import missing_options, prepare_dagster_home
 from btc_assets_tests.support.dagster_private import PoolGranularity, QueuedRunCoordinator
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -20,6 +22,18 @@ def test_dagster_home_is_below_our_own_unless_the_variable_names_another(store: 
     assert prepare_dagster_home(store.settings) == Path(os.environ["DAGSTER_HOME"]) == store.home.parent / "dagster"
     monkeypatch.delenv("DAGSTER_HOME")
     assert prepare_dagster_home(store.settings) == Path(os.environ["DAGSTER_HOME"]) == store.home / "dagster"
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/proc/dagster")
+    with pytest.raises(UserError, match=r"^DAGSTER_HOME /proc/dagster cannot be written \(.+\): set DAGSTER_HOME or BTC_ASSETS_HOME to a"):
+        prepare_dagster_home(store.settings)
+    monkeypatch.setenv("BTC_ASSETS_HOME", "/proc/btc_assets")
+    monkeypatch.delenv("BTC_ASSETS_LANDING_URL")
+    with pytest.raises(
+        UserError, match=r"^/proc/btc_assets cannot be written \(.+\): set BTC_ASSETS_HOME to a writable directory, or BTC_"
+    ):
+        Landing(store.settings).zone()
 
 
 def test_runs_whose_worker_died_are_retried_twice_and_runs_whose_step_failed_are_not(store: StoreUnderTest) -> None:

@@ -69,6 +69,9 @@ def test_only_its_owner_can_enter_the_directory_of_the_server(home: Path) -> Non
 def test_a_path_that_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is too long a path for the embedded server's socket: set BTC_ASSETS_HOME to a shorter one\.$"):
         embedded.embedded_dsn(tmp_path / ("x" * 100), "one")
+    with pytest.raises(UserError, match=r"is too long a path"):  # the limit is one of bytes
+        embedded.embedded_dsn(Path("/tmp") / ("é" * 45), "one")
+    assert not (Path("/tmp") / ("é" * 45)).exists()
 
 
 def test_a_server_that_does_not_start_names_its_log_if_there_is_one(tmp_path: Path) -> None:
