@@ -59,11 +59,17 @@ def grant(app: App, loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
     if not (loaders or readers):
         raise click.UsageError("Name at least one role with --loader or --reader.")
     with app.store.connect(owner=True) as connection:
-        grant_rights(connection, loaders=loaders, readers=readers)
+        statements = grant_rights(connection, loaders=loaders, readers=readers)
     for role in loaders:
         out.print(f"{role} may load.")
     for role in readers:
         out.print(f"{role} may read.")
+    if statements:
+        out.print(
+            "A transaction that a reader leaves open keeps old days from being dropped. An administrator of the server limits that with:"
+        )
+    for statement in statements:
+        out.print(f"  {statement};")
 
 
 @db.command("status", epilog=example("btc-assets db status"))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 
 from btc_assets.domain.errors import UserError
 from btc_assets.store.database import identifier
@@ -15,7 +16,7 @@ from btc_assets.store.tables import ROOMS
 # The loader writes every table of these rooms, and the tables of other rooms that loading writes. It does not write candles, which
 # their owner builds from the ticks.
 WRITTEN_ROOMS = ("landing", "signals", "ingestion")
-WRITTEN_TABLES = ("market_data.btc_ticks", "ops.reconciliations")
+WRITTEN_TABLES = ("market_data.btc_ticks", "market_data.conflicting_trades", "ops.reconciliations")
 
 # These run with the rights of their owner; see sql/common/repeatable/ops.make_security_definer.sql.
 _LOADER_FUNCTIONS = """
@@ -60,19 +61,27 @@ WHERE extname IN ('vector', 'timescaledb') AND granted.grantee = 0 AND granted.p
 """
 
 
-def grant_rights(connection: psycopg.Connection, *, loaders: Iterable[str] = (), readers: Iterable[str] = ()) -> None:
+IDLE_IN_TRANSACTION = "10min"  # of readers: what they have read in an open transaction cannot be dropped or compressed
+
+
+def grant_rights(connection: psycopg.Connection, *, loaders: Iterable[str] = (), readers: Iterable[str] = ()) -> list[str]:
     """Let existing roles load into the store or read it, including tables that are created later; safe to repeat.
 
     Args:
         connection: as the owner of the store.
         loaders: roles that write rows, but cannot create, change or drop a table.
-        readers: roles that read everything except Dagster's own tables.
+        readers: roles that read everything except Dagster's own tables. In this database their transactions may be idle for ten minutes,
+            unless a limit is set already.
+
+    Returns:
+        Statements for an administrator, because the owner may not set that limit.
 
     Raises:
         UserError: a role does not exist, everybody may create functions that run as the owner would run pgvector's, or the connection
             is not the owner's.
     """
     loaders, readers = list(loaders), list(readers)
+    statements = []
     with server_errors(), connection.transaction():
         if open_schemas := schemas_open_to_all(connection):
             raise UserError(open_schema_sentence(open_schemas))
@@ -82,6 +91,9 @@ def grant_rights(connection: psycopg.Connection, *, loaders: Iterable[str] = (),
             _grant_reading(connection, sql.Identifier(role))
         for role in loaders:
             _grant_loading(connection, sql.Identifier(role))
+        for role in set(readers).difference(loaders):
+            statements += _limit_idle_transactions(connection, role)
+    return sorted(statements)
 
 
 def missing_rights(connection: psycopg.Connection) -> list[str]:
@@ -112,6 +124,28 @@ def open_schema_sentence(schemas: Iterable[str]) -> str:
 def _require_role(connection: psycopg.Connection, role: str) -> None:
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).rowcount == 0:
         raise UserError(f"There is no role {role!r} on the server: create it there (createuser), then grant again.")
+
+
+_HAS_IDLE_LIMIT = """
+SELECT 1 FROM pg_db_role_setting, unnest(setconfig) AS setting
+WHERE starts_with(setting, 'idle_in_transaction_session_timeout=') AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = %s))
+    AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+
+def _limit_idle_transactions(connection: psycopg.Connection, role: str) -> list[str]:
+    """Limit how long transactions of a role may be idle; returns the statement if the user of the connection may not do that."""
+    if connection.execute(_HAS_IDLE_LIMIT, (role,)).rowcount:
+        return []
+    statement = sql.SQL("ALTER ROLE {} IN DATABASE {} SET idle_in_transaction_session_timeout = {}").format(
+        sql.Identifier(role), sql.Identifier(connection.info.dbname), IDLE_IN_TRANSACTION
+    )
+    try:
+        with connection.transaction():
+            connection.execute(statement)
+    except InsufficientPrivilege:
+        return [statement.as_string(connection)]
+    return []
 
 
 def _grant_reading(connection: psycopg.Connection, role: sql.Identifier) -> None:

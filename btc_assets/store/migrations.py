@@ -16,11 +16,14 @@ from datetime import datetime
 from pathlib import Path
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 
-from btc_assets.domain.errors import UserError
+from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.store.engines import engine, read_facts
 from btc_assets.store.errors import server_errors
+from btc_assets.store.locks import LOCK_WAIT, bound_lock_waits, describe_users_of_tables
 from btc_assets.store.sql_files import SQL_DIR, Migration, SqlFile, read_migrations, read_repeatables
+from btc_assets.store.tables import ROOMS
 
 LINE = 1
 
@@ -113,8 +116,23 @@ def migrate(connection: psycopg.Connection, directory: Path = SQL_DIR) -> list[s
     Raises:
         UserError: a numbered file was edited or is missing, the server lacks what the store needs, or a right is missing.
     """
-    with server_errors(), connection.transaction():
+    try:
+        with server_errors():
+            return _migrate(connection, directory)
+    except TransientError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        user = describe_users_of_tables(connection, ROOMS)
+        raise TransientError(
+            f"The migration waited {LOCK_WAIT} for a table that {user} is using, and changed nothing: let that transaction end, or end it "
+            "with pg_terminate_backend, and run btc-assets db migrate again."
+        ) from None
+
+
+def _migrate(connection: psycopg.Connection, directory: Path) -> list[str]:
+    with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('ops.migrations'))")
+        bound_lock_waits(connection)
         connection.execute(_BOOTSTRAP)
         files = _status(connection, directory)
         _require_unchanged(state for _, state in files)

@@ -20,7 +20,7 @@ from btc_assets.domain.printable import printable
 from btc_assets.store.compressed import compress
 from btc_assets.store.database import Store
 from btc_assets.store.encode import EncodedRows, encode_rows
-from btc_assets.store.locks import lock_table
+from btc_assets.store.locks import bound_lock_waits, lock_table
 from btc_assets.store.prefetch import Prefetch
 from btc_assets.store.replace import Replacement, Replacements, Stale, replace_slices
 from btc_assets.store.tables import Target
@@ -149,6 +149,7 @@ def _compress_again(connection: psycopg.Connection, table: str, chunks: Iterable
     for chunk in chunks:
         try:
             with connection.transaction(), connection.cursor() as cursor:
+                bound_lock_waits(connection)
                 lock_table(cursor, table, exclusive=True)
                 compress(cursor, chunk)
         except psycopg.Error as error:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from btc_assets.cli.main import main
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ops.doctor import examine_store
-from btc_assets.ops.roles import grant_rights, missing_rights
+from btc_assets.ops.roles import _limit_idle_transactions, grant_rights, missing_rights
 from btc_assets.store.tables import ROOMS
 from btc_assets_tests.store.test_compressed import compress
 from btc_assets_tests.support.databases import write_ticks
@@ -142,3 +142,33 @@ def test_a_role_that_does_not_exist_is_named(store: StoreUnderTest) -> None:
     assert " ".join(refused.output.split()).endswith(
         "There is no role 'nobody_of_roles' on the server: create it there (createuser), then grant again."
     )
+
+
+def test_a_transaction_that_a_reader_leaves_open_ends_after_ten_minutes(store: StoreUnderTest, roles: None) -> None:
+    with login(READER, store) as reader, login(LOADER, store) as loader:
+        assert reader.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("10min",)
+        assert loader.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("0",)
+
+
+def test_a_limit_that_an_administrator_set_stays(store: StoreUnderTest, roles: None) -> None:
+    store.connection.execute(
+        f"ALTER ROLE {READER} IN DATABASE {store.connection.info.dbname} SET idle_in_transaction_session_timeout = '1h'"
+    )
+    assert grant_rights(store.connection, readers=[READER]) == []
+    with login(READER, store) as reader:
+        assert reader.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("1h",)
+
+
+def test_an_owner_who_may_not_set_the_limit_gets_the_statement_for_it(store: StoreUnderTest) -> None:
+    name = store.connection.info.dbname
+    store.connection.execute("CREATE ROLE owner_of_idle LOGIN; CREATE ROLE reader_of_idle")
+    try:
+        store.connection.execute(f"GRANT CREATE ON DATABASE {name} TO owner_of_idle")
+        store.connection.execute("SET ROLE owner_of_idle")
+        with store.connection.transaction():
+            (statement,) = _limit_idle_transactions(store.connection, "reader_of_idle")
+        store.connection.execute("RESET ROLE")
+        store.connection.execute(statement)
+    finally:
+        store.connection.execute("RESET ROLE")
+        store.connection.execute("DROP OWNED BY owner_of_idle, reader_of_idle; DROP ROLE owner_of_idle, reader_of_idle")

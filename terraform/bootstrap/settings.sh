@@ -74,6 +74,9 @@ tcp_keepalives_interval = 10
 tcp_keepalives_count = 3
 client_connection_check_interval = 10s
 
+# What a transaction has read cannot be dropped or compressed while it is open, so none is left open for ever.
+idle_in_transaction_session_timeout = 30min
+
 # Messages, but no statement: one that fails may hold a password.
 log_statement = 'none'
 log_min_duration_statement = -1
