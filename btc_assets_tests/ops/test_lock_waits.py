@@ -12,7 +12,7 @@ from btc_assets.domain.errors import TransientError
 from btc_assets.domain.slices import DAY, Window, floor_day
 from btc_assets.ops.policies import TICKS
 from btc_assets.ops.retention_jobs import apply_policies, run_policy
-from btc_assets.store import migrations
+from btc_assets.store.locks import LOCK_WAIT
 from btc_assets.store.migrations import migrate
 from btc_assets.store.sql_files import SQL_DIR
 from btc_assets_tests.support.policies import DECLARED
@@ -65,6 +65,6 @@ def test_a_migration_that_waits_for_a_reader_gives_up_and_names_the_session(
         with store.connect() as connection, pytest.raises(TransientError) as refused:
             migrate(connection, files)
         session = f"session {reader.info.backend_pid} (user {reader.info.user}, application notebook, in a transaction since "
-        assert str(refused.value).startswith(f"The migration waited {migrations.LOCK_WAIT} for a table that {session}")
+        assert str(refused.value).startswith(f"The migration waited {LOCK_WAIT} for a table that {session}")
     with store.connect() as connection:
         assert f"{last + 1:04d}_note" in migrate(connection, files)
