@@ -75,19 +75,19 @@ def connect(dsn: str, *, application_name: str = APPLICATION_NAME, setting: str 
         application_name: as in `Store`.
         setting: that holds the connection string, for messages.
     """
-    conninfo, place = prepare_conninfo(dsn, application_name, setting), location(dsn)
+    conninfo = prepare_conninfo(dsn, application_name, setting)
     try:
         connection = psycopg.connect(conninfo, autocommit=True)
         try:
             process, _ = only_row(connection.execute(opening_statement(conninfo, unless_pooled=connection.info.backend_pid)))
             if process != connection.info.backend_pid:
-                require_own_session(connection, conninfo, place, process)
+                require_own_session(connection, conninfo, location(dsn), process)
                 connection.execute(opening_statement(conninfo))
         except BaseException:
             connection.close()
             raise
     except psycopg.Error as error:
-        raise refusal(conninfo, place, str(error), setting) from None
+        raise refusal(conninfo, location(dsn), str(error), setting) from None
     return connection
 
 

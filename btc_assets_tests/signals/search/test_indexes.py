@@ -32,6 +32,15 @@ def test_the_number_of_lists_follows_the_rows_and_few_rows_need_no_index(model: 
         plan_index(model, 5, method="lsh")
 
 
+def test_an_index_is_built_on_a_search_path_without_pgvector(on_postgres: psycopg.Connection, model: Model) -> None:
+    write_vectors(on_postgres, model, market_like(FEWEST_ROWS, DIM), START)
+    plan = plan_index(model, FEWEST_ROWS, element="halfvec")
+    assert plan is not None
+    on_postgres.execute("SET search_path = pg_catalog")
+    built = build_index(on_postgres, model, plan)
+    assert index_names(on_postgres, model) == [built.index_name]
+
+
 def test_the_remains_of_an_interrupted_build_are_removed(on_postgres: psycopg.Connection, model: Model) -> None:
     write_vectors(on_postgres, model, market_like(FEWEST_ROWS, DIM), START)
     on_postgres.execute(f"CREATE INDEX left_behind ON {model.table} USING ivfflat ((embedding::vector({DIM})) vector_ip_ops)")

@@ -53,6 +53,14 @@ def test_the_nearest_slices_come_first_and_the_slice_itself_is_left_out(on_postg
     assert {one.symbol for one in found} == {"BTCUSDT"} and found[0].tick_count == (found[0].bucket_5m - START) // SLICE
 
 
+def test_a_search_path_without_pgvector_changes_nothing(on_postgres: psycopg.Connection, model: Model) -> None:
+    found = find_similar_slices(on_postgres, at(100), 5)
+    on_postgres.execute("SET search_path = pg_catalog")
+    assert found and find_similar_slices(on_postgres, at(100), 5) == found
+    write_vectors(on_postgres, model, VECTORS, START, missing=MISSING)
+    assert find_similar_slices(on_postgres, at(100), 5) == found
+
+
 def test_only_slices_before(on_postgres: psycopg.Connection, model: Model) -> None:
     assert [one.bucket_5m for one in find_similar_slices(on_postgres, at(100), 5, before_only=True)] == expected(100, 5, range(100))
 
