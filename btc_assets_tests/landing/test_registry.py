@@ -33,7 +33,7 @@ from btc_assets.landing.states import (
 )
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
-from btc_assets_tests.support.trades import NOON
+from btc_assets_tests.support.trades import HOUR, NOON, every
 from btc_assets_tests.support.waiting import wait_for
 
 FOLDER, OTHER = NOON, NOON + SLICE  # the slice of the object's folder, and another one
@@ -413,3 +413,14 @@ def test_no_other_module_writes_the_registry() -> None:
     writes = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM|TRUNCATE|COPY) landing\.raw_blobs_5m")
     definitions = [*(PROJECT / "btc_assets").rglob("*.py"), *(PROJECT / "sql").glob("*/repeatable/*.sql")]
     assert [path.name for path in definitions if writes.search(path.read_text())] == ["registry.py"]
+
+
+def test_the_symbol_of_the_registry_is_its_asset_and_nothing_can_part_them(store: StoreUnderTest) -> None:
+    store.land(every(1, 600))
+    store.register(HOUR)
+    for relation in ("landing.raw_blobs_5m", "landing.slices"):
+        assert store.rows(f"SELECT DISTINCT asset, symbol FROM {relation}") == [("BTCUSDT", "BTCUSDT")]
+    store.connection.execute("UPDATE landing.raw_blobs_5m SET asset = 'BTCUSDT.P'")
+    assert store.rows("SELECT DISTINCT symbol FROM landing.slices") == [("BTCUSDT.P",)]
+    with pytest.raises(psycopg.errors.GeneratedAlways):
+        store.connection.execute("UPDATE landing.raw_blobs_5m SET symbol = 'BTCUSDT'")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.market_data.continuity import Gap, Repeat, not_judged, read_gaps, read_repeats
 from btc_assets.simulation.batches import encode_batch
+from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, messages, table, trade
 
@@ -69,9 +70,9 @@ def test_ids_that_the_exchange_skips_are_not_judged(store: StoreUnderTest, step:
 
 
 def test_a_trade_in_two_slices_is_found(store: StoreUnderTest) -> None:
-    put(store, "a", [trade(1, NOON), trade(2, NOON + timedelta(seconds=1))])
-    put(store, "b", [trade(2, NOON + FIVE), trade(3, NOON + FIVE)])
-    store.ingest(HOUR)
+    write_ticks(
+        store.connection, table([trade(1, NOON), trade(2, NOON + timedelta(seconds=1)), trade(2, NOON + FIVE), trade(3, NOON + FIVE)])
+    )
     assert read_repeats(store.connection, HOUR) == [Repeat("BTCUSDT", 2, (NOON, NOON + FIVE))]
     assert read_gaps(store.connection, HOUR) == []
 

@@ -22,14 +22,16 @@ SELECT
     min(first_event_time) FILTER (WHERE status = 'registered') AS first_event_time,
     max(last_event_time) FILTER (WHERE status = 'registered') AS last_event_time,
     max(loaded_at) AS loaded_at,
-    count(*) FILTER (WHERE status = 'noticed') AS noticed_objects
+    count(*) FILTER (WHERE status = 'noticed') AS noticed_objects,
+    asset AS symbol
 FROM landing.raw_blobs_5m
 GROUP BY bucket_5m, asset
 HAVING bool_or(status <> 'superseded' OR loaded_at IS NOT NULL);
 
 COMMENT ON VIEW landing.slices IS 'One row for each slice and symbol: its objects, and whether they are loaded';
 COMMENT ON COLUMN landing.slices.bucket_5m IS 'Start of the slice (UTC)';
-COMMENT ON COLUMN landing.slices.asset IS 'Symbol label of the feed';
+COMMENT ON COLUMN landing.slices.asset IS 'The same as symbol';
+COMMENT ON COLUMN landing.slices.symbol IS 'Symbol label of the feed, as in btc_ticks.symbol';
 COMMENT ON COLUMN landing.slices.first_event_time IS 'Earliest event time in those objects';
 COMMENT ON COLUMN landing.slices.last_event_time IS 'Latest event time in those objects';
 COMMENT ON COLUMN landing.slices.objects IS 'Readable objects that cover the slice';
