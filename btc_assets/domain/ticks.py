@@ -108,11 +108,14 @@ def choose_versions(ticks: pa.Table, rank: np.ndarray | None = None) -> Versions
 
 def _rows_of_repeated_trades(ticks: pa.Table) -> np.ndarray:
     """Positions of the rows whose trade occurs more than once, trade by trade."""
-    trade_id, symbol, _ = _keys(ticks)
+    trade_id = ticks["trade_id"].to_numpy()
+    if (trade_id[1:] > trade_id[:-1]).all():
+        return np.empty(0, np.int64)  # the common case, ids that ascend throughout
+    symbol = symbol_codes(ticks)
     order = np.argsort(symbol.astype(np.int16), kind="stable") if np.diff(symbol).any() else None
     by_symbol, id_by_symbol = (symbol, trade_id) if order is None else (symbol[order], trade_id[order])
     if ((id_by_symbol[1:] > id_by_symbol[:-1]) | (by_symbol[1:] != by_symbol[:-1])).all():
-        return np.empty(0, np.int64)  # the common case: the ids of each symbol ascend, so none repeats
+        return np.empty(0, np.int64)  # with several symbols, the ids of each of them ascend
     order = np.lexsort((trade_id, symbol))
     same = (trade_id[order][1:] == trade_id[order][:-1]) & (symbol[order][1:] == symbol[order][:-1])
     return order[np.concatenate([same, [False]]) | np.concatenate([[False], same])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.market_data.conflicts import read_conflicts
 from btc_assets.market_data.continuity import read_repeats
 from btc_assets.market_data.registry_equality import find_unequal_slices
+from btc_assets.market_data.source_rows import SourceReader
 from btc_assets_tests.support.paths import case_file
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import NOON, messages, trade
@@ -220,8 +222,6 @@ def test_a_gap_filled_from_rest_over_messages_of_the_stream(store: StoreUnderTes
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The calls that read rivals."""
-    from btc_assets.market_data.source_rows import SourceReader
-
     calls: list[str] = []
     read = SourceReader.read_rivals
 
@@ -301,3 +301,50 @@ def test_a_constant_id_in_many_small_objects_is_found_by_the_load(store: StoreUn
     store.register(RANGE)
     store.load(RANGE)
     assert sum(count for _, count in conflicts(store)) == 5
+
+
+@pytest.mark.parametrize("order", ["dump first", "stream first"])
+def test_loaders_of_neighboring_slices_at_once_leave_every_trade_in_one_slice(store: StoreUnderTest, order: str) -> None:
+    objects = {"a-dump": DUMP, "stream": STREAM}
+    for name in sorted(objects, reverse=order == "stream first"):
+        put(store, name, objects[name])
+        store.register(RANGE)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda bucket: store.load(Window.of_slice(bucket)), RANGE.slices()))
+        assert read_repeats(store.connection, RANGE) == []
+    check_exact(store, objects)
+
+
+def test_what_is_registered_in_another_slice_while_a_load_reads_is_seen(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "a-dump", DUMP)
+    store.register(RANGE)
+    read, landed = SourceReader.read, list[bool]()
+
+    def lands_meanwhile(self: SourceReader, *arguments: Any) -> Any:
+        rows = read(self, *arguments)
+        if not landed:
+            landed.append(True)
+            put(store, "stream", STREAM)
+            store.register(RANGE)
+            store.load(Window(NOON + SLICE, RANGE.end))
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SourceReader, "read", lands_meanwhile)
+        store.load(Window.of_slice(NOON))
+    check_exact(store, {"a-dump": DUMP, "stream": STREAM})
+
+
+def test_ids_that_a_former_release_did_not_record_are_found_beside_the_slice_and_recorded_by_the_next_load(store: StoreUnderTest) -> None:
+    forget = "UPDATE landing.raw_blobs_5m SET first_trade_id = NULL, last_trade_id = NULL, event_times = NULL"
+    put(store, "a-dump", DUMP)
+    store.register(RANGE)
+    store.load(RANGE)
+    store.connection.execute(forget)
+    put(store, "stream", STREAM)
+    store.register(RANGE)
+    for bucket in RANGE.slices():
+        store.load(Window.of_slice(bucket))
+        assert read_repeats(store.connection, RANGE) == []
+    check_exact(store, {"a-dump": DUMP, "stream": STREAM})
+    assert store.rows("SELECT count(*) FROM landing.raw_blobs_5m WHERE first_trade_id IS NULL AND row_count > 0") == [(0,)]
