@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-all faults drill workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -28,6 +28,9 @@ drill: $(VENV)/ready-dev  ## How much a host loses that is killed while it loads
 
 soak: $(VENV)/ready-dev  ## Random landings, faults, kills, sensors and policies for MINUTES=10, checked all the while. SEED=1 repeats a run.
 	SOAK_MINUTES=$(or $(MINUTES),10) SOAK_SEED=$(or $(SEED),1) $(BIN)/python -m pytest btc_assets_tests/end_to_end/test_soak.py -k long -s $(ARGS)
+
+fuzz: $(VENV)/ready-dev  ## Objects of every format, changed at random: each is decoded or rejected. MINUTES=10; SEED=2 for others.
+	FUZZ_MINUTES=$(or $(MINUTES),10) FUZZ_SEED=$(or $(SEED),1) $(BIN)/python -m pytest btc_assets_tests/landing/test_fuzz.py -s $(ARGS)
 
 workers: $(VENV)/ready-dev  ## A backfill of ten days over three workers that are killed again and again; needs redis-server. A few minutes.
 	WORKERS_DAYS=$${WORKERS_DAYS:-10} WORKERS_KILLS=$${WORKERS_KILLS:-9} WORKERS_TICKS=$${WORKERS_TICKS:-100000} \

@@ -76,6 +76,8 @@ def _print_landed(landed: Landed, source: Path | str | None) -> None:
         if landed.objects
         else "Nothing was landed."
     )
+    if empty := landed.notes.get("empty_members"):
+        err.print(f"  These members of {source} are empty: {', '.join(empty[:20])}")
     if landed.rejected_rows:
         for reason in landed.rejected:
             err.print(f"  {reason}")

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from btc_assets.landing.bounds import LINE_BYTES, exceeded, require_columns
 from btc_assets.landing.raw import NULLS, UNPARSED, NoRows, ObjectRejected
 
 BLOCK = 4 << 20  # bytes of text in a table
@@ -56,9 +57,13 @@ def read_csv(file: BinaryIO) -> Iterator[pa.Table]:
 def _read_header(file: BinaryIO) -> tuple[list[str], io.IOBase | None]:
     """The names of the columns, and the stream from the first row on; None if there are no rows."""
     buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
-    first = next((line for line in buffered if line.strip()), b"")
+    while (first := buffered.readline(LINE_BYTES)) and not first.strip():
+        pass
     if not first:
         raise NoRows
+    if len(first) == LINE_BYTES:
+        raise exceeded("the length of a line", f"({LINE_BYTES:,} bytes)")
+    require_columns(first.count(b","))
     cells = [cell.strip().strip('"') for cell in first.decode("utf-8-sig").rstrip("\r\n").split(",")]
     if not all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
         return cells, buffered if buffered.peek(1) else None

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from btc_assets.domain.errors import UserError
+from btc_assets.landing.bounds import exceeded
 from btc_assets.landing.raw import AGAIN, Damaged, ObjectRejected
 
 # What the parsers raise for damaged content.
@@ -44,6 +45,8 @@ def _translate(error: Exception, parsing: str | None) -> Exception:
         return UserError(f"The temporary copy of an object cannot be read or written ({error.strerror}): make room there, or set TMPDIR.")
     text = str(error).strip()
     line = text.splitlines()[0].rstrip(".")[:200] if text else ""
+    if parsing and "straddles two block boundaries" in line:
+        return exceeded("the length of a line", "(4 MiB)")
     if parsing and "decrypt" in line:
         return ObjectRejected(f"its {parsing} content is encrypted ({line}): land it without encryption")
     if parsing and isinstance(error, NotImplementedError):

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from btc_assets.domain.feeds import Feed
 from btc_assets.domain.slices import Window
-from btc_assets.domain.ticks import TABLE
+from btc_assets.domain.ticks import TABLE, with_event_times
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.reading import decode_group, fetch_groups
 from btc_assets.landing.zone import LandingZone
@@ -63,5 +63,5 @@ def _ends(zone: LandingZone, feed: Feed, objects: Sequence[LandedObject]) -> Ite
             if fetched.error is not None and not isinstance(fetched.error, ObjectGone | ObjectChanged):
                 raise fetched.error
         for piece in decode_group(group, [feed]):
-            if len(ticks := piece.decoded.ticks):
+            if len(ticks := with_event_times(piece.decoded.ticks)):
                 yield NewestTick(pc.max(ticks["event_time"]).as_py(), pc.max(ticks["trade_id"]).as_py())

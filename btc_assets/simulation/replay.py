@@ -7,15 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed
+from btc_assets.domain.ticks import TICK_SCHEMA, with_event_times
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
-from btc_assets.landing.raw import ObjectRejected
+from btc_assets.landing.raw import AGAIN, ObjectRejected
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.batches import BATCH_LIMITS, GROUP_BATCHES, BatchLimits, cut_batches, encode_batches
 
@@ -31,6 +33,7 @@ class Landed:
         first_event_time, last_event_time: of the ticks.
         rejected: of the rows that are not valid trades, the first few with the reason.
         rejected_rows: number of such rows.
+        notes: parts of the file that were left out, see `RawObject`.
     """
 
     objects: int = 0
@@ -40,6 +43,7 @@ class Landed:
     last_event_time: datetime | None = None
     rejected: list[str] = field(default_factory=list)
     rejected_rows: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def add(self, batches: Sequence[pa.Table], size: int) -> None:
         """Count batches, and the size of their objects in bytes."""
@@ -61,15 +65,16 @@ def read_trades(path: Path, feed: Feed, landed: Landed) -> Iterator[pa.Table]:
         raise UserError(f"The trades file {path} does not exist: give the path of a CSV, JSON lines, Parquet or zip file.")
     try:
         first = 1
-        for raw in read_object(path)[1]:
+        _, tables, landed.notes = read_object(path)
+        for raw in tables:
             decoded = decode(raw, [feed])
             landed.rejected_rows += len(decoded.rejected_index)
             for row in decoded.rejected.slice(0, max(0, _REASONS - len(landed.rejected))).to_pylist():
                 landed.rejected.append(f"row {first + row['index']}: {row['reason']}")
             first += len(raw)
-            yield decoded.ticks
-    except (ObjectRejected, OSError) as reason:
-        raise UserError(f"The trades file {path} cannot be read: {reason}.") from reason
+            yield with_event_times(decoded.ticks).cast(TICK_SCHEMA)
+    except (ObjectRejected, OSError) as error:
+        raise UserError(f"The trades file {path} cannot be read: {str(error).removesuffix(AGAIN)}.") from error
 
 
 def land_trades(
@@ -98,15 +103,35 @@ def land_trades(
         UserError: an object cannot be written.
     """
     with ThreadPoolExecutor(max_workers=min(zone.concurrency, 8)) as pool:
-        writes: list[Future[object]] = []  # one group is written while the next is encoded
-        for batches in _groups(cut_batches(tables, limits), GROUP_BATCHES):
-            objects = list(encode_batches(batches, feed))
-            _wait(writes)
-            writes = [pool.submit(zone.put, path, data) for path, data in objects]
-            landed.add(batches, sum(len(data) for _, data in objects))
-            progress(landed.objects)
-        _wait(writes)
+        writing: list[Future[object]] = []  # one group is written while the next is encoded
+        written: list[pa.Table] = []
+        size = 0
+
+        def finish() -> None:
+            _wait(writing)
+            if written:
+                landed.add(written, size)
+                progress(landed.objects)
+
+        try:
+            for batches in _groups(cut_batches(tables, limits), GROUP_BATCHES):
+                objects = list(encode_batches(batches, feed))
+                finish()
+                writing = [pool.submit(zone.put, path, data) for path, data in objects]
+                written, size = batches, sum(len(data) for _, data in objects)
+        except UserError as error:
+            if not any(write.done() and write.exception() for write in writing):
+                finish()
+            raise _landed_in_part(error, landed) if landed.objects else error from None
+        finish()
     return landed
+
+
+def _landed_in_part(error: UserError, landed: Landed) -> UserError:
+    return UserError(
+        f"{error} {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to {landed.last_event_time}, were landed "
+        "before that and will be loaded: mend what is wrong, and land the whole trades; those that are there are not doubled."
+    )
 
 
 def _wait(writes: Sequence[Future[object]]) -> None:

@@ -22,6 +22,7 @@ from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.batches import BatchLimits, encode_batch
 from btc_assets.simulation.replay import Landed, land_trades, read_trades
 from btc_assets_tests.support.collected import decoded, ids, memory_zone, objects, pieces
+from btc_assets_tests.support.paths import case_file
 from btc_assets_tests.support.stores import FEED, real_data
 from btc_assets_tests.support.trades import NOON, every, table, trade
 
@@ -196,3 +197,27 @@ def test_real_trades_come_back_to_the_last_digit(zone: LandingZone, name: str, t
     back = pa.concat_tables([decoded(data) for data in objects(zone).values()])
     assert landed.ticks == trades
     assert back.sort_by("trade_id").equals(ticks.sort_by("trade_id"))
+
+
+def test_a_file_that_breaks_off_says_how_far_it_came_and_does_not_advise_to_land_it_again(tmp_path: Path) -> None:
+    (tmp_path / "zone").mkdir()
+    zone, path, landed = LandingZone((tmp_path / "zone").as_uri()), tmp_path / "trades.csv.gz", Landed()
+    rows = b"".join(b"%d,BTCUSDT,%d,42000.5,0.%d,true\n" % (1704888000000 + i * 250, i, 1 + i * 7919 % 999_983) for i in range(200_000))
+    path.write_bytes(gzip.compress(b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n" + rows)[:-50_000])
+    with pytest.raises(UserError) as caught:
+        land_trades(zone, FEED, read_trades(path, FEED, landed), landed)
+    objects = list(zone.list_all(FEED.prefix))
+    assert 0 < landed.objects == len(objects)
+    assert str(caught.value) == (
+        f"The trades file {path} cannot be read: its csv.gz content is damaged or truncated (Compressed file ended before the "
+        f"end-of-stream marker was reached). {landed.objects:,} objects with {landed.ticks:,} ticks, {landed.first_event_time} to "
+        f"{landed.last_event_time}, were landed before that and will be loaded: mend what is wrong, and land the whole trades; those that "
+        "are there are not doubled."
+    )
+
+
+def test_a_month_whose_second_file_is_empty_lands_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "zone").mkdir()
+    zone, landed = LandingZone((tmp_path / "zone").as_uri()), Landed()
+    land_trades(zone, FEED, read_trades(case_file("26-partly-landed", "month.zip"), FEED, landed), landed)
+    assert (landed.ticks, landed.rejected_rows, landed.notes) == (4000, 0, {"empty_members": ["BTCUSDT-trades-2026-11-21.csv"]})

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from btc_assets.domain.feeds import Feed
+from btc_assets.domain.ticks import TICK_SCHEMA, with_event_times
 from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.zone import LandingZone
@@ -29,7 +30,7 @@ def decoded(data: bytes, feed: Feed = FEED) -> pa.Table:
     """The ticks of an object of which no row is rejected."""
     parts = [decode(raw, [feed]) for raw in read_object(data)[1]]
     assert not any(len(part.rejected) for part in parts)
-    return pa.concat_tables([part.ticks for part in parts])
+    return pa.concat_tables([with_event_times(part.ticks).cast(TICK_SCHEMA) for part in parts])
 
 
 def ids(ticks: pa.Table) -> list[int]:
