@@ -49,7 +49,7 @@ def later_release(sql_dir: Path) -> Path:
     number = len(read_migrations("postgres", later)) + 1
     (later / "common" / f"{number:04d}_later.sql").write_text("ALTER TABLE landing.raw_blobs_5m ADD COLUMN IF NOT EXISTS later text;")
     view = later / "common" / "repeatable" / "landing.slices.sql"
-    view.write_text(view.read_text().replace(" AS noticed_objects\n", " AS noticed_objects,\n    count(later) AS later\n"))
+    view.write_text(view.read_text().replace("\nFROM landing.raw_blobs_5m\n", ",\n    count(later) AS later\nFROM landing.raw_blobs_5m\n"))
     return later
 
 
