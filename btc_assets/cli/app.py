@@ -18,7 +18,7 @@ from rich.table import Table
 from btc_assets.cli.console import err
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.printable import printable
-from btc_assets.domain.slices import SLICE, Window, parse_time
+from btc_assets.domain.slices import LAST_SLICE, SLICE, Window, parse_time
 
 if TYPE_CHECKING:
     from btc_assets.domain.progress import Listener
@@ -123,7 +123,7 @@ def range_options(function: Callable[..., None]) -> Callable[..., None]:
 def parse_window(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> Window:
     """The slices of a range; an end that is not given has a default."""
     first = parse_time(start) if start else default_start
-    return Window.covering(first, parse_time(end) if end else max(default_end, first + SLICE))
+    return Window.covering(first, parse_time(end) if end else max(default_end, min(first, LAST_SLICE - SLICE) + SLICE))
 
 
 def save_picture(path: Path, png: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ import click
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar, range_options
 from btc_assets.cli.console import out, styled
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import Window, parse_time
+from btc_assets.domain.slices import KEY_FORMAT, Window, parse_time
 
 if TYPE_CHECKING:
     from btc_assets.orchestration.ingest import IngestReport
@@ -20,17 +21,36 @@ if TYPE_CHECKING:
 @range_options
 @click.option("--force", is_flag=True, help="Also replace slices that were loaded from an object that no longer exists.")
 @click.option("--reread", is_flag=True, help="Read registered objects again, as after a change of the feeds.")
+@click.option("--new-landing", is_flag=True, help="Load from a landing zone that the store knows nothing of, beside the one it knows.")
 @pass_app
-def load(app: App, start: str | None, end: str | None, force: bool, reread: bool) -> None:
+def load(app: App, start: str | None, end: str | None, force: bool, reread: bool, new_landing: bool) -> None:
     """Load a range of slices: register what landed, load ticks, build candles, run the checks."""
     if not start or not end:
         raise UserError("Name the range with --from and --to, such as --from 2020-02-22 --to 2020-02-23.")
+    window = what_is_over(Window.covering(parse_time(start), parse_time(end)), datetime.now(UTC))
     app.set_up_embedded_database()
-    window = Window.covering(parse_time(start), parse_time(end))
-    report = run_ingest(app, window, force=force, reread=reread)
+    report = run_ingest(app, window, force=force, reread=reread, new_landing=new_landing)
     print_report(report, count_candles(app, report.window))
+    _print_what_is_missing(app, report)
     if not report.checks_passed:
         sys.exit(2)
+
+
+def what_is_over(window: Window, now: datetime) -> Window:
+    """The slices of a window that are over; says so if that is not all of them.
+
+    Raises:
+        UserError: none is over.
+    """
+    over = window.until(now)
+    if over is None:
+        raise UserError(
+            f"The range starts at {window.start:{KEY_FORMAT}}, and that slice is not over yet (now it is {now:%Y-%m-%dT%H:%M:%SZ}): "
+            "load it once it is over."
+        )
+    if over != window:
+        click.echo(f"The range ends after the present: loading what is over, up to {over.end:{KEY_FORMAT}}.", err=True)
+    return over
 
 
 def print_report(report: IngestReport, candles: int) -> None:
@@ -48,7 +68,22 @@ def print_report(report: IngestReport, candles: int) -> None:
         out.print(f"All {report.checks} asset checks passed.")
 
 
-def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = False) -> IngestReport:
+def _print_what_is_missing(app: App, report: IngestReport) -> None:
+    """Say that nothing was listed, with what lies there instead, and which strays there are."""
+    from btc_assets.landing.absence import explain_absence
+    from btc_assets.landing.strays import read_strays, summarize
+
+    feeds = app.settings.landing_feeds
+    if not report.objects:
+        out.print(styled(f"Nothing was listed in the folders of {report.window}.", "yellow"))
+        for sentence in explain_absence(app.landing.zone(), feeds):
+            out.print(styled(sentence, "yellow"))
+    if report.strays:
+        with app.store.connect() as connection:
+            out.print(styled(summarize(*read_strays(connection, feeds.labels)), "yellow"))
+
+
+def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = False, new_landing: bool = False) -> IngestReport:
     """Run the job `ingest` over a window in this process, with a progress bar and without retries."""
     from btc_assets.assembly import LOADING_ASSETS, build_definitions
     from btc_assets.orchestration.ingest import IngestOptions, ingest
@@ -57,7 +92,7 @@ def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = 
     app.prepare_dagster()
     with progress_bar("loading") as advance:
         definitions = build_definitions(app.settings, patient=False, progress=advance)
-        return ingest(definitions, LOADING_ASSETS, Partitions.of(app.settings), window, IngestOptions(force=force, reread=reread))
+        return ingest(definitions, LOADING_ASSETS, Partitions.of(app.settings), window, IngestOptions(force, reread, new_landing))
 
 
 def count_candles(app: App, window: Window) -> int:

@@ -45,7 +45,7 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
     if days:
         _print_days(days)
     else:
-        out.print("Nothing is registered in that range: land objects, then run btc-assets load.")
+        _print_absence(app)
     _print_health(health, now)
     _print_problems(problems)
     if health.stuck:
@@ -59,6 +59,17 @@ def _daemon_runs(settings: Settings) -> bool:
         return bool(read_instance_status(settings).daemons)
     except UserError:  # the doctor says why
         return False
+
+
+def _print_absence(app: App) -> None:
+    from btc_assets.landing.absence import explain_absence
+
+    out.print("Nothing is registered in that range: land objects, then run btc-assets load.")
+    try:
+        for sentence in explain_absence(app.landing.zone(), app.settings.landing_feeds):
+            out.print(styled(sentence, "yellow"))
+    except UserError as error:  # the state of the store is worth showing all the same
+        out.print(styled(str(error), "yellow"))
 
 
 def _print_days(days: Sequence[DayStatus]) -> None:

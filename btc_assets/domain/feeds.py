@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import overload
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, overload
 
 from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import DAY, Window
 
 # The folders below the prefix are the collector's wall clock when it opened the object, to the minute.
 _FOLDER = re.compile(r"^(\d{4})/(\d{2})/(\d{2})(?:/(\d{2})(?:/(\d{2}))?)?/[^/]+$")
@@ -163,26 +164,49 @@ def _parse_feed(text: str) -> Feed:
     for name, value in options.items():
         if value not in _OPTIONS.get(name, ()):
             raise ValueError(f"{name}={value} in {text!r} is no option of a feed: use ;market=spot, um or cm, or ;ids=contiguous or gaps")
-    prefix, _, names = entry.partition("=")
+    # The last one, because the folders of some collectors are called `symbol=BTCUSDT`.
+    prefix, _, names = entry.rpartition("=") if "=" in entry else (entry, "", "")
     prefix = prefix.strip("/ ")
     symbol, _, label = names.partition(":")
     symbol = symbol.strip() or prefix.rsplit("/", 1)[-1]
     label = label.strip() or symbol
-    if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", prefix) or not re.fullmatch(r"[\w.\-]+", symbol + label):
+    if (
+        not re.fullmatch(r"[\w.\-=]+(/[\w.\-=]+)*", prefix)
+        or not re.fullmatch(r"[\w.\-/]+", symbol)
+        or not re.fullmatch(r"[\w.\-]+", label)
+    ):
         raise ValueError(f"{entry!r} must look like Binance/BTCUSDT=BTCUSDT:LABEL")
     return Feed(prefix, symbol, label, **options)
 
 
-def folder_time(prefix: str, path: str) -> datetime | None:
-    """The wall clock in an object's folders (UTC, to the minute, hour or day); None if they hold no time."""
+class FolderSpan(NamedTuple):
+    """What an object's folders say about its time: a minute, an hour or a day, that of the collector's clock (UTC)."""
+
+    start: datetime
+    length: timedelta
+
+    def overlaps(self, window: Window) -> bool:
+        """Whether any part of it lies in `window`."""
+        return self.start < window.end and window.start - self.start < self.length
+
+
+def folder_span(prefix: str, path: str) -> FolderSpan | None:
+    """The time in an object's folders; None if they hold no time."""
     match = _FOLDER.match(path.removeprefix(f"{prefix}/"))
     if match is None:
         return None
     year, month, day, hour, minute = (int(part or 0) for part in match.groups())
+    length = timedelta(minutes=1) if match[5] else timedelta(hours=1) if match[4] else DAY
     try:
-        return datetime(year, month, day, hour, minute, tzinfo=UTC)
+        return FolderSpan(datetime(year, month, day, hour, minute, tzinfo=UTC), length)
     except ValueError:
         return None
+
+
+def folder_time(prefix: str, path: str) -> datetime | None:
+    """The start of the time in an object's folders; None if they hold no time."""
+    span = folder_span(prefix, path)
+    return span.start if span else None
 
 
 def folder_path(prefix: str, opened: datetime) -> str:

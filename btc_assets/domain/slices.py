@@ -22,6 +22,7 @@ HOUR_US = 3_600_000_000
 DAY_US = 86_400_000_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_SLICE = datetime(9999, 12, 31, 23, 55, tzinfo=UTC)  # no later time can be computed with
 KEY_FORMAT = "%Y-%m-%dT%H:%MZ"
 
 
@@ -31,8 +32,8 @@ def floor_slice(time: datetime) -> datetime:
 
 
 def ceil_slice(time: datetime) -> datetime:
-    """The first slice start at or after `time`."""
-    return -(-(time - EPOCH) // SLICE) * SLICE + EPOCH
+    """The first slice start at or after `time`, but not after the last one that a datetime can hold."""
+    return min(-(-(time - EPOCH) // SLICE) * SLICE, LAST_SLICE - EPOCH) + EPOCH
 
 
 def floor_day(time: datetime) -> datetime:
@@ -63,9 +64,9 @@ def parse_time(text: str) -> datetime:
     """
     try:
         time = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter for a time zone that leads out of the years 1 to 9999
         raise UserError(f"{text!r} is not a date or time: write it as 2020-02-22 or 2020-02-22T13:35Z.") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 @dataclass(frozen=True, order=True)
@@ -109,6 +110,11 @@ class Window:
     def widened(self, margin: timedelta) -> Window:
         """The window with `margin` added on both sides, rounded outward to whole slices."""
         return Window.covering(self.start - margin, self.end + margin)
+
+    def until(self, end: datetime) -> Window | None:
+        """The slices of the window that are over at `end`; None if none is."""
+        end = min(self.end, floor_slice(end))
+        return Window(self.start, end) if end > self.start else None
 
     def widened_to(self, step: timedelta) -> Window:
         """The window rounded outward to multiples of `step` since 1970."""

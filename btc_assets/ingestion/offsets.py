@@ -5,7 +5,7 @@ Both are rows of `ingestion.stream_offsets`. The offset of a symbol moves in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -52,7 +52,9 @@ FROM (
 """
 
 
-def advance_offsets(cursor: psycopg.Cursor, table: str, window: Window, newest: Mapping[str, datetime | None]) -> None:
+def advance_offsets(
+    cursor: psycopg.Cursor, table: str, window: Window, newest: Mapping[str, datetime | None], kept_symbols: Collection[str] = ()
+) -> None:
     """Set the offsets of symbols to the highest trade id of the newest slice that the table holds, after a window was replaced.
 
     The offset is read from the table, not counted up, so it is exact even after a slice was replaced by fewer rows. A row lock
@@ -64,10 +66,11 @@ def advance_offsets(cursor: psycopg.Cursor, table: str, window: Window, newest: 
         table: whose rows they are.
         window: that was replaced.
         newest: the newest slice of each symbol that has rows in the window now; None for one that had some before.
+        kept_symbols: symbols of which nothing was replaced.
     """
     prefix, span = f"{table}/", {"start": window.start, "end": window.end, "last": window.end - SLICE}
     pointing = {source for (source,) in cursor.execute(_POINTING_INTO, span | {"prefix": prefix})}
-    sources = sorted(pointing | {f"{prefix}{symbol}" for symbol in newest})
+    sources = sorted(pointing.union(f"{prefix}{symbol}" for symbol in newest).difference(f"{prefix}{symbol}" for symbol in kept_symbols))
     cursor.execute(
         "INSERT INTO ingestion.stream_offsets (source) SELECT unnest(%s::text[]) ON CONFLICT (source) DO UPDATE SET updated_at = now() "
         "RETURNING source",

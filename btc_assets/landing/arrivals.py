@@ -8,7 +8,7 @@ before anything is read. A slice is due once it is closed and quiet, as long as 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,8 +18,10 @@ from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
 from btc_assets.ingestion.offsets import read_listing_position, record_listing
 from btc_assets.ingestion.requests import DueSlice
+from btc_assets.landing.known_zone import require_known_zone
 from btc_assets.landing.registry import notice
 from btc_assets.landing.states import Status
+from btc_assets.landing.strays import Stray, record_strays
 from btc_assets.landing.zone import LandingZone
 from btc_assets.store.errors import server_errors
 
@@ -34,10 +36,11 @@ _WAITING = """
 SELECT bucket_5m, min(noticed_at), max(noticed_at), max(least(last_modified, noticed_at)),
        md5(string_agg(uri || etag || status || noticed_at, ' ' ORDER BY uri, etag, asset))
 FROM landing.raw_blobs_5m AS unsettled
-WHERE landing.is_unsettled(status, loaded_at)
+WHERE landing.is_unsettled(status, loaded_at) AND asset = ANY(coalesce(%(symbols)s::text[], ARRAY[asset]))
     AND (status = %(noticed)s OR NOT EXISTS (
         SELECT 1 FROM landing.raw_blobs_5m AS lost
-        WHERE lost.bucket_5m = unsettled.bucket_5m AND landing.is_source_gone(lost.status, lost.loaded_at)
+        WHERE lost.bucket_5m = unsettled.bucket_5m AND lost.asset = ANY(coalesce(%(symbols)s::text[], ARRAY[lost.asset]))
+            AND landing.is_source_gone(lost.status, lost.loaded_at)
     ))
 GROUP BY bucket_5m ORDER BY bucket_5m DESC LIMIT %(most)s
 """
@@ -121,6 +124,7 @@ def notice_arrivals(
     Raises:
         UserError: the landing zone or the server fails.
     """
+    require_known_zone(connection, zone, feeds)
     deadline = clock() + LIST_SECONDS
     total: Arrivals | None = None
     for _, prefix_feeds in feeds.groups():
@@ -144,7 +148,8 @@ def _notice_prefix(
     if timing.is_too_soon(now, listed_at):
         return None
     newest = min(before or now, now)
-    for objects in zone.list_from(prefix, newest - timing.lookback, now):
+    start, strays = newest - timing.lookback, set[Stray]()
+    for objects in zone.list_from(prefix, start, now, strays):
         found.listed += len(objects)
         found.noticed += notice(connection, feeds, objects)
         # A collector whose clock runs ahead must not carry the position past folders in which objects still land.
@@ -152,6 +157,8 @@ def _notice_prefix(
         if past_deadline():
             found.complete = False
             break
+    if found.complete:
+        record_strays(connection, feeds[0].label, zone.uris_from(prefix, start, now), strays)
     record_listing(connection, prefix, before, newest, now if found.complete else None)
     return found
 
@@ -167,7 +174,12 @@ def last_close(now: datetime, grace: timedelta) -> datetime:
 
 
 def read_waiting_slices(
-    connection: psycopg.Connection, now: datetime, *, grace: timedelta, history_start: datetime | None = None
+    connection: psycopg.Connection,
+    now: datetime,
+    *,
+    grace: timedelta,
+    history_start: datetime | None = None,
+    symbols: Sequence[str] | None = None,
 ) -> WaitingSlices:
     """The slices with something to load, except those that a person must decide on because an object is gone.
 
@@ -176,9 +188,11 @@ def read_waiting_slices(
         now: the present, in UTC.
         grace: how long after its end a slice is closed.
         history_start: slices before it are never requested, so they do not wait.
+        symbols: labels of the feeds of today; what belongs to others is left alone. None counts all.
     """
+    names = list(symbols) if symbols is not None else None
     with server_errors(), connection.transaction():
-        rows = connection.execute(_WAITING, {"noticed": Status.NOTICED, "most": _MOST_SLICES}).fetchall()
+        rows = connection.execute(_WAITING, {"noticed": Status.NOTICED, "most": _MOST_SLICES, "symbols": names}).fetchall()
     waiting, quiet = WaitingSlices(), min(QUIET, grace)
     for bucket, first_noticed, last_noticed, last_landed, digest in reversed(rows):
         if history_start is not None and bucket < history_start:

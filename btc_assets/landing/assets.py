@@ -24,9 +24,11 @@ class RegisterConfig(dg.Config):
     """Launchpad options of the registry.
 
     `reread`: read objects again that are registered already, as after a change of the feeds.
+    `new_landing`: load from a landing zone that the registry knows nothing of, beside the one that the store was filled from.
     """
 
     reread: bool = False
+    new_landing: bool = False
 
 
 def landing_assets(deployment: Deployment) -> list[dg.AssetsDefinition]:
@@ -62,7 +64,7 @@ def _registry_asset(
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect() as connection:
             zone = landing.zone()
-            options = RegisterOptions(settings.landing_margin, config.reread, landing.spool)
+            options = RegisterOptions(settings.landing_margin, config.reread, landing.spool, config.new_landing)
             result = register_window(
                 connection,
                 zone,
@@ -77,9 +79,12 @@ def _registry_asset(
             add_once(context, context.asset_key, last_partition(context), column_schema(read_columns(connection, _TABLE)))
         for rejection in result.rejections:
             context.log.warning(f"rejected {printable(rejection)}")
-        for refusal in result.refused:
+        for refusal in result.refusals:
             context.log.warning(printable(refusal))
-        rejections = dg.MetadataValue.md(bullets(result.rejections))
+        strays = [str(stray) for stray in sorted(result.strays)]
+        for stray in strays:
+            context.log.warning(stray)
+        told = {"rejections": result.rejections, "refusals": result.refusals, "strays": strays}
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": in_table,
@@ -88,13 +93,15 @@ def _registry_asset(
                 "objects_read": result.read,
                 "objects_registered": result.registered,
                 "objects_rejected": result.rejected,
+                "objects_refused": result.refused,
+                "objects_stray": len(strays),
                 "objects_gone": result.gone,
                 "rejected_rows": result.rejected_rows,
                 "left_out_rows": result.left_out_rows,
                 "bytes_read": result.bytes,
                 "dagster/uri": zone.url,
                 "seconds": round(time.perf_counter() - started, 3),
-                **({"rejections": rejections} if result.rejections else {}),
+                **{name: dg.MetadataValue.md(bullets(sentences)) for name, sentences in told.items() if sentences},
             }
         )
 

@@ -18,9 +18,10 @@ from btc_assets.store.database import Store
 
 _UNUSABLE = """
 SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m AS blob
-WHERE bucket_5m >= %s AND bucket_5m < %s AND (status = %s OR (status = %s AND loaded_at IS NULL)) AND NOT EXISTS (
+WHERE bucket_5m >= %s AND bucket_5m < %s
+    AND (status = %s OR (status = %s AND loaded_at IS NULL) OR (status = %s AND reason IS NOT NULL)) AND NOT EXISTS (
     SELECT 1 FROM landing.acknowledgements AS accepted
-    WHERE accepted.what = blob.uri AND accepted.version = blob.etag AND accepted.kind IN ('rejected object', 'lost object')
+    WHERE accepted.what = blob.uri AND accepted.version = blob.etag AND accepted.kind IN ('rejected object', 'lost object', 'refused object')
 )
 ORDER BY uri
 """
@@ -36,8 +37,8 @@ ORDER BY bucket_5m, uri, row_number LIMIT 50
 
 
 def find_unusable_objects(connection: psycopg.Connection, window: Window) -> Problems:
-    """Objects that are unreadable, or that disappeared before they were loaded, each with the reason."""
-    rows = connection.execute(_UNUSABLE, (window.start, window.end, Status.REJECTED, Status.GONE)).fetchall()
+    """Objects that are unreadable or refused, or that disappeared before they were loaded, each with the reason."""
+    rows = connection.execute(_UNUSABLE, (window.start, window.end, Status.REJECTED, Status.GONE, Status.NOTICED)).fetchall()
     return Problems([f"{uri}: {reason}" for uri, reason in rows])
 
 
@@ -50,7 +51,7 @@ def find_rejected_rows(connection: psycopg.Connection, window: Window) -> Proble
 _CHECKS = [
     SliceCheck(
         "no_rejected_object",
-        "No object of the slices is unreadable, and none disappeared before it was loaded.",
+        "No object of the slices is unreadable or refused, and none disappeared before it was loaded.",
         "objects",
         find_unusable_objects,
     ),

@@ -7,7 +7,7 @@ change nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +17,10 @@ import orjson
 import psycopg
 
 from btc_assets.domain.feeds import Feeds, folder_time
+from btc_assets.landing.known_zone import require_known_zone
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.registry import notice
+from btc_assets.landing.strays import Stray, record_strays, unreadable_name
 from btc_assets.landing.zone import LandingZone
 from btc_assets.landing.zone_errors import ErrorTranslator
 
@@ -42,12 +44,14 @@ class Received:
     Attributes:
         messages: read.
         noticed: objects that the registry did not know.
+        strays: objects below a feed's prefix whose name cannot be read.
         foreign: objects of other buckets and prefixes.
         left: messages that cannot be parsed, with the reason; they stay, until the queue moves them to its dead-letter queue.
     """
 
     messages: int = 0
     noticed: int = 0
+    strays: int = 0
     foreign: int = 0
     left: list[str] = field(default_factory=list)
 
@@ -121,6 +125,7 @@ def receive(
     Raises:
         UserError: the queue, the landing zone or the server fails; messages that were not deleted are delivered again.
     """
+    require_known_zone(connection, zone, feeds)
     total, deadline = Received(), clock() + RECEIVE_SECONDS
     for messages in _batches(queue, url):
         total.messages += len(messages)
@@ -132,8 +137,10 @@ def receive(
                 parsed.append(message)
             except Malformed as reason:
                 total.left.append(f"{message['MessageId']}: {reason}")
+        strays = _record_strays(connection, zone, feeds, names)
         ours = [(uri, prefix) for bucket, key in names if (uri := zone.uri(bucket, key)) and (prefix := _prefix(zone, feeds, uri))]
-        total.foreign += len(names) - len(ours)
+        total.strays += len(strays)
+        total.foreign += len(names) - len(ours) - len(strays)
         objects = _existing(zone, ours)
         for prefix in {obj.prefix for obj in objects}:
             own = feeds.by_prefix(prefix)
@@ -172,7 +179,22 @@ def _existing(zone: LandingZone, names: Sequence[tuple[str, str]]) -> list[Lande
         return [obj for obj in pool.map(lambda name: zone.head(*name), names) if obj is not None]
 
 
+def _record_strays(connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, names: Iterable[tuple[str, str]]) -> set[Stray]:
+    """Record the objects of a feed's prefix whose name cannot be read."""
+    found: set[Stray] = set()
+    for uri in filter(None, (zone.uri(bucket, key) for bucket, key in names)):
+        path = zone.path(uri)
+        own, reason = feeds.by_path(path), unreadable_name(path)
+        if own and reason and not path.endswith("/"):  # a slash at the end marks a folder
+            stray = Stray.at(uri, reason)
+            record_strays(connection, own[0].label, ("", ""), [stray])
+            found.add(stray)
+    return found
+
+
 def _prefix(zone: LandingZone, feeds: Feeds, uri: str) -> str | None:
     """The prefix of the feed that an object landed under; None if a listing would skip the object as well."""
     path = zone.path(uri)
+    if unreadable_name(path):
+        return None
     return next((prefix for prefix in feeds.prefixes if path.startswith(f"{prefix}/") and folder_time(prefix, path)), None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from btc_assets.domain.feeds import folder_time
+from btc_assets.domain.feeds import FolderSpan, folder_span
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import floor_slice
 
@@ -42,12 +42,17 @@ class LandedObject:
         """Whether it is read into a temporary file instead of memory."""
         return self.size > LARGE_BYTES
 
-    @cached_property
+    @property
     def folder_time(self) -> datetime | None:
-        """When the collector opened the object, by its own clock: the time in the folders; None if they hold no time."""
+        """When the collector opened the object, by its own clock: the start of the time in the folders; None if they hold no time."""
+        return self.folder_span.start if self.folder_span else None
+
+    @cached_property
+    def folder_span(self) -> FolderSpan | None:
+        """The minute, hour or day that the folders name; None if they hold no time."""
         # Search from the end: the landing zone's own URL may contain the prefix as well.
         match = re.search(rf"/({re.escape(self.prefix)}/\d{{4}}(?:/\d\d){{2,4}}/[^/]+)$", self.uri)
-        return folder_time(self.prefix, match[1]) if match else None
+        return folder_span(self.prefix, match[1]) if match else None
 
     def is_newer_than(self, time: datetime) -> bool:
         """Whether it was written after `time`, by at least a second, because some answers of S3 round to whole seconds."""

@@ -11,14 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
 
 import psycopg
 
-from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import Window
 from btc_assets.landing import registry
+from btc_assets.landing.known_zone import require_known_zone
 from btc_assets.landing.object_rows import build_readings, collect_contents, reject_misread_ids, reject_without_valid_rows
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.read_marks import ReadMarks
@@ -26,7 +29,9 @@ from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch
 from btc_assets.landing.registry import Readings
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.states import Status
+from btc_assets.landing.strays import Stray, record_strays
 from btc_assets.landing.zone import LandingZone
+from btc_assets.landing.zone_errors import is_refusal
 
 Progress = Callable[[int, int], None]  # objects done, objects in total
 
@@ -42,11 +47,13 @@ class RegisterOptions:
         margin: how far an object's folder may lie from the event times in it.
         reread: read objects again that are registered already.
         spool: keeps what was decoded for a loader in the same process.
+        new_zone: the landing zone may be one that the registry knows nothing of, beside another.
     """
 
     margin: timedelta
     reread: bool = False
     spool: Spool | None = None
+    new_zone: bool = False
 
 
 @dataclass
@@ -57,30 +64,34 @@ class Registration:
         listed: objects that the listings show.
         read: objects that were read; `bytes` is their size.
         registered, rejected: how many of those are readable and unreadable.
+        refused: objects that the landing zone refused to hand out. They are noticed in the registry, and requested again.
         rejected_rows: rows of readable objects that are no valid trades.
         left_out_rows: rows of readable objects in which, by the word of the exchange, nothing was traded.
         gone: objects that have disappeared.
         rejections: a sentence for each of the first unreadable objects.
-        refused: a sentence for each of the first objects that the landing zone refused to hand out. They stay as they were in the
-            registry, and are requested again.
+        refusals: a sentence for each of the first objects that were refused.
+        strays: what lies among the objects and cannot be one of them.
     """
 
     listed: int = 0
     read: int = 0
     registered: int = 0
     rejected: int = 0
+    refused: int = 0
     rejected_rows: int = 0
     left_out_rows: int = 0
     gone: int = 0
     bytes: int = 0
     rejections: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    strays: set[Stray] = field(default_factory=set)
 
     def __iadd__(self, other: Registration) -> Registration:
-        for name in ("listed", "read", "registered", "rejected", "rejected_rows", "left_out_rows", "gone", "bytes"):
+        for name in ("listed", "read", "registered", "rejected", "refused", "rejected_rows", "left_out_rows", "gone", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.rejections = (self.rejections + other.rejections)[:_SHOWN]
-        self.refused = (self.refused + other.refused)[:_SHOWN]
+        self.refusals = (self.refusals + other.refusals)[:_SHOWN]
+        self.strays = self.strays | other.strays if other.strays else self.strays
         return self
 
 
@@ -105,16 +116,22 @@ def register_window(
         progress: called day by day with the number of objects that are done.
 
     Raises:
-        UserError: the landing zone or the server fails, or the landing zone refuses to hand out every object that had to be read.
+        UserError: the landing zone or the server fails, the landing zone hands out no object at all, or the store was filled from
+            another one.
     """
+    if not options.new_zone:
+        require_known_zone(connection, zone, feeds)
     total, failed = Registration(), set[str]()
+    known: LandedObject | None = None  # an object that was readable before, the smallest one
     with ReadMarks(connection, zone, retry=options.reread) as marks:
         for day in window.widened(options.margin).days():
             for prefix, prefix_feeds in feeds.groups():
                 folders = compare_folders(connection, zone, prefix, day)
                 record_missing(connection, zone, prefix_feeds, folders.missing)
                 record_listed(connection, prefix_feeds, folders)
-                total += Registration(listed=len(folders.listed), gone=len(folders.missing))
+                record_strays(connection, prefix_feeds[0].label, zone.uri_range(prefix, day), folders.strays)
+                total += Registration(listed=len(folders.listed), gone=len(folders.missing), strays=folders.strays)
+                known = min(filter(None, [known, *folders.readable]), key=attrgetter("size"), default=None)
                 objects = folders.listed if options.reread else folders.unread
                 done = total.listed - len(objects)
                 progress(done, total.listed)
@@ -128,8 +145,8 @@ def register_window(
             total.listed += len(objects)
             for group in marks.fetch_groups(objects, prefix_feeds):
                 total += register_group(connection, zone, group, prefix_feeds, spool=options.spool)
-    if total.refused and not total.read:
-        raise UserError(total.refused[0])
+    if total.refused and not total.read and not (known and _is_readable(zone, known)):
+        raise UserError(total.refusals[0])  # no object can be read, so it is not the object
     return total
 
 
@@ -144,11 +161,13 @@ class Folders:
         listed: the objects in them.
         versions: the versions that the registry believes to be there, with their status.
         missing: URIs of those versions absent from the listing that HEAD also reports missing.
+        strays: what lies among the objects and cannot be one of them.
     """
 
     listed: list[LandedObject]
     versions: dict[ObjectVersion, Status]
     missing: list[str]
+    strays: set[Stray]
 
     @property
     def unknown(self) -> list[LandedObject]:
@@ -165,14 +184,17 @@ class Folders:
         return {uri: versions for uri, versions in registered.items() if len(versions) > 1}
 
     @property
+    def readable(self) -> list[LandedObject]:
+        """Objects that were read before."""
+        return [obj for obj in self.listed if self.versions.get(obj.version) == Status.REGISTERED]
+
+    @property
     def unread(self) -> list[LandedObject]:
         """Objects whose current version was not read yet."""
         return [obj for obj in self.listed if self.versions.get(obj.version) not in (Status.REGISTERED, Status.REJECTED)]
 
 
-def compare_folders(
-    connection: psycopg.Connection, zone: LandingZone, prefix: str, window: Window, misplaced: set[str] | None = None
-) -> Folders:
+def compare_folders(connection: psycopg.Connection, zone: LandingZone, prefix: str, window: Window) -> Folders:
     """List the folders of a window and compare them with the registry.
 
     Args:
@@ -180,13 +202,13 @@ def compare_folders(
         zone: the landing zone.
         prefix: of a feed.
         window: the folders' minutes.
-        misplaced: gets the URIs of objects that lie among the others, in folders that are no time.
     """
-    listed = zone.list_window(prefix, window, misplaced)
+    strays: set[Stray] = set()
+    listed = zone.list_window(prefix, window, strays)
     versions = registry.read_current_versions(connection, zone.uri_range(prefix, window), listed)
     absent = sorted({version.uri for version in versions} - {obj.uri for obj in listed})
     found = _head_all(zone, prefix, absent)
-    return Folders(listed, versions, [uri for uri in absent if found[uri] is None])
+    return Folders(listed, versions, [uri for uri in absent if found[uri] is None], strays)
 
 
 def _head_all(zone: LandingZone, prefix: str, uris: Collection[str]) -> dict[str, LandedObject | None]:
@@ -206,8 +228,7 @@ def _noticed_elsewhere(
     notice it again, and request a run for it.
     """
     prefix = feeds.prefixes[0]
-    below_prefix = f"{zone.url}/{prefix}/", f"{zone.url}/{prefix}0"  # "0" follows "/"
-    uris = [uri for uri in registry.read_unread_uris(connection, window, below_prefix) if uri not in failed]
+    uris = [uri for uri in registry.read_unread_uris(connection, window, zone.uris(prefix)) if uri not in failed]
     found = _head_all(zone, prefix, uris)
     record_missing(connection, zone, feeds, [uri for uri, obj in found.items() if obj is None])
     return [obj for obj in found.values() if obj is not None]
@@ -231,8 +252,9 @@ def register_group(
     spool: Spool | None = None,
 ) -> Registration:
     """Decode fetched objects of one prefix and record them in one transaction; an object that is refused holds up no others."""
-    refused = [str(fetched.error) for fetched in group if _is_refused(fetched)]
-    group = list(_read_current(zone, (fetched for fetched in group if not _is_refused(fetched))))
+    refused = {fetched.obj: str(fetched.error) for fetched in group if is_refusal(fetched.error)}
+    registry.notice_refused(connection, feeds, refused)
+    group = list(_read_current(zone, (fetched for fetched in group if not is_refusal(fetched.error))))
     spooled: list[Piece] | None = [] if spool is not None and all(fetched.source is None for fetched in group) else None
     contents = collect_contents(len(group), _keep(decode_group(group, feeds), spooled))
     reject_misread_ids(group, contents)
@@ -248,11 +270,12 @@ def register_group(
         read=len(group),
         registered=len(group) - len(rejections),
         rejected=len(rejections),
+        refused=len(refused),
         rejected_rows=sum(row.row_count for row in readings.rejected_rows),
         left_out_rows=sum(content.left_out_rows for fetched, content in zip(group, contents, strict=True) if not fetched.rejected),
         bytes=sum(fetched.obj.size for fetched in group),
         rejections=rejections,
-        refused=refused,
+        refusals=list(refused.values()),
     )
 
 
@@ -293,9 +316,11 @@ def record_missing(connection: psycopg.Connection, zone: LandingZone, feeds: Fee
     registry.notice(connection, feeds, [obj for obj in back.values() if obj is not None])
 
 
-def _is_refused(fetched: Fetched) -> bool:
-    """Whether a person must correct something before the object can be read."""
-    return isinstance(fetched.error, UserError) and not isinstance(fetched.error, TransientError)
+def _is_readable(zone: LandingZone, obj: LandedObject) -> bool:
+    fetched = fetch(zone, obj)
+    if isinstance(fetched.source, Path):
+        fetched.source.unlink(missing_ok=True)
+    return fetched.error is None
 
 
 def _read_current(zone: LandingZone, group: Iterable[Fetched]) -> Iterator[Fetched]:

@@ -116,6 +116,28 @@ def notice(connection: psycopg.Connection, feeds: Feeds, objects: Iterable[Lande
     return len(new)
 
 
+# A refused object stays noticed, and so requested, with the reason; whatever is noticed or read again loses it.
+_NOTE_REFUSAL = """
+UPDATE landing.raw_blobs_5m AS blob SET reason = refused.reason FROM unnest(%b::text[], %b::text[], %b::text[]) AS refused (uri, etag, reason)
+WHERE (blob.uri, blob.etag) = (refused.uri, refused.etag) AND blob.status = 'noticed'
+"""
+
+
+def notice_refused(connection: psycopg.Connection, feeds: Feeds, refused: Mapping[LandedObject, str]) -> None:
+    """Record that the landing zone does not hand out these objects of one prefix, each with the reason.
+
+    Args:
+        connection: to the store; in autocommit.
+        feeds: those of the objects' one prefix.
+        refused: objects and the sentence about each.
+    """
+    if not refused:
+        return
+    notice(connection, feeds, refused)
+    with server_errors(), connection.transaction():
+        connection.execute(_NOTE_REFUSAL, _columns([(obj.uri, obj.etag, reason) for obj, reason in refused.items()]))
+
+
 # ---- an object is read
 
 # A noticed row stands under the slice of the object's folder; the rows of a version that was read, under the slices that it covers.
@@ -351,7 +373,7 @@ WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (source.bucket_5m, sou
 # Whatever their status: a version may have been registered again since the sources were read.
 _MARK_OTHERS_UNLOADED = """
 UPDATE landing.raw_blobs_5m SET loaded_at = NULL, loaded_rows = NULL
-WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL
+WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL AND asset <> ALL(%s)
     AND (bucket_5m, asset, uri, etag) NOT IN (SELECT * FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[]))
 RETURNING asset, status = 'gone' AND row_count > 0
 """
@@ -402,7 +424,9 @@ class Marks(NamedTuple):
     unloaded: frozenset[str]
 
 
-def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source], rows: Sequence[int]) -> Marks:
+def mark_loaded(
+    cursor: psycopg.Cursor, window: Window, sources: Sequence[Source], rows: Sequence[int], kept_symbols: Sequence[str] = ()
+) -> Marks:
     """Record that the ticks of a window come from `sources`, and from nothing else.
 
     What is marked stays as it is until the transaction ends: whoever registers, overwrites or deletes one of these objects waits for it,
@@ -413,11 +437,12 @@ def mark_loaded(cursor: psycopg.Cursor, window: Window, sources: Sequence[Source
         window: the slices that were replaced.
         sources: all sources of the window.
         rows: ticks in the table that come from each source, after de-duplication.
+        kept_symbols: symbols of which nothing was replaced; their marks stay.
     """
     loaded = [(one.bucket_5m, one.asset, one.uri, one.etag, one.row_count, count) for one, count in zip(sources, rows, strict=True)]
     columns = _columns(loaded) if loaded else [[]] * 6
     current = cursor.execute(_MARK_LOADED, columns).rowcount == len(sources)
-    others = cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, *columns[:4])).fetchall()
+    others = cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, list(kept_symbols), *columns[:4])).fetchall()
     cursor.execute(_MARK_EMPTY_LOADED, (window.start, window.end))
     return Marks(current, any(gone for _, gone in others), frozenset(label for label, _ in others))
 

@@ -48,7 +48,9 @@ def _landing_sensor(deployment: Deployment, ingest: SlicedJobs) -> dg.SensorDefi
             arrivals = notice_arrivals(connection, landing.zone(), settings.landing_feeds, now, timing)
             # Before reading what is due: a run that ends in between is not requested again.
             runs = automation.Automation(context, deployment)
-            waiting = read_waiting_slices(connection, now, grace=grace, history_start=settings.history_start)
+            waiting = read_waiting_slices(
+                connection, now, grace=grace, history_start=settings.history_start, symbols=settings.landing_feeds.labels
+            )
         requests = [*runs.requests(waiting.due, ingest)]
         yield from requests
         if arrivals and arrivals.noticed:

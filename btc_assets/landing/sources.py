@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -26,7 +26,7 @@ ORDER BY bucket_5m, asset, uri
 _LOST_SOURCES = """
 SELECT DISTINCT bucket_5m, uri FROM landing.raw_blobs_5m AS loaded
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND loaded_at IS NOT NULL AND row_count > 0
-    AND status IN (%(gone)s, %(superseded)s)
+    AND status IN (%(gone)s, %(superseded)s) AND asset = ANY(%(symbols)s)
     AND NOT EXISTS (
         SELECT 1 FROM landing.raw_blobs_5m AS other WHERE other.uri = loaded.uri AND other.status IN (%(registered)s, %(rejected)s)
     )
@@ -36,6 +36,10 @@ ORDER BY bucket_5m, uri
 _UNLOADED = """
 SELECT DISTINCT bucket_5m FROM landing.raw_blobs_5m
 WHERE bucket_5m = ANY(%(buckets)s) AND status <> %(noticed)s AND landing.is_unsettled(status, loaded_at) ORDER BY bucket_5m
+"""
+
+_OTHER_SYMBOLS = """
+SELECT DISTINCT asset FROM landing.raw_blobs_5m WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND asset <> ALL(%(symbols)s)
 """
 
 _ROWS_BY_SLICE = """
@@ -106,9 +110,15 @@ def read_sources(cursor: psycopg.Cursor, window: Window) -> list[Source]:
     return [Source(*row) for row in cursor]
 
 
-def read_lost_sources(cursor: psycopg.Cursor, window: Window) -> list[tuple[datetime, str]]:
-    """Slices that were loaded from an object which is gone since, each with the URI of such an object."""
-    cursor.execute(_LOST_SOURCES, _STATUSES | {"start": window.start, "end": window.end})
+def read_other_symbols(cursor: psycopg.Cursor, window: Window, symbols: Sequence[str]) -> set[str]:
+    """The symbols in the registry of a window that are none of these: those of feeds that were retired."""
+    cursor.execute(_OTHER_SYMBOLS, {"start": window.start, "end": window.end, "symbols": list(symbols)})
+    return {symbol for (symbol,) in cursor}
+
+
+def read_lost_sources(cursor: psycopg.Cursor, window: Window, symbols: Sequence[str]) -> list[tuple[datetime, str]]:
+    """Slices that were loaded from an object of one of these symbols which is gone since, each with the URI of such an object."""
+    cursor.execute(_LOST_SOURCES, _STATUSES | {"start": window.start, "end": window.end, "symbols": list(symbols)})
     return [(bucket, uri) for bucket, uri in cursor]
 
 

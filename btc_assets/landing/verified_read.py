@@ -13,7 +13,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from btc_assets.domain.errors import TransientError, UserError
-from btc_assets.landing.objects import LandedObject, ObjectCorrupt
+from btc_assets.landing.objects import LandedObject, ObjectCorrupt, ObjectGone
 from btc_assets.landing.s3 import S3Access
 from btc_assets.landing.zone_errors import ErrorTranslator, Interrupted
 
@@ -54,12 +54,23 @@ class VerifiedReader:
                 return self._read_once(obj, path)
             except (ObjectCorrupt, Interrupted) as error:
                 failure = error
+            except ObjectGone:
+                if self._s3 and self._ends_with_a_slash(self._s3, path):
+                    raise ObjectCorrupt("its key ends with a slash, so it cannot be read: copy it to a key without") from None
+                raise
         if isinstance(failure, ObjectCorrupt):
             advice = "upload it again"
             if self._md5(obj):
                 advice += " (in a bucket with SSE-KMS, where an ETag is no MD5, set BTC_ASSETS_LANDING_ETAG=opaque)"
             raise ObjectCorrupt(f"{failure}, read {READ_ATTEMPTS} times: {advice}") from failure
         raise failure
+
+    def _ends_with_a_slash(self, s3: S3Access, path: str) -> bool:
+        """Whether the key that a listing shows as `path` has a slash at its end, which obstore leaves out."""
+        key = f"{s3.key(path)}/"
+        with self._errors.during(f"Listing s3://{s3.bucket}/{key}"):
+            found = s3.client().list_objects_v2(Bucket=s3.bucket, Prefix=key, MaxKeys=1).get("Contents", ())
+        return bool(found) and found[0]["Key"] == key
 
     def _read_once(self, obj: LandedObject, path: str) -> tuple[bytes | Path, str]:
         md5 = self._md5(obj)

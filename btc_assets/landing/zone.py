@@ -13,9 +13,11 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, Window
+from btc_assets.landing.listers import DirectoryLister, Lister, S3Lister, StoreLister
 from btc_assets.landing.listing import Listing
 from btc_assets.landing.objects import LandedObject, ObjectGone
 from btc_assets.landing.s3 import S3Access
+from btc_assets.landing.strays import Stray
 from btc_assets.landing.verified_read import VerifiedReader
 from btc_assets.landing.zone_errors import ErrorTranslator
 
@@ -60,6 +62,7 @@ class LandingZone:
         if self.scheme == "s3" and host:
             self._s3 = S3Access(host, path.strip("/"), endpoint, region, concurrency, retries)
             self.store: ObjectStore = self._s3.object_store()
+            lister: Lister = S3Lister(self.store, self._s3)
         elif self.scheme == "file" and host in ("", "localhost"):
             root = Path("/" + unquote(path))
             if not root.is_dir():
@@ -68,12 +71,14 @@ class LandingZone:
                 )
             self.url = root.as_uri()  # one spelling, because URIs are keys in the registry
             self.store = LocalStore(root)
+            lister = DirectoryLister(root)
         elif self.scheme == "memory":
             self.store = _MEMORY_STORES.setdefault(self.url, MemoryStore())
+            lister = StoreLister(self.store)
         else:
             raise UserError(f"The landing zone {url!r} must be s3://bucket/prefix or file:///directory.")
         self._errors = ErrorTranslator(_S3_ADVICE if self._s3 else _DIRECTORY_ADVICE)
-        self._listing = Listing(self.store, self.url, self.concurrency, self._errors)
+        self._listing = Listing(lister, self.url, self.concurrency, self._errors)
         self._reader = VerifiedReader(self.store, self._s3, self._errors, etag_is_md5=etag == "md5")
 
     # ---- names
@@ -81,6 +86,10 @@ class LandingZone:
     def path(self, uri: str) -> str:
         """The object's path below the landing zone's URL."""
         return uri.removeprefix(self.url + "/")
+
+    def holds(self, uri: str) -> bool:
+        """Whether an object with that URI would lie in the landing zone."""
+        return uri.startswith(self.url + "/")
 
     def uri(self, bucket: str, key: str) -> str | None:
         """The URI of an object of S3; None if it lies outside the landing zone."""
@@ -99,40 +108,54 @@ class LandingZone:
 
         return edge(window.start), edge(window.end)
 
+    def uris(self, prefix: str) -> tuple[str, str]:
+        """The half-open range of all URIs below `prefix`, in byte order."""
+        return f"{self.url}/{prefix}/", f"{self.url}/{prefix}0"  # "0" follows "/"
+
     # ---- listing
 
-    def list_window(self, prefix: str, window: Window, misplaced: set[str] | None = None) -> list[LandedObject]:
-        """Objects whose folder minute lies in `window`, ordered by URI.
+    def list_window(self, prefix: str, window: Window, strays: set[Stray] | None = None) -> list[LandedObject]:
+        """Objects whose folder names a minute in `window`, or an hour or a day of which a part lies in it, ordered by URI.
 
         Lists whole days by day and the rest by hour: a few LIST calls for any range, and never the whole prefix.
 
         Args:
             prefix: of a feed.
             window: slices.
-            misplaced: gets the URIs of objects that lie among the others, in folders that are no time.
+            strays: gets what lies among the objects and cannot be one of them, or lies in folders that are no time.
         """
-        return self._listing.list_window(prefix, window, misplaced)
+        return self._listing.list_window(prefix, window, strays)
 
-    def list_from(self, prefix: str, start: datetime, now: datetime) -> Iterator[list[LandedObject]]:
+    def list_from(self, prefix: str, start: datetime, now: datetime, strays: set[Stray] | None = None) -> Iterator[list[LandedObject]]:
         """Objects whose folder minute is `start` or later, in batches.
 
         On S3 this is one LIST call for every thousand objects, however long ago `start` is. A directory has no order to start
-        from, so it is listed day by day until a day after `now`, which includes a collector whose clock is fast.
+        from, so it is listed day by day until a day after `now`, which includes a collector whose clock is fast. `strays` as in
+        `list_window`.
         """
         if self.scheme != "file":
-            yield from self._listing.list_since(prefix, start)
+            yield from self._listing.list_since(prefix, start, strays)
             return
         for window in Window.covering(start, now + DAY).days():
-            if objects := self.list_window(prefix, window):
+            if objects := self.list_window(prefix, window, strays):
                 yield objects
 
-    def list_all(self, prefix: str) -> Iterator[LandedObject]:
-        """Every object below `prefix`, in the store's order."""
-        return self._listing.list_all(prefix)
+    def uris_from(self, prefix: str, start: datetime, now: datetime) -> tuple[str, str]:
+        """The half-open range of URIs that `list_from` covers."""
+        first, end = self.uri_range(prefix, Window.covering(start, now + DAY))
+        return first, end if self.scheme == "file" else self.uris(prefix)[1]
 
-    def days(self, prefix: str) -> tuple[set[datetime], list[str]]:
-        """The days that have folders below `prefix`, and the URIs of objects that lie in none of them."""
-        return self._listing.list_days(prefix)
+    def list_all(self, prefix: str, strays: set[Stray] | None = None) -> Iterator[LandedObject]:
+        """Every object below `prefix`, in the store's order; `strays` gets what lies there and can be no object."""
+        return self._listing.list_all(prefix, strays)
+
+    def days(self, prefix: str, strays: set[Stray]) -> set[datetime]:
+        """The days that have folders below `prefix`; `strays` gets what lies in none of them."""
+        return self._listing.list_days(prefix, strays)
+
+    def names(self, folder: str, most: int = 5) -> list[str]:
+        """Some of the names directly in a folder, those of folders with a slash at the end; not all, however many there are."""
+        return self._listing.names(folder, most)
 
     def newest_minute(self, prefix: str) -> datetime | None:
         """The newest minute folder that holds an object, found with a few LIST calls by descending the folders."""
@@ -168,7 +191,12 @@ class LandingZone:
         """Store `data` at `path` below the landing zone's URL and return its URI."""
         uri = f"{self.url}/{path}"
         with self._errors.during(f"Writing {uri}"):
-            obstore.put(self.store, path, data)
+            if self.scheme == "file":  # obstore writes `name#1` first, which a listing would show; it passes over `.name`
+                folder, slash, name = path.rpartition("/")
+                obstore.put(self.store, f"{folder}{slash}.{name}", data)
+                obstore.rename(self.store, f"{folder}{slash}.{name}", path)
+            else:
+                obstore.put(self.store, path, data)
         return uri
 
     def get(self, path: str) -> bytes | None:

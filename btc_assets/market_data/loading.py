@@ -7,7 +7,7 @@ anything was registered meanwhile, the part is rebuilt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,18 +24,31 @@ from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
 from btc_assets.landing.registration import record_missing, register_object
-from btc_assets.landing.registry import mark_loaded
-from btc_assets.landing.sources import Source, count_rows_by_slice, read_lost_sources, read_sources, read_unloaded_slices
+from btc_assets.landing.registry import mark_gone, mark_loaded
+from btc_assets.landing.sources import (
+    Source,
+    count_rows_by_slice,
+    read_lost_sources,
+    read_other_symbols,
+    read_sources,
+    read_unloaded_slices,
+)
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.contest import Contest, Field, read_rivals_of
-from btc_assets.market_data.source_rows import SourceReader, SourceRows
+from btc_assets.market_data.source_rows import SourceReader, SourceRows, SourcesRefused
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store
 from btc_assets.store.errors import server_errors
 from btc_assets.store.replace import Replacement, Replacements, Stale
 
 _READ_ATTEMPTS = 5  # of a part whose objects change while they are read
+
+_OUTSIDE = (
+    "{uri}, which is registered for them, lies outside the landing zone {zone}: correct BTC_ASSETS_LANDING_URL, or force the load "
+    "(btc-assets load --force) to drop its rows."
+)
+_LOST = "{uri}, which they were loaded from, is gone: restore it, or force the load (btc-assets load --force) to drop its rows."
 
 
 @dataclass
@@ -88,11 +101,12 @@ class TickReplacement(Replacement):
 
     Args:
         load: the load that this is part of.
-        sources: all registered sources of the window.
+        sources: all registered sources of the window, of the feeds of today.
         contest: their rows, and which of them count.
+        others: symbols of feeds that were retired, whose ticks stay as they are.
     """
 
-    def __init__(self, load: TickLoad, sources: Sequence[Source], contest: Contest) -> None:
+    def __init__(self, load: TickLoad, sources: Sequence[Source], contest: Contest, others: Collection[str]) -> None:
         self._load, self._sources, self._contest = load, sources, contest
         self.duplicates, self.conflicting = contest.duplicates, contest.conflicting
         if self.duplicates:
@@ -101,19 +115,19 @@ class TickReplacement(Replacement):
         else:
             self._loaded_rows = [source.row_count for source in sources]  # as many as were read
         self.also_locked = {rival.source.bucket_5m for rival in contest.field.rivals}
-        super().__init__(contest.field.window, with_event_times(contest.kept.ticks))
+        super().__init__(contest.field.window, with_event_times(contest.kept.ticks), others)
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
-        if read_sources(cursor, self.window) != list(self._sources):
+        if [one for one in read_sources(cursor, self.window) if one.asset not in self.kept_symbols] != list(self._sources):
             raise Stale("objects were registered while these were read")
-        if not self._load.options.force and read_lost_sources(cursor, self.window):
+        if not self._load.options.force and read_lost_sources(cursor, self.window, self._load.feeds.labels):
             raise Stale("an object disappeared")
         if not self._contest.field.holds(cursor):
             raise Stale("objects with the same trades were registered in other slices")
 
     def record(self, cursor: psycopg.Cursor) -> None:
-        marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows)
+        marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows, self.kept_symbols)
         if not marks.current:
             raise Stale("an object changed while its rows were written")
         if marks.lost and not self._load.options.force:
@@ -123,7 +137,7 @@ class TickReplacement(Replacement):
         for source, count in zip(self._sources, self._loaded_rows, strict=True):  # by slice, ascending
             if count:
                 newest[source.asset] = source.bucket_5m
-        advance_offsets(cursor, TABLE, self.window, newest)
+        advance_offsets(cursor, TABLE, self.window, newest, self.kept_symbols)
         mark_due(cursor, self._load.options.followers, self.window)
 
     def rebuild(self) -> Iterator[Replacement]:
@@ -168,7 +182,7 @@ class TickLoad(Replacements):
         on_commit: Callable[[int, pa.Table], None] = lambda done, rows: None,
     ) -> None:
         self.store, self.zone, self.feeds, self.window, self.options = store, zone, feeds, window, options
-        self.refused: dict[datetime, str] = {}  # slices that are left as they are, with the URI that is gone
+        self.refused: dict[datetime, str] = {}  # slices that are left as they are, with the reason
         self.outdated: set[datetime] = set()  # slices that hold versions of trades that do not count any more, or miss one
         self.followed_up: list[Window] = []  # of those, what was loaded again
         self._follows = False  # the load that this one follows up asks for what else is outdated
@@ -193,23 +207,33 @@ class TickLoad(Replacements):
                 for part in cut_window(count_rows_by_slice(self._connection, day), day, self.options.commit_rows):
                     yield from self.parts(part)
         if self.refused:
-            bucket, uri = min(self.refused.items())
-            raise UserError(
-                f"{len(self.refused)} slice(s) were left as they are, the first at {bucket:{KEY_FORMAT}}, because {uri}, "
-                "which they were loaded from, is gone: restore it, or force the load (btc-assets load --force) to drop its rows."
-            )
+            bucket, reason = min(self.refused.items())
+            raise UserError(f"{len(self.refused)} slice(s) were left as they are, the first at {bucket:{KEY_FORMAT}}, because {reason}")
 
     def parts(self, window: Window) -> Iterator[Replacement]:
         """The replacements of one part of the range: one, or several around slices that must stay as they are."""
-        for _ in range(_READ_ATTEMPTS):
+        changes = 0
+        while changes < _READ_ATTEMPTS:
             with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
-                orphaned = {} if self.options.force else dict(read_lost_sources(cursor, window))
-                sources = read_sources(cursor, window)
-            self.refused.update(orphaned)
+                orphaned = {} if self.options.force else dict(read_lost_sources(cursor, window, self.feeds.labels))
+                others = read_other_symbols(cursor, window, self.feeds.labels)
+                sources = [source for source in read_sources(cursor, window) if source.asset not in others]
+            self.refused.update((bucket, _LOST.format(uri=uri)) for bucket, uri in orphaned.items())
+            if outside := [source for source in sources if not self.zone.holds(source.uri)]:
+                if self.options.force:
+                    mark_gone(self._connection, sorted({source.uri for source in outside}))
+                    continue
+                self.refused.update((source.bucket_5m, _OUTSIDE.format(uri=source.uri, zone=self.zone.url)) for source in outside)
             try:
-                built = [self._build(part, sources) for part in _without(window, orphaned)]
+                built = [
+                    self._build(part, sources, others) for part in _without(window, [bucket for bucket in self.refused if bucket in window])
+                ]
+            except SourcesRefused as refused:
+                self._leave(refused, sources)
+                continue
             except (ObjectGone, ObjectChanged) as moved:
                 self._register_again(str(moved))
+                changes += 1
                 continue
             yield from built
             return
@@ -238,12 +262,20 @@ class TickLoad(Replacements):
             self.loaded_outside.append(window)
         return more
 
-    def _build(self, window: Window, sources: Sequence[Source]) -> TickReplacement:
+    def _leave(self, refused: SourcesRefused, sources: Sequence[Source]) -> None:
+        """Leave the slices as they are whose objects are refused; if those belong to other slices, whose trades count here, all of a part."""
+        left = [one for one in sources if one.bucket_5m not in self.refused]
+        if not left:
+            raise refused
+        hit = [one for one in left if one.uri in refused.reasons]
+        self.refused.update((one.bucket_5m, refused.reasons.get(one.uri, str(refused))) for one in hit or left)
+
+    def _build(self, window: Window, sources: Sequence[Source], others: Collection[str]) -> TickReplacement:
         own = [source for source in sources if source.bucket_5m in window]
         rows = _in_key_order(self._reader.read(window, own))
         with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
             field = Field.read(cursor, window, own, rows)
-        return TickReplacement(self, own, Contest(field, rows, read_rivals_of(field, rows, self._reader, self._connection)))
+        return TickReplacement(self, own, Contest(field, rows, read_rivals_of(field, rows, self._reader, self._connection)), others)
 
     def _register_again(self, uri: str) -> None:
         """Correct the registry after an object turned out to differ from what was registered."""

@@ -22,11 +22,24 @@ from btc_assets.landing.sliced_object import SlicedObject
 from btc_assets.landing.sources import Source, SourceKey, count_object_rows
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
+from btc_assets.landing.zone_errors import is_refusal
 from btc_assets.store.errors import server_errors
 
 _CONTESTED_ROWS = 1_000_000  # rows of a large object that are kept in memory for later parts
 
 _Piece = tuple[pa.Table, np.ndarray]  # ticks, and for each the position of its object
+
+
+class SourcesRefused(UserError):
+    """The landing zone does not hand out these objects, though it hands out others.
+
+    Args:
+        reasons: for each URI, the sentence about it.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class SourceReader:
 
         Raises:
             ObjectGone, ObjectChanged: an object is no longer what was registered.
+            SourcesRefused: the landing zone refuses to hand out some of the objects.
             UserError: an object holds other rows than were registered.
         """
         by_version = {source.version: source for source in sources}
@@ -128,16 +142,16 @@ class SourceReader:
         """The object that a source is part of.
 
         Raises:
-            UserError: it lies outside the landing zone or under no feed's prefix.
+            SourcesRefused: it lies outside the landing zone.
+            UserError: its symbol belongs to no feed.
         """
-        path = self._zone.path(source.uri)
-        feeds = self._feeds.by_path(path)
-        if feeds is None or path == source.uri:
-            raise UserError(
-                f"{source.uri} is registered, but lies outside the landing zone {self._zone.url} and its feeds: correct "
-                "BTC_ASSETS_LANDING_URL or BTC_ASSETS_LANDING_FEEDS."
-            )
-        return LandedObject(source.uri, source.etag, source.size_bytes, source.last_modified, feeds.prefixes[0])
+        if not self._zone.holds(source.uri):
+            sentence = f"{source.uri} is registered, but lies outside the landing zone {self._zone.url}: correct BTC_ASSETS_LANDING_URL."
+            raise SourcesRefused({source.uri: sentence})
+        # The prefix of a feed may have moved since; then the object is read as one of its symbol's feed.
+        feeds = self._feeds.by_path(self._zone.path(source.uri))
+        prefix = feeds.prefixes[0] if feeds else self._feeds.by_label(source.asset).prefix
+        return LandedObject(source.uri, source.etag, source.size_bytes, source.last_modified, prefix)
 
     def close(self) -> None:
         """Close the large objects, and remove their temporary files and all that is kept of them."""
@@ -157,7 +171,13 @@ class SourceReader:
         yield from self._read_small([obj for obj in unread if not obj.is_large], position)
         for obj in unread:
             if obj.is_large:
-                ticks = self._sliced(obj).take(window)
+                try:
+                    ticks = self._sliced(obj).take(window)
+                except UserError as error:
+                    self._large.pop(obj.version).close()
+                    if is_refusal(error):
+                        raise SourcesRefused({obj.uri: str(error)}) from error
+                    raise
                 yield ticks, np.full(len(ticks), position[obj.version])
 
     def _rival_pieces(
@@ -201,23 +221,26 @@ class SourceReader:
 
     def _decode_whole(self, obj: LandedObject) -> Iterator[pa.Table]:
         fetched = fetch(self._zone, obj)
-        if fetched.error:
-            raise fetched.error
+        if refused := _refusals([fetched]):
+            raise SourcesRefused(refused)
         for piece in decode_group([fetched], self._feeds.by_prefix(obj.prefix)):
             yield piece.decoded.ticks
         _require_readable(fetched)
 
     def _read_small(self, objects: Sequence[LandedObject], position: Mapping[ObjectVersion, int]) -> Iterator[_Piece]:
+        refused: dict[str, str] = {}
         for of_prefix, feeds in group_by_prefix(objects, self._feeds):
             for group in fetch_groups(self._zone, of_prefix):
-                for fetched in group:
-                    if fetched.error is not None:
-                        raise fetched.error
+                refused |= _refusals(group)
+                if refused:
+                    continue  # look for others that are refused as well
                 positions = np.array([position[fetched.obj.version] for fetched in group])
                 for piece in decode_group(group, feeds):
                     yield piece.decoded.ticks, positions[piece.tick_object]
                 for fetched in group:
                     _require_readable(fetched)
+        if refused:
+            raise SourcesRefused(refused)
 
     def _sliced(self, obj: LandedObject) -> SlicedObject:
         if obj.version not in self._large:
@@ -229,6 +252,15 @@ class SourceReader:
 def _require_readable(fetched: Fetched) -> None:
     if fetched.rejected is not None:
         raise UserError(f"{fetched.obj.uri} could be read when it was registered and cannot any more: {fetched.rejected}.")
+
+
+def _refusals(group: Sequence[Fetched]) -> dict[str, str]:
+    """The URIs of objects that are refused, each with the sentence about it; raises what else went wrong with one."""
+    refused = {fetched.obj.uri: str(fetched.error) for fetched in group if is_refusal(fetched.error)}
+    for fetched in group:
+        if fetched.error is not None and fetched.obj.uri not in refused:
+            raise fetched.error
+    return refused
 
 
 def _inside(rows: SourceRows, window: Window) -> SourceRows:

@@ -8,13 +8,20 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
+
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import Window, ceil_slice, floor_slice
+from btc_assets.landing.absence import explain_absence, is_misplaced
+from btc_assets.landing.known_zone import require_known_zone
 from btc_assets.landing.resources import Landing
+from btc_assets.landing.strays import Stray, read_strays, summarize
 from btc_assets.ops.database_findings import examine_database
 from btc_assets.ops.findings import Finding, compare_clocks, examine_safely, find_free_space
-from btc_assets.store.database import Store
+from btc_assets.ops.health import retired_symbols, tell_retired
+from btc_assets.store.database import Store, only_row
+from btc_assets.store.errors import server_errors
 
 
 def examine_store(settings: Settings, examine_dagster: Callable[[], Iterator[Finding]] = lambda: iter(())) -> Iterator[Finding]:
@@ -33,6 +40,7 @@ def examine_store(settings: Settings, examine_dagster: Callable[[], Iterator[Fin
     else:
         with connection:
             yield from examine_database(connection, settings)
+            yield from examine_safely("feeds", lambda: _examine_feeds(connection, settings))
     yield from examine_safely("landing zone", lambda: _examine_landing(settings))
     yield from examine_safely("Dagster", examine_dagster)
     yield from examine_safely("disk", lambda: _examine_local_disk(settings))
@@ -43,10 +51,29 @@ def _examine_landing(settings: Settings) -> Iterator[Finding]:
     now = datetime.now(UTC)
     window = Window(floor_slice(now - timedelta(hours=1)), ceil_slice(now + timedelta(seconds=1)))
     for prefix in settings.landing_feeds.prefixes:
-        count = len(zone.list_window(prefix, window))
-        yield Finding("landing zone", "ok", f"{zone.url}/{prefix}: {count:,} object(s) in the last hour.")
+        strays: set[Stray] = set()
+        count = len(zone.list_window(prefix, window, strays))
+        if not count and is_misplaced(zone, prefix):
+            yield Finding("landing zone", "warning", " ".join(explain_absence(zone, settings.landing_feeds.by_prefix(prefix))))
+        else:
+            yield Finding("landing zone", "ok", f"{zone.url}/{prefix}: {count:,} object(s) in the last hour.")
+        if strays:
+            yield Finding("landing zone", "warning", summarize(len(strays), sorted(strays)[:3]))
     if theirs := zone.server_time():
         yield compare_clocks("landing zone clock", theirs, datetime.now(UTC))
+
+
+def _examine_feeds(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    with server_errors():
+        if not only_row(connection.execute("SELECT to_regclass('landing.strays') IS NOT NULL"))[0]:
+            return  # the findings of the database say that migrations are missing
+        sources = [source for (source,) in connection.execute("SELECT source FROM ingestion.stream_offsets")]
+    count, strays = read_strays(connection, settings.landing_feeds.labels)
+    if count:
+        yield Finding("feeds", "warning", summarize(count, strays))
+    if retired := retired_symbols(sources, settings.landing_feeds):
+        yield Finding("feeds", "warning", tell_retired(retired))
+    require_known_zone(connection, Landing(settings).zone(), settings.landing_feeds)
 
 
 def _examine_local_disk(settings: Settings) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion.offsets import ListingPosition, read_listing_position
 from btc_assets.landing.arrivals import WaitingSlices, read_waiting_slices
 from btc_assets.landing.states import SliceState
+from btc_assets.landing.strays import read_strays, summarize
 from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
@@ -82,7 +83,7 @@ def read_health(
         history_start: the first day of the store; what landed for days before it is told, and does not count as late.
         daemon_runs: whether a daemon of Dagster runs, without which no sensor does; asked only if a sensor does not.
     """
-    waiting = read_waiting_slices(connection, now, grace=grace, history_start=history_start)
+    waiting = read_waiting_slices(connection, now, grace=grace, history_start=history_start, symbols=feeds.labels)
     with server_errors():
         rows = connection.execute("SELECT source, last_ts FROM ingestion.stream_offsets").fetchall()
         newest: dict[str, datetime | None] = dict(rows)
@@ -93,6 +94,11 @@ def read_health(
     overdue = [due.since for due in waiting.due if now - due.since > _RUN_OVERDUE]
     late = [room for room in _BUILT_FROM_TICKS if room in behind and now - behind[room].since > _RUN_OVERDUE]
     reasons = [*_listing_problems(connection, feeds, now, grace, daemon_runs)]
+    count, strays = read_strays(connection, feeds.labels)
+    if count:
+        reasons.append(summarize(count, strays))
+    if retired := retired_symbols(newest, feeds):
+        reasons.append(tell_retired(retired))
     if overdue:
         reasons.append(f"{len(overdue):,} slice(s) wait for their run, the oldest since {_at(min(overdue))}.")
     if waiting.before_history:
@@ -114,6 +120,25 @@ def read_health(
         signals_due=behind["signals"].slices if "signals" in behind else 0,
         reasons=reasons,
         stuck=bool(overdue or late),
+    )
+
+
+def retired_symbols(sources: Iterable[str], feeds: Feeds) -> list[str]:
+    """The symbols that ticks were loaded of and that belong to no feed of today.
+
+    Args:
+        sources: of `ingestion.stream_offsets`.
+        feeds: of the landing zone.
+    """
+    loaded = {source.removeprefix(f"{TABLE}/") for source in sources if source.startswith(f"{TABLE}/")}
+    return sorted(loaded - set(feeds.labels))
+
+
+def tell_retired(symbols: Sequence[str]) -> str:
+    """A sentence about symbols that belong to no feed of today."""
+    return (
+        f"{', '.join(symbols)}: of no feed in BTC_ASSETS_LANDING_FEEDS, so what is loaded stays as it is, and nothing that landed is "
+        "loaded; name the feed again if that is not meant."
     )
 
 

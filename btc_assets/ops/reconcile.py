@@ -7,7 +7,7 @@ do, for which the landing sensor requests the runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -16,9 +16,11 @@ import psycopg
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import DAY, EPOCH, KEY_FORMAT, SLICE, Window
+from btc_assets.landing.known_zone import require_known_zone
 from btc_assets.landing.registration import compare_folders, record_listed, record_missing
 from btc_assets.landing.registry import notice, renew_unsettled, withdraw_loaded
 from btc_assets.landing.states import SliceState
+from btc_assets.landing.strays import Stray, record_strays
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.ops.differences import Differences
@@ -33,7 +35,7 @@ _STUCK_STATES = [SliceState.PENDING.value, SliceState.STALE.value, SliceState.SO
 _STUCK = """
 SELECT bucket_5m, asset, state, objects + noticed_objects FROM landing.slices AS slice
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m + interval '5 minutes' < %(before)s
-    AND state = ANY(%(states)s)
+    AND state = ANY(%(states)s) AND asset = ANY(%(symbols)s)
     AND (SELECT max(blob.noticed_at) < %(before)s FROM landing.raw_blobs_5m AS blob
          WHERE blob.bucket_5m = slice.bucket_5m AND blob.asset = slice.asset AND landing.is_unsettled(blob.status, blob.loaded_at))
 ORDER BY bucket_5m, asset
@@ -105,11 +107,15 @@ def reconcile(  # six: what is compared, when, and how
     Raises:
         UserError: the landing zone or the server fails.
     """
-    comparison = _Comparison(connection, zone, now, options)
+    require_known_zone(connection, zone, feeds)
+    comparison = _Comparison(connection, zone, now, options, feeds.labels)
     for prefix, own in feeds.groups():
+        comparison.strays = set()
         for day in window.days() if window else comparison.days_with_objects(prefix):
             if day.end > options.since:
                 comparison.compare_objects(own, day)
+        if window is None:
+            record_strays(connection, own[0].label, zone.uris(prefix), comparison.strays)
     for day in window.days() if window else _registered_days(connection):
         comparison.compare_slices(day)
     record_reconciliation(connection, window, now, comparison.found)
@@ -155,12 +161,16 @@ class _Comparison:
     zone: LandingZone
     now: datetime
     options: ReconcileOptions
+    symbols: Sequence[str]  # labels of the feeds of today
     found: Differences = field(default_factory=Differences)
+    strays: set[Stray] = field(default_factory=set)  # of the present prefix
 
     def days_with_objects(self, prefix: str) -> list[Window]:
         """The days on which an object of a prefix landed or is registered; objects in no folder of a day are strays."""
-        days, strays = self.zone.days(prefix)
+        strays: set[Stray] = set()
+        days = self.zone.days(prefix, strays)
         self._add_strays(strays)
+        self.strays = strays
         folder = f"{self.zone.url}/{prefix}/"
         parameters = {"prefix": folder, "end": f"{self.zone.url}/{prefix}0", "length": len(folder) + 10, "from": len(folder) + 1}
         with server_errors():
@@ -174,10 +184,12 @@ class _Comparison:
 
     def compare_objects(self, feeds: Feeds, day: Window) -> None:
         """Compare the objects in the folders of a day with the registry; the feeds share one prefix."""
-        prefix, strays = feeds.prefixes[0], set[str]()
-        folders = compare_folders(self.connection, self.zone, prefix, day, strays)
+        prefix = feeds.prefixes[0]
+        folders = compare_folders(self.connection, self.zone, prefix, day)
         registered = {uri for uri, _ in folders.versions}
-        self._add_strays(strays)
+        self._add_strays(folders.strays)
+        self.strays |= folders.strays
+        record_strays(self.connection, feeds[0].label, self.zone.uri_range(prefix, day), folders.strays)
         before = self.now - self.options.min_object_age
         new = [obj for obj in folders.unknown if obj.last_modified < before]
         for obj in new:
@@ -199,7 +211,10 @@ class _Comparison:
         """Compare the slices of a day in registry and tables."""
         limits = {"start": day.start, "end": day.end, "before": self.now - STUCK_AFTER}
         with server_errors():
-            stuck = [_StuckSlice(*row) for row in self.connection.execute(_STUCK, limits | {"states": _STUCK_STATES}).fetchall()]
+            stuck = [
+                _StuckSlice(*row)
+                for row in self.connection.execute(_STUCK, limits | {"states": _STUCK_STATES, "symbols": list(self.symbols)}).fetchall()
+            ]
             behind = [_AssetBehind(*row) for row in self.connection.execute(_BEHIND, limits).fetchall()]
         unequal = find_unequal_slices(self.connection, day, unloaded=False)
         for slice_ in stuck:
@@ -217,9 +232,9 @@ class _Comparison:
                     cursor.execute(_REBUILD_AGAIN, limits)
                     self.found.healed += len(buckets) + sum(asset.slices for asset in behind)
 
-    def _add_strays(self, uris: Iterable[str]) -> None:
-        for uri in sorted(uris):
-            self.found.add("stray", f"{uri} lies in no minute folder, so it is in no slice: move it to where its trades belong")
+    def _add_strays(self, strays: Iterable[Stray]) -> None:
+        for stray in sorted(strays):
+            self.found.add("stray", str(stray))
 
 
 def _registered_days(connection: psycopg.Connection) -> list[Window]:

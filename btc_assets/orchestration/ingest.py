@@ -20,10 +20,11 @@ from btc_assets.orchestration.partitions import Partitions, partition_tags
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """Options of the two assets that load objects: `reread` of the registry's and `force` of the ticks'."""
+    """Options of the two assets that load objects: `reread` and `new_landing` of the registry's and `force` of the ticks'."""
 
     force: bool = False
     reread: bool = False
+    new_landing: bool = False
 
 
 @dataclass
@@ -34,6 +35,7 @@ class IngestReport:
         window: the slices, including the rest of days of history.
         seconds: that the run took.
         objects: listed in the landing zone.
+        strays: what lies among them and can be no object.
         slices: that have ticks.
         ticks: that were loaded.
         checks: that ran.
@@ -43,6 +45,7 @@ class IngestReport:
     window: Window
     seconds: float = 0.0
     objects: int = 0
+    strays: int = 0
     slices: int = 0
     ticks: int = 0
     checks: int = 0
@@ -108,7 +111,7 @@ def _split(window: Window, first_slice: datetime) -> Iterator[tuple[str, Window]
 def _run_config(assets: LoadingAssets, options: IngestOptions) -> dict[str, object]:
     return {
         "ops": {
-            asset_key(assets.registry).to_python_identifier(): {"config": {"reread": options.reread}},
+            asset_key(assets.registry).to_python_identifier(): {"config": {"reread": options.reread, "new_landing": options.new_landing}},
             asset_key(assets.ticks).to_python_identifier(): {"config": {"force": options.force}},
         },
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
@@ -130,6 +133,7 @@ def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: Lo
         raise UserError(_run_failure(failures))
     registered, loaded = (_metadata(materializations[asset_key(name)]) for name in (assets.registry, assets.ticks))
     report.objects += registered.get("objects_listed", 0)
+    report.strays += registered.get("objects_stray", 0)
     report.slices += loaded.get("slices_with_ticks", 0)
     report.ticks += loaded.get("rows", 0)
 

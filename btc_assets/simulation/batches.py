@@ -42,6 +42,17 @@ class BatchLimits:
 BATCH_LIMITS = BatchLimits()
 
 
+def in_order_of_time(ticks: pa.Table, limits: BatchLimits) -> pa.Table:
+    """Ticks sorted by event time if they step back as far as a batch is wide, as trades sorted by id do that were made on several days.
+
+    Otherwise each step would close a batch. Smaller steps back, as on the wire, stay.
+    """
+    times = int64(ticks["event_time"])
+    if not (np.diff(times) <= -limits.width_us).any():
+        return ticks
+    return ticks.take(np.argsort(times, kind="stable"))
+
+
 def cut_batches(tables: Iterator[pa.Table], limits: BatchLimits) -> Iterator[pa.Table]:
     """Cut ticks into batches that open with a trade and close by the limits, however the tables are cut."""
     rest: pa.Table | None = None

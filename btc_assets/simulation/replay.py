@@ -19,7 +19,7 @@ from btc_assets.landing.decode import decode
 from btc_assets.landing.formats import read_object
 from btc_assets.landing.raw import AGAIN, ObjectRejected
 from btc_assets.landing.zone import LandingZone
-from btc_assets.simulation.batches import BATCH_LIMITS, GROUP_BATCHES, BatchLimits, cut_batches, encode_batches
+from btc_assets.simulation.batches import BATCH_LIMITS, GROUP_BATCHES, BatchLimits, cut_batches, encode_batches, in_order_of_time
 
 _REASONS = 20  # rejected rows whose reasons are kept
 
@@ -113,8 +113,9 @@ def land_trades(
                 landed.add(written, size)
                 progress(landed.objects)
 
+        ordered = (in_order_of_time(ticks, limits) for ticks in tables)
         try:
-            for batches in _groups(cut_batches(tables, limits), GROUP_BATCHES):
+            for batches in _groups(cut_batches(ordered, limits), GROUP_BATCHES):
                 objects = list(encode_batches(batches, feed))
                 finish()
                 writing = [pool.submit(zone.put, path, data) for path, data in objects]

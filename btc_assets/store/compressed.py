@@ -44,15 +44,19 @@ class CompressedReplacement:
         target: the table, which has a primary key; columns that do not come in get their default.
         window: slices to replace.
         chunks: names of the compressed chunks of the window.
+        kept_symbols: symbols whose rows stay as they are.
     """
 
     incoming = sql.Identifier("incoming_rows")  # a temporary table, gone with the transaction
 
-    def __init__(self, cursor: psycopg.Cursor, target: Target, window: Window, chunks: Sequence[str]) -> None:
+    def __init__(
+        self, cursor: psycopg.Cursor, target: Target, window: Window, chunks: Sequence[str], kept_symbols: Sequence[str] = ()
+    ) -> None:
         self._cursor, self._chunks = cursor, chunks
         columns, key = [column.name for column in target.columns], target.key
         self._values = [sql.Identifier(name) for name in columns if name not in key]
-        self._span = {"start": window.start, "end": window.end}
+        self._span = {"start": window.start, "end": window.end, "kept": list(kept_symbols)}
+        kept = sql.SQL(" AND old.symbol <> ALL(%(kept)s)") if kept_symbols else sql.SQL("")
         self._names = {
             "table": identifier(target.table),
             "incoming": self.incoming,
@@ -60,7 +64,7 @@ class CompressedReplacement:
             "new_values": sql.SQL(", ").join(sql.SQL("new.{}").format(sql.Identifier(name)) for name in columns),
             "key": sql.SQL(", ").join(map(sql.Identifier, key)),
             "same_key": sql.SQL(" AND ").join(sql.SQL("old.{0} = new.{0}").format(sql.Identifier(name)) for name in key),
-            "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(target.slice_column)),
+            "in_window": sql.SQL("old.{0} >= %(start)s AND old.{0} < %(end)s").format(sql.Identifier(target.slice_column)) + kept,
         }
         # With the primary key, so that a repeated key fails here as it does in the table.
         self._execute("CREATE TEMPORARY TABLE {incoming} (LIKE {table} INCLUDING DEFAULTS, PRIMARY KEY ({key})) ON COMMIT DROP")

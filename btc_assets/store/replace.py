@@ -44,6 +44,7 @@ class Replacement:
     Args:
         window: the slices.
         rows: all rows of the window; None empties it.
+        kept_symbols: symbols whose rows stay as they are; `rows` has none of them.
 
     Attributes:
         also_locked: slices outside the window that nobody may write until this replacement is committed.
@@ -51,8 +52,9 @@ class Replacement:
 
     also_locked: Collection[datetime] = ()
 
-    def __init__(self, window: Window, rows: pa.Table | None = None) -> None:
+    def __init__(self, window: Window, rows: pa.Table | None = None, kept_symbols: Collection[str] = ()) -> None:
         self.window = window
+        self.kept_symbols = sorted(kept_symbols)
         self.rows = pa.table({}) if rows is None else rows
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
@@ -133,15 +135,17 @@ def _write_rows(cursor: psycopg.Cursor, target: Target, replacement: Replacement
     if chunks:
         lift_decompression_limit(cursor)
     if chunks and target.slice_column in target.key and encoded.buffers:
-        compressed = CompressedReplacement(cursor, target, replacement.window, chunks)
+        compressed = CompressedReplacement(cursor, target, replacement.window, chunks, replacement.kept_symbols)
         _copy_rows(cursor, compressed.incoming, encoded)
         compressed.write(len(replacement.rows))
         return
     cursor.execute(
-        sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s").format(
-            identifier(target.table), column=sql.Identifier(target.slice_column)
+        sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s {others}").format(
+            identifier(target.table),
+            column=sql.Identifier(target.slice_column),
+            others=sql.SQL("AND symbol <> ALL(%s)") if replacement.kept_symbols else sql.SQL(""),
         ),
-        (replacement.window.start, replacement.window.end),
+        (replacement.window.start, replacement.window.end, *([replacement.kept_symbols] if replacement.kept_symbols else ())),
         prepare=False,  # a generic plan would make TimescaleDB decompress whole chunks
     )
     _copy_rows(cursor, identifier(target.table), encoded)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, floor_slice
+from btc_assets_tests.support.cases import case
 from btc_assets_tests.support.command_line import run_command
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
+from btc_assets_tests.support.zones import StoreOnS3
 
 
 def test_loading_with_failed_checks_reports_them_and_exits_with_2(store: StoreUnderTest) -> None:
@@ -13,3 +20,51 @@ def test_loading_with_failed_checks_reports_them_and_exits_with_2(store: StoreUn
     result = run_command("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:05Z")
     assert result.exit_code == 2
     assert "check failed landing/raw_blobs_5m no_rejected_object" in result.output
+
+
+FOLDER_OF_THE_CASE = "2026/11/20/12/00"
+RANGE_OF_THE_CASE = "--from", "2026-11-20T12:00Z", "--to", "2026-11-20T12:10Z"
+
+
+def test_an_archived_object_is_named_with_what_to_do_and_the_others_are_loaded_each_time(on_exact_s3: StoreOnS3) -> None:
+    data = (case("28-s3-glacier") / "ok.jsonl").read_bytes()
+    on_exact_s3.put_key(f"{FOLDER_OF_THE_CASE}/ok.jsonl", data)
+    archived = on_exact_s3.put_key(f"{FOLDER_OF_THE_CASE}/glacier.jsonl", data, StorageClass="GLACIER")
+    for _ in range(2):  # the second time there is nothing else to read
+        result = run_command("load", *RANGE_OF_THE_CASE)
+        assert result.exit_code == 2, result.output
+        words = " ".join(result.output.split())
+        assert f"no_rejected_object: {archived}: Reading {archived} failed (InvalidObjectState: " in words
+        assert "it is archived: restore it (aws s3api restore-object)" in words
+        assert on_exact_s3.rows("SELECT count(*) FROM market_data.btc_ticks") == [(len(data.splitlines()),)]
+    assert on_exact_s3.rows("SELECT status FROM landing.raw_blobs_5m WHERE uri = %s", archived) == [("noticed",)]
+
+
+def test_a_range_that_ends_after_the_present_is_loaded_as_far_as_it_is_over(store: StoreUnderTest) -> None:
+    start = floor_slice(datetime.now(UTC)) - 2 * SLICE
+    store.land(every(10, 30, start=start))
+    for end in ("9999-12-31", "9999-12-31T23:59", f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%MZ}"):
+        result = run_command("load", "--from", f"{start:{KEY_FORMAT}}", "--to", end)
+        assert "The range ends after the present: loading what is over, up to " in result.output
+        assert (result.exit_code, store.rows("SELECT count(*) FROM market_data.btc_ticks")) == (0, [(30,)]), result.output
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=1), timedelta(days=20_000)])
+def test_a_range_of_which_nothing_is_over_is_one_sentence(store: StoreUnderTest, ahead: timedelta) -> None:
+    start = floor_slice(datetime.now(UTC)) + ahead
+    result = run_command("load", "--from", f"{start:{KEY_FORMAT}}", "--to", "9999-12-31")
+    assert result.exit_code == 1
+    assert f"The range starts at {start:{KEY_FORMAT}}, and that slice is not over yet (now it is " in " ".join(result.output.split())
+
+
+def test_times_at_the_ends_of_the_calendar_are_no_tracebacks(store: StoreUnderTest) -> None:
+    for arguments in (
+        ("load", "--from", "9999-12-31T23:59", "--to", "9999-12-31T23:59:59"),
+        ("load", "--from", "0001-01-01T00:00+14:00", "--to", "2024-01-10"),
+        ("load", "--from", "0001-01-01", "--to", "2024-01-10"),
+        ("status", "--from", "9999-12-31T23:59"),
+    ):
+        result = run_command(*arguments)
+        assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+        assert "Error: " in result.output
+    assert run_command("status", "--from", "0001-01-01", "--to", "9999-12-31T23:59").exit_code == 0

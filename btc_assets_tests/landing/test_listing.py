@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import DAY as DAY_LONG
 from btc_assets.domain.slices import SLICE, Window, parse_time
 from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.fault_proxy import FaultProxy
@@ -43,11 +44,12 @@ def test_a_window_may_cross_hours_and_days_and_cover_whole_ones(zone: LandingZon
     assert listed_paths(zone, window("13", "14")) == []
 
 
-def test_an_object_in_an_hour_or_day_folder_counts_as_landed_at_its_start(zone: LandingZone) -> None:
+def test_an_object_in_an_hour_or_day_folder_belongs_to_all_of_that_hour_or_day(zone: LandingZone) -> None:
     put(zone, "2024/01/10/dump.zip", "2024/01/10/07/dump.zip")
     assert listed_paths(zone, window("10T00:00", "10T00:05")) == ["2024/01/10/dump.zip"]
-    assert listed_paths(zone, window("10T07:00", "10T07:05")) == ["2024/01/10/07/dump.zip"]
-    assert listed_paths(zone, window("10T07:05", "10T08:00")) == []
+    assert listed_paths(zone, window("10T07:55", "10T08:10")) == ["2024/01/10/07/dump.zip", "2024/01/10/dump.zip"]
+    assert listed_paths(zone, window("10T08:00", "10T08:10")) == ["2024/01/10/dump.zip"]
+    assert listed_paths(zone, window("09T23:50", "10T00:00")) == listed_paths(zone, window("11T00:00", "11T00:05")) == []
     assert listed_paths(zone, window("10", "11")) == ["2024/01/10/07/dump.zip", "2024/01/10/dump.zip"]
 
 
@@ -125,7 +127,9 @@ def test_a_listing_equals_a_filter_over_every_object(names: list[str], window: W
     zone = LandingZone(f"memory:///{uuid.uuid4().hex}")
     put(zone, *(f"{name}/object" for name in names))
     opened = {name: datetime.strptime(name, "%Y/%m/%d/%H/%M"[: 3 * name.count("/") + 2]).replace(tzinfo=UTC) for name in names}
-    assert listed_paths(zone, window) == sorted(f"{name}/object" for name in names if opened[name] in window)
+    length = {name: (DAY_LONG, timedelta(hours=1), timedelta(minutes=1))[name.count("/") - 2] for name in names}
+    inside = [name for name in names if opened[name] < window.end and opened[name] + length[name] > window.start]
+    assert listed_paths(zone, window) == sorted(f"{name}/object" for name in inside)
 
 
 @given(st.lists(st.integers(-3 * 1440, 3 * 1440), unique=True, max_size=40), windows)

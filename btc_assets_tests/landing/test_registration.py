@@ -123,7 +123,7 @@ def test_a_deleted_object_is_gone_and_one_that_a_listing_omits_is_not(store: Sto
     uris = store.land(every(1, 60))
     store.register(HOUR)
     with monkeypatch.context() as forgetful:
-        forgetful.setattr(LandingZone, "list_window", lambda self, prefix, window, misplaced: [])
+        forgetful.setattr(LandingZone, "list_window", lambda self, prefix, window, strays: [])
         assert store.register(HOUR).gone == 0
     store.delete(uris[0])
     assert store.register(HOUR).gone == 1

@@ -359,12 +359,32 @@ def test_an_object_that_is_refused_blocks_no_other(
     assert daemon.tick() == [("ingest", slices(start, 0, 2))]
     load(store, slices(start, 0, 2))
     assert daemon.tick() == [("ingest", slices(start, 1))]
-    with pytest.raises(UserError, match="Access Denied"):  # an error if there is nothing else to read
-        load(store, slices(start, 1))
+    load(store, slices(start, 1))  # no error, because an object of a slice beside it can still be read
     assert ticks(store) == 60
+    assert store.rows("SELECT status, reason FROM landing.raw_blobs_5m WHERE uri = %s", uris[1]) == [("noticed", "Access Denied")]
     monkeypatch.setattr(LandingZone, "read", read)
     load(store, slices(start, 1))
     assert ticks(store) == 90
+
+
+def test_a_landing_zone_that_hands_out_nothing_fails_the_run(
+    store: StoreUnderTest, daemon: Daemon, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.land(every(10, 60, start=start), seconds=300)
+
+    def refuses(zone: LandingZone, obj: LandedObject) -> tuple[bytes | Path, str]:
+        raise UserError("Access Denied")
+
+    daemon.tick()
+    with monkeypatch.context() as refusing, pytest.raises(UserError, match="Access Denied"):
+        refusing.setattr(LandingZone, "read", refuses)
+        load(store, slices(start, 0, 1))
+    load(store, slices(start, 0, 1))
+    store.land(every(10, 3, start=start, first_id=500), seconds=300)
+    with monkeypatch.context() as refusing, pytest.raises(UserError, match="Access Denied"):
+        refusing.setattr(LandingZone, "read", refuses)
+        load(store, slices(start, 0, 1))
+    assert ticks(store) == 60
 
 
 def test_a_run_that_ends_during_the_tick_is_not_requested_again(

@@ -42,7 +42,7 @@ def test_only_an_object_that_was_loaded_can_be_lost(store: StoreUnderTest, loade
     assert count_sources(store.connection, HOUR) == (int(loaded), 0)
     store.delete(uri)
     store.register(HOUR)
-    assert read_lost_sources(store.connection.cursor(), HOUR) == ([(NOON, uri)] if loaded else [])
+    assert read_lost_sources(store.connection.cursor(), HOUR, ["BTCUSDT"]) == ([(NOON, uri)] if loaded else [])
 
 
 def test_an_object_that_was_overwritten_is_not_lost(store: StoreUnderTest) -> None:
@@ -51,4 +51,4 @@ def test_an_object_that_was_overwritten_is_not_lost(store: StoreUnderTest) -> No
     store.ingest(HOUR)
     store.zone().put(path, encode_batch(every(1, 5), FEED)[1])
     store.register(HOUR)
-    assert read_lost_sources(store.connection.cursor(), HOUR) == []
+    assert read_lost_sources(store.connection.cursor(), HOUR, ["BTCUSDT"]) == []

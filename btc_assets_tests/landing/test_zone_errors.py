@@ -9,7 +9,7 @@ from obstore.exceptions import GenericError, NotFoundError, PermissionDeniedErro
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.landing.objects import ObjectChanged, ObjectCorrupt, ObjectGone
 from btc_assets.landing.zone import LandingZone
-from btc_assets.landing.zone_errors import ErrorTranslator, Interrupted, Meaning, describe, meaning_of
+from btc_assets.landing.zone_errors import ErrorTranslator, Interrupted, Meaning, ZoneRefused, describe, is_refusal, meaning_of
 from btc_assets_tests.support.fault_proxy import FaultProxy
 from btc_assets_tests.support.landed import PREFIX, S3_ADVICE, land, window
 from btc_assets_tests.support.s3 import Bucket
@@ -17,13 +17,14 @@ from btc_assets_tests.support.s3 import Bucket
 URI = "s3://landing/object"
 
 
-def boto3_error(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "As S3 says."}}, "GetObject")
+def boto3_error(code: str, status: int | None = None) -> ClientError:
+    answer = {"ResponseMetadata": {"HTTPStatusCode": status}} if status else {}
+    return ClientError({"Error": {"Code": code, "Message": "As S3 says."}} | answer, "GetObject")
 
 
-def xml(code: str) -> str:
+def xml(code: str, status: int = 404) -> str:
     """The text of an obstore error with an answer of S3."""
-    return f"Server returned non-2xx status code: 404 Not Found: <Error><Code>{code}</Code><Message>As S3 says.</Message></Error>"
+    return f"Server returned non-2xx status code: {status} Some Words: <Error><Code>{code}</Code><Message>As S3 says.</Message></Error>"
 
 
 DENIED_FILE = 'Unable to open file x\n\nDebug source:\nOs {\n code: 13,\n kind: PermissionDenied,\n message: "Permission denied",\n}'
@@ -31,13 +32,23 @@ NO_ANSWER = "HTTP error\n\nDebug source:\nHttpError {\n    kind: Timeout,\n}"
 
 # An error, what it means, and how it is described.
 ERRORS: list[tuple[Exception, Meaning, str]] = [
-    (FileNotFoundError(xml("NoSuchBucket")), Meaning.REFUSED, "NoSuchBucket: As S3 says"),
-    (GenericError(xml("SignatureDoesNotMatch")), Meaning.REFUSED, "SignatureDoesNotMatch: As S3 says"),
+    (FileNotFoundError(xml("NoSuchBucket")), Meaning.ZONE_REFUSED, "NoSuchBucket: As S3 says"),
+    (GenericError(xml("SignatureDoesNotMatch")), Meaning.ZONE_REFUSED, "SignatureDoesNotMatch: As S3 says"),
     (PermissionDeniedError("HEAD x: status code: 403 Forbidden: \n\nmore"), Meaning.REFUSED, "HEAD x: status code: 403 Forbidden"),
     (GenericError(DENIED_FILE), Meaning.REFUSED, "Permission denied"),
     (PermissionError(13, "Permission denied"), Meaning.REFUSED, "[Errno 13] Permission denied"),
     (boto3_error("AccessDenied"), Meaning.REFUSED, "AccessDenied: As S3 says"),
-    (boto3_error("AWS.SimpleQueueService.NonExistentQueue"), Meaning.REFUSED, "AWS.SimpleQueueService.NonExistentQueue: As S3 says"),
+    (boto3_error("AWS.SimpleQueueService.NonExistentQueue"), Meaning.ZONE_REFUSED, "AWS.SimpleQueueService.NonExistentQueue: As S3 says"),
+    (boto3_error("InvalidObjectState"), Meaning.REFUSED, "InvalidObjectState: As S3 says"),
+    (boto3_error("KMS.DisabledException", 400), Meaning.REFUSED, "KMS.DisabledException: As S3 says"),
+    (GenericError(xml("KMS.KMSInvalidStateException", 400)), Meaning.REFUSED, "KMS.KMSInvalidStateException: As S3 says"),
+    (boto3_error("MethodNotAllowed", 405), Meaning.REFUSED, "MethodNotAllowed: As S3 says"),
+    (boto3_error("SomethingNew", 418), Meaning.REFUSED, "SomethingNew: As S3 says"),
+    (boto3_error("ExpiredToken", 400), Meaning.ZONE_REFUSED, "ExpiredToken: As S3 says"),
+    (boto3_error("RequestTimeTooSkewed", 403), Meaning.ZONE_REFUSED, "RequestTimeTooSkewed: As S3 says"),
+    (boto3_error("RequestTimeout", 400), Meaning.TRANSIENT, "RequestTimeout: As S3 says"),
+    (boto3_error("SomethingNew", 429), Meaning.TRANSIENT, "SomethingNew: As S3 says"),
+    (boto3_error("SomethingNew", 503), Meaning.TRANSIENT, "SomethingNew: As S3 says"),
     (FileNotFoundError(xml("NoSuchKey")), Meaning.GONE, "NoSuchKey: As S3 says"),
     (NotFoundError("Object at location Denied/NoSuchBucket not found"), Meaning.GONE, "Object at location Denied/NoSuchBucket not found"),
     (boto3_error("NoSuchKey"), Meaning.GONE, "NoSuchKey: As S3 says"),
@@ -55,7 +66,8 @@ each_error = pytest.mark.parametrize(
 
 # What each meaning is raised as.
 TRANSLATED: dict[Meaning, tuple[type[Exception], str]] = {
-    Meaning.REFUSED: (UserError, "Reading it failed ({}): look there."),
+    Meaning.ZONE_REFUSED: (ZoneRefused, "Reading it failed ({}): look there."),
+    Meaning.REFUSED: (UserError, "of each"),
     Meaning.GONE: (ObjectGone, URI),
     Meaning.CHANGED: (ObjectChanged, URI),
     Meaning.CORRUPT: (ObjectCorrupt, "the bytes do not match the checksum that S3 stored"),
@@ -74,8 +86,28 @@ def test_each_meaning_is_an_exception_of_ours(error: Exception, meaning: Meaning
     with pytest.raises(kind) as raised, ErrorTranslator("look there.").during("Reading it", uri=URI, transient=Interrupted):
         raise error
     assert type(raised.value) is kind
-    assert str(raised.value) == message.format(words)
+    if meaning is Meaning.REFUSED:
+        assert str(raised.value).startswith(f"Reading it failed ({words}): ")
+    else:
+        assert str(raised.value) == message.format(words)
     assert raised.value.__cause__ is error
+
+
+ADVICE = [
+    ("InvalidObjectState", 403, "it is archived: restore it (aws s3api restore-object), or copy it to the storage class STANDARD."),
+    ("KMS.DisabledException", 400, "enable the KMS key that it is encrypted with, and allow kms:Decrypt with it."),
+    ("KMS.KMSInvalidStateException", 400, "enable the KMS key that it is encrypted with, and allow kms:Decrypt with it."),
+    ("AccessDenied", 403, "allow s3:GetObject on it, and kms:Decrypt if it is encrypted with a KMS key."),
+    ("SomethingNew", 409, "correct what keeps it from being read, or land it again."),
+]
+
+
+@pytest.mark.parametrize(("code", "status", "advice"), ADVICE)
+def test_an_object_that_is_refused_comes_with_what_to_do(code: str, status: int, advice: str) -> None:
+    for error in (boto3_error(code, status), GenericError(xml(code, status))):
+        with pytest.raises(UserError) as raised, ErrorTranslator("look there.").during("Reading it", uri=URI):
+            raise error
+        assert (is_refusal(raised.value), str(raised.value)) == (True, f"Reading it failed ({code}: As S3 says): {advice}")
 
 
 def test_only_a_request_for_a_single_object_can_find_it_gone() -> None:
@@ -122,7 +154,7 @@ def test_a_missing_bucket_is_one_sentence_and_no_object_counts_as_gone(s3: Bucke
     for ask in (
         lambda: list(missing.list_all(PREFIX)),
         lambda: missing.list_window(PREFIX, window("10", "11")),
-        lambda: missing.days(PREFIX),
+        lambda: missing.days(PREFIX, set()),
         lambda: missing.get(f"{PREFIX}/o"),
         lambda: zone.read(obj),
     ):

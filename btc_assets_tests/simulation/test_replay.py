@@ -221,3 +221,11 @@ def test_a_month_whose_second_file_is_empty_lands_as_a_whole(tmp_path: Path) -> 
     zone, landed = LandingZone((tmp_path / "zone").as_uri()), Landed()
     land_trades(zone, FEED, read_trades(case_file("26-partly-landed", "month.zip"), FEED, landed), landed)
     assert (landed.ticks, landed.rejected_rows, landed.notes) == (4000, 0, {"empty_members": ["BTCUSDT-trades-2026-11-21.csv"]})
+
+
+def test_trades_of_two_days_that_alternate_are_as_few_objects_as_in_order(zone: LandingZone) -> None:
+    first, second = every(1, 1500), every(1, 1500, start=NOON + timedelta(days=1), first_id=2000)
+    mixed = pa.concat_tables([first, second]).take(pa.array(np.arange(3000).reshape(2, 1500).T.ravel()))
+    landed = land_trades(zone, FEED, iter([mixed]), Landed())
+    assert landed.objects == 200  # 1,500 seconds in batches of 15, twice
+    assert sorted(trade for data in objects(zone).values() for trade in ids(decoded(data))) == sorted(ids(mixed))

@@ -116,6 +116,19 @@ def running_moto(directory: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def exact_s3(events_server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket of a test's own whose keys are kept as they are, and that knows archives; the AWS variables of the process are the server's."""
+    server = S3Server(events_server, f"landing-{uuid.uuid4().hex}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(variable, raising=False)
+    server.client().create_bucket(Bucket=server.bucket)
+    return Bucket(server, "feeds")
+
+
+@pytest.fixture
 def events(events_server: str, monkeypatch: pytest.MonkeyPatch) -> EventsUnderTest:
     """A bucket with its queue; the AWS variables of the process are the server's."""
     name = f"landing-{uuid.uuid4().hex}"

@@ -20,6 +20,14 @@ WITH found (kind, what, version, symbol, bucket_5m, since, problem) AS (
 
     UNION ALL
 
+    -- Its slice is requested again and again, because others may be readable.
+    (SELECT DISTINCT ON (uri, etag) 'refused object', uri, etag, asset, bucket_5m, noticed_at, reason
+    FROM landing.raw_blobs_5m
+    WHERE landing.is_unsettled(status, loaded_at) AND status = 'noticed' AND reason IS NOT NULL
+    ORDER BY uri, etag, bucket_5m, asset)
+
+    UNION ALL
+
     -- An object that is gone is a problem only where there is something else to load, which it blocks (promise 6).
     (SELECT DISTINCT ON (uri, etag)
         'source gone', uri, etag, asset, bucket_5m, noticed_at,
@@ -59,7 +67,7 @@ WHERE NOT EXISTS (
 );
 
 COMMENT ON VIEW landing.problems IS 'What is neither mended nor acknowledged: unreadable and lost objects, rows that are no valid trades, slices that an object which is gone blocks, versions of a trade that contradict each other';
-COMMENT ON COLUMN landing.problems.kind IS 'rejected object; rejected rows; lost object: it disappeared before it was loaded; source gone: a slice cannot be loaded because an object that it was loaded from is gone; conflicting trades: versions of a trade differ in price, quantity, side or trade time';
+COMMENT ON COLUMN landing.problems.kind IS 'rejected object; refused object: the landing zone does not hand it out; rejected rows; lost object: it disappeared before it was loaded; source gone: a slice cannot be loaded because an object that it was loaded from is gone; conflicting trades: versions of a trade differ in price, quantity, side or trade time';
 COMMENT ON COLUMN landing.problems.what IS 'URI of the object, or symbol and slice';
 COMMENT ON COLUMN landing.problems.version IS 'ETag of the object; another version of it is another problem';
 COMMENT ON COLUMN landing.problems.symbol IS 'Symbol label of the feed';

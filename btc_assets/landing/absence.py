@@ -1,0 +1,43 @@
+"""Nothing was listed: what lies where objects were looked for, so that a person sees why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from btc_assets.domain.feeds import Feeds
+from btc_assets.domain.printable import printable
+from btc_assets.landing.zone import LandingZone
+
+
+def explain_absence(zone: LandingZone, feeds: Feeds) -> Iterator[str]:
+    """A sentence for each prefix that says what lies below it, with a few LIST calls."""
+    for prefix in feeds.prefixes:
+        place = f"{zone.url}/{prefix}"
+        if newest := zone.newest_minute(prefix):
+            yield f"The newest object in {place} lies in the folder of {newest:%Y-%m-%d %H:%M}: look after the collector if it should be later."
+        elif names := zone.names(prefix):
+            yield (
+                f"No object in {place} lies in a minute folder (YYYY/MM/DD/HH/MM/); what lies there begins with {_list(names)}: move the "
+                "objects to where their trades belong, or correct BTC_ASSETS_LANDING_FEEDS."
+            )
+        else:
+            yield f"Nothing lies in {place}{_above(zone, prefix)}: look after the collector, or correct BTC_ASSETS_LANDING_FEEDS."
+
+
+def is_misplaced(zone: LandingZone, prefix: str) -> bool:
+    """Whether something lies below a prefix, and nothing in a minute folder."""
+    return zone.newest_minute(prefix) is None and bool(zone.names(prefix))
+
+
+def _above(zone: LandingZone, prefix: str) -> str:
+    """What the nearest folder above a prefix holds, if it holds anything."""
+    folder = prefix
+    while folder:
+        folder = folder.rpartition("/")[0]
+        if names := zone.names(folder):
+            return f"; {zone.url}{f'/{folder}' if folder else ''} holds {_list(names)}"
+    return ""
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(map(printable, names))

@@ -1,0 +1,40 @@
+"""Whether the landing zone of the settings is the one that the store was filled from, before anything of it is registered."""
+
+from __future__ import annotations
+
+import psycopg
+
+from btc_assets.domain.errors import UserError
+from btc_assets.domain.feeds import Feeds
+from btc_assets.landing.states import Status
+from btc_assets.landing.zone import LandingZone
+from btc_assets.store.errors import server_errors
+
+_KNOWN = "SELECT EXISTS (SELECT 1 FROM landing.raw_blobs_5m WHERE uri >= %s AND uri < %s)"
+_ELSEWHERE = "SELECT uri FROM landing.raw_blobs_5m WHERE asset = ANY(%s) AND status = ANY(%s) LIMIT 1"
+_PRESENT = [Status.NOTICED, Status.REGISTERED, Status.REJECTED]
+
+
+def require_known_zone(connection: psycopg.Connection, zone: LandingZone, feeds: Feeds) -> None:
+    """Check that the registry knows the landing zone, or nothing of these feeds at all.
+
+    Objects of two landing zones in one slice could be loaded from neither, and what is not listed would not be missed.
+
+    Raises:
+        UserError: all objects of the feeds are registered in another landing zone.
+    """
+    with server_errors(), connection.transaction():
+        ((known,),) = connection.execute(_KNOWN, (f"{zone.url}/", f"{zone.url}0")).fetchall()  # "0" follows "/"
+        found = None if known else connection.execute(_ELSEWHERE, (list(feeds.labels), _PRESENT)).fetchone()
+    if found:
+        raise UserError(
+            f"This store was filled from {_zone_of(found[0], feeds)}, and BTC_ASSETS_LANDING_URL names {zone.url}, of which it knows "
+            "nothing: correct the setting; if the objects moved, tell the store (btc-assets ops move-landing); if both are meant, load once "
+            "with btc-assets load --new-landing."
+        )
+
+
+def _zone_of(uri: str, feeds: Feeds) -> str:
+    """The URL of the landing zone that an object lies in, as far as the prefixes tell."""
+    starts = [uri.find(f"/{prefix}/") for prefix in feeds.prefixes]
+    return uri[: max(starts)] if max(starts) > 0 else uri.rpartition("/")[0]
