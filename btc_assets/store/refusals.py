@@ -37,6 +37,12 @@ _SENTENCES: list[tuple[str, type[UserError], str]] = [
         "pooler, or let fewer runs and writers work at once.",
     ),
     (
+        r"due to [\w -]*timeout",
+        UserError,
+        "PostgreSQL at {place} ended what took longer than a limit allows ({words}): remove the limit from `options` in {setting} or from the "
+        "role, or raise it.",
+    ),
+    (
         r"unsupported startup parameter|unrecognized configuration parameter|invalid value for parameter|parameter \".*\" cannot be changed"
         r"|invalid command-line argument|permission denied to set parameter",
         UserError,

@@ -45,6 +45,11 @@ _OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=")
 # As cheap as `SELECT 1`: a session's first statement waits for what the server must look up for it, and a query of tables is dearer.
 _OPENING = sql.SQL("SELECT pg_backend_pid(), CASE WHEN {} THEN ROW({})::text END")
 _SETTING = sql.SQL("CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, {1}, false) END")  # if this version has it
+# Our SQL names functions and types of extensions without a schema; a role may have `pg_catalog` alone.
+_SEARCH_PATH = sql.SQL(
+    "CASE WHEN current_setting('search_path') !~ '\\mpublic\\M' "
+    "THEN set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), 'public'), false) END"
+)
 _POOLER_SECONDS = 3.0
 
 
@@ -60,9 +65,11 @@ def opening_statement(conninfo: str, *, unless_pooled: int | None = None, **sett
     options = conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", "")
     chosen = {name.lower().replace("-", "_") for name in _OPTION.findall(str(options))}
     values = _MEANING | {name: "0" for name in TIMEOUTS if name not in chosen} | settings
-    needed = sql.SQL(", ").join(_SETTING.format(name, value) for name, value in values.items())
+    needed: list[sql.Composable] = [_SETTING.format(name, value) for name, value in values.items()]
+    if "search_path" not in chosen | settings.keys():
+        needed.append(_SEARCH_PATH)
     condition = sql.SQL("true" if unless_pooled is None else f"pg_backend_pid() = {unless_pooled}")
-    return _OPENING.format(condition, needed).as_string(None)
+    return _OPENING.format(condition, sql.SQL(", ").join(needed)).as_string(None)
 
 
 def role_settings(connection: psycopg.Connection) -> dict[str, str]:

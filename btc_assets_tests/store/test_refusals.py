@@ -90,6 +90,8 @@ def test_a_pooler_that_is_full_or_knows_no_such_database_is_told_so(database: st
         ('no pg_hba.conf entry for host "10.0.0.2", user "u", database "d", no encryption', UserError, "admits no such user"),
         ('password authentication failed for user "u"', UserError, "refused the user or password"),
         ('database "none" does not exist', UserError, "has no such database"),
+        ("terminating connection due to idle-session timeout", UserError, "ended what took longer than a limit allows"),
+        ("terminating connection due to administrator command", TransientError, "refused the connection (terminating"),
         ("es sind bereits zu viele Clients verbunden", TransientError, "refused the connection (es sind bereits"),
     ],
 )

@@ -154,6 +154,25 @@ def test_startup_options_that_a_pooler_refuses_are_named(database: str) -> None:
         connect(make_conninfo(through, options="-c work_mem=7MB"))
 
 
+@pytest.mark.parametrize(
+    ("role_has", "options", "shown_path"),
+    [
+        ("pg_catalog", None, "pg_catalog, public"),
+        ("''", None, '"", public'),
+        ("public, other", None, "public, other"),
+        ("pg_catalog", "-c search_path=mine", "mine"),
+    ],
+)
+def test_extensions_are_found_although_a_role_does_not_look_for_them(
+    database: str, role_has: str, options: str | None, shown_path: str
+) -> None:
+    with role_of_a_test(database) as (role, dsn):
+        with psycopg.connect(database, autocommit=True) as admin:
+            admin.execute(f"ALTER ROLE {role} SET search_path = {role_has}")
+        with connect(make_conninfo(dsn, options=options)) as connection:
+            assert connection.execute("SHOW search_path").fetchone() == (shown_path,)
+
+
 def test_opening_a_session_is_one_statement(database: str) -> None:
     with psycopg.connect(database) as connection:
         process, _ = only_row(connection.execute(opening_statement(database)))
