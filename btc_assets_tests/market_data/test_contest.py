@@ -88,6 +88,12 @@ def check_exact(store: StoreUnderTest, objects: dict[str, list[Version]]) -> Non
     assert find_unequal_slices(store.connection, RANGE) == []
 
 
+def load_waiting_slices(store: StoreUnderTest) -> None:
+    """Load what the registry says is to be loaded, as the sensor does, and nothing else."""
+    for (bucket,) in store.rows("SELECT DISTINCT bucket_5m FROM landing.slices WHERE state <> 'loaded' ORDER BY 1"):
+        store.load(Window.of_slice(bucket), force=True)
+
+
 @dataclass
 class Step:
     """Objects that land, and what is loaded then."""
@@ -121,9 +127,7 @@ def play(store: StoreUnderTest, steps: Sequence[Step], commit_rows: int) -> None
         store.load(step.load, commit_rows=commit_rows, force=True)
         repeats = store.rows("SELECT trade_id FROM market_data.btc_ticks GROUP BY trade_id HAVING count(*) > 1")
         assert repeats == []
-    waiting = store.rows("SELECT DISTINCT bucket_5m FROM landing.slices WHERE state <> 'loaded' ORDER BY 1")
-    for (bucket,) in waiting:  # as the sensor does, for those slices only
-        store.load(Window.of_slice(bucket), commit_rows=commit_rows, force=True)
+    load_waiting_slices(store)
     check_exact(store, objects)
     store.load(RANGE, commit_rows=commit_rows)
     check_exact(store, objects)
@@ -190,6 +194,23 @@ def test_a_slice_gets_a_trade_back_when_the_version_that_counted_is_gone(store: 
     assert stored(store) == before
     store.load(RANGE, force=True)
     check_exact(store, {"a-dump": DUMP})
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten"])
+def test_a_slice_gets_a_trade_back_from_a_version_that_was_never_loaded(store: StoreUnderTest, how: str) -> None:
+    put(store, "a-dump", DUMP)
+    put(store, "stream", [version(3, 80)])  # made in the first slice, sent in the second
+    store.register(RANGE)
+    store.load(Window.of_slice(NOON))
+    objects = {"a-dump": DUMP}
+    if how == "deleted":
+        store.delete(f"{store.zone().url}/{FEED.prefix}/2024/01/10/12/00/stream.jsonl")
+    else:
+        objects["stream"] = [version(11, 80)]
+        put(store, "stream", objects["stream"])
+    store.register(RANGE)
+    load_waiting_slices(store)
+    check_exact(store, objects)
 
 
 def test_a_slice_whose_ticks_were_dropped_keeps_its_trades(store: StoreUnderTest) -> None:
