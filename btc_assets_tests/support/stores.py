@@ -193,7 +193,7 @@ def temporary_copy(server: str, template: str) -> Iterator[str]:
 class _database:
     """A database that is dropped again, whoever is still connected."""
 
-    def __init__(self, server_dsn: str, template: str = "template1", tablespace: str = "pg_default") -> None:
+    def __init__(self, server_dsn: str, template: str = "template0", tablespace: str = "pg_default") -> None:
         self._server_dsn, self._template, self._tablespace = server_dsn, template, tablespace
         self._name = f"btc_assets_test_{uuid.uuid4().hex[:12]}"
 
