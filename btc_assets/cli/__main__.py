@@ -1,3 +1,3 @@
-from btc_assets.cli.main import main
+from btc_assets.cli.main import run
 
-main()
+run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from btc_assets.cli.app import App, PlainErrorsGroup, example
@@ -11,6 +13,7 @@ from btc_assets.cli.demo import demo
 from btc_assets.cli.dev import dev
 from btc_assets.cli.doctor import doctor
 from btc_assets.cli.feeds import feeds
+from btc_assets.cli.interrupts import end_soon_after_interrupt
 from btc_assets.cli.landing import land
 from btc_assets.cli.loading import load
 from btc_assets.cli.operations import ops
@@ -30,3 +33,10 @@ def main(context: click.Context) -> None:
 
 for command in (db, doctor, ops, land, load, status, acknowledge, feeds, candles, train, models, similar, evaluate, demo, dev, worker):
     main.add_command(command)
+
+
+def run() -> None:
+    """Run the command that the process was started with."""
+    if sys.argv[1:2] not in (["dev"], ["worker"]):  # these end what they started first, each in its own way
+        end_soon_after_interrupt()
+    main()
