@@ -436,3 +436,28 @@ def test_no_type_of_column_is_too_odd_for_its_rows_to_be_rejected_one_by_one(nam
         decoded.ticks.validate(full=True)
         assert len(decoded.ticks) + len(decoded.rejected) + len(decoded.left_out) == 4
         assert max(map(len, decoded.rejected["reason"].to_pylist()), default=0) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "price", "quantity", "outcome"),
+    [
+        ("NA", "0", "0", "left out"),
+        ("NA", "0.00", "1", "left out"),
+        ("ADL", "5", "0", "left out"),
+        ("NA", "5", "1", "tick"),
+        ("NA", "-5", "1", "price -5 is not above zero"),
+        ("NA", None, "0", "price is null"),
+        ("MARKET", "0", "0", "price 0 is not above zero"),
+        (" market ", "0", "0", "price 0 is not above zero"),
+        (None, "0", "0", "price 0 is not above zero"),
+    ],
+)
+def test_a_row_in_which_nothing_was_traded_is_left_out_only_if_its_kind_says_so(
+    kind: str | None, price: str | None, quantity: str, outcome: str
+) -> None:
+    message = {"e": "trade", "E": MS_NOON, "T": MS_NOON, "s": "BTCUSDT", "t": 7, "p": price, "q": quantity, "m": True, "X": kind}
+    result = read(orjson.dumps(message) + b"\n" + orjson.dumps(message | {"t": 8, "p": "5", "q": "1"}))
+    found = (result.left_out and "left out") or (result.rejected[0][1] if result.rejected else "tick")
+    assert found == outcome
+    assert result.ticks["trade_id"].to_pylist() == ([7, 8] if outcome == "tick" else [8])
+    assert set(result.ticks["trade_kind"].to_pylist()) == {"MARKET" if kind == " market " else kind}
