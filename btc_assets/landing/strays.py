@@ -90,6 +90,12 @@ def record_strays(connection: psycopg.Connection, symbol: str, uris: tuple[str, 
             connection.execute(_RECORD, (symbol, [stray.uri for stray in found], [stray.reason for stray in found]))
 
 
+def forget_strays(connection: psycopg.Connection, uris: tuple[str, str]) -> None:
+    """Forget the strays in a half-open range of URIs, which is no part of the landing zone any more."""
+    with server_errors(), connection.transaction():
+        connection.execute(_FORGET, (*uris, []))
+
+
 def read_strays(connection: psycopg.Connection, symbols: Sequence[str], limit: int = 3) -> tuple[int, list[Stray]]:
     """How many strays of these symbols are recorded, and the newest of them."""
     with server_errors():

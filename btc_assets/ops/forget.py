@@ -18,6 +18,7 @@ from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.domain.ticks import TABLE as TICKS
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing import registry
+from btc_assets.landing.strays import forget_strays
 from btc_assets.signals.encoders.models import read_models, remove_model
 from btc_assets.store.compressed import lift_decompression_limit
 from btc_assets.store.database import identifier, only_row
@@ -191,6 +192,7 @@ def forget_objects(connection: psycopg.Connection, url: str, progress: Progress 
                 found.reload |= _unsettled(cursor, [bucket for buckets in loaded.values() for bucket in buckets])
                 symbols |= loaded.keys()
             progress(done + 1, len(days))
+        forget_strays(connection, uris)
         with connection.transaction(), connection.cursor() as cursor:
             for symbol in sorted(symbols):
                 _forget_offsets(cursor, symbol)

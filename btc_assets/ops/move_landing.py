@@ -21,6 +21,7 @@ import psycopg
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectCorrupt, ObjectGone
 from btc_assets.landing.registry import rename_objects
 from btc_assets.landing.states import Status
+from btc_assets.landing.strays import forget_strays
 from btc_assets.landing.zone import LandingZone
 from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
@@ -122,10 +123,12 @@ class LandingMove:
                         for (uri,) in cursor.execute("SELECT DISTINCT uri FROM moved_objects ORDER BY uri LIMIT %s", (_BATCH,)).fetchall()
                     ]
                     if not uris:
-                        return moved
+                        break
                     rename_objects(cursor, cursor.execute("DELETE FROM moved_objects WHERE uri = ANY(%s) RETURNING *", (uris,)).fetchall())
                 moved += len(uris)
                 progress(moved)
+        forget_strays(self._connection, self._range)  # the next listing finds those of the new place
+        return moved
 
     @property
     def _range(self) -> tuple[str, str]:

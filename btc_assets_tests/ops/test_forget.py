@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import DAY, SLICE
 from btc_assets.domain.ticks import TABLE
 from btc_assets.ingestion.offsets import advance_offsets
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.forget import find_demo_zones, forget_objects, forget_symbol, read_extent
 from btc_assets.ops.retention_jobs import apply_policies
@@ -99,7 +101,7 @@ def test_a_demo_that_was_loaded_into_a_store_is_removed_and_its_slices_are_loade
     zone = land_demo(store, every(1, 900, first_id=5_000_000, start=NOON + SLICE))
     assert "generated trades were loaded into this store" in run_command("doctor").output
     assert find_demo_zones(store.connection, store.settings.landing) == [zone.url]
-    store.register(HOUR)  # and none of the slices with objects of both can be loaded
+    register_window(store.connection, store.zone(), FEEDS, HOUR, RegisterOptions(timedelta(minutes=5), new_zone=True))
 
     asked = run_command("db", "forget", "--demo")
     assert asked.exit_code == 1 and "ticks in 3 slices, from 60 objects of file:///" in asked.output

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from btc_assets.landing.problems import acknowledge, read_problems
+from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.move_landing import LandingMove
 from btc_assets_tests.support.command_line import run_command
-from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.stores import FEED, FEEDS, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, every
 
 HEADER = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n"
@@ -64,8 +66,10 @@ def test_nothing_is_loaded_again_after_a_move(loaded: StoreUnderTest, new: Path,
         shutil.copytree(loaded.landing, new)  # other inodes, and so other ETags
     if "first" in how:
         other = StoreUnderTest(loaded.dsn, loaded.home, new, loaded.connection)
-        other.register(HOUR)
+        register_window(other.connection, other.zone(), FEEDS, HOUR, RegisterOptions(timedelta(minutes=5), new_zone=True))
+    loaded.connection.execute("INSERT INTO landing.strays VALUES (%s || '/x', 'BTCUSDT', 'it is no object')", (loaded.landing.as_uri(),))
     move(loaded, new)
+    assert loaded.rows("SELECT * FROM landing.strays") == []
     assert registry(loaded, new) == before and registry(loaded, loaded.landing) == []
     assert [problem.kind for problem in read_problems(loaded.connection).shown] == problems
 
