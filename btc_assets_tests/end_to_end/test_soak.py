@@ -45,6 +45,7 @@ from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
 from btc_assets.store.replace import Replacement, replace_slices
 from btc_assets.store.tables import Target
+from btc_assets_tests.support import hostile
 from btc_assets_tests.support.daemon import Daemon
 from btc_assets_tests.support.fault_proxy import OBJECTS, Fault, FaultProxy
 from btc_assets_tests.support.s3 import Bucket, S3Server
@@ -172,9 +173,18 @@ class Soak(RuleBasedStateMachine):
                 held.setdefault(row["bucket_5m"], {})[row["trade_id"]] = row["price"]
             self.put(name, place, encode_batch(rows, FEED)[1], held)
 
-    @step(name=names, place=places)
-    def land_an_unreadable_object(self, name: str, place: int) -> None:
-        self.put(name, place, b"PAR1 and nothing more", {})
+    @step(name=names, place=places, kind=st.sampled_from(sorted(hostile.OBJECTS)))
+    def land_a_hostile_object(self, name: str, place: int, kind: str) -> None:
+        self.steps["hostile objects"] += 1
+        self.put(name, place, hostile.OBJECTS[kind](), {})
+
+    @step(place=places, key=st.sampled_from(hostile.KEYS))
+    def put_a_hostile_key(self, place: int, key: str) -> None:
+        """Put something where no object may be: it holds up nothing, and does not appear in the registry."""
+        self.steps["hostile keys"] += 1
+        bucket = self.store.bucket
+        path = f"{bucket.prefix}/{FEED.prefix}/{self.slices[place]:%Y/%m/%d/%H/%M}/{key}"
+        bucket.server.client().put_object(Bucket=bucket.server.bucket, Key=path, Body=b"" if key.endswith("/") else b"x")
 
     @precondition(lambda self: self.objects)
     @step(data=st.data())
