@@ -22,7 +22,7 @@ COLUMNS = 500
 NAME_CHARACTERS = 256
 
 # A trade takes about 200 bytes of text.
-TEXT_BYTES = 64 << 10  # in one value
+TEXT_BYTES = 8 << 10  # in one value that other rows refer to
 LINE_BYTES = 1 << 20
 
 # Of an object, the rows that are no valid trade: so many are kept, each with so much of its text. Further ones are only counted.

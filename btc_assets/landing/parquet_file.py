@@ -74,14 +74,15 @@ def _measured(source: ParquetSource, footer: pq.FileMetaData, largest: int) -> I
 
 def _written_out(table: pa.Table) -> Iterator[pa.Table]:
     """The rows with texts in place of references, as many at a time as their longest texts allow."""
-    longest = 0
+    referred, plain = 0, 0
     for column in table.columns:
-        if pa.types.is_dictionary(column.type) and not pa.types.is_primitive(column.type.value_type):
-            texts = [_longest(chunk.dictionary) for chunk in column.chunks]
-            longest += max(texts, default=0)
-    if longest > TEXT_BYTES:
+        if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+            referred += max((_longest(chunk.dictionary) for chunk in column.chunks), default=0)
+        elif _is_text(column.type):
+            plain = max([plain, *map(_longest, column.chunks)])
+    if max(referred, plain) > TEXT_BYTES:
         raise exceeded("the length of a text", f"({TEXT_BYTES:,} bytes)")
-    rows = max(1, BATCH_TEXT_BYTES // max(1, longest))
+    rows = max(1, BATCH_TEXT_BYTES // max(1, referred))
     for start in range(0, len(table), rows):
         part = table.slice(start, rows)
         yield pa.table(
@@ -93,6 +94,10 @@ def _written_out(table: pa.Table) -> Iterator[pa.Table]:
             ],
             names=part.column_names,
         )
+
+
+def _is_text(type: pa.DataType) -> bool:
+    return pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_binary(type) or pa.types.is_large_binary(type)
 
 
 def _longest(texts: pa.Array) -> int:
