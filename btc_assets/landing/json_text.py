@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from btc_assets.landing.bounds import require_columns
 from btc_assets.landing.raw import UNPARSED
 
 BATCH_ROWS = 65_536  # the most rows of a table
@@ -23,6 +24,7 @@ def read_json_lines(file: BinaryIO) -> Iterator[pa.Table]:
     while block := list(itertools.islice(lines, BATCH_ROWS)):
         records = [_parse_message(line) for line in block]
         names.update(dict.fromkeys(itertools.chain.from_iterable(filter(None, records))))
+        require_columns(len(names))
         table = {name: pa.array([_as_text((record or {}).get(name)) for record in records], pa.string()) for name in names}
         if None in records or not names:
             texts = [line.decode("utf-8", "replace").strip() for line in block]
