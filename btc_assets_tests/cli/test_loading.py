@@ -68,3 +68,28 @@ def test_times_at_the_ends_of_the_calendar_are_no_tracebacks(store: StoreUnderTe
         assert (result.exit_code, type(result.exception)) == (1, SystemExit)
         assert "Error: " in result.output
     assert run_command("status", "--from", "0001-01-01", "--to", "9999-12-31T23:59").exit_code == 0
+
+
+def test_objects_in_folders_that_are_no_time_are_named_by_a_load_that_lists_nothing(store: StoreUnderTest) -> None:
+    store.put("date=2026-11-20/data_0.jsonl", (case("18-hive-folders") / "data_0.jsonl").read_bytes())
+    loaded = run_command("load", "--from", "2026-11-20T18:00Z", "--to", "2026-11-20T20:10Z")
+    assert loaded.exit_code == 0
+    assert "Nothing was listed in the folders of 2026-11-20T18:00Z to 2026-11-20T20:10Z." in " ".join(loaded.output.split())
+    for output in (loaded.output, run_command("status").output, run_command("doctor").output):
+        assert "lies in a minute folder (YYYY/MM/DD/HH/MM/); what lies there begins with date=2026-11-20/: move" in " ".join(output.split())
+
+
+def test_a_prefix_under_which_nothing_lies_is_told_with_what_lies_beside_it(store: StoreUnderTest) -> None:
+    store.zone().put("Binance/BTCUSD/2026/11/20/18/00/o", b"x")
+    loaded = run_command("load", "--from", "2026-11-20T18:00Z", "--to", "2026-11-20T18:10Z")
+    assert f"Nothing lies in {store.zone().url}/Binance/BTCUSDT; {store.zone().url}/Binance holds BTCUSD/: look" in " ".join(
+        loaded.output.split()
+    )
+
+
+@pytest.mark.parametrize("folder", ["2026/11/20/07", "2026/11/20"])
+def test_a_load_of_a_slice_finds_objects_in_the_folder_of_its_hour_and_day(store: StoreUnderTest, folder: str) -> None:
+    (data,) = case("23-hour-folder").glob("*.jsonl")
+    store.put(f"{folder}/{data.name}", data.read_bytes())
+    assert run_command("load", "--from", "2026-11-20T07:40Z", "--to", "2026-11-20T07:45Z").exit_code == 0
+    assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(120,)]
