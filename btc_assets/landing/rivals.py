@@ -36,6 +36,7 @@ JOIN landing.raw_blobs_5m AS blob ON blob.asset = range.asset
              WHEN (last_trade_id >> 20) - (first_trade_id >> 20) <= 1 THEN 20 ELSE 63 END = range.width
     AND first_trade_id BETWEEN range.from_id AND range.last_id AND last_trade_id >= range.first_id
 WHERE first_trade_id IS NOT NULL AND row_count > 0 AND (status = %(registered)s OR loaded_at IS NOT NULL)
+    AND NOT coalesce(bucket_5m >= %(start)s::timestamptz AND bucket_5m < %(end)s::timestamptz, false)
 """
 
 # Rows of releases that did not record ids: whatever stands in the slices beside may be a rival.
@@ -145,16 +146,17 @@ def merge(ranges: Iterable[IdRange], gap: int = _CLOSE) -> list[IdRange]:
 def read_rivals(cursor: psycopg.Cursor, window: Window, ids: Sequence[IdRange]) -> list[Rival]:
     """What stands or will stand in slices outside `window` with ids that overlap `ids`, or with unknown ids right beside the window."""
     beside = cursor.execute(_UNKNOWN, _STATUS | {"before": window.start - SLICE, "after": window.end}).fetchall()
-    rivals = [*_read_overlapping(cursor, ids), *(Rival(Source(*row[:-2]), *row[-2:]) for row in beside)]
+    rivals = [*_read_overlapping(cursor, ids, window), *(Rival(Source(*row[:-2]), *row[-2:]) for row in beside)]
     return sorted((rival for rival in rivals if rival.source.bucket_5m not in window), key=lambda rival: rival.source.key)
 
 
-def _read_overlapping(cursor: psycopg.Cursor, ids: Sequence[IdRange]) -> list[Rival]:
+def _read_overlapping(cursor: psycopg.Cursor, ids: Sequence[IdRange], outside: Window | None = None) -> list[Rival]:
     wanted = [(one.asset, width, max(one.first - reach, _MIN), one.first, one.last) for one in ids for width, reach in _REACH.items()]
     if not wanted:
         return []
+    edges = {"start": outside and outside.start, "end": outside and outside.end}
     columns = dict(zip(("assets", "widths", "from", "first", "last"), map(list, zip(*wanted, strict=True)), strict=True))
-    return [Rival(Source(*row[:-2]), *row[-2:]) for row in cursor.execute(_OVERLAPPING, _STATUS | columns)]
+    return [Rival(Source(*row[:-2]), *row[-2:]) for row in cursor.execute(_OVERLAPPING, _STATUS | columns | edges)]
 
 
 def read_contested_ids(cursor: psycopg.Cursor, version: ObjectVersion, window: Window) -> list[tuple[datetime, IdRange]]:
