@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
-from btc_assets.cli.console import out
+from btc_assets.cli.console import out, styled
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE
 
@@ -30,6 +30,7 @@ def migrate(app: App) -> None:
     """Apply new migrations, and the files of views and functions that changed."""
     from btc_assets.market_data.candles import create_optional_candles
     from btc_assets.store.database import location
+    from btc_assets.store.engines import read_facts
     from btc_assets.store.migrations import migrate as apply
     from btc_assets.store.migrations import migration_status
 
@@ -42,6 +43,9 @@ def migrate(app: App) -> None:
         if newer:
             state = f"a later release migrated it, up to {newer[-1]}; this release runs on it, and nothing was applied"
         out.print(f"{location(connection.info.dsn)}: {state}.")
+        wrong_results = read_facts(connection).wrong_results
+    if wrong_results:
+        out.print(styled("warning", "yellow"), wrong_results)
     for name in names:
         out.print(f"  {name}")
     if names:

@@ -56,6 +56,8 @@ def _find_server(connection: psycopg.Connection, facts: ServerFacts) -> Finding:
 
 
 def _find_engine(facts: ServerFacts) -> Finding:
+    if facts.wrong_results:
+        return Finding("engine", "problem", facts.wrong_results)
     if facts.engine == "timescale":
         version = facts.timescale_installed or facts.timescale_available
         return Finding("engine", "ok", f"timescale: TimescaleDB {version} Community.")

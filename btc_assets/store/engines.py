@@ -6,7 +6,7 @@ The name of an engine is that of its folder under `sql/`. A database keeps the e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psycopg
 
@@ -20,6 +20,25 @@ OLDEST_POSTGRES = 15
 OLDEST_TIMESCALE = (2, 19)
 OLDEST_VECTOR = (0, 8)
 FIRST_TIMESCALE_WITHOUT_POSTGRES_15 = (2, 29)
+
+
+class WrongResults(NamedTuple):
+    """Versions of TimescaleDB that give wrong results without a word, from the first to the last, and what is wrong."""
+
+    first: tuple[int, int, int]
+    last: tuple[int, int, int]
+    sentence: str
+
+
+# Only those that an issue of TimescaleDB's names, and that reach what the store does.
+WRONG_RESULTS = (
+    WrongResults(
+        (2, 28, 0),
+        (2, 28, 2),
+        "a refresh of candles can leave out the slice before the end of what was made so far (timescaledb#10221), and so can two refreshes "
+        "at the same time (timescaledb#10219)",
+    ),
+)
 
 _FACTS = """
 SELECT
@@ -101,6 +120,21 @@ class ServerFacts:
                 f"TimescaleDB at {self.place} is the Apache edition, which has no continuous aggregates, compression or policies: install "
                 "the Community edition (package timescaledb-2-postgresql-…, and timescaledb.license = 'timescale' in postgresql.conf)."
             )
+
+    @property
+    def wrong_results(self) -> str | None:
+        """A sentence if the TimescaleDB in use is known to give wrong results."""
+        version = self.timescale_installed or self.timescale_available
+        if self.engine == "postgres" or version is None:
+            return None
+        number = tuple(int(part) for part in version.split("-")[0].split("."))
+        for wrong in WRONG_RESULTS:
+            if wrong.first <= number <= wrong.last:
+                return (
+                    f"TimescaleDB {version} at {self.place} gives wrong results: {wrong.sentence}. Install a later version, run ALTER EXTENSION "
+                    "timescaledb UPDATE in a new session, and make the candles again (btc-assets candles)."
+                )
+        return None
 
     def require_vector(self) -> None:
         """Require pgvector.

@@ -148,3 +148,16 @@ def test_pgvector_must_have_iterative_scans(available: str, installed: str | Non
     with pytest.raises(UserError) as raised:
         server.require_vector()
     assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("version", "wrong"), [("2.27.1", False), ("2.28.0", True), ("2.28.2", True), ("2.28.3", False), ("2.30.0-dev", False)]
+)
+def test_versions_with_known_wrong_results_are_named(version: str, wrong: bool) -> None:
+    found = facts(16, version, version, license="timescale").wrong_results
+    assert (found is not None and "timescaledb#10221" in found and version in found) == wrong
+
+
+def test_a_server_without_timescale_has_no_wrong_results() -> None:
+    assert facts(available=None, loaded=False).wrong_results is None
+    assert facts(16, "2.28.2", "2.28.2", license="timescale", ticks="postgres").wrong_results is None
