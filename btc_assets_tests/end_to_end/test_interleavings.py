@@ -146,7 +146,7 @@ BESIDE = ("register", "overwrite_and_register", "land_and_register", "delete_and
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beside", BESIDE)
-@pytest.mark.parametrize("first", ["load", "overwrite_and_register"])
+@pytest.mark.parametrize("first", ["load"])
 def test_any_interleaving_of_two_sessions_ends_exact(
     store: StoreUnderTest, first: str, beside: str, record_property: Callable[[str, object], None]
 ) -> None:
