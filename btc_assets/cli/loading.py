@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar, range_options
-from btc_assets.cli.console import out, styled
+from btc_assets.cli.console import err, out, styled
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, Window, parse_time
 
@@ -49,7 +49,7 @@ def what_is_over(window: Window, now: datetime) -> Window:
             "load it once it is over."
         )
     if over != window:
-        click.echo(f"The range ends after the present: loading what is over, up to {over.end:{KEY_FORMAT}}.", err=True)
+        err.print(f"The range ends after the present: loading what is over, up to {over.end:{KEY_FORMAT}}.")
     return over
 
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 import psycopg
 
 from btc_assets.domain.slices import KEY_FORMAT, Window
+from btc_assets.landing.states import Status
 from btc_assets.store.errors import server_errors
 
 
@@ -75,7 +76,7 @@ WHERE step > 1 ORDER BY trade_id
 _LEFT_OUT = """
 SELECT asset, jsonb_array_elements_text(metadata -> 'left_out_ids')::bigint FROM landing.raw_blobs_5m
 WHERE bucket_5m >= %(start)s - interval '1 day' AND bucket_5m < %(end)s + interval '1 day' AND metadata ? 'left_out_ids'
-  AND status = 'registered'
+  AND status = %(registered)s
 """
 
 _REPEATS = """
@@ -112,7 +113,7 @@ def read_gaps(connection: psycopg.Connection, window: Window, unjudged: Collecti
 def _without_left_out(connection: psycopg.Connection, window: Window, gaps: Sequence[Gap]) -> Iterator[Gap]:
     """The gaps without the ids of rows in which nothing was traded."""
     with server_errors(), connection.transaction():
-        left_out = connection.execute(_LEFT_OUT, {"start": window.start, "end": window.end}).fetchall()
+        left_out = connection.execute(_LEFT_OUT, {"start": window.start, "end": window.end, "registered": Status.REGISTERED}).fetchall()
     for gap in gaps:
         first = gap.first_missing
         for trade_id in sorted({number for symbol, number in left_out if symbol == gap.symbol and first <= number <= gap.last_missing}):
