@@ -1,104 +1,195 @@
-"""CSV: text becomes raw tables, a bounded block at a time."""
+"""CSV: text becomes raw tables, a bounded block of lines at a time."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from btc_assets.landing.bounds import LINE_BYTES, exceeded, require_columns
-from btc_assets.landing.raw import NULLS, UNPARSED, NoRows, ObjectRejected
+from btc_assets.landing.raw import AGGREGATES, KLINES, NULLS, UNPARSED, NoRows, ObjectRejected
 
 BLOCK = 4 << 20  # bytes of text in a table
+_QUOTED_LINES = 100  # that one row may have
+_DELIMITERS = ",;\t|"
+
+_Text: TypeAlias = "io.BufferedReader[BinaryIO]"
 
 # The columns of the exchange's own dumps without a header (Binance "trades"), by the number of columns.
 _HEADERLESS = {
     6: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker"],
     7: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker", "is_best_match"],
 }
+_VALUE = re.compile(r"[-+.\deE]*|true|false", re.IGNORECASE)
+_EPOCH = re.compile(r"\d{12,}(?:\.0)?")  # milliseconds or finer; a trade of a flag has 0 or 1 there
 
 
 def read_csv(file: BinaryIO) -> Iterator[pa.Table]:
     """The raw tables of CSV text, each of about `BLOCK` bytes; all columns are text."""
-    names, rows = _read_header(file)
-    bad: list[pa_csv.InvalidRow] = []
-
-    def set_aside(row: pa_csv.InvalidRow) -> str:
-        bad.append(row)
-        return "skip"
-
-    empty = pa.table({name: pa.array([], pa.string()) for name in names})
-    batches = (
-        ()
-        if rows is None
-        else pa_csv.open_csv(
-            rows,
-            read_options=pa_csv.ReadOptions(column_names=names, block_size=BLOCK, use_threads=False),
-            parse_options=pa_csv.ParseOptions(invalid_row_handler=set_aside),
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=NULLS
-            ),
-        )
-    )
-    number = 1
-    for table in itertools.chain((pa.Table.from_batches([batch]) for batch in batches), [empty]):
-        table = _insert_unparsed(table, bad, number)
-        number += len(table)
-        if len(table) or number == 1:
+    text: _Text = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
+    layout, first = _read_header(text)
+    empty = True
+    for block in _blocks(text, first):
+        for table in layout.tables(block):
+            empty = False
             yield table
+    if empty:
+        yield pa.table({name: pa.array([], pa.string()) for name in layout.names})
 
 
-def _read_header(file: BinaryIO) -> tuple[list[str], io.IOBase | None]:
-    """The names of the columns, and the stream from the first row on; None if there are no rows."""
-    buffered = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
-    while (first := buffered.readline(LINE_BYTES)) and not first.strip():
-        pass
-    if not first:
+def _read_header(file: _Text) -> tuple[_Layout, bytes]:
+    """How the text is laid out, and its first row if that was read already."""
+    delimiter, first = None, b""
+    while line := file.readline(LINE_BYTES):
+        if len(line) == LINE_BYTES:
+            raise exceeded("the length of a line", f"({LINE_BYTES:,} bytes)")
+        first = line.removeprefix(b"\xef\xbb\xbf").strip()
+        if match := re.fullmatch(rb'"?sep=(.)"?', first, re.IGNORECASE):
+            delimiter = match[1].decode("latin-1") if match[1] != b'"' else None
+        elif first and not first.startswith((b"#", b"//")):
+            break
+    else:
         raise NoRows
-    if len(first) == LINE_BYTES:
-        raise exceeded("the length of a line", f"({LINE_BYTES:,} bytes)")
-    require_columns(first.count(b","))
-    cells = [cell.strip().strip('"') for cell in first.decode("utf-8-sig").rstrip("\r\n").split(",")]
-    if not all(re.fullmatch(r"[-+.\deE]*|[Tt]rue|[Ff]alse", cell) for cell in cells):
-        return cells, buffered if buffered.peek(1) else None
+    header = first.decode("utf-8")
+    if delimiter is None:
+        delimiter = max(_DELIMITERS, key=lambda each: (header.count(each), each == ","))
+    require_columns(header.count(delimiter))
+    cells = [cell.strip().strip('"') for cell in header.split(delimiter)]
+    if not all(_VALUE.fullmatch(cell) for cell in cells):
+        return _Layout(cells, delimiter), b""
+    if len(cells) in (7, 8) and _EPOCH.fullmatch(cells[5]):
+        raise ObjectRejected(AGGREGATES)
+    if len(cells) == 12 and _EPOCH.fullmatch(cells[0]) and _EPOCH.fullmatch(cells[6]):
+        raise ObjectRejected(KLINES)
     if len(cells) not in _HEADERLESS:
         raise ObjectRejected(f"it has no header line and {len(cells)} columns, which no known dump has: add a header line")
-    return _HEADERLESS[len(cells)], _Unread(first, buffered)
+    return _Layout(_HEADERLESS[len(cells)], delimiter), first + b"\n"
 
 
-def _insert_unparsed(table: pa.Table, bad: list[pa_csv.InvalidRow], number: int) -> pa.Table:
-    """Insert the rows that the parser skipped into their places in `table`, whose first row has that number."""
-    count = 0
-    while count < len(bad) and bad[count].number <= number + len(table) + count:
-        count += 1
-    if not count:
-        return table
-    rows = pa.table({UNPARSED: [row.text for row in bad[:count]]})
-    before = [row.number - number - i for i, row in enumerate(bad[:count])]
-    del bad[:count]
-    order = np.insert(np.arange(len(table)), before, np.arange(len(table), len(table) + count))
-    return pa.concat_tables([table, rows], promote_options="default").take(order)
+def _blocks(file: _Text, first: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The rest of the text in blocks of whole lines, and whether a block is the last one."""
+    rest = first
+    while part := file.read(BLOCK):
+        end = part.rfind(b"\n") + 1
+        if not end:
+            rest += part
+            if len(rest) > max(LINE_BYTES, 2 * BLOCK):
+                raise exceeded("the length of a line", f"({LINE_BYTES:,} bytes)")
+            continue
+        yield rest + part[:end], False
+        rest = part[end:]
+    yield rest, True
 
 
-class _Unread(io.RawIOBase):
-    """A stream whose first line, already read, is put back in front."""
+class _Layout:
+    """Reads blocks of lines.
 
-    def __init__(self, first: bytes, rest: BinaryIO) -> None:
-        self._first, self._rest = first, rest
+    Attributes:
+        names: of the columns.
+    """
 
-    def readable(self) -> bool:
-        return True
+    def __init__(self, names: list[str], delimiter: str) -> None:
+        self.names = names
+        self._delimiter = delimiter
+        self._types = dict.fromkeys(names, pa.string())
+        self._open = b""  # the lines of a row that the next block may go on with
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # readers pass no other kind of buffer
-        if self._first:
-            part, self._first = self._first[: len(buffer)], self._first[len(buffer) :]
+    def tables(self, block: tuple[bytes, bool]) -> Iterator[pa.Table]:
+        """The rows of a block, unless it holds none."""
+        text, last = block
+        text = self._open + text
+        self._open = b""
+        if re.search(rb"(?:^|\n)(?:#|//)", text):
+            text = re.sub(rb"(?m)^(?:#|//).*\n?", b"", text)
+        if not text.strip(b"\r\n"):
+            return
+        rows, bad = self._parse(text)
+        if b'"' in text and len(rows) + len(bad) != _count_lines(text):
+            yield from self._take_apart(text, last)
         else:
-            part = self._rest.read(len(buffer))
-        buffer[: len(part)] = part
-        return len(part)
+            yield _insert_unparsed(rows, {row.number - 1: row.text for row in bad})
+
+    def _parse(self, text: bytes) -> tuple[pa.Table, list[pa_csv.InvalidRow]]:
+        bad: list[pa_csv.InvalidRow] = []
+        if not text:
+            return pa.table({name: pa.array([], pa.string()) for name in self.names}), bad
+
+        def set_aside(row: pa_csv.InvalidRow) -> str:
+            bad.append(row)
+            return "skip"
+
+        rows = pa_csv.read_csv(
+            pa.BufferReader(text),
+            read_options=pa_csv.ReadOptions(column_names=self.names, block_size=max(len(text), 1) + 1, use_threads=False),
+            parse_options=pa_csv.ParseOptions(delimiter=self._delimiter, invalid_row_handler=set_aside),
+            convert_options=pa_csv.ConvertOptions(column_types=self._types, strings_can_be_null=True, null_values=NULLS),
+        )
+        return rows, bad
+
+    def _take_apart(self, text: bytes, last: bool) -> Iterator[pa.Table]:
+        """The rows of a block in which quotes join lines: those that a stray quote joined are taken apart again."""
+        records: list[bytes] = []
+        broken: dict[int, str] = {}
+        lines = [line for line in text.splitlines(keepends=True) if line.strip(b"\r\n")]
+        at = 0
+        while at < len(lines):
+            end = self._end_of_row(lines, at)
+            if end is None and not last and len(lines) - at <= _QUOTED_LINES:
+                self._open = b"".join(lines[at:])
+                break
+            if end is None:
+                broken[len(records) + len(broken)] = lines[at].decode(errors="replace").strip("\r\n")
+            else:
+                records.append(b"".join(lines[at:end]))
+            at = at + 1 if end is None else end
+        rows, bad = self._parse(b"".join(each if each.endswith(b"\n") else each + b"\n" for each in records))
+        places = [place for place in range(len(records) + len(broken)) if place not in broken]
+        broken |= {places[row.number - 1]: row.text for row in bad}
+        if len(rows) or broken:
+            yield _insert_unparsed(rows, broken)
+
+    def _end_of_row(self, lines: list[bytes], at: int) -> int | None:
+        """Behind the last line of the row that begins in a line; None if a quote in that line is never closed as it should be."""
+        row = lines[at]
+        for end in range(at + 1, min(at + _QUOTED_LINES, len(lines)) + 1):
+            if not self._is_open(row):
+                return end
+            if end == len(lines) or lines[end].count(self._delimiter.encode()) == len(self.names) - 1:
+                return None  # what follows is a row of its own
+            row += lines[end]
+        return None
+
+    def _is_open(self, row: bytes) -> bool:
+        """Whether a row ends within quotes. Quotes count at the start of a field only, and two of them are one within it."""
+        delimiter, at = self._delimiter.encode(), 0
+        while True:
+            if row[at : at + 1] == b'"':
+                at += 1
+                while (at := row.find(b'"', at)) >= 0 and row[at + 1 : at + 2] == b'"':
+                    at += 2
+                if at < 0:
+                    return True
+            at = row.find(delimiter, at)
+            if at < 0:
+                return False
+            at += 1
+
+
+def _count_lines(text: bytes) -> int:
+    """The lines that are not empty."""
+    return sum(1 for line in text.splitlines() if line)
+
+
+def _insert_unparsed(rows: pa.Table, broken: dict[int, str]) -> pa.Table:
+    """Insert rows that could not be parsed, by their places among all rows."""
+    if not broken:
+        return rows
+    places = sorted(broken)
+    texts = pa.table({UNPARSED: pa.array([broken[place] for place in places], pa.string())})
+    order = np.insert(np.arange(len(rows)), np.array(places) - np.arange(len(places)), np.arange(len(rows), len(rows) + len(places)))
+    return pa.concat_tables([rows, texts], promote_options="default").take(order)

@@ -149,7 +149,7 @@ class _Reader:
 
         def tables() -> _Tables:
             with open_text() as file:
-                yield from read_text(name, file)
+                yield from read_text(name, file, self.notes)
 
         return name + ending, tables()
 

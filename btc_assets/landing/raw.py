@@ -14,6 +14,10 @@ UNPARSED = "__unparsed__"
 REASON = "__reason__"
 
 
+# What is not trades, but looks like it.
+AGGREGATES = "it holds aggregate trades (aggTrades), which join several trades and have no trade ids: land the dump called trades"
+KLINES = "it holds klines (candles), no trades: land the dump called trades"
+
 AGAIN = ": land it again"  # the advice for an object that was damaged on its way
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from btc_assets.landing.csv_text import read_csv
-from btc_assets.landing.json_text import read_json_lines
+from btc_assets.landing.json_text import read_json
 from btc_assets.landing.raw import ObjectRejected
 
 HEAD_BYTES = 4096  # of a text that tell its format
+
+
+# An object or an array of objects, behind what may stand before it. Search all lines for an object, because the first one may be broken.
+_JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0\x1e]*(?:\[\s*[{\]]|(?:\d+(?:\.\d+)?\s+)?\{)")
+_OBJECT_LINE = re.compile(rb"^[\s\x1e]*(\d+\s+)?\{", re.MULTILINE)
+_ARRAYS = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\[")
+_UTF_16_OR_32 = re.compile(rb"\xff\xfe|\xfe\xff|\0\0\xfe\xff|(?:[\t\n\r -~]\0){4}|(?:\0[\t\n\r -~]){4}")
 
 
 def find_text_format(head: bytes) -> str:
@@ -22,14 +29,19 @@ def find_text_format(head: bytes) -> str:
         head: the first `HEAD_BYTES` of the text.
 
     Raises:
-        ObjectRejected: it is no text.
+        ObjectRejected: it is no text, or one that cannot be read.
     """
+    if _UTF_16_OR_32.match(head):
+        raise ObjectRejected("its text is UTF-16 or UTF-32, as Windows writes it: land it as UTF-8")
+    if _ARRAYS.match(head):
+        raise ObjectRejected("it holds JSON arrays whose values have no names, as of klines: land trades as objects with names")
+    if _JSON_START.match(head):
+        return "jsonl"
     if b"\0" in head:
         raise ObjectRejected("its format is unknown: land Parquet, CSV or JSON lines, plain, gzipped or (CSV) zipped")
-    # Search all lines, because the first one may be broken.
-    return "jsonl" if re.search(rb"^(\xef\xbb\xbf)?\s*(\d+\s+)?\{", head, re.MULTILINE) else "csv"
+    return "jsonl" if _OBJECT_LINE.search(head) else "csv"
 
 
-def read_text(format: str, file: BinaryIO) -> Iterator[pa.Table]:
-    """The raw tables of a text in the format that `find_text_format` found."""
-    yield from read_json_lines(file) if format == "jsonl" else read_csv(file)
+def read_text(format: str, file: BinaryIO, notes: dict[str, Any]) -> Iterator[pa.Table]:
+    """The raw tables of a text in the format that `find_text_format` found; `notes` gets what its messages of other kinds are."""
+    yield from read_json(file, notes) if format == "jsonl" else read_csv(file)
