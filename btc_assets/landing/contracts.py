@@ -42,6 +42,8 @@ def require_coins(raw: pa.Table, price: pa.Array, quantity: pa.Array, usable: np
     """
     for name in set(QUOTE_QUANTITIES) & set(raw.column_names):
         trades = _sample(plain_array(raw[name]), price, quantity, np.flatnonzero(usable))
+        if len(trades) > 1 and len({trade.product for trade in trades}) == 1:
+            continue  # it is filled with one value, which tells nothing
         if 2 * sum(_is_product(trade) for trade in trades) >= len(trades):
             continue
         size = _contract_size(trades)

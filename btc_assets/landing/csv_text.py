@@ -103,16 +103,22 @@ class _Layout:
         """The rows of a block, unless it holds none."""
         text, last = block
         text = self._open + text
+        text.decode()  # the parser would drop a row that it cannot parse and that is not UTF-8
         self._open = b""
         if re.search(rb"(?:^|\n)(?:#|//)", text):
             text = re.sub(rb"(?m)^(?:#|//).*\n?", b"", text)
         if not text.strip(b"\r\n"):
             return
         rows, bad = self._parse(text)
-        if b'"' in text and len(rows) + len(bad) != _count_lines(text):
+        if b'"' in text and self._joins_lines(text, len(rows) + len(bad)):
             yield from self._take_apart(text, last)
         else:
             yield _insert_unparsed(rows, {row.number - 1: row.text for row in bad})
+
+    def _joins_lines(self, text: bytes, rows: int) -> bool:
+        """Whether quotes make fewer rows than there are lines, or go on behind the end of the text."""
+        lines = [line for line in text.splitlines() if line]
+        return rows != len(lines) or self._is_open(lines[-1])
 
     def _parse(self, text: bytes) -> tuple[pa.Table, list[pa_csv.InvalidRow]]:
         bad: list[pa_csv.InvalidRow] = []
@@ -135,9 +141,12 @@ class _Layout:
         """The rows of a block in which quotes join lines: those that a stray quote joined are taken apart again."""
         records: list[bytes] = []
         broken: dict[int, str] = {}
-        lines = [line for line in text.splitlines(keepends=True) if line.strip(b"\r\n")]
+        lines = text.splitlines(keepends=True)
         at = 0
         while at < len(lines):
+            if not lines[at].strip(b"\r\n"):
+                at += 1
+                continue
             end = self._end_of_row(lines, at)
             if end is None and not last and len(lines) - at <= _QUOTED_LINES:
                 self._open = b"".join(lines[at:])
@@ -178,11 +187,6 @@ class _Layout:
             if at < 0:
                 return False
             at += 1
-
-
-def _count_lines(text: bytes) -> int:
-    """The lines that are not empty."""
-    return sum(1 for line in text.splitlines() if line)
 
 
 def _insert_unparsed(rows: pa.Table, broken: dict[int, str]) -> pa.Table:

@@ -22,7 +22,7 @@ from btc_assets.domain.ticks import DECODED_SCHEMA, MARKET, PRICE, QUANTITY, TIM
 from btc_assets.landing.bounds import RECORD_CHARACTERS, REJECTED_ROWS
 from btc_assets.landing.contracts import BASE_QUANTITIES, QUOTE_QUANTITIES, reject_contracts, require_coins
 from btc_assets.landing.convert import Converted, plain_array, python_value, to_booleans, to_decimals, to_int64, to_text, to_times, to_words
-from btc_assets.landing.raw import REASON, UNPARSED, ObjectRejected, join_names, without_nul
+from btc_assets.landing.raw import AGGREGATES, KLINES, REASON, UNPARSED, ObjectRejected, join_names, without_nul
 
 # How producers spell the ten fields: the collector, the exchange's messages, the exchange's dumps. An earlier spelling
 # wins over a later one: `id` beside `trade_id` is a column of the producer's own.
@@ -143,12 +143,22 @@ def _find_columns(raw: pa.Table) -> dict[str, list[pa.Array]]:
     names = set(raw.column_names)
     found = {field: [plain_array(raw[name]) for name in spellings if name in names] for field, spellings in _SPELLINGS.items()}
     missing = [field for field, columns in found.items() if not columns and field not in _OPTIONAL]
+    _refuse_aggregates(names)
     if missing and not (names and names <= {UNPARSED, REASON}):
         raise ObjectRejected(
-            f"it has another schema: no column for {', '.join(missing)} (its columns: {join_names(raw.column_names)}); "
+            f"it has another schema: no column for {', '.join(missing)} (its columns: {join_names([name for name in raw.column_names if name not in (UNPARSED, REASON)])}); "
             "move it out of the landing zone or land it as trades"
         )
     return found
+
+
+def _refuse_aggregates(names: set[str]) -> None:
+    """Refuse what joins several trades in a row, even if a column of it is called as if it held the ids of trades."""
+    joined = {"first_trade_id", "last_trade_id"} <= names or ({"a", "f", "l"} <= names and "t" not in names)
+    if joined or {"agg_trade_id", "aggTradeId"} & names:
+        raise ObjectRejected(AGGREGATES)
+    if {"open", "high", "low", "close"} <= {name.lower() for name in names}:
+        raise ObjectRejected(KLINES)
 
 
 def _labels(columns: Sequence[pa.Array], feeds: Sequence[Feed], rows: _RowDecoder) -> pa.Array:

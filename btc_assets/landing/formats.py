@@ -5,7 +5,6 @@ The content decides the format, never the name. `decode.py` decides what the col
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from btc_assets.landing.bounds import NAME_CHARACTERS, ZIP_DEPTH, Bounds, exceeded, require_columns
+from btc_assets.landing.gunzip import Gunzipped
 from btc_assets.landing.parquet_file import read_parquet
 from btc_assets.landing.raw import AGAIN, ObjectRejected, join_names
 from btc_assets.landing.rejection import rejecting
@@ -142,7 +142,7 @@ class _Reader:
             ending = ".gz"
 
             def open_text() -> BinaryIO:
-                return self._bounded(gzip.GzipFile(fileobj=open_file()))  # type: ignore[arg-type]  # it reads bytes as one
+                return self._bounded(Gunzipped(open_file()))  # type: ignore[arg-type]  # a stream of bytes is enough
 
         with rejecting("gzip" if ending else "text"), open_text() as file:
             name = find_text_format(file.read(HEAD_BYTES))

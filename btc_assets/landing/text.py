@@ -15,7 +15,7 @@ from btc_assets.landing.raw import ObjectRejected
 HEAD_BYTES = 4096  # of a text that tell its format
 
 
-# An object or an array of objects, behind what may stand before it. Search all lines for an object, because the first one may be broken.
+# An object or an array of objects, behind what may stand before it. Look at all lines, because the first one may be broken.
 _JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0\x1e]*(?:\[\s*[{\]]|(?:\d+(?:\.\d+)?\s+)?\{)")
 _OBJECT_LINE = re.compile(rb"^[\s\x1e]*(\d+\s+)?\{", re.MULTILINE)
 _ARRAYS = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\[")
@@ -39,7 +39,8 @@ def find_text_format(head: bytes) -> str:
         return "jsonl"
     if b"\0" in head:
         raise ObjectRejected("its format is unknown: land Parquet, CSV or JSON lines, plain, gzipped or (CSV) zipped")
-    return "jsonl" if _OBJECT_LINE.search(head) else "csv"
+    lines = sum(1 for line in head.splitlines() if line.strip())
+    return "jsonl" if 2 * len(_OBJECT_LINE.findall(head)) >= max(lines, 1) else "csv"
 
 
 def read_text(format: str, file: BinaryIO, notes: dict[str, Any]) -> Iterator[pa.Table]:

@@ -97,7 +97,7 @@ REJECTED: dict[str, tuple[bytes, str]] = {
     "binary garbage": (bytes(range(256)), UNKNOWN),
     "gzipped Parquet": (gzip.compress(encoded("collector")), UNKNOWN),
     "text that is not UTF-8": (b"\xe9\xe8,\xe7\n", DAMAGED.format("csv", "codec can't decode byte 0xe9 in position 0")),
-    "a cell that is not UTF-8": (HEADER + ROW % 1 + b"1,\xff,3,4,5,true\n", DAMAGED.format("csv", "invalid UTF8 data")),
+    "a cell that is not UTF-8": (HEADER + ROW % 1 + b"1,\xff,3,4,5,true\n", DAMAGED.format("csv", "codec can't decode byte 0xff")),
 }
 
 
