@@ -78,6 +78,17 @@ def test_a_refresh_touches_exactly_the_slices_it_is_told(on_each_engine: psycopg
     assert_candles_are_what_the_ticks_say(on_each_engine)
 
 
+def test_a_refresh_beyond_what_was_made_so_far_makes_the_last_slice_of_that_again(on_each_engine: psycopg.Connection) -> None:
+    """One refresh of TimescaleDB 2.28.0 to 2.28.3 leaves it out (timescaledb#10221)."""
+    made = write_ticks(on_each_engine, every(1, 900))
+    write_candles(on_each_engine, made)
+    write_ticks(on_each_engine, every(2, 150, first_id=601, start=NOON + 2 * SLICE), Window.of_slice(NOON + 2 * SLICE))
+    beyond = Window(made.start, made.end + 12 * SLICE)
+    write_candles(on_each_engine, beyond)
+    for interval in candles.INTERVALS:
+        assert candles.read_candle_differences(on_each_engine, interval, beyond) == []
+
+
 def test_candles_of_a_slice_without_ticks_any_more_go(on_each_engine: psycopg.Connection) -> None:
     window = write_ticks(on_each_engine, every(1, 600))
     write_candles(on_each_engine, window)

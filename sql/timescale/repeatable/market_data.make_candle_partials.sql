@@ -12,6 +12,8 @@ BEGIN
     p_from := date_bin(level.tick_step, p_from, epoch);
     p_to := date_bin(level.tick_step, p_to + level.tick_step - interval '1 microsecond', epoch);
     CALL refresh_continuous_aggregate(target::regclass, p_from, p_to);
+    -- Beyond what was made so far, the first one leaves the last window of that as it is (timescaledb#10221; seen with 2.28.3 as well).
+    CALL refresh_continuous_aggregate(target::regclass, p_from, p_to);
     EXECUTE format('SELECT count(*) FROM %s WHERE tick_bucket >= $1 AND tick_bucket < $2', target::regclass) INTO p_made USING p_from, p_to;
 END
 $$;
