@@ -121,6 +121,20 @@ def test_a_few_changed_bytes_cost_the_rows_that_they_are_in(change: bytes, at: i
         gzip.compress(CSV) + b"\r\n\0\0",
         gzip.compress(lines(*LINES[:9])) + b"\n" + gzip.compress(b"\n".join(LINES[9:])) + b"\n",
     ],
+    ids=[
+        "hashes",
+        "slashes",
+        "sep=,",
+        "quoted sep",
+        "sep=;",
+        "semicolons",
+        "tabs",
+        "bars",
+        "comments between rows",
+        "a line end behind gzip",
+        "zeros behind gzip",
+        "line ends between members",
+    ],
 )
 def test_what_other_programs_put_around_rows_is_no_row(content: bytes) -> None:
     result = read(content)
