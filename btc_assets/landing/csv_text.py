@@ -25,13 +25,19 @@ _HEADERLESS = {
     6: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker"],
     7: ["trade_id", "price", "quantity", "quote_qty", "trade_time", "is_market_maker", "is_best_match"],
 }
-_VALUE = re.compile(r"[-+.\deE]*|true|false", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", re.ASCII)
+# What every header line of trades names, and the lines that may be one.
+_PRICES, _IDS = {"price", "p"}, {"trade_id", "id", "t"}
+_WITH_PRICE = re.compile(rb"^[^\r\n]*p(?:rice)?\b[^\r\n]*", re.MULTILINE)
 _EPOCH = re.compile(r"\d{12,}(?:\.0)?")  # milliseconds or finer; a trade of a flag has 0 or 1 there
 
 
 def read_csv(file: BinaryIO) -> Iterator[pa.Table]:
     """The raw tables of CSV text, each of about `BLOCK` bytes; all columns are text."""
     text: _Text = io.BufferedReader(file)  # type: ignore[type-var]  # a stream of bytes is enough
+    head = text.peek()
+    if b"\r" in head and b"\n" not in head:
+        text = io.BufferedReader(_CarriageReturns(text))  # type: ignore[assignment]  # a reader as well
     layout, first = _read_header(text)
     empty = True
     for block in _blocks(text, first):
@@ -59,8 +65,8 @@ def _read_header(file: _Text) -> tuple[_Layout, bytes]:
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=lambda each: (header.count(each), each == ","))
     require_columns(header.count(delimiter))
-    cells = [cell.strip().strip('"') for cell in header.split(delimiter)]
-    if not all(_VALUE.fullmatch(cell) for cell in cells):
+    cells = _cells(header, delimiter)
+    if 2 * sum(_NUMBER.fullmatch(cell) is not None for cell in cells) <= len(cells):  # a first row may be broken
         return _Layout(cells, delimiter), b""
     if len(cells) in (7, 8) and _EPOCH.fullmatch(cells[5]):
         raise ObjectRejected(AGGREGATES)
@@ -69,6 +75,10 @@ def _read_header(file: _Text) -> tuple[_Layout, bytes]:
     if len(cells) not in _HEADERLESS:
         raise ObjectRejected(f"it has no header line and {len(cells)} columns, which no known dump has: add a header line")
     return _Layout(_HEADERLESS[len(cells)], delimiter), first + b"\n"
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return [cell.strip().strip('"') for cell in line.split(delimiter)]
 
 
 def _blocks(file: _Text, first: bytes) -> Iterator[tuple[bytes, bool]]:
@@ -86,6 +96,21 @@ def _blocks(file: _Text, first: bytes) -> Iterator[tuple[bytes, bool]]:
     yield rest, True
 
 
+class _CarriageReturns(io.RawIOBase):
+    """Text whose lines end with a carriage return alone, with line ends as everywhere else."""
+
+    def __init__(self, file: _Text) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # readers pass no other kind of buffer
+        part = self._file.read(len(buffer))
+        buffer[: len(part)] = part.replace(b"\r", b"\n")
+        return len(part)
+
+
 class _Layout:
     """Reads blocks of lines.
 
@@ -96,7 +121,7 @@ class _Layout:
     def __init__(self, names: list[str], delimiter: str) -> None:
         self.names = names
         self._delimiter = delimiter
-        self._types = dict.fromkeys(names, pa.string())
+        self._separator = delimiter.encode()
         self._open = b""  # the lines of a row that the next block may go on with
 
     def tables(self, block: tuple[bytes, bool]) -> Iterator[pa.Table]:
@@ -107,8 +132,24 @@ class _Layout:
         self._open = b""
         if re.search(rb"(?:^|\n)(?:#|//)", text):
             text = re.sub(rb"(?m)^(?:#|//).*\n?", b"", text)
-        if not text.strip(b"\r\n"):
-            return
+        for part, is_last in self._between_headers(text, last):
+            if part.strip(b"\r\n"):
+                yield from self._rows(part, is_last)
+
+    def _between_headers(self, text: bytes, last: bool) -> Iterator[tuple[bytes, bool]]:
+        """The rows before, between and behind further header lines: of files that were put together to one."""
+        start = 0
+        if any(sign in text for sign in (b"price", b'"p"', self._separator + b"p" + self._separator)):
+            for line in _WITH_PRICE.finditer(text):
+                names = _cells(line[0].removeprefix(b"\xef\xbb\xbf").decode(), self._delimiter)
+                if not (_PRICES & set(names) and _IDS & set(names)):
+                    continue
+                yield text[start : line.start()], True
+                require_columns(len(names))
+                self.names, start = names, line.end()
+        yield text[start:], last
+
+    def _rows(self, text: bytes, last: bool) -> Iterator[pa.Table]:
         rows, bad = self._parse(text)
         if b'"' in text and self._joins_lines(text, len(rows) + len(bad)):
             yield from self._take_apart(text, last)
@@ -133,7 +174,9 @@ class _Layout:
             pa.BufferReader(text),
             read_options=pa_csv.ReadOptions(column_names=self.names, block_size=max(len(text), 1) + 1, use_threads=False),
             parse_options=pa_csv.ParseOptions(delimiter=self._delimiter, invalid_row_handler=set_aside),
-            convert_options=pa_csv.ConvertOptions(column_types=self._types, strings_can_be_null=True, null_values=NULLS),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=True, null_values=NULLS
+            ),
         )
         return rows, bad
 
@@ -168,14 +211,14 @@ class _Layout:
         for end in range(at + 1, min(at + _QUOTED_LINES, len(lines)) + 1):
             if not self._is_open(row):
                 return end
-            if end == len(lines) or lines[end].count(self._delimiter.encode()) == len(self.names) - 1:
+            if end == len(lines) or lines[end].count(self._separator) == len(self.names) - 1:
                 return None  # what follows is a row of its own
             row += lines[end]
         return None
 
     def _is_open(self, row: bytes) -> bool:
         """Whether a row ends within quotes. Quotes count at the start of a field only, and two of them are one within it."""
-        delimiter, at = self._delimiter.encode(), 0
+        delimiter, at = self._separator, 0
         while True:
             if row[at : at + 1] == b'"':
                 at += 1

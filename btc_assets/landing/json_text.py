@@ -24,6 +24,8 @@ _BATCH_BYTES = 4 << 20  # and of their text; as Python objects it takes up to a 
 _PIECE_BYTES = 16 << 10  # that are read of a line at a time
 _KINDS_TOLD = 50
 
+_COLONS = (b" :", b"\t:", b"\r:")  # behind a key that `":` does not find
+_EXACT_FLOATS = 1 << 53  # below it, a float is every integer
 _EXPONENT = re.compile(rb"[0-9.][eE][-+]?[0-9]")
 
 
@@ -92,8 +94,9 @@ class _Batch:
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, float):
-            # A float does not tell whether an exponent left out digits of an integer: only its text does.
-            exact = next(_read_by_value(self.lines[i]), None) if value.is_integer() and _EXPONENT.search(self.lines[i]) else None
+            # A float does not tell whether an exponent left out digits of an integer, nor the last digits of a large one: only its text does.
+            inexact = value.is_integer() and (abs(value) >= _EXACT_FLOATS or _EXPONENT.search(self.lines[i]))
+            exact = next(_read_by_value(self.lines[i]), None) if inexact else None
             return str(exact[name]) if isinstance(exact, dict) and name in exact else float_text(value)
         try:
             return orjson.dumps(value).decode()
@@ -141,8 +144,9 @@ class _Messages:
                 continue
             if message is None:
                 message = value
-            if isinstance(message, dict) and (name := contradiction(message)) is not None:
-                message = Broken(str(message), f"the row has several values for {name:.40}")
+            if isinstance(message, dict) and isinstance(value, dict):
+                name = contradiction(message) or contradiction(value)  # of the trade, or of what it is wrapped in
+                message = message if name is None else Broken(str(message), f"the row has several values for {name:.40}")
             batch.rows.append(message)
             batch.lines.append(b"")
 
@@ -163,7 +167,7 @@ def _read_line(line: bytes) -> Record | str | None:
     message = record if record.get("e") == "trade" else trade_or_kind(record)
     if isinstance(message, dict):
         keys = len(record) if message is record else len(record) + len(message)
-        return message if line.count(b'":') <= keys else None  # a key may be there twice
+        return message if line.count(b'":') <= keys and not any(colon in line for colon in _COLONS) else None  # a key may be there twice
     return message if isinstance(message, str) else None
 
 

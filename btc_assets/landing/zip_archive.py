@@ -49,6 +49,10 @@ def read_zip(file: BinaryIO, bounds: Bounds, read_member: ReadMember, notes: dic
     _require_small_directory(file)
     with zipfile.ZipFile(file) as archive:
         members = [member for member in archive.infolist() if not _is_skipped(member)]
+        if min((member.header_offset for member in archive.infolist()), default=0):
+            raise ObjectRejected(
+                "other data stands before its first member, as of several zip files one after another: land each on its own"
+            )
         bounds.expect_bytes(sum(member.file_size for member in members if member.compress_type in _READABLE_METHODS))
         read, unread, empty = 0, list[_Unread](), list[str]()
         for member in members:
@@ -101,7 +105,10 @@ def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, read_member: ReadMe
         raise ObjectRejected(f"it is compressed with {method}, which cannot be read here: compress it with deflate")
     with rejecting("zip"):
         _, tables = read_member(partial(archive.open, member), member.file_size)  # type: ignore[arg-type]
-        first = next(tables, None)
+        try:
+            first = next(tables, None)
+        except UnicodeDecodeError:  # the archive's checksums tell what is damaged
+            raise ObjectRejected("it is no text in UTF-8") from None
     if first is None:
         raise NoRows
     if not _may_hold_trades(first.column_names):

@@ -36,7 +36,7 @@ def zone(tmp_path: Path, temporary_files: Path) -> LandingZone:
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 1000)
-    monkeypatch.setattr("btc_assets.landing.formats.BATCH_ROWS", 50)
+    monkeypatch.setattr("btc_assets.landing.parquet_file.BATCH_ROWS", 50)
     monkeypatch.setattr(sliced_object, "PENDING_ROWS", 120)
     yield
 

@@ -33,7 +33,6 @@ OBJECTS: dict[str, Callable[[], bytes]] = {
     "a gzip that breaks off": lambda: gzip.compress(_row() * 50)[:-9],
     "a zip of a picture": lambda: zipped(("trades.png", b"\x89PNG\r\n")),
     "aggregate trades": lambda: b'{"e":"aggTrade","E":1,"s":"BTCUSDT","a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":true}\n',
-    "answers of a subscription": lambda: b'{"result":null,"id":1}\n' * 3,
     "many keys": BOMBS["JSON of 700 keys in 7 kB"],
     "brackets without end": BOMBS["JSON of 100,000 opening brackets"],
     "a name of a megabyte": BOMBS["CSV of a name of a megabyte"],
