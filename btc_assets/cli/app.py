@@ -16,6 +16,7 @@ import click
 from rich.table import Table
 
 from btc_assets.cli.console import err
+from btc_assets.cli.interrupts import EXIT_STATUS, STOPPED
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.printable import printable
 from btc_assets.domain.slices import LAST_SLICE, SLICE, Window, parse_time
@@ -90,6 +91,10 @@ class PlainErrorsGroup(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(printable(str(error))) from None
+        except KeyboardInterrupt:
+            err.print()
+            err.print(STOPPED)
+            ctx.exit(EXIT_STATUS)
         except Exception as error:
             from btc_assets.store.errors import plain_error
 

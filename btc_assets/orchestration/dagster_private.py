@@ -27,7 +27,7 @@ from dagster._core.execution.context.system import StepExecutionContext
 # The classes that dagster.yaml names derive from these, and the public package exports none of them.
 from dagster._core.instance.ref import compute_logs_directory
 from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
-from dagster._core.storage.compute_log_manager import ComputeLogManager
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeLogManager
 from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
@@ -37,6 +37,7 @@ from dagster_shared.record import replace
 __all__ = [
     "EVENTS_TABLE",
     "MOST_FAILED_PARTITIONS",
+    "CapturedLogContext",
     "CheckRunHealthResult",
     "CompactEventLog",
     "ComputeLogManager",

@@ -81,6 +81,7 @@ def ingest(
 
     Raises:
         UserError: the range starts before the history, or the run failed; the sentence is the failed step's.
+        KeyboardInterrupt: Ctrl-C ended the run; Dagster has recorded that it failed.
     """
     first = partitions.first_slice
     if window.start < min(first, partitions.history_start):
@@ -129,6 +130,8 @@ def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: Lo
             failures.append(event)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             _add_check(report, event.asset_check_evaluation_data)
+    if any(_interrupted(event) for event in failures):
+        raise KeyboardInterrupt
     if failures:
         raise UserError(_run_failure(failures))
     registered, loaded = (_metadata(materializations[asset_key(name)]) for name in (assets.registry, assets.ticks))
@@ -147,6 +150,11 @@ def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> Non
     if not evaluation.passed:
         name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
         report.failed_checks[name] = evaluation.description or ""
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def _run_failure(failures: Sequence[dg.DagsterEvent]) -> str:

