@@ -153,8 +153,12 @@ def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest
     store.land(every(1, 60))
     store.land(every(1, 60, start=NOON + timedelta(seconds=100), first_id=101))
     empty = store.put("2024/01/10/12/00/batch-x.parquet", b"")
-    row = b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n900,BTCUSDT,1704888002000,,1,true\n"
-    bad = store.put("2024/01/10/12/00/batch-y.csv", row)
+    rows = (
+        b"trade_id,symbol,trade_time,price,quantity,is_market_maker\n"
+        b"900,BTCUSDT,1704888002000,,1,true\n"
+        b"161,BTCUSDT,1704888160000,42000,1,true\n"
+    )
+    bad = store.put("2024/01/10/12/00/batch-y.csv", rows)
     result = run(store, HOUR)
     assert result.success
     assert failed_checks(result) == {
@@ -166,7 +170,7 @@ def test_an_unreadable_object_a_bad_row_and_a_gap_each_fail_a_check_and_the_rest
         "landing/raw_blobs_5m no_rejected_row": f"* {bad}, row 1: price is null",
         "market_data/btc_ticks trade_ids_contiguous": "* BTCUSDT 61 to 100 (40 trades) before 2024-01-10T12:00Z",
     }
-    assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(120,)]
+    assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(121,)]
 
 
 def test_a_run_makes_the_candles_of_the_other_slices_that_it_had_to_load(store: StoreUnderTest) -> None:
