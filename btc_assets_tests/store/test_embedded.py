@@ -110,10 +110,11 @@ def test_a_home_with_which_the_server_cannot_start_is_refused(tmp_path: Path, ch
     assert not home.exists()
 
 
-def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def test_a_home_that_cannot_be_written_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("h") / "file"  # a path of `tmp_path` would be too long under xdist
+    file.touch()
     sentence = r"^.* cannot be written \(.+\): set BTC_ASSETS_HOME to a writable directory\.$"
-    for home in (tmp_path / "file", tmp_path / "file" / "home", Path("/proc/btc_assets")):
+    for home in (file, file / "home", Path("/proc/btc_assets")):
         with pytest.raises(UserError, match=sentence):
             embedded.embedded_dsn(home, "one")
 
