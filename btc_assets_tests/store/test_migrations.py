@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from btc_assets.domain.errors import UserError
+from btc_assets.store.engines import engine
 from btc_assets.store.migrations import migrate, migration_status
 from btc_assets.store.sql_files import SQL_DIR, read_migrations, read_repeatables
 
@@ -104,7 +105,9 @@ def test_two_at_once_apply_each_migration_once(empty_database: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(map(len, applied))[:3] == [0, 0, 0]
-    assert sum(map(len, applied)) == len(read_migrations("postgres")) + len(read_repeatables("postgres"))
+    with psycopg.connect(empty_database) as connection:
+        name = engine(connection)
+    assert sum(map(len, applied)) == len(read_migrations(name)) + len(read_repeatables(name))
 
 
 def test_an_edited_repeatable_file_alone_is_applied_again(empty_database: str, sql_dir: Path) -> None:
@@ -127,7 +130,7 @@ def test_after_a_numbered_migration_every_repeatable_file_is_applied_again(empty
         (sql_dir / "common" / f"{name}.sql").write_text(
             "DROP VIEW landing.slices; ALTER TABLE landing.raw_blobs_5m ALTER loaded_rows TYPE numeric;"
         )
-        repeatables = [file.name for file in read_repeatables("postgres", sql_dir)]
+        repeatables = [file.name for file in read_repeatables(engine(connection), sql_dir)]
         assert [state.name for state in migration_status(connection, sql_dir) if state.pending] == [name, *repeatables]
         assert migrate(connection, sql_dir) == [name, *repeatables]
         assert connection.execute("SELECT count(*) FROM landing.slices").fetchone() == (0,)
