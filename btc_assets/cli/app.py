@@ -95,6 +95,8 @@ class PlainErrorsGroup(click.Group):
             err.print()
             err.print(STOPPED)
             ctx.exit(EXIT_STATUS)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):  # what follows imports what is slow
+            raise
         except Exception as error:
             from btc_assets.store.errors import plain_error
 

@@ -18,7 +18,6 @@ from btc_assets.cli.console import out, styled
 from btc_assets.cli.landing import land_file
 from btc_assets.cli.loading import count_candles, print_report, run_ingest
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import DEMO_ENV, PREFIX, leave_settings_out, load_settings, read_home
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def demo(trades: Path | None, ticks: int) -> None:
     It has a store of its own below BTC_ASSETS_HOME, whatever the other settings name, and touches no other.
     The generated day is the one before yesterday, so that trades played live on top of it (btc-assets land --live-from) are later.
     """
+    from btc_assets.domain.settings import read_home
+
     started = time.perf_counter()
     day = floor_day(datetime.now(UTC)) - 2 * DAY
     source = trades.resolve() if trades else None
@@ -88,6 +89,7 @@ class DemoStore:
         No setting of the user's counts, wherever it comes from. The variables are set in the environment because Dagster's storage and
         child processes read them there.
         """
+        from btc_assets.domain.settings import DEMO_ENV, PREFIX, leave_settings_out, load_settings
         from btc_assets.store.embedded import require_writable
 
         require_writable(self.home)
