@@ -82,7 +82,7 @@ def test_a_hanging_s3_is_a_problem_before_archiving_fails_and_wal_waits_for_it(a
     assert not evaluation.passed
     assert evaluation.metadata["wal_age_seconds"].value == "unknown"  # WAL may be dropped meanwhile, and then none waits
     examples = str(evaluation.metadata["examples"].value)
-    assert "* The backup repository cannot be read ([FileReadError] timeout after 500ms waiting for read from 'localhost:" in examples
+    assert "* The backup repository cannot be read (\\[FileReadError\\] timeout after 500ms waiting for read from 'localhost:" in examples
     assert "* WAL has been waiting to be archived for" in examples
     archived.configure()
     archived.wait_until_archived()
