@@ -22,7 +22,8 @@ def findings() -> dict[str, Finding]:
     return {finding.subject: finding for finding in examine_store(settings, lambda: examine_dagster(settings))}
 
 
-def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest) -> None:
+def test_a_store_that_is_set_up_has_no_problem(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ASSETS_PARTITIONS_START", f"{datetime.now(UTC) - timedelta(days=30):%Y-%m-%d}")
     store.land(every(1, 60, start=datetime.now(UTC) - timedelta(minutes=10)))
     found = findings()
     assert {
