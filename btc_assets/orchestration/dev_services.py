@@ -129,17 +129,22 @@ class _Services:
     def __init__(self, environment: Mapping[str, str], home: Path) -> None:
         self._environment, self._home = dict(environment) | {_MARK: str(home)}, home
         self._children: list[subprocess.Popen[bytes]] = []
+        self._stopping = False
 
     def __enter__(self) -> _Services:
         # A shell that starts a command in the background makes it, and all its children, ignore SIGINT; these end by that signal.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # impatience must not leave processes behind
+        self._stopping = True
         _end_all(self._home, signal.SIGINT)
+
+    def _stop(self, *_: object) -> None:
+        if not self._stopping:  # impatience must not leave processes behind, nor two signals at once
+            self._stopping = True
+            raise KeyboardInterrupt
 
     def start(self, command: Sequence[str]) -> None:
         self._children.append(subprocess.Popen(command, env=self._environment))

@@ -64,3 +64,13 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return process.environ()
     except psutil.Error:
         return {}
+
+
+def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback() -> None:
+    program = (
+        "import os, signal, sys\nclass Interrupting:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'btc_assets.cli.main': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\nimport btc_assets.cli"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")

@@ -142,7 +142,8 @@ def test_dev_answers_its_own_pages_only_runs_once_and_ends_with_all_its_processe
 
     children = _processes_of_group(process.pid)
     assert len(children) >= 4  # itself, code location, daemon, webserver
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # at once, as an impatient person does
     assert process.wait(PATIENCE_SECONDS) == 0
     wait_for(lambda: not _processes_of_group(process.pid), "all its processes end")
 
