@@ -224,7 +224,10 @@ def test_a_folder_far_in_the_past_is_not_listed_and_loaded_on_request(
     on_each_zone: StoreUnderTest, daemon: Daemon, start: datetime
 ) -> None:
     by_event, by_reconciling, by_rewind = (start - days * DAY for days in (4, 3, 2))
-    uris = [on_each_zone.land(every(10, 30, start=old), seconds=300)[0] for old in (by_event, by_reconciling, by_rewind)]
+    uris = [
+        on_each_zone.land(every(10, 30, start=old, first_id=first), seconds=300)[0]
+        for old, first in ((by_event, 1), (by_reconciling, 31), (by_rewind, 61))
+    ]
     assert daemon.tick() == []
     notice(on_each_zone.connection, FEEDS, [landed(on_each_zone, uris[0])])
     assert daemon.settle(partial(load, on_each_zone)) == [[("ingest", slices(by_event, 0))]]

@@ -6,7 +6,7 @@ ALTER TABLE landing.raw_blobs_5m
     ADD COLUMN last_trade_id  bigint,
     ADD COLUMN event_times    bigint;
 
-COMMENT ON COLUMN landing.raw_blobs_5m.first_trade_id IS 'Lowest trade id of this object in this slice; NULL if it holds no valid row, or was read by a release before 2.1 and not since';
+COMMENT ON COLUMN landing.raw_blobs_5m.first_trade_id IS 'Lowest trade id of this object in this slice; NULL if it holds no valid row, or was read by release 0.1 and not since';
 COMMENT ON COLUMN landing.raw_blobs_5m.last_trade_id IS 'Highest trade id of this object in this slice';
 COMMENT ON COLUMN landing.raw_blobs_5m.event_times IS 'How many of row_count have an event time of their own; the others are stored with their trade time in its place';
 
