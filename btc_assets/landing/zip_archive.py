@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import copy
 import struct
 import tempfile
 import zipfile
@@ -90,7 +92,7 @@ def find_zip_format(file: BinaryIO, read_member: ReadMember) -> str:
             for member in archive.infolist():
                 if member.file_size and not _is_skipped(member):
                     try:
-                        return f"{read_member(partial(archive.open, member), member.file_size)[0]}.zip"  # type: ignore[arg-type]
+                        return f"{read_member(partial(_unpack, archive, member), member.file_size)[0]}.zip"
                     except (ObjectRejected, RuntimeError):
                         continue
     return "zip"
@@ -104,7 +106,7 @@ def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, read_member: ReadMe
         method = _KNOWN_METHODS.get(member.compress_type, f"method {member.compress_type}")
         raise ObjectRejected(f"it is compressed with {method}, which cannot be read here: compress it with deflate")
     with rejecting("zip"):
-        _, tables = read_member(partial(archive.open, member), member.file_size)  # type: ignore[arg-type]
+        _, tables = read_member(partial(_unpack, archive, member), member.file_size)
         try:
             first = next(tables, None)
         except UnicodeDecodeError:  # the archive's checksums tell what is damaged
@@ -114,6 +116,17 @@ def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, read_member: ReadMe
     if not _may_hold_trades(first.column_names):
         raise ObjectRejected(f"it holds no trades (its columns: {join_names(first.column_names)})")
     return tables, first
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BinaryIO:
+    """The bytes of a member, unpacked as they are read."""
+    if member.compress_type != zipfile.ZIP_BZIP2:
+        return archive.open(member)  # type: ignore[return-value]  # it reads bytes as one
+    # zipfile unpacks 4 KiB at once, which bzip2 can make of 4 GB. Its blocks have checksums of their own.
+    packed = copy.copy(member)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
+    del packed.CRC
+    return bz2.BZ2File(archive.open(packed))  # type: ignore[return-value]
 
 
 def _may_hold_trades(names: list[str]) -> bool:

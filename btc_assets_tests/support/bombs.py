@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import struct
@@ -35,6 +36,18 @@ def _zip_of(content: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     with zipfile.ZipFile(sink, "w", method) as archive:
         archive.writestr("a.csv", content)
     return sink.getvalue()
+
+
+def _of_unsaid_size(size: int) -> bytes:
+    """A member of line ends, by bzip2, whose directory says that it is short."""
+    packer, line_ends = bz2.BZ2Compressor(), b"\n" * (1 << 20)
+    packed = b"".join([packer.compress(HEADER), *(packer.compress(line_ends) for _ in range(size >> 20)), packer.flush()])
+    data = bytearray(_zip_of(packed, zipfile.ZIP_STORED))
+    for signature, method, unpacked in ((b"PK\3\4", 8, 22), (b"PK\1\2", 10, 24)):
+        at = data.rindex(signature)
+        struct.pack_into("<H", data, at + method, zipfile.ZIP_BZIP2)
+        struct.pack_into("<I", data, at + unpacked, 1_000)
+    return bytes(data)
 
 
 def _overlapping(entries: int) -> bytes:
@@ -86,7 +99,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a gzip of 100 MB of line ends": lambda: _gzip_of(b"\n", 100 << 20, HEADER),
     "a gzip of a gzip": lambda: gzip.compress(_gzip_of(ROW, 100 << 20, HEADER)),
     "a zip of 80 MB of equal rows, by LZMA": lambda: _zip_of(HEADER + ROW * 2_000_000, zipfile.ZIP_LZMA),
-    "a zip of 80 MB of equal rows, by bzip2": lambda: _zip_of(HEADER + ROW * 2_000_000, zipfile.ZIP_BZIP2),
+    "a zip of 14 MB of equal rows, by bzip2": lambda: _zip_of(HEADER + ROW * 350_000, zipfile.ZIP_BZIP2),
+    "a zip of 400 MB of line ends, by bzip2, that says 1 kB": lambda: _of_unsaid_size(400 << 20),
     "a zip of twenty thousand members": lambda: zipped(*((f"{i}.csv", b"x") for i in range(20_000))),
     "a zip whose 5,000 entries overlap": lambda: _overlapping(5_000),
     "a zip of a Parquet bomb": lambda: zipped(("a.parquet", parquet(_rows(10_000_000)))),
