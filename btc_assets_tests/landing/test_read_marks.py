@@ -22,13 +22,18 @@ HEADER = b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n"
 
 # As a fault of a parser does: the interpreter imports this module before any other.
 CRASH = """
-import gzip, os, signal, time
+import os, signal, time, zlib
 from pathlib import Path
-open_gzip = gzip.GzipFile.__init__
-def crash(self, *arguments, fileobj=None, **options):
-    open_gzip(self, *arguments, fileobj=fileobj, **options)
-    head = fileobj.read(30)
-    fileobj.seek(0)
+decompressobj = zlib.decompressobj
+class Crashing:
+    def __init__(self, *arguments):
+        self._inner = decompressobj(*arguments)
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+    def decompress(self, data, *arguments):
+        crash(data[:30])
+        return self._inner.decompress(data, *arguments)
+def crash(head):
     for name in signal.Signals:
         if name.name.encode() in head:
             os.kill(os.getpid(), name)
@@ -36,7 +41,7 @@ def crash(self, *arguments, fileobj=None, **options):
         Path(os.environ["READING"]).touch()
         while not Path(os.environ["READING"] + ".go").exists():
             time.sleep(0.01)
-gzip.GzipFile.__init__ = crash
+zlib.decompressobj = Crashing
 """
 
 REGISTER = """
