@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 
 import dagster as dg
 import psycopg
 import pytest
-from psycopg import sql
 
 from btc_assets.assembly import build_definitions
 from btc_assets.domain.errors import TransientError, UserError
@@ -76,39 +74,39 @@ def _sentence(event: dg.DagsterEvent) -> str:
     return (error.cause or error).message
 
 
-@contextmanager
-def closed(store: StoreUnderTest, server_dsn: str) -> Iterator[Callable[[], None]]:
-    """The store's database refuses connections until the function that this yields is called."""
-    name = psycopg.conninfo.conninfo_to_dict(store.dsn)["dbname"]
+@pytest.fixture
+def come_back(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The settings point at a server that does not answer until this is called: libpq takes the place from the environment."""
+    parts = psycopg.conninfo.conninfo_to_dict(store.dsn)
+    place = {name: str(parts.pop(key, "")) for name, key in (("PGHOST", "host"), ("PGPORT", "port"))}
+    monkeypatch.setenv("BTC_ASSETS_DSN", psycopg.conninfo.make_conninfo(**{key: str(value) for key, value in parts.items()}))
 
-    def allow(whether: bool) -> None:
-        with psycopg.connect(server_dsn, autocommit=True) as connection:
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(sql.Identifier(str(name)), sql.Literal(whether)))
+    def set_place(place: Mapping[str, str]) -> None:
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
 
-    allow(False)
-    try:
-        yield lambda: allow(True)
-    finally:
-        allow(True)
+    set_place({"PGHOST": "127.0.0.1", "PGPORT": "1"})
+    return lambda: set_place(place)
 
 
 def ticks(store: StoreUnderTest) -> int:
     return int(store.rows("SELECT count(*) FROM market_data.btc_ticks")[0][0])
 
 
-def test_a_server_that_comes_back_before_the_retry_is_no_failure(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
+def test_a_server_that_comes_back_before_the_retry_is_no_failure(
+    store: StoreUnderTest, come_back: Callable[[], None], meanwhile: Meanwhile
+) -> None:
     store.land(every(10, 360), seconds=60)
-    with closed(store, server_dsn) as open_again:
-        meanwhile(open_again)
-        result = ingest(store)
+    meanwhile(come_back)
+    result = ingest(store)
     assert result.success and ticks(store) == 360
     (sentence,) = sentences(result, RETRY)
     assert "cannot be reached: start it, or correct BTC_ASSETS_DSN." in sentence
 
 
-def test_a_server_that_stays_away_is_one_failure_after_five_attempts(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
-    with closed(store, server_dsn):
-        result = ingest(store)
+@pytest.mark.usefixtures("come_back", "meanwhile")
+def test_a_server_that_stays_away_is_one_failure_after_five_attempts(store: StoreUnderTest) -> None:
+    result = ingest(store)
     assert not result.success
     (sentence,) = sentences(result, FAILED)
     assert sentence.endswith("cannot be reached: start it, or correct BTC_ASSETS_DSN.")
@@ -198,9 +196,9 @@ def test_a_failure_that_a_person_must_correct_is_not_retried(store: StoreUnderTe
     assert sum(event.is_step_start for event in result.all_node_events) == 1
 
 
-def test_at_a_terminal_nothing_is_retried(store: StoreUnderTest, server_dsn: str, meanwhile: Meanwhile) -> None:
-    with closed(store, server_dsn):
-        result = ingest(store, patient=False)
+@pytest.mark.usefixtures("come_back")
+def test_at_a_terminal_nothing_is_retried(store: StoreUnderTest, meanwhile: Meanwhile) -> None:
+    result = ingest(store, patient=False)
     (sentence,) = sentences(result, FAILED)
     assert "cannot be reached" in sentence and meanwhile.waits == 0
 

@@ -378,13 +378,19 @@ def test_objects_read_under_other_settings_are_refused_and_not_loaded_wrongly(st
     uris = store.land(every(1, 10))
     store.register(HOUR)
     with pytest.raises(UserError) as raised:
-        store.load(HOUR, feeds=Feeds([Feed("Binance/BTCUSDT", "BTCUSDT", "FUTURES")]))
+        store.load(HOUR, feeds=Feeds([Feed("Binance/BTCUSDT", "ETHUSDT", "BTCUSDT")]))
     assert str(raised.value) == (
         f"{uris[0]} holds 0 ticks of BTCUSDT in slice 2024-01-10T12:00Z, but 10 were registered: the settings changed since, so register it "
         "again (btc-assets load --reread)."
     )
-    with pytest.raises(UserError, match="is registered, but lies outside the landing zone"):
-        store.load(HOUR, feeds=Feeds([Feed("Other", "BTCUSDT", "BTCUSDT")]))
+    assert ids(store) == []
+
+
+def test_objects_of_a_feed_whose_prefix_moved_since_are_loaded_as_they_were_registered(store: StoreUnderTest) -> None:
+    store.land(every(1, 10))
+    store.register(HOUR)
+    store.load(HOUR, feeds=Feeds([Feed("Other", "BTCUSDT", "BTCUSDT")]))
+    assert ids(store) == list(range(1, 11))
 
 
 def test_ticks_of_a_range_over_midnight_go_to_daily_partitions_made_as_needed(store: StoreUnderTest) -> None:
