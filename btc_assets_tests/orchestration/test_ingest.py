@@ -26,7 +26,7 @@ def test_the_report_counts_what_was_loaded_and_the_run_is_recorded(store: StoreU
     store.land(every(1, 450))
     report = run_ingest(store, HOUR)
     assert (report.window, report.objects, report.slices, report.ticks) == (HOUR, 30, 2, 450)
-    assert report.checks == 14 and report.checks_passed and report.seconds > 0
+    assert report.checks == 15 and report.checks_passed and report.seconds > 0
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         assert run.is_success and run.job_name == "ingest"
