@@ -71,9 +71,9 @@ def noticed_in(store: StoreUnderTest, window: Window) -> None:
     """An object noticed in each slice of a window, without landing any."""
     store.connection.execute(
         "INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified) "
-        "SELECT bucket, 'BTCUSDT', 'file:///' || bucket, 'etag', 1, 0, 'noticed', now() - interval '1 hour' "
+        "SELECT bucket, 'BTCUSDT', %s || '/' || bucket, 'etag', 1, 0, 'noticed', now() - interval '1 hour' "
         "FROM generate_series(%s, %s, interval '5 minutes') AS bucket",
-        (window.start, window.end - SLICE),
+        (store.zone().url, window.start, window.end - SLICE),
     )
 
 
