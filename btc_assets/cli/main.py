@@ -35,8 +35,11 @@ for command in (db, doctor, ops, land, load, status, acknowledge, feeds, candles
     main.add_command(command)
 
 
+_END_IN_THEIR_OWN_WAY = ["dev"], ["worker"], ["ops", "restore-drill"]  # they end what they started first, which may take longer
+
+
 def run() -> None:
     """Run the command that the process was started with."""
-    if sys.argv[1:2] not in (["dev"], ["worker"]):  # these end what they started first, each in its own way
+    if not any(sys.argv[1 : 1 + len(words)] == words for words in _END_IN_THEIR_OWN_WAY):
         end_soon_after_interrupt()
     main()

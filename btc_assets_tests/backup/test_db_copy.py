@@ -50,6 +50,7 @@ def test_an_embedded_store_moves_to_timescaledb_including_candles_whose_ticks_ar
     assert {(part.table, part.day and part.day.day, part.rows) for part in parts if "candle" not in part.table} == {
         ("ingestion.stream_offsets", None, 1), ("landing.raw_blobs_5m", 9, 3), ("landing.raw_blobs_5m", 10, 3),
         ("landing.rejected_rows", 10, 1), ("market_data.btc_ticks", 10, 900), ("signals.models", None, 0),
+        ("landing.acknowledgements", None, 0), ("landing.strays", None, 0),
     }  # fmt: skip
     assert all(part.copied for part in parts if part.rows)
     for statement in (TICKS, REGISTRY, "SELECT * FROM landing.rejected_rows", "SELECT * FROM ingestion.stream_offsets"):
