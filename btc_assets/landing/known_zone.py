@@ -11,7 +11,11 @@ from btc_assets.landing.zone import LandingZone
 from btc_assets.store.errors import server_errors
 
 _KNOWN = "SELECT EXISTS (SELECT 1 FROM landing.raw_blobs_5m WHERE uri >= %s AND uri < %s)"
-_ELSEWHERE = "SELECT uri FROM landing.raw_blobs_5m WHERE asset = ANY(%s) AND status = ANY(%s) LIMIT 1"
+# Only what lies below a prefix as the feeds name it: what else is registered tells nothing about a landing zone.
+_ELSEWHERE = """
+SELECT uri FROM landing.raw_blobs_5m
+WHERE asset = ANY(%s) AND status = ANY(%s) AND EXISTS (SELECT FROM unnest(%s::text[]) AS folder WHERE strpos(uri, folder) > 0) LIMIT 1
+"""
 _PRESENT = [Status.NOTICED, Status.REGISTERED, Status.REJECTED]
 
 
@@ -23,9 +27,10 @@ def require_known_zone(connection: psycopg.Connection, zone: LandingZone, feeds:
     Raises:
         UserError: all objects of the feeds are registered in another landing zone.
     """
+    folders = [f"/{prefix}/" for prefix in feeds.prefixes]
     with server_errors(), connection.transaction():
         ((known,),) = connection.execute(_KNOWN, (f"{zone.url}/", f"{zone.url}0")).fetchall()  # "0" follows "/"
-        found = None if known else connection.execute(_ELSEWHERE, (list(feeds.labels), _PRESENT)).fetchone()
+        found = None if known else connection.execute(_ELSEWHERE, (list(feeds.labels), _PRESENT, folders)).fetchone()
     if found:
         raise UserError(
             f"This store was filled from {_zone_of(found[0], feeds)}, and BTC_ASSETS_LANDING_URL names {zone.url}, of which it knows "

@@ -126,7 +126,8 @@ class SourceReader:
             ObjectGone, ObjectChanged: an object is no longer what was registered.
             UserError: an object cannot be read.
         """
-        by_version = {source.version: source for source in rivals}
+        # What lies outside the landing zone cannot be read and is told where its own slice is loaded: it holds up no other slice.
+        by_version = {source.version: source for source in rivals if self._zone.holds(source.uri)}
         versions = sorted(by_version)
         position = {version: i for i, version in enumerate(versions)}
         objects = {version: self.landed_object(by_version[version]) for version in versions}
