@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from bench_load import Bench
+from bench_load import Bench, Day
 from compare_ways import COLUMNS, PACKAGES, TOOLS
 from psycopg import sql
 from rich.console import Console
@@ -388,7 +388,7 @@ def main() -> None:
             def compare(ticks: int, objects: int | None) -> Comparison:
                 status.update(f"landing {ticks:,} trades")
                 count = objects or min(5760, max(ticks // 521, 1))
-                bench = Bench(directory, dsn, embedded=embedded, ticks=ticks, objects=count, commit_rows=commit_rows)
+                bench = Bench(directory, dsn, Day(ticks, count), embedded=embedded, commit_rows=commit_rows)
                 return Comparison(bench, directory / "kept")
 
             comparison = compare(args.ticks, args.objects)

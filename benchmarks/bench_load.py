@@ -90,20 +90,29 @@ class Way:
         return ", ".join(f"{name} {statistics.median(run[name] for run in self.runs):.1f}" for name in names)
 
 
+@dataclass(frozen=True)
+class Day:
+    """A day that is landed: its trades, and about how many collector objects they are."""
+
+    ticks: int
+    objects: int
+    window: Window = WINDOW
+
+
 class Bench:
     """A server, a throw-away database on it, and one landed day.
 
     Args:
         directory: for everything that is written.
         dsn: of the database.
+        day: what is landed.
         embedded: whether the server is ours, so that it may write a file.
-        ticks: trades of the day.
-        objects: collector objects of the day.
         commit_rows: as BTC_ASSETS_COMMIT_ROWS.
+        landed: what another bench landed of the day in the same directory; None lands it.
     """
 
-    def __init__(self, directory: Path, dsn: str, *, embedded: bool, ticks: int, objects: int, commit_rows: int) -> None:
-        self.dsn, self.embedded, self.commit_rows = dsn, embedded, commit_rows
+    def __init__(self, directory: Path, dsn: str, day: Day, *, embedded: bool, commit_rows: int, landed: Landed | None = None) -> None:
+        self.dsn, self.embedded, self.commit_rows, self.window = dsn, embedded, commit_rows, day.window
         self.store = Store(dsn)
         self.directory = directory
         self.small, self.large = directory / "objects", directory / "file"
@@ -112,14 +121,14 @@ class Bench:
         self.connection = self.store.connect()
         migrate(self.connection)
         self.target = Target.of(self.connection, TABLE)
-        self.landed = self._land(ticks, objects)
-        self.rows = ticks
+        self.landed = landed or self._land(day.ticks, day.objects)
+        self.rows = day.ticks
 
     def _land(self, ticks: int, objects: int) -> Landed:
         for folder in (self.small, self.large):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        hours = list(generate_day(DAY_START, ticks))
+        hours = list(generate_day(self.window.start, ticks))
         landed = land_trades(_zone(self.small), FEED, iter(hours), Landed(), limits=BatchLimits(DAY / timedelta(seconds=1) / objects))
         _zone(self.large).put(*encode_batch(pa.concat_tables(hours), FEED))
         with pq.ParquetWriter(self.native, TICK_SCHEMA) as writer:
@@ -130,7 +139,7 @@ class Bench:
     def clear(self) -> None:
         """Empty every table and leave nothing dirty behind, so that all measurements start equal."""
         self.connection.execute("TRUNCATE market_data.btc_ticks, landing.raw_blobs_5m, landing.rejected_rows, ingestion.stream_offsets")
-        self.connection.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (WINDOW.start, WINDOW.end))
+        self.connection.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
         self.connection.execute("CHECKPOINT")
 
     def measure(self, way: Way) -> None:
@@ -147,7 +156,7 @@ class Bench:
 
     def objects_to_rows(self, folder: Path, writers: int = WRITERS) -> Seconds:
         """Landed objects to committed rows: the path of the store itself."""
-        return _load(self.connection, self.store, folder, self.commit_rows, writers)
+        return _load(self.store, folder, self.window, self.commit_rows, writers)
 
     def file_to_rows(self, writers: int = WRITERS) -> Seconds:
         """A Parquet file in the table's own types, through what CopyIOManager does with an asset's Arrow stream."""
@@ -167,7 +176,7 @@ class Bench:
         return seconds
 
     def _replace(self, batches: Iterator[pa.RecordBatch], writers: int) -> None:
-        replacements = ArrowReplacements(batches, WINDOW, self.target.slice_column, self.commit_rows)
+        replacements = ArrowReplacements(batches, self.window, self.target.slice_column, self.commit_rows)
         replace_all(self.connection, self.target, replacements, writers=writers, store=self.store)
 
     def _collector_file(self) -> Path:
@@ -178,8 +187,9 @@ class Bench:
         self.clear()
         self.file_to_rows()
         self.prepared = self._server_directory() if self.embedded else self.directory
-        noon = DAY_START + DAY / 2
-        for name, window in {"day": WINDOW, "morning": Window(DAY_START, noon), "afternoon": Window(noon, DAY_START + DAY)}.items():
+        start, end = self.window.start, self.window.end
+        noon = start + DAY / 2
+        for name, window in {"day": self.window, "morning": Window(start, noon), "afternoon": Window(noon, end)}.items():
             select = sql.SQL(
                 "SELECT {} FROM market_data.btc_ticks WHERE bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m, symbol, trade_id"
             ).format(COLUMNS, sql.Literal(window.start), sql.Literal(window.end))
@@ -257,23 +267,24 @@ def _zone(folder: Path) -> LandingZone:
 
 
 def _load(
-    connection: psycopg.Connection,
     store: Store,
     folder: Path,
+    window: Window,
     commit_rows: int,
     writers: int = WRITERS,
     after: Callable[[str], None] = lambda stage: None,
 ) -> Seconds:
-    started = time.perf_counter()
-    zone = _zone(folder)
-    spool = Spool()
-    register_window(connection, zone, FEEDS, WINDOW, RegisterOptions(MARGIN, spool=spool))
-    registered = time.perf_counter()
-    after("register")
-    load = TickLoad(store, zone, FEEDS, WINDOW, LoadOptions(commit_rows, spool=spool))
-    replace_all(connection, Target.of(connection, TABLE), load, writers=writers, store=store)
-    after("load")
-    return {"register": registered - started, "load": time.perf_counter() - registered}
+    with store.connect() as connection:
+        started = time.perf_counter()
+        zone = _zone(folder)
+        spool = Spool()
+        register_window(connection, zone, FEEDS, window, RegisterOptions(MARGIN, spool=spool))
+        registered = time.perf_counter()
+        after("register")
+        load = TickLoad(store, zone, FEEDS, window, LoadOptions(commit_rows, spool=spool))
+        replace_all(connection, Target.of(connection, TABLE), load, writers=writers, store=store)
+        after("load")
+        return {"register": registered - started, "load": time.perf_counter() - registered}
 
 
 @contextmanager
@@ -291,9 +302,7 @@ def measure_memory(folder: Path, commit_rows: int) -> None:
         print(stage, peak_mb())
 
     after("import")
-    store = Store(os.environ["BENCH_DSN"])
-    with store.connect() as connection:
-        _load(connection, store, folder, commit_rows, after=after)
+    _load(Store(os.environ["BENCH_DSN"]), folder, WINDOW, commit_rows, after=after)
 
 
 def main() -> None:
@@ -316,12 +325,10 @@ def main() -> None:
         directory = Path(made)
         directory.chmod(0o711)  # the embedded server's user must reach its own directory below it
         with database(directory) as (dsn, embedded):
-            rates(Bench(directory, dsn, embedded=embedded, ticks=args.ticks, objects=args.objects, commit_rows=args.commit_rows), args, out)
+            rates(Bench(directory, dsn, Day(args.ticks, args.objects), embedded=embedded, commit_rows=args.commit_rows), args, out)
             if args.memory_ticks:
-                memory(
-                    Bench(directory, dsn, embedded=embedded, ticks=args.memory_ticks, objects=args.objects, commit_rows=args.commit_rows),
-                    out,
-                )
+                day = Day(args.memory_ticks, args.objects)
+                memory(Bench(directory, dsn, day, embedded=embedded, commit_rows=args.commit_rows), out)
 
 
 def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:

@@ -26,7 +26,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from bench_load import DAY_START, FEED, WINDOW, WRITERS, Bench, Seconds, Way, _timed
+from bench_load import DAY_START, FEED, WINDOW, WRITERS, Bench, Day, Seconds, Way, _timed
 from psycopg import sql
 from rich.console import Console
 from rich.table import Table
@@ -244,7 +244,7 @@ def main() -> None:
         require_timescale()
         trades = pa.concat_tables(read_trades(args.trades, FEED, Landed())) if args.trades else None
         with server_errors(), tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made, database(Path(made)) as (dsn, _):
-            bench = TimescaleBench(Path(made), dsn, embedded=True, ticks=args.ticks, objects=0, commit_rows=args.commit_rows)
+            bench = TimescaleBench(Path(made), dsn, Day(args.ticks, 0), embedded=True, commit_rows=args.commit_rows)
             out.print(
                 f"{bench.rows:,} ticks; commits of {bench.commit_rows:,} rows; medians of {args.repeat}, of {args.slices} where it is slices\n"
                 f"{machine(bench.connection, False, *PACKAGES)}, TimescaleDB {read_facts(bench.connection).timescale_installed}",
