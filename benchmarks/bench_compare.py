@@ -192,7 +192,7 @@ def rates(comparison: Comparison, folder: Path, keys: Sequence[str], rounds: int
         Row(TOOLS[key].name, TOOLS[key].modules == ("bench_load",), partial(comparison.run, key, folder), TOOLS[key].slow) for key in keys
     ]
     bench = comparison.bench
-    copy = "COPY on the server" if bench.embedded else "COPY FROM STDIN"
+    copy = "COPY on the server" if bench.on_server else "COPY FROM STDIN"
     rows.append(Row(f"{copy}, two halves at once", False, lambda: comparison.copy(bench.server_copies)))
     rows.append(Row(f"{copy}: the ceiling", False, lambda: comparison.copy(bench.server_copy)))
     for number in range(rounds):

@@ -61,6 +61,9 @@ GOAL_MB = 500
 WRITERS: int = Settings.model_fields["writers"].default
 PACKAGES = ("pyarrow", "psycopg", "pgpq", "obstore", "pandas")
 
+_NEEDED_RIGHTS = ["pg_read_all_settings", "pg_read_server_files", "pg_write_server_files"]
+_MAY_USE_FILES = "SELECT bool_and(pg_has_role(role, 'usage')) FROM unnest(%s::text[]) AS role"
+
 Seconds = dict[str, float]  # of each stage of one measurement
 
 
@@ -106,7 +109,7 @@ class Bench:
         directory: for everything that is written.
         dsn: of the database.
         day: what is landed.
-        embedded: whether the server is ours, so that it may write a file.
+        embedded: whether the server is ours.
         commit_rows: as BTC_ASSETS_COMMIT_ROWS.
         landed: what another bench landed of the day in the same directory; None lands it.
     """
@@ -117,7 +120,7 @@ class Bench:
         self.directory = directory
         self.small, self.large = directory / "objects", directory / "file"
         self.native = directory / "native.parquet"
-        self.prepared = directory  # files in the COPY format
+        self.prepared, self.on_server = directory, False  # files in the COPY format, and whether the server writes and reads them
         self.connection = self.store.connect()
         migrate(self.connection)
         self.target = Target.of(self.connection, TABLE)
@@ -186,7 +189,8 @@ class Bench:
         """Write the day, and each half of it, in the COPY format, in the order of the primary key."""
         self.clear()
         self.file_to_rows()
-        self.prepared = self._server_directory() if self.embedded else self.directory
+        (self.on_server,) = self.connection.execute(_MAY_USE_FILES, (_NEEDED_RIGHTS,)).fetchone() or (False,)
+        self.prepared = self._server_directory() if self.on_server else self.directory
         start, end = self.window.start, self.window.end
         noon = start + DAY / 2
         for name, window in {"day": self.window, "morning": Window(start, noon), "afternoon": Window(noon, end)}.items():
@@ -194,7 +198,7 @@ class Bench:
                 "SELECT {} FROM market_data.btc_ticks WHERE bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m, symbol, trade_id"
             ).format(COLUMNS, sql.Literal(window.start), sql.Literal(window.end))
             path = self.prepared / f"{name}.bin"
-            if self.embedded:
+            if self.on_server:
                 self.connection.execute(sql.SQL("COPY ({}) TO {} (FORMAT binary)").format(select, sql.Literal(str(path))))
                 continue
             with (
@@ -205,8 +209,9 @@ class Bench:
                     file.write(piece)
 
     def _server_directory(self) -> Path:
-        # The server's own directory is the one place where its user can certainly write and read.
-        return Path(*(self.connection.execute("SHOW data_directory").fetchone() or ()))
+        # The server's own directory is the one place where its user can certainly write and read; that of the database goes with it.
+        statement = "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('pg_class')"
+        return Path(*(self.connection.execute(statement).fetchone() or ())).parent
 
     def server_copy(self) -> Seconds:
         """The ceiling: the same rows, already encoded, by one COPY in one transaction."""
@@ -224,7 +229,7 @@ class Bench:
 
     def _server_copy(self, connection: psycopg.Connection, name: str) -> None:
         path = self.prepared / f"{name}.bin"
-        if self.embedded:
+        if self.on_server:
             connection.execute(sql.SQL("COPY market_data.btc_ticks ({}) FROM {} (FORMAT binary)").format(COLUMNS, sql.Literal(str(path))))
         else:
             _copy_in(connection, "binary", path.open("rb"))
@@ -340,7 +345,7 @@ def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:
         f"commits of {bench.commit_rows:,} rows, {WRITERS} at once; medians of {args.repeat}\n{machine(bench.connection, bench.embedded, *packages)}",
         highlight=False,
     )
-    ceiling = "COPY on the server" if bench.embedded else "COPY FROM STDIN"
+    ceiling = "COPY on the server" if bench.on_server else "COPY FROM STDIN"
     ways = {
         "a": Way(f"{landed.objects:,} objects, registered and loaded", lambda: bench.objects_to_rows(bench.small)),
         "a1": Way("same, written in one session", lambda: bench.objects_to_rows(bench.small, 1)),

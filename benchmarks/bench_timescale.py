@@ -53,23 +53,13 @@ PACKAGES = ("pyarrow", "psycopg", "pgpq")
 
 
 class TimescaleBench(Bench):
-    """A throw-away database on a TimescaleDB, and one day as a Parquet file; `embedded`: the server may write and read a file."""
+    """A throw-away database on a TimescaleDB, and one day as a Parquet file."""
 
     def _land(self, ticks: int, objects: int) -> Landed:
         with pq.ParquetWriter(self.native, TICK_SCHEMA) as writer:
             for hour in generate_day(DAY_START, ticks):
                 writer.write_table(hour)
         return Landed(ticks=ticks)
-
-    def prepare_copy(self) -> None:
-        rights = "SELECT bool_and(pg_has_role(role, 'usage')) FROM unnest(%s::text[]) AS role"
-        needed = ["pg_read_all_settings", "pg_read_server_files", "pg_write_server_files"]
-        (self.embedded,) = self.connection.execute(rights, (needed,)).fetchone() or (False,)
-        super().prepare_copy()
-
-    def _server_directory(self) -> Path:
-        # The database's own, which goes when it is dropped.
-        return Path(*self.row("SELECT current_setting('data_directory') || '/' || pg_relation_filepath('pg_class')")).parent
 
     def row(self, statement: LiteralString, **names: sql.Composable) -> tuple[Any, ...]:
         """The one row of a query."""
@@ -102,7 +92,7 @@ class TimescaleBench(Bench):
 def rates(bench: TimescaleBench, repeat: int) -> Table:
     """Load the day by the store and by the server's COPY, in turns."""
     bench.prepare_copy()
-    ceiling = "COPY on the server" if bench.embedded else "COPY FROM STDIN (no right to files on the server)"
+    ceiling = "COPY on the server" if bench.on_server else "COPY FROM STDIN (no right to files on the server)"
     ways = {
         "a": Way("a Parquet file, as CopyIOManager does", bench.file_to_rows),
         "c": Way(f"{ceiling}, binary, encoded before", bench.server_copy),
