@@ -80,6 +80,7 @@ class Feeds(Sequence[Feed]):
     def __init__(self, feeds: Iterable[Feed]) -> None:
         self._feeds = tuple(feeds)
         self.prefixes = tuple(dict.fromkeys(feed.prefix for feed in self._feeds))
+        self._known_prefixes, self._of_prefix = frozenset(self.prefixes), dict[str, Feeds]()
         self.labels = tuple(feed.label for feed in self._feeds)
         if not self._feeds:
             raise ValueError("it must name at least one feed, such as Binance/BTCUSDT=BTCUSDT")
@@ -89,7 +90,7 @@ class Feeds(Sequence[Feed]):
             )
         if len({(feed.prefix, feed.symbol) for feed in self._feeds}) < len(self._feeds):
             raise ValueError("one prefix and symbol has two labels: keep one of them")
-        if any(other.startswith(f"{prefix}/") for prefix in self.prefixes for other in self.prefixes):
+        if any(self._prefix_of(prefix) for prefix in self.prefixes):
             raise ValueError("one prefix lies inside another, so its objects would be read twice: keep them apart")
 
     @classmethod
@@ -103,7 +104,9 @@ class Feeds(Sequence[Feed]):
 
     def by_prefix(self, prefix: str) -> Feeds:
         """The feeds that land under `prefix`, one of `prefixes`."""
-        return Feeds(feed for feed in self._feeds if feed.prefix == prefix)
+        if prefix not in self._of_prefix:  # asked for each object, of which there are many
+            self._of_prefix[prefix] = self if self.prefixes == (prefix,) else Feeds(feed for feed in self._feeds if feed.prefix == prefix)
+        return self._of_prefix[prefix]
 
     def by_label(self, label: str | None) -> Feed:
         """The feed with that label; without a label, the only feed.
@@ -120,8 +123,12 @@ class Feeds(Sequence[Feed]):
 
     def by_path(self, path: str) -> Feeds | None:
         """The feeds whose prefix holds the object at `path`, given below the landing zone's URL; None outside all of them."""
-        prefix = next((prefix for prefix in self.prefixes if path.startswith(f"{prefix}/")), None)
+        prefix = self._prefix_of(path)
         return None if prefix is None else self.by_prefix(prefix)
+
+    def _prefix_of(self, path: str) -> str | None:
+        """The prefix that is a folder above `path`; looked up, because there may be many feeds."""
+        return next((path[: slash.start()] for slash in re.finditer("/", path) if path[: slash.start()] in self._known_prefixes), None)
 
     @property
     def labels_with_gaps(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ Both are rows of `ingestion.stream_offsets`. The offset of a symbol moves in the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -107,35 +107,51 @@ class ListingPosition(NamedTuple):
     listed_at: datetime | None
 
 
-def read_listing_position(connection: psycopg.Connection, prefix: str) -> ListingPosition:
-    """How far a prefix is listed."""
-    with server_errors():
-        row = connection.execute(
-            "SELECT last_ts, (state ->> 'listed_at')::timestamptz FROM ingestion.stream_offsets WHERE source = %s", (f"landing/{prefix}",)
-        ).fetchone()
-    return ListingPosition(*row) if row else ListingPosition(None, None)
+class Listed(NamedTuple):
+    """What a listing of a prefix moves its position to.
 
-
-def record_listing(
-    connection: psycopg.Connection, prefix: str, before: datetime | None, newest: datetime, listed_at: datetime | None
-) -> None:
-    """Record that a prefix is listed up to a folder.
-
-    Args:
-        connection: to the store.
+    Attributes:
         prefix: of the landing zone.
         before: the newest folder when the listing began. If somebody moved the position since, it stays where they moved it.
         newest: the newest folder now.
         listed_at: when the listing reached its end; None if it stopped before.
     """
+
+    prefix: str
+    before: datetime | None
+    newest: datetime
+    listed_at: datetime | None
+
+
+_POSITIONS = """
+SELECT substr(source, length('landing/') + 1), last_ts, (state ->> 'listed_at')::timestamptz
+FROM ingestion.stream_offsets WHERE source = ANY(%s)
+"""
+
+_RECORD_LISTINGS = """
+WITH listed AS (
+    SELECT 'landing/' || prefix AS source, before, newest, jsonb_strip_nulls(jsonb_build_object('listed_at', listed_at)) AS state
+    FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[]) AS listed (prefix, before, newest, listed_at)
+)
+INSERT INTO ingestion.stream_offsets AS known (source, last_ts, state) SELECT source, newest, state FROM listed ORDER BY source
+ON CONFLICT (source) DO UPDATE SET state = known.state || excluded.state, updated_at = now(),
+    last_ts = CASE WHEN known.last_ts IS NOT DISTINCT FROM (SELECT before FROM listed WHERE listed.source = known.source)
+                   THEN excluded.last_ts ELSE known.last_ts END
+"""
+
+
+def read_listing_positions(connection: psycopg.Connection, prefixes: Sequence[str]) -> dict[str, ListingPosition]:
+    """How far each of some prefixes is listed."""
     with server_errors():
-        connection.execute(
-            "INSERT INTO ingestion.stream_offsets AS known (source, last_ts, state) "
-            "VALUES (%(source)s, %(newest)s, jsonb_strip_nulls(jsonb_build_object('listed_at', %(at)s::timestamptz))) "
-            "ON CONFLICT (source) DO UPDATE SET state = known.state || excluded.state, updated_at = now(), "
-            "last_ts = CASE WHEN known.last_ts IS NOT DISTINCT FROM %(before)s THEN excluded.last_ts ELSE known.last_ts END",
-            {"source": f"landing/{prefix}", "before": before, "newest": newest, "at": listed_at},
-        )
+        rows = connection.execute(_POSITIONS, ([f"landing/{prefix}" for prefix in prefixes],)).fetchall()
+    return dict.fromkeys(prefixes, ListingPosition(None, None)) | {prefix: ListingPosition(*position) for prefix, *position in rows}
+
+
+def record_listings(connection: psycopg.Connection, listings: Sequence[Listed]) -> None:
+    """Record how far prefixes are listed now."""
+    if listings:
+        with server_errors():
+            connection.execute(_RECORD_LISTINGS, [list(column) for column in zip(*listings, strict=True)])
 
 
 def rewind_listing(connection: psycopg.Connection, prefix: str, folder: datetime) -> None:

@@ -8,7 +8,9 @@ before anything is read. A slice is due once it is closed and quiet, as long as 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,9 +18,10 @@ import psycopg
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
-from btc_assets.ingestion.offsets import read_listing_position, record_listing
+from btc_assets.ingestion.offsets import Listed, read_listing_positions, record_listings
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.landing.known_zone import require_known_zone
+from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.registry import notice
 from btc_assets.landing.states import Status
 from btc_assets.landing.strays import Stray, record_strays
@@ -28,6 +31,7 @@ from btc_assets.store.errors import server_errors
 LIST_SECONDS = 20.0  # Dagster gives the tick of a sensor 60
 RELIST_AFTER = timedelta(seconds=30)  # listings cost money; when a slice closes, it is listed at once
 QUIET = timedelta(seconds=30)  # an object that lands now is rarely the last one of its slice
+_NOTICED_TOGETHER = 5_000  # objects, of which most are known
 PATIENCE = 5 * QUIET  # a collector that lands an object every few seconds does not put off a slice for ever
 
 # If an object of the slice is gone, only noticed objects count: one may be that object, restored under another ETag, or hold trades of
@@ -73,12 +77,6 @@ class Arrivals:
     listed: int = 0
     noticed: int = 0
     complete: bool = True
-
-    def __iadd__(self, other: Arrivals) -> Arrivals:
-        self.listed += other.listed
-        self.noticed += other.noticed
-        self.complete &= other.complete
-        return self
 
 
 @dataclass
@@ -126,41 +124,68 @@ def notice_arrivals(
     """
     require_known_zone(connection, zone, feeds)
     deadline = clock() + LIST_SECONDS
-    total: Arrivals | None = None
-    for _, prefix_feeds in feeds.groups():
-        found = _notice_prefix(connection, zone, prefix_feeds, now, timing, lambda: clock() > deadline)
-        if found is not None:
-            total = total or Arrivals()
-            total += found
+    positions = read_listing_positions(connection, feeds.prefixes)
+    listings = [
+        _Listing(zone, prefix, before, now, timing.lookback)
+        for prefix, (before, listed_at) in positions.items()
+        if not timing.is_too_soon(now, listed_at)
+    ]
+    if not listings:
+        return None
+    total = _notice_listed(connection, zone, feeds, listings, lambda: clock() > deadline)
+    complete = [one for one in listings if one.complete]
+    record_strays(connection, [one.uris for one in complete], {feeds.by_prefix(one.prefix)[0].label: one.strays for one in complete})
+    record_listings(connection, [Listed(one.prefix, one.before, one.newest, now if one.complete else None) for one in listings])
     return total
 
 
-def _notice_prefix(
-    connection: psycopg.Connection,
-    zone: LandingZone,
-    feeds: Feeds,
-    now: datetime,
-    timing: ArrivalTiming,
-    past_deadline: Callable[[], bool],
-) -> Arrivals | None:
-    prefix, found = feeds.prefixes[0], Arrivals()
-    before, listed_at = read_listing_position(connection, prefix)
-    if timing.is_too_soon(now, listed_at):
-        return None
-    newest = min(before or now, now)
-    start, strays = newest - timing.lookback, set[Stray]()
-    for objects in zone.list_from(prefix, start, now, strays):
-        found.listed += len(objects)
-        found.noticed += notice(connection, feeds, objects)
+class _Listing:
+    """What may be new below one prefix, a page at a time.
+
+    Attributes:
+        prefix: of a feed.
+        before, newest: the newest folder that was listed before, and by now.
+        uris: the half-open range of URIs.
+        strays: what lies among the objects that were listed by now and cannot be one of them.
+        complete: whether everything is listed.
+    """
+
+    def __init__(self, zone: LandingZone, prefix: str, before: datetime | None, now: datetime, lookback: timedelta) -> None:
+        self.prefix, self.before, self.newest, self._now = prefix, before, min(before or now, now), now
+        start, self.strays, self.complete = self.newest - lookback, set[Stray](), False
+        self.uris = zone.uris_from(prefix, start, now)
+        self._pages = zone.list_from(prefix, start, now, self.strays)
+
+    def next_page(self) -> list[LandedObject]:
+        """The next objects; none if everything is listed."""
+        objects = next(self._pages, [])
+        self.complete = not objects
         # A collector whose clock runs ahead must not carry the position past folders in which objects still land.
-        newest = max(newest, *(min(obj.folder_time, now) for obj in objects if obj.folder_time))
-        if past_deadline():
-            found.complete = False
-            break
-    if found.complete:
-        record_strays(connection, feeds[0].label, zone.uris_from(prefix, start, now), strays)
-    record_listing(connection, prefix, before, newest, now if found.complete else None)
-    return found
+        self.newest = max([self.newest, *(min(obj.folder_time, self._now) for obj in objects if obj.folder_time)])
+        return objects
+
+
+def _notice_listed(
+    connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, listings: Sequence[_Listing], past_deadline: Callable[[], bool]
+) -> Arrivals:
+    """List all prefixes, several at once, and notice what they hold; after the deadline, no more than the first page of each."""
+    total, waiting, untouched = Arrivals(), deque(listings), len(listings)
+    found: list[LandedObject] = []
+    with ThreadPoolExecutor(min(zone.concurrency, len(listings)), thread_name_prefix="list") as pool:
+        while waiting:
+            some = [waiting.popleft() for _ in range(min(zone.concurrency, len(waiting)))]
+            for objects in pool.map(_Listing.next_page, some):
+                found += objects
+            waiting += [one for one in some if not one.complete]
+            untouched -= len(some)
+            total.complete = not waiting or not past_deadline() or untouched > 0
+            if len(found) >= _NOTICED_TOGETHER or not waiting or not total.complete:
+                total.listed += len(found)
+                total.noticed += notice(connection, feeds, found)
+                found = []
+            if not total.complete:
+                break
+    return total
 
 
 def next_close(now: datetime, grace: timedelta) -> datetime:

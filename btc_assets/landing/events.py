@@ -142,9 +142,7 @@ def receive(
         total.strays += len(strays)
         total.foreign += len(names) - len(ours) - len(strays)
         objects = _existing(zone, ours)
-        for prefix in {obj.prefix for obj in objects}:
-            own = feeds.by_prefix(prefix)
-            total.noticed += notice(connection, own, [obj for obj in objects if obj.prefix == prefix])
+        total.noticed += notice(connection, feeds, objects)
         _delete(queue, url, parsed)
         if clock() > deadline:
             break
@@ -187,7 +185,7 @@ def _record_strays(connection: psycopg.Connection, zone: LandingZone, feeds: Fee
         own, reason = feeds.by_path(path), unreadable_name(path)
         if own and reason and not path.endswith("/"):  # a slash at the end marks a folder
             stray = Stray.at(uri, reason)
-            record_strays(connection, own[0].label, ("", ""), [stray])
+            record_strays(connection, [], {own[0].label: [stray]})
             found.add(stray)
     return found
 
@@ -195,6 +193,5 @@ def _record_strays(connection: psycopg.Connection, zone: LandingZone, feeds: Fee
 def _prefix(zone: LandingZone, feeds: Feeds, uri: str) -> str | None:
     """The prefix of the feed that an object landed under; None if a listing would skip the object as well."""
     path = zone.path(uri)
-    if unreadable_name(path):
-        return None
-    return next((prefix for prefix in feeds.prefixes if path.startswith(f"{prefix}/") and folder_time(prefix, path)), None)
+    own = None if unreadable_name(path) else feeds.by_path(path)
+    return own.prefixes[0] if own and folder_time(own.prefixes[0], path) else None

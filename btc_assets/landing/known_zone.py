@@ -29,7 +29,7 @@ def require_known_zone(connection: psycopg.Connection, zone: LandingZone, feeds:
     """
     folders = [f"/{prefix}/" for prefix in feeds.prefixes]
     with server_errors(), connection.transaction():
-        ((known,),) = connection.execute(_KNOWN, (f"{zone.url}/", f"{zone.url}0")).fetchall()  # "0" follows "/"
+        ((known,),) = connection.execute(_KNOWN, zone.uris()).fetchall()
         found = None if known else connection.execute(_ELSEWHERE, (list(feeds.labels), _PRESENT, folders)).fetchone()
     if found:
         raise UserError(

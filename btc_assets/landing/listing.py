@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -35,15 +35,25 @@ class Listing:
         self._concurrency = concurrency
         self._errors = errors
 
-    def list_window(self, prefix: str, window: Window, strays: set[Stray] | None = None) -> list[LandedObject]:
-        """See `LandingZone.list_window`."""
-        folders = list(folders_to_list(prefix, window))
-        with ThreadPoolExecutor(min(self._concurrency, len(folders))) as pool:
-            lists = pool.map(lambda folder: list(self._list(prefix, folder[0], folder[1], strays)), folders)
-            listed = [obj for objects in lists for obj in objects]
-        if strays is not None:
-            strays.update(Stray.at(obj.uri, MISPLACED) for obj in listed if obj.folder_span is None)
-        return sorted((obj for obj in listed if obj.folder_span and obj.folder_span.overlaps(window)), key=attrgetter("uri"))
+    def list_windows(
+        self, prefixes: Sequence[str], window: Window, strays: Mapping[str, set[Stray]] | None = None
+    ) -> dict[str, list[LandedObject]]:
+        """See `LandingZone.list_windows`."""
+        folders = [(prefix, *folder) for prefix in prefixes for folder in folders_to_list(prefix, window)]
+        listed: dict[str, list[LandedObject]] = {prefix: [] for prefix in prefixes}
+        with ThreadPoolExecutor(max(min(self._concurrency, len(folders)), 1)) as pool:
+
+            def list_folder(folder: tuple[str, str, bool]) -> list[LandedObject]:
+                return list(self._list(*folder, strays[folder[0]] if strays else None))
+
+            for (prefix, *_), objects in zip(folders, pool.map(list_folder, folders), strict=True):
+                listed[prefix] += objects
+        for prefix, found in strays.items() if strays else ():
+            found.update(Stray.at(obj.uri, MISPLACED) for obj in listed[prefix] if obj.folder_span is None)
+        return {
+            prefix: sorted((obj for obj in objects if obj.folder_span and obj.folder_span.overlaps(window)), key=attrgetter("uri"))
+            for prefix, objects in listed.items()
+        }
 
     def list_since(self, prefix: str, start: datetime, strays: set[Stray] | None = None) -> Iterator[list[LandedObject]]:
         """Objects whose folder minute is `start` or later, a page at a time; for stores that list in order of the key."""

@@ -175,15 +175,15 @@ def build_readings(group: Sequence[Fetched], contents: Sequence[ObjectContent], 
     """What the registry records of a group.
 
     Args:
-        group: objects of one prefix that were read; those that proved unreadable are marked `rejected`.
+        group: objects that were read; those that proved unreadable are marked `rejected`.
         contents: of each object; that of an unreadable one is ignored.
-        feeds: those of the prefix.
+        feeds: what lands there.
     """
     rows: list[RegistryRow] = []
     rejected_rows: list[RejectedRow] = []
     for fetched, decoded in zip(group, contents, strict=True):
         obj, content = fetched.obj, ObjectContent() if fetched.rejected else decoded
-        rows += _registry_rows(fetched, content, feeds)
+        rows += _registry_rows(fetched, content, feeds.by_prefix(obj.prefix))
         rejected_rows += _rejected_rows(obj, content)
     return Readings([fetched.obj for fetched in group], rows, rejected_rows)
 

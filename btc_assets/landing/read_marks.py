@@ -94,8 +94,8 @@ class ReadMarks:
         """As `reading.fetch_groups`, with marks as long as a group is in use; suspects come last, each alone.
 
         Args:
-            objects: of one prefix.
-            feeds: those of the prefix.
+            objects: best prefix by prefix.
+            feeds: what lands there.
         """
         objects = list(objects)
         for group in fetch_groups(self._zone, [obj for obj in objects if obj.version not in self.suspects], self._mark):
@@ -105,7 +105,7 @@ class ReadMarks:
             if obj.version not in self.suspects:
                 continue
             alone, readers = self.suspects[obj.version]
-            reason = self._try(obj, feeds, alone)
+            reason = self._try(obj, feeds.by_prefix(obj.prefix), alone)
             if reason is not None:
                 yield [Fetched(obj, rejected=reason)]
                 continue

@@ -142,7 +142,7 @@ def fetch_groups(
 
     Args:
         zone: where they are.
-        objects: of one prefix.
+        objects: best prefix by prefix, because those of one are decoded together.
         begin: called with each group before it is fetched.
     """
     with ThreadPoolExecutor(zone.concurrency, thread_name_prefix="fetch") as pool:
@@ -171,25 +171,25 @@ def _groups(objects: Iterable[LandedObject]) -> Iterator[list[LandedObject]]:
         yield group
 
 
-def decode_group(group: Sequence[Fetched], feeds: Sequence[Feed]) -> Iterator[Piece]:
-    """Decode the fetched objects of one prefix. An object that turns out to be unusable gets `rejected` set.
+def decode_group(group: Sequence[Fetched], feeds: Feeds) -> Iterator[Piece]:
+    """Decode fetched objects, those of each prefix together. An object that turns out to be unusable gets `rejected` set.
 
     Pieces of such an object may have been returned before; the caller drops them.
     """
     by_schema: dict[tuple[object, ...], list[_Member]] = {}
     for position, fetched in enumerate(group):
         if fetched.source is not None:
-            yield from _decode_piecewise(position, fetched, fetched.source, feeds)
+            yield from _decode_piecewise(position, fetched, fetched.source, feeds.by_prefix(fetched.obj.prefix))
             continue
         first_row = 1
         for raw in fetched.raw:
-            schema: tuple[object, ...] = tuple((field.name, field.type) for field in raw.schema)
+            schema: tuple[object, ...] = (fetched.obj.prefix, *((field.name, field.type) for field in raw.schema))
             if set(QUOTE_QUANTITIES) & set(raw.column_names):
                 schema += (position,)  # what that column says is judged object by object
             by_schema.setdefault(schema, []).append(_Member(position, first_row, raw))
             first_row += len(raw)
     for members in by_schema.values():
-        yield from _decode_together(group, members, feeds)
+        yield from _decode_together(group, members, feeds.by_prefix(group[members[0].position].obj.prefix))
 
 
 def _decode_together(group: Sequence[Fetched], members: Sequence[_Member], feeds: Sequence[Feed]) -> Iterator[Piece]:
@@ -276,11 +276,3 @@ def count_by_slice(ticks: pa.Table, owner: np.ndarray) -> pa.Table:
             "trade_id_min": "first_trade_id", "trade_id_max": "last_trade_id", "event_times_count": "event_times",
         }
     )  # fmt: skip
-
-
-def group_by_prefix(objects: Iterable[LandedObject], feeds: Feeds) -> Iterator[tuple[list[LandedObject], Feeds]]:
-    """The objects of each prefix, with its feeds."""
-    groups: dict[str, list[LandedObject]] = {}
-    for obj in objects:
-        groups.setdefault(obj.prefix, []).append(obj)
-    return ((group, feeds.by_prefix(prefix)) for prefix, group in groups.items())

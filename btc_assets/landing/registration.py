@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -37,6 +38,7 @@ Progress = Callable[[int, int], None]  # objects done, objects in total
 
 _READ_ATTEMPTS = 5  # of an object that changes while it is read
 _SHOWN = 20  # sentences of each kind in a result
+_LISTED_TOGETHER = 50_000  # about as many objects are listed before they are read, unless one prefix has more a day
 
 
 @dataclass(frozen=True)
@@ -124,27 +126,24 @@ def register_window(
     total, failed = Registration(), set[str]()
     known: LandedObject | None = None  # an object that was readable before, the smallest one
     with ReadMarks(connection, zone, retry=options.reread) as marks:
-        for day in window.widened(options.margin).days():
-            for prefix, prefix_feeds in feeds.groups():
-                folders = compare_folders(connection, zone, prefix, day)
-                record_missing(connection, zone, prefix_feeds, folders.missing)
-                record_listed(connection, prefix_feeds, folders)
-                record_strays(connection, prefix_feeds[0].label, zone.uri_range(prefix, day), folders.strays)
-                total += Registration(listed=len(folders.listed), gone=len(folders.missing), strays=folders.strays)
-                known = min(filter(None, [known, *folders.readable]), key=attrgetter("size"), default=None)
-                objects = folders.listed if options.reread else folders.unread
-                done = total.listed - len(objects)
+        for folders in compare_days(connection, zone, feeds, ((day, feeds.prefixes) for day in window.widened(options.margin).days())):
+            record_missing(connection, zone, feeds, folders.missing)
+            record_listed(connection, feeds, folders)
+            folders.record_strays(connection, zone, feeds)
+            total += Registration(listed=len(folders.listed), gone=len(folders.missing), strays=set().union(*folders.strays.values()))
+            known = min(filter(None, [known, *folders.readable]), key=attrgetter("size"), default=None)
+            objects = folders.listed if options.reread else folders.unread
+            done = total.listed - len(objects)
+            progress(done, total.listed)
+            for group in marks.fetch_groups(objects, feeds):
+                failed.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are not noticed any more
+                total += register_group(connection, zone, group, feeds, reread=options.reread, spool=options.spool)
+                done += len(group)
                 progress(done, total.listed)
-                for group in marks.fetch_groups(objects, prefix_feeds):
-                    failed.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are not noticed any more
-                    total += register_group(connection, zone, group, prefix_feeds, reread=options.reread, spool=options.spool)
-                    done += len(group)
-                    progress(done, total.listed)
-        for _, prefix_feeds in feeds.groups():
-            objects = _noticed_elsewhere(connection, zone, prefix_feeds, window, failed)
-            total.listed += len(objects)
-            for group in marks.fetch_groups(objects, prefix_feeds):
-                total += register_group(connection, zone, group, prefix_feeds, spool=options.spool)
+        objects = _noticed_elsewhere(connection, zone, feeds, window, failed)
+        total.listed += len(objects)
+        for group in marks.fetch_groups(objects, feeds):
+            total += register_group(connection, zone, group, feeds, spool=options.spool)
     if total.refused and not total.read and not (known and _is_readable(zone, known)):
         raise UserError(total.refusals[0])  # no object can be read, so it is not the object
     return total
@@ -155,19 +154,21 @@ def register_window(
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of one prefix and window beside the registry.
+    """The folders of some prefixes and one window beside the registry.
 
     Attributes:
-        listed: the objects in them.
+        window: the folders' minutes.
+        listed: the objects in them, prefix by prefix.
         versions: the versions that the registry believes to be there, with their status.
         missing: URIs of those versions absent from the listing that HEAD also reports missing.
-        strays: what lies among the objects and cannot be one of them.
+        strays: for each prefix, what lies among the objects and cannot be one of them.
     """
 
+    window: Window
     listed: list[LandedObject]
     versions: dict[ObjectVersion, Status]
     missing: list[str]
-    strays: set[Stray]
+    strays: dict[str, set[Stray]]
 
     @property
     def unknown(self) -> list[LandedObject]:
@@ -193,30 +194,63 @@ class Folders:
         """Objects whose current version was not read yet."""
         return [obj for obj in self.listed if self.versions.get(obj.version) not in (Status.REGISTERED, Status.REJECTED)]
 
+    def record_strays(self, connection: psycopg.Connection, zone: LandingZone, feeds: Feeds) -> None:
+        """Record the strays, and forget those that are not there any more."""
+        uris = [zone.uri_range(prefix, self.window) for prefix in self.strays]
+        record_strays(connection, uris, {feeds.by_prefix(prefix)[0].label: found for prefix, found in self.strays.items()})
 
-def compare_folders(connection: psycopg.Connection, zone: LandingZone, prefix: str, window: Window) -> Folders:
+
+def compare_days(
+    connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, days: Iterable[tuple[Window, Sequence[str]]]
+) -> Iterator[Folders]:
+    """Compare the folders of days with the registry, those of many prefixes at once if they have few objects.
+
+    A prefix may have none a day, and another one fifty thousand.
+
+    Args:
+        connection: to the store.
+        zone: the landing zone.
+        feeds: what lands there.
+        days: the folders' minutes, and the prefixes.
+    """
+    many = 4
+    for day, rest in days:
+        while rest:
+            some, rest = rest[:many], rest[many:]
+            folders = compare_folders(connection, zone, feeds, some, day)
+            many = max(1, min(2 * many, len(some) * _LISTED_TOGETHER // max(len(folders.listed), 1)))
+            yield folders
+
+
+def compare_folders(connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, prefixes: Sequence[str], window: Window) -> Folders:
     """List the folders of a window and compare them with the registry.
 
     Args:
         connection: to the store.
         zone: the landing zone.
-        prefix: of a feed.
+        feeds: what lands there.
+        prefixes: at least one.
         window: the folders' minutes.
     """
-    strays: set[Stray] = set()
-    listed = zone.list_window(prefix, window, strays)
-    versions = registry.read_current_versions(connection, zone.uri_range(prefix, window), listed)
+    strays: dict[str, set[Stray]] = {prefix: set() for prefix in prefixes}
+    listed = list(chain.from_iterable(zone.list_windows(prefixes, window, strays).values()))
+    versions = registry.read_current_versions(connection, {prefix: zone.uri_range(prefix, window) for prefix in prefixes}, listed)
     absent = sorted({version.uri for version in versions} - {obj.uri for obj in listed})
-    found = _head_all(zone, prefix, absent)
-    return Folders(listed, versions, [uri for uri in absent if found[uri] is None], strays)
+    found = _head_all(zone, feeds, absent)
+    return Folders(window, listed, versions, [uri for uri in absent if found[uri] is None], strays)
 
 
-def _head_all(zone: LandingZone, prefix: str, uris: Collection[str]) -> dict[str, LandedObject | None]:
-    """The current version of each object; None if there is no such object."""
+def _head_all(zone: LandingZone, feeds: Feeds, uris: Collection[str]) -> dict[str, LandedObject | None]:
+    """The current version of each object below the prefix of a feed; None if there is no such object."""
+
+    def head(uri: str) -> LandedObject | None:
+        own = feeds.by_path(zone.path(uri))
+        return zone.head(uri, own.prefixes[0]) if own else None
+
     if not uris:
         return {}
-    with ThreadPoolExecutor(zone.concurrency) as pool:
-        return dict(zip(uris, pool.map(lambda uri: zone.head(uri, prefix), uris), strict=True))
+    with ThreadPoolExecutor(min(zone.concurrency, len(uris))) as pool:
+        return dict(zip(uris, pool.map(head, uris), strict=True))
 
 
 def _noticed_elsewhere(
@@ -227,9 +261,9 @@ def _noticed_elsewhere(
     Without those whose reading `failed`: if a listing shows an object that nobody can read, marking it as gone would make every listing
     notice it again, and request a run for it.
     """
-    prefix = feeds.prefixes[0]
-    uris = [uri for uri in registry.read_unread_uris(connection, window, zone.uris(prefix)) if uri not in failed]
-    found = _head_all(zone, prefix, uris)
+    noticed = registry.read_unread_uris(connection, window, zone.uris())
+    uris = [uri for uri in noticed if uri not in failed and feeds.by_path(zone.path(uri))]
+    found = _head_all(zone, feeds, uris)
     record_missing(connection, zone, feeds, [uri for uri, obj in found.items() if obj is None])
     return [obj for obj in found.values() if obj is not None]
 
@@ -238,7 +272,7 @@ def _noticed_elsewhere(
 
 
 def register_object(connection: psycopg.Connection, zone: LandingZone, obj: LandedObject, feeds: Feeds) -> Registration:
-    """Read one object and record it; `feeds` are those of its prefix."""
+    """Read one object and record it."""
     return register_group(connection, zone, [fetch(zone, obj)], feeds)
 
 
@@ -251,7 +285,7 @@ def register_group(
     reread: bool = False,
     spool: Spool | None = None,
 ) -> Registration:
-    """Decode fetched objects of one prefix and record them in one transaction; an object that is refused holds up no others."""
+    """Decode fetched objects and record them in one transaction; an object that is refused holds up no others."""
     refused = {fetched.obj: str(fetched.error) for fetched in group if is_refusal(fetched.error)}
     registry.notice_refused(connection, feeds, refused)
     group = list(_read_current(zone, (fetched for fetched in group if not is_refusal(fetched.error))))
@@ -310,9 +344,9 @@ def record_listed(connection: psycopg.Connection, feeds: Feeds, folders: Folders
 
 
 def record_missing(connection: psycopg.Connection, zone: LandingZone, feeds: Feeds, uris: Sequence[str]) -> None:
-    """Record that objects of one prefix are gone. One that landed again before that was recorded is work to do."""
+    """Record that objects are gone. One that landed again before that was recorded is work to do."""
     registry.mark_gone(connection, uris)
-    back = _head_all(zone, feeds.prefixes[0], uris)
+    back = _head_all(zone, feeds, uris)
     registry.notice(connection, feeds, [obj for obj in back.values() if obj is not None])
 
 

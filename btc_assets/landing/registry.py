@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 import psycopg
+from psycopg import sql
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.objects import ObjectVersion
@@ -27,14 +29,16 @@ _LOCKED_OBJECTS = 256  # in one transaction: the lock table of a server with def
 
 # ---- what the registry knows of the landing zone
 
+# A range for each folder that was listed, one beside the other, because that is how the planner estimates them well.
 _CURRENT_VERSIONS = """
 SELECT DISTINCT uri, etag, status, last_modified FROM landing.raw_blobs_5m
-WHERE ((uri >= %s AND uri < %s) OR uri = ANY(%s)) AND status IN ('noticed', 'registered', 'rejected')
+WHERE ({ranges} OR uri = ANY(%b)) AND status IN ('noticed', 'registered', 'rejected')
 """
+_RANGE = sql.SQL("(uri >= %s AND uri < %s)")
 
 _CURRENT_VERSIONS_OF = """
 SELECT DISTINCT uri, etag, status, last_modified FROM landing.raw_blobs_5m
-WHERE uri = ANY(%s) AND status IN ('noticed', 'registered', 'rejected')
+WHERE uri = ANY(%b) AND status IN ('noticed', 'registered', 'rejected')
 """
 
 _UNREAD_URIS = """
@@ -44,7 +48,7 @@ WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'noticed' AND uri >= %s AN
 
 
 def read_current_versions(
-    connection: psycopg.Connection, uris: tuple[str, str], listed: Sequence[LandedObject]
+    connection: psycopg.Connection, uris: Mapping[str, tuple[str, str]], listed: Sequence[LandedObject]
 ) -> dict[ObjectVersion, Status]:
     """The versions that the registry believes to be in the landing zone, with their status.
 
@@ -53,13 +57,14 @@ def read_current_versions(
 
     Args:
         connection: to the store.
-        uris: a half-open range.
-        listed: objects that a listing shows; their versions are returned also outside that range.
+        uris: half-open ranges, at least one, by the prefix that each is of.
+        listed: objects that listings of these prefixes show; their versions are returned also outside the ranges.
     """
     # An object outside the minute folders, such as .../13/dump.zip, sorts behind them and is looked up by name.
-    outside = [obj.uri for obj in listed if not uris[0] <= obj.uri < uris[1]]
+    outside = [obj.uri for obj in listed if not uris[obj.prefix][0] <= obj.uri < uris[obj.prefix][1]]
+    statement = sql.SQL(_CURRENT_VERSIONS).format(ranges=sql.SQL(" OR ").join([_RANGE] * len(uris)))
     with server_errors(), connection.transaction():
-        rows = connection.execute(_CURRENT_VERSIONS, (*uris, outside)).fetchall()
+        rows = connection.execute(statement, [*chain.from_iterable(uris.values()), outside]).fetchall()
     return _without_written_again(rows, {obj.version: obj for obj in listed})
 
 
@@ -85,7 +90,7 @@ def read_unread_uris(connection: psycopg.Connection, window: Window, uris: tuple
 _NOTICE = """
 INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified)
 SELECT bucket_5m, asset, uri, etag, size_bytes, 0, 'noticed', last_modified
-FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
+FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::timestamptz[])
     AS landed (bucket_5m, asset, uri, etag, size_bytes, last_modified)
 ORDER BY bucket_5m, asset, uri, etag
 ON CONFLICT (bucket_5m, asset, uri, etag) DO UPDATE SET
@@ -99,19 +104,22 @@ def notice(connection: psycopg.Connection, feeds: Feeds, objects: Iterable[Lande
 
     Args:
         connection: to the store; in autocommit.
-        feeds: those of the objects' one prefix.
+        feeds: what lands there.
         objects: as they are in the landing zone now.
 
     Returns:
         How many were recorded.
     """
     landed = {obj.version: obj for obj in objects}
+    if not landed:
+        return 0
     with server_errors(), connection.transaction():
         rows = connection.execute(_CURRENT_VERSIONS_OF, ([version.uri for version in landed],)).fetchall()
         current = _without_written_again(rows, landed)
         new = [obj for version, obj in landed.items() if version not in current]
         if new:
-            values = [(obj.home_slice, feeds[0].label, obj.uri, obj.etag, obj.size, obj.last_modified) for obj in new]
+            labels = {prefix: feeds.by_prefix(prefix)[0].label for prefix in {obj.prefix for obj in new}}
+            values = [(obj.home_slice, labels[obj.prefix], obj.uri, obj.etag, obj.size, obj.last_modified) for obj in new]
             connection.execute(_NOTICE, _columns(values))
     return len(new)
 
@@ -124,11 +132,11 @@ WHERE (blob.uri, blob.etag) = (refused.uri, refused.etag) AND blob.status = 'not
 
 
 def notice_refused(connection: psycopg.Connection, feeds: Feeds, refused: Mapping[LandedObject, str]) -> None:
-    """Record that the landing zone does not hand out these objects of one prefix, each with the reason.
+    """Record that the landing zone does not hand out these objects, each with the reason.
 
     Args:
         connection: to the store; in autocommit.
-        feeds: those of the objects' one prefix.
+        feeds: what lands there.
         refused: objects and the sentence about each.
     """
     if not refused:
@@ -263,7 +271,7 @@ def register(
 
     Args:
         connection: to the store; not inside a transaction.
-        readings: of objects of one prefix.
+        readings: what was read.
         reread: versions that were registered before may cover other slices now.
         outdated: versions that are not current, although their time is later; they become superseded as well.
 

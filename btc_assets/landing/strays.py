@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -20,9 +20,13 @@ _NO_UTF_8 = re.compile("[\ud800-\udfff]")
 _SUMMARY = "SELECT count(*) OVER (), uri, reason FROM landing.strays WHERE symbol = ANY(%s) ORDER BY seen_at DESC, uri LIMIT %s"
 _MOST_RECORDED = 1000  # of one listing
 
-_FORGET = "DELETE FROM landing.strays WHERE uri >= %s AND uri < %s AND NOT uri = ANY(%s)"
+_FORGET = """
+DELETE FROM landing.strays AS stray USING unnest(%b::text[], %b::text[]) AS listed (first, following)
+WHERE stray.uri >= listed.first AND stray.uri < listed.following AND NOT stray.uri = ANY(%b)
+"""
 _RECORD = """
-INSERT INTO landing.strays (uri, symbol, reason) SELECT uri, %s, reason FROM unnest(%b::text[], %b::text[]) AS stray (uri, reason)
+INSERT INTO landing.strays (uri, symbol, reason)
+SELECT uri, symbol, reason FROM unnest(%b::text[], %b::text[], %b::text[]) AS stray (uri, symbol, reason)
 ON CONFLICT (uri) DO UPDATE SET symbol = excluded.symbol, reason = excluded.reason
 WHERE (strays.symbol, strays.reason) IS DISTINCT FROM (excluded.symbol, excluded.reason)
 """
@@ -74,26 +78,29 @@ def unreadable_name(path: str) -> str | None:
     return f"cannot be read, because its name {flaw}: rename it"
 
 
-def record_strays(connection: psycopg.Connection, symbol: str, uris: tuple[str, str], strays: Iterable[Stray]) -> None:
-    """Record which strays a listing found; earlier ones in its range that it does not show are forgotten.
+def record_strays(connection: psycopg.Connection, uris: Sequence[tuple[str, str]], strays: Mapping[str, Iterable[Stray]]) -> None:
+    """Record which strays listings found; earlier ones in their ranges that they do not show are forgotten.
 
     Args:
         connection: to the store; in autocommit.
-        symbol: label of a feed of the prefix.
-        uris: the half-open range that was listed.
-        strays: found, also outside that range; only the first thousand are recorded.
+        uris: the half-open ranges that were listed.
+        strays: found under each prefix, also outside these ranges, by the label of a feed of the prefix; only the first thousand of
+            each are recorded.
     """
-    found = sorted({stray.uri: stray for stray in strays}.values())[:_MOST_RECORDED]
+    found = {
+        stray.uri: (stray.uri, symbol, stray.reason) for symbol, some in strays.items() for stray in sorted(set(some))[:_MOST_RECORDED]
+    }
+    columns = [list(column) for column in zip(*sorted(found.values()), strict=True)] if found else [[], [], []]
     with server_errors(), connection.transaction():
-        connection.execute(_FORGET, (*uris, [stray.uri for stray in found]))
+        if uris:
+            connection.execute(_FORGET, (*map(list, zip(*uris, strict=True)), columns[0]))
         if found:
-            connection.execute(_RECORD, (symbol, [stray.uri for stray in found], [stray.reason for stray in found]))
+            connection.execute(_RECORD, columns)
 
 
 def forget_strays(connection: psycopg.Connection, uris: tuple[str, str]) -> None:
     """Forget the strays in a half-open range of URIs, which is no part of the landing zone any more."""
-    with server_errors(), connection.transaction():
-        connection.execute(_FORGET, (*uris, []))
+    record_strays(connection, [uris], {})
 
 
 def read_strays(connection: psycopg.Connection, symbols: Sequence[str], limit: int = 3) -> tuple[int, list[Stray]]:

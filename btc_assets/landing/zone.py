@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -108,9 +108,10 @@ class LandingZone:
 
         return edge(window.start), edge(window.end)
 
-    def uris(self, prefix: str) -> tuple[str, str]:
-        """The half-open range of all URIs below `prefix`, in byte order."""
-        return f"{self.url}/{prefix}/", f"{self.url}/{prefix}0"  # "0" follows "/"
+    def uris(self, prefix: str | None = None) -> tuple[str, str]:
+        """The half-open range of all URIs below `prefix`, by default of the whole landing zone, in byte order."""
+        folder = f"{self.url}/{prefix}" if prefix else self.url
+        return f"{folder}/", f"{folder}0"  # "0" follows "/"
 
     # ---- listing
 
@@ -124,7 +125,13 @@ class LandingZone:
             window: slices.
             strays: gets what lies among the objects and cannot be one of them, or lies in folders that are no time.
         """
-        return self._listing.list_window(prefix, window, strays)
+        return self.list_windows([prefix], window, None if strays is None else {prefix: strays})[prefix]
+
+    def list_windows(
+        self, prefixes: Sequence[str], window: Window, strays: Mapping[str, set[Stray]] | None = None
+    ) -> dict[str, list[LandedObject]]:
+        """As `list_window` for several prefixes, whose folders are listed at once; `strays` has a set for each of them."""
+        return self._listing.list_windows(prefixes, window, strays)
 
     def list_from(self, prefix: str, start: datetime, now: datetime, strays: set[Stray] | None = None) -> Iterator[list[LandedObject]]:
         """Objects whose folder minute is `start` or later, in batches.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import psycopg
@@ -16,7 +17,7 @@ from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import DECODED_SCHEMA, int64
 from btc_assets.landing.objects import LandedObject
-from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
+from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups
 from btc_assets.landing.rivals import IdRange, merge, read_contested_ids
 from btc_assets.landing.sliced_object import SlicedObject
 from btc_assets.landing.sources import Source, SourceKey, count_object_rows
@@ -224,22 +225,21 @@ class SourceReader:
         fetched = fetch(self._zone, obj)
         if refused := _refusals([fetched]):
             raise SourcesRefused(refused)
-        for piece in decode_group([fetched], self._feeds.by_prefix(obj.prefix)):
+        for piece in decode_group([fetched], self._feeds):
             yield piece.decoded.ticks
         _require_readable(fetched)
 
     def _read_small(self, objects: Sequence[LandedObject], position: Mapping[ObjectVersion, int]) -> Iterator[_Piece]:
         refused: dict[str, str] = {}
-        for of_prefix, feeds in group_by_prefix(objects, self._feeds):
-            for group in fetch_groups(self._zone, of_prefix):
-                refused |= _refusals(group)
-                if refused:
-                    continue  # look for others that are refused as well
-                positions = np.array([position[fetched.obj.version] for fetched in group])
-                for piece in decode_group(group, feeds):
-                    yield piece.decoded.ticks, positions[piece.tick_object]
-                for fetched in group:
-                    _require_readable(fetched)
+        for group in fetch_groups(self._zone, sorted(objects, key=attrgetter("prefix", "uri"))):
+            refused |= _refusals(group)
+            if refused:
+                continue  # look for others that are refused as well
+            positions = np.array([position[fetched.obj.version] for fetched in group])
+            for piece in decode_group(group, self._feeds):
+                yield piece.decoded.ticks, positions[piece.tick_object]
+            for fetched in group:
+                _require_readable(fetched)
         if refused:
             raise SourcesRefused(refused)
 

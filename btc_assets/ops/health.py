@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import psycopg
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, floor_slice
 from btc_assets.domain.ticks import TABLE
-from btc_assets.ingestion.offsets import ListingPosition, read_listing_position
+from btc_assets.ingestion.offsets import ListingPosition, read_listing_positions
 from btc_assets.landing.arrivals import WaitingSlices, read_waiting_slices
 from btc_assets.landing.states import SliceState
 from btc_assets.landing.strays import read_strays, summarize
@@ -23,11 +23,15 @@ _LISTING_OVERDUE = timedelta(minutes=2)  # the sensor lists every 30 s
 _BUILT_FROM_TICKS = {"market_data": "candles", "signals": "features or embeddings"}  # by room
 _RUN_OVERDUE = timedelta(minutes=5)  # request, queue, start and load take seconds for a slice, a minute for a day
 
+_NAMED = 3  # prefixes in a sentence; there may be a hundred
 _LATE_FOLDER = timedelta(hours=1)  # an object that was written this long after its folder's minute is no collector's
 
 # When the objects of the newest folders were written; they lie in the registry's newest slices.
 _LAST_WRITTEN = """
-SELECT max(last_modified) FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND asset = ANY(%s)
+SELECT prefix, max(last_modified)
+FROM unnest(%s::timestamptz[], %s::text[], %s::text[]) AS asked (first, label, prefix)
+    LEFT JOIN landing.raw_blobs_5m ON bucket_5m >= first AND asset = label
+GROUP BY prefix ORDER BY prefix
 """
 
 _BEHIND = """
@@ -152,33 +156,61 @@ class _Behind(NamedTuple):
 def _listing_problems(
     connection: psycopg.Connection, feeds: Feeds, now: datetime, grace: timedelta, daemon_runs: Callable[[], bool]
 ) -> Iterator[str]:
-    for prefix, own in feeds.groups():
-        position = read_listing_position(connection, prefix)
-        if position.listed_at is None:
-            remedy = _SENSOR_OFF if daemon_runs() else "start btc-assets dev, or load without it (btc-assets load)."
-            yield f"The landing sensor has not listed {prefix} yet: {remedy}"
-        elif now - position.listed_at > _LISTING_OVERDUE:
-            remedy = _SENSOR_OFF if daemon_runs() else "start btc-assets dev (or the host's dagster-daemon)."
-            yield f"The landing sensor has not listed {prefix} since {_at(position.listed_at)}: {remedy}"
-        elif position.newest_folder is not None and _collector_is_silent(connection, own, position, now, SLICE + grace):
-            yield f"Nothing landed in {prefix} since the folder of {_at(position.newest_folder)}: check the collector."
+    """A sentence for each prefix that is not listed or in which nothing lands; one for all in which it is the same."""
+    positions = read_listing_positions(connection, feeds.prefixes)
+    never = [prefix for prefix, position in positions.items() if position.listed_at is None]
+    overdue = [(position.listed_at, prefix) for prefix, position in positions.items() if _is_overdue(position, now)]
+    current = {prefix: position for prefix, position in positions.items() if position.listed_at and not _is_overdue(position, now)}
+    runs = bool(never or overdue) and daemon_runs()
+    if never:
+        remedy = _SENSOR_OFF if runs else "start btc-assets dev, or load without it (btc-assets load)."
+        yield f"The landing sensor has not listed {_names(never)} yet: {remedy}"
+    for since, prefixes in _together(overdue):
+        remedy = _SENSOR_OFF if runs else "start btc-assets dev (or the host's dagster-daemon)."
+        yield f"The landing sensor has not listed {_names(prefixes)} since {_at(since)}: {remedy}"
+    for since, prefixes in _together(_silent_collectors(connection, feeds, current, now, SLICE + grace)):
+        yield f"Nothing landed in {_names(prefixes)} since the folder of {_at(since)}: check the collector."
 
 
 _SENSOR_OFF = "a daemon runs, so look in the Dagster UI whether the sensor is switched on and what its ticks say."
 
 
-def _collector_is_silent(connection: psycopg.Connection, feeds: Feeds, position: ListingPosition, now: datetime, limit: timedelta) -> bool:
-    """Whether objects landed as they do from a collector, and do no longer.
+def _is_overdue(position: ListingPosition, now: datetime) -> bool:
+    return position.listed_at is not None and now - position.listed_at > _LISTING_OVERDUE
+
+
+def _together(found: Iterable[tuple[datetime | None, str]]) -> Iterator[tuple[datetime, list[str]]]:
+    """The prefixes of each time, to the second, which is what is told of it."""
+    by_time: dict[datetime, list[str]] = {}
+    for time, prefix in found:
+        assert time is not None
+        by_time.setdefault(time.replace(microsecond=0), []).append(prefix)
+    return iter(by_time.items())
+
+
+def _names(prefixes: Sequence[str]) -> str:
+    shown, more = prefixes[:_NAMED], len(prefixes) - _NAMED
+    return ", ".join(shown) + (f" and {more:,} more prefixes" if more > 0 else "")
+
+
+def _silent_collectors(
+    connection: psycopg.Connection, feeds: Feeds, positions: Mapping[str, ListingPosition], now: datetime, limit: timedelta
+) -> Iterator[tuple[datetime | None, str]]:
+    """The prefixes in which objects landed as they do from a collector, and do no longer, with the time of the newest folder.
 
     Not where the newest objects were written long after the minute of their folder, as a landed file or a dump is; nor where one was
     written just now, whatever its folder says.
     """
-    folder = position.newest_folder
-    if folder is None or now - folder <= limit:
-        return False
+    folders = {prefix: folder for prefix, (folder, _) in positions.items() if folder is not None and now - folder > limit}
+    asked = [(floor_slice(folder) - SLICE, label, prefix) for prefix, folder in folders.items() for label in feeds.by_prefix(prefix).labels]
+    if not asked:
+        return
     with server_errors():
-        (written,) = only_row(connection.execute(_LAST_WRITTEN, (floor_slice(folder) - SLICE, list(feeds.labels))))
-    return written is None or (written - folder <= _LATE_FOLDER and now - written > limit)
+        rows = connection.execute(_LAST_WRITTEN, [list(column) for column in zip(*asked, strict=True)]).fetchall()
+    for prefix, written in rows:
+        folder = folders[prefix]
+        if written is None or (written - folder <= _LATE_FOLDER and now - written > limit):
+            yield folder, prefix
 
 
 def _at(time: datetime) -> str:

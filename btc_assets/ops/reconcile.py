@@ -7,7 +7,8 @@ do, for which the landing sensor requests the runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import psycopg
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import DAY, EPOCH, KEY_FORMAT, SLICE, Window
 from btc_assets.landing.known_zone import require_known_zone
-from btc_assets.landing.registration import compare_folders, record_listed, record_missing
+from btc_assets.landing.registration import Folders, compare_days, record_listed, record_missing
 from btc_assets.landing.registry import notice, renew_unsettled, withdraw_loaded
 from btc_assets.landing.states import SliceState
 from btc_assets.landing.strays import Stray, record_strays
@@ -108,14 +109,13 @@ def reconcile(  # six: what is compared, when, and how
         UserError: the landing zone or the server fails.
     """
     require_known_zone(connection, zone, feeds)
-    comparison = _Comparison(connection, zone, now, options, feeds.labels)
-    for prefix, own in feeds.groups():
-        comparison.strays = set()
-        for day in window.days() if window else comparison.days_with_objects(prefix):
-            if day.end > options.since:
-                comparison.compare_objects(own, day)
-        if window is None:
-            record_strays(connection, own[0].label, zone.uris(prefix), comparison.strays)
+    comparison = _Comparison(connection, zone, feeds, now, options)
+    days = ((day, feeds.prefixes) for day in window.days()) if window else comparison.days_with_objects()
+    for folders in compare_days(connection, zone, feeds, ((day, prefixes) for day, prefixes in days if day.end > options.since)):
+        comparison.compare_objects(folders)
+    if window is None:
+        strays = {feeds.by_prefix(prefix)[0].label: found for prefix, found in comparison.strays.items()}
+        record_strays(connection, [zone.uris(prefix) for prefix in feeds.prefixes], strays)
     for day in window.days() if window else _registered_days(connection):
         comparison.compare_slices(day)
     record_reconciliation(connection, window, now, comparison.found)
@@ -159,19 +159,27 @@ class _Comparison:
 
     connection: psycopg.Connection
     zone: LandingZone
+    feeds: Feeds
     now: datetime
     options: ReconcileOptions
-    symbols: Sequence[str]  # labels of the feeds of today
     found: Differences = field(default_factory=Differences)
-    strays: set[Stray] = field(default_factory=set)  # of the present prefix
+    strays: dict[str, set[Stray]] = field(default_factory=dict)  # by prefix
 
-    def days_with_objects(self, prefix: str) -> list[Window]:
-        """The days on which an object of a prefix landed or is registered; objects in no folder of a day are strays."""
-        strays: set[Stray] = set()
-        days = self.zone.days(prefix, strays)
+    def days_with_objects(self) -> Iterator[tuple[Window, list[str]]]:
+        """The days on which an object landed or is registered, each with the prefixes that have one; objects in no folder of a day are strays."""
+        strays: dict[str, set[Stray]] = {prefix: set() for prefix in self.feeds.prefixes}
+        with ThreadPoolExecutor(self.zone.concurrency) as pool:
+            landed = pool.map(lambda prefix: self.zone.days(prefix, strays[prefix]), self.feeds.prefixes)
+            days: dict[datetime, list[str]] = {}
+            for prefix, landed_on in zip(self.feeds.prefixes, landed, strict=True):
+                for day in landed_on | self._registered_on(prefix):
+                    days.setdefault(day, []).append(prefix)
         self._add_strays(strays)
-        self.strays = strays
-        folder = f"{self.zone.url}/{prefix}/"
+        return ((Window(day, day + DAY), days[day]) for day in sorted(days))
+
+    def _registered_on(self, prefix: str) -> set[datetime]:
+        """The days in whose folders objects of a prefix are registered."""
+        days, folder = set[datetime](), f"{self.zone.url}/{prefix}/"
         parameters = {"prefix": folder, "end": f"{self.zone.url}/{prefix}0", "length": len(folder) + 10, "from": len(folder) + 1}
         with server_errors():
             rows = self.connection.execute(_DAYS_WITH_OBJECTS, parameters).fetchall()
@@ -180,16 +188,13 @@ class _Comparison:
                 days.add(datetime.strptime(f"{text} +0000", "%Y/%m/%d %z"))
             except ValueError:
                 continue
-        return [Window(day, day + DAY) for day in sorted(days)]
+        return days
 
-    def compare_objects(self, feeds: Feeds, day: Window) -> None:
-        """Compare the objects in the folders of a day with the registry; the feeds share one prefix."""
-        prefix = feeds.prefixes[0]
-        folders = compare_folders(self.connection, self.zone, prefix, day)
+    def compare_objects(self, folders: Folders) -> None:
+        """Report, and heal if that is wanted, what the folders of a day and the registry differ in."""
         registered = {uri for uri, _ in folders.versions}
         self._add_strays(folders.strays)
-        self.strays |= folders.strays
-        record_strays(self.connection, feeds[0].label, self.zone.uri_range(prefix, day), folders.strays)
+        folders.record_strays(self.connection, self.zone, self.feeds)
         before = self.now - self.options.min_object_age
         new = [obj for obj in folders.unknown if obj.last_modified < before]
         for obj in new:
@@ -203,9 +208,9 @@ class _Comparison:
         for uri, versions in folders.double.items():
             self.found.add("double", f"{uri} is registered in {len(versions)} versions, of which only one can be there")
         if self.options.heal:
-            record_listed(self.connection, feeds, folders)
-            self.found.healed += notice(self.connection, feeds, new) + len(folders.missing) + len(folders.double)
-            record_missing(self.connection, self.zone, feeds, folders.missing)
+            record_listed(self.connection, self.feeds, folders)
+            self.found.healed += notice(self.connection, self.feeds, new) + len(folders.missing) + len(folders.double)
+            record_missing(self.connection, self.zone, self.feeds, folders.missing)
 
     def compare_slices(self, day: Window) -> None:
         """Compare the slices of a day in registry and tables."""
@@ -213,7 +218,9 @@ class _Comparison:
         with server_errors():
             stuck = [
                 _StuckSlice(*row)
-                for row in self.connection.execute(_STUCK, limits | {"states": _STUCK_STATES, "symbols": list(self.symbols)}).fetchall()
+                for row in self.connection.execute(
+                    _STUCK, limits | {"states": _STUCK_STATES, "symbols": list(self.feeds.labels)}
+                ).fetchall()
             ]
             behind = [_AssetBehind(*row) for row in self.connection.execute(_BEHIND, limits).fetchall()]
         unequal = find_unequal_slices(self.connection, day, unloaded=False)
@@ -232,9 +239,11 @@ class _Comparison:
                     cursor.execute(_REBUILD_AGAIN, limits)
                     self.found.healed += len(buckets) + sum(asset.slices for asset in behind)
 
-    def _add_strays(self, strays: Iterable[Stray]) -> None:
-        for stray in sorted(strays):
-            self.found.add("stray", str(stray))
+    def _add_strays(self, strays: Mapping[str, Iterable[Stray]]) -> None:
+        for prefix, found in strays.items():
+            self.strays.setdefault(prefix, set()).update(found)
+            for stray in sorted(found):
+                self.found.add("stray", str(stray))
 
 
 def _registered_days(connection: psycopg.Connection) -> list[Window]:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import psycopg
 import pyarrow.compute as pc
 
-from btc_assets.domain.feeds import Feed
+from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import Window
 from btc_assets.domain.ticks import TABLE, with_event_times
 from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
@@ -62,6 +62,6 @@ def _ends(zone: LandingZone, feed: Feed, objects: Sequence[LandedObject]) -> Ite
         for fetched in group:
             if fetched.error is not None and not isinstance(fetched.error, ObjectGone | ObjectChanged):
                 raise fetched.error
-        for piece in decode_group(group, [feed]):
+        for piece in decode_group(group, Feeds([feed])):
             if len(ticks := with_event_times(piece.decoded.ticks)):
                 yield NewestTick(pc.max(ticks["event_time"]).as_py(), pc.max(ticks["trade_id"]).as_py())

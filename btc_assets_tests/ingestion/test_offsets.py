@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import psycopg
 
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
-from btc_assets.ingestion.offsets import advance_offsets, read_listing_position, record_listing, rewind_listing
+from btc_assets.ingestion.offsets import Listed, advance_offsets, read_listing_positions, record_listings, rewind_listing
 from btc_assets.store.database import only_row
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
@@ -127,23 +127,23 @@ def test_two_loaders_take_turns_at_an_offset(store: StoreUnderTest) -> None:
 
 
 def test_a_prefix_that_was_never_listed_has_no_position(store: StoreUnderTest) -> None:
-    assert read_listing_position(store.connection, FEED.prefix) == (None, None)
+    assert read_listing_positions(store.connection, [FEED.prefix])[FEED.prefix] == (None, None)
 
 
 def test_an_interrupted_listing_moves_the_folder_and_keeps_the_time_of_the_last_complete_one(store: StoreUnderTest) -> None:
-    record_listing(store.connection, FEED.prefix, None, NOON, NOON + HOUR)
-    record_listing(store.connection, FEED.prefix, NOON, NOON + SLICE, None)
-    assert read_listing_position(store.connection, FEED.prefix) == (NOON + SLICE, NOON + HOUR)
+    record_listings(store.connection, [Listed(FEED.prefix, None, NOON, NOON + HOUR)])
+    record_listings(store.connection, [Listed(FEED.prefix, NOON, NOON + SLICE, None)])
+    assert read_listing_positions(store.connection, [FEED.prefix])[FEED.prefix] == (NOON + SLICE, NOON + HOUR)
 
 
 def test_a_position_that_somebody_rewound_during_a_listing_stays_there(store: StoreUnderTest) -> None:
-    record_listing(store.connection, FEED.prefix, None, NOON, NOON)
+    record_listings(store.connection, [Listed(FEED.prefix, None, NOON, NOON)])
     rewind_listing(store.connection, FEED.prefix, NOON - HOUR)
-    record_listing(store.connection, FEED.prefix, NOON, NOON + SLICE, NOON + HOUR)
-    assert read_listing_position(store.connection, FEED.prefix) == (NOON - HOUR, NOON + HOUR)
+    record_listings(store.connection, [Listed(FEED.prefix, NOON, NOON + SLICE, NOON + HOUR)])
+    assert read_listing_positions(store.connection, [FEED.prefix])[FEED.prefix] == (NOON - HOUR, NOON + HOUR)
 
 
 def test_rewinding_never_moves_forward(store: StoreUnderTest) -> None:
     rewind_listing(store.connection, FEED.prefix, NOON)
     rewind_listing(store.connection, FEED.prefix, NOON + HOUR)
-    assert read_listing_position(store.connection, FEED.prefix).newest_folder == NOON
+    assert read_listing_positions(store.connection, [FEED.prefix])[FEED.prefix].newest_folder == NOON

@@ -11,7 +11,7 @@ import pytest
 
 from btc_assets.domain.feeds import Feed, Feeds
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.ingestion.offsets import read_listing_position, record_listing, rewind_listing
+from btc_assets.ingestion.offsets import Listed, read_listing_positions, record_listings, rewind_listing
 from btc_assets.landing import arrivals
 from btc_assets.landing.arrivals import Arrivals, ArrivalTiming, notice_arrivals, read_waiting_slices
 from btc_assets.landing.registry import notice
@@ -35,7 +35,7 @@ def list_at(store: StoreUnderTest, now: datetime, *, clock: Callable[[], float] 
 
 
 def listed_to(store: StoreUnderTest) -> datetime | None:
-    return read_listing_position(store.connection, FEED.prefix)[0]
+    return read_listing_positions(store.connection, [FEED.prefix])[FEED.prefix][0]
 
 
 def noticed(store: StoreUnderTest) -> list[tuple[datetime, str]]:
@@ -143,10 +143,10 @@ def test_each_prefix_has_a_position_of_its_own(store: StoreUnderTest) -> None:
     feeds = Feeds([FEED, Feed("Binance/ETHUSDT", "ETHUSDT", "ETHUSDT")])
     store.zone().put("Binance/ETHUSDT/2024/01/10/12/00/batch-a.csv", b"1")
     put(store, NOON + MINUTE)
-    record_listing(store.connection, "Binance/ETHUSDT", None, NOON - HOUR, None)
+    record_listings(store.connection, [Listed("Binance/ETHUSDT", None, NOON - HOUR, None)])
     found = notice_arrivals(store.connection, store.zone(), feeds, NOON + 2 * MINUTE, TIMING)
     assert found == Arrivals(listed=2, noticed=2)
-    assert read_listing_position(store.connection, "Binance/ETHUSDT")[0] == NOON
+    assert read_listing_positions(store.connection, ["Binance/ETHUSDT"])["Binance/ETHUSDT"][0] == NOON
     assert store.rows("SELECT asset FROM landing.raw_blobs_5m ORDER BY 1") == [("BTCUSDT",), ("ETHUSDT",)]
 
 

@@ -15,11 +15,11 @@ from btc_assets.domain.slices import SLICE
 from btc_assets.landing import reading
 from btc_assets.landing.decode import Decoded, decode
 from btc_assets.landing.objects import LandedObject, ObjectGone
-from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups, group_by_prefix
+from btc_assets.landing.reading import Fetched, count_by_slice, decode_group, fetch, fetch_groups
 from btc_assets.landing.zone import LandingZone
 from btc_assets_tests.support.landed import land, remove
 from btc_assets_tests.support.producers import PRODUCERS
-from btc_assets_tests.support.stores import FEED
+from btc_assets_tests.support.stores import FEED, FEEDS
 from btc_assets_tests.support.trades import NOON, every, table, trade
 
 HEADER = b"trade_time,symbol,trade_id,price,quantity,is_market_maker\n"
@@ -50,7 +50,7 @@ def test_a_large_object_is_fetched_to_disk(zone: LandingZone, temporary_files: P
     monkeypatch.setattr("btc_assets.landing.objects.LARGE_BYTES", 10)
     (one,) = fetched(zone, HEADER + ROW % 1 + BAD_ROW % 2 + ROW % 3)
     assert [one.source] == list(temporary_files.iterdir())
-    (piece,) = decode_group([one], [FEED])
+    (piece,) = decode_group([one], FEEDS)
     assert (piece.tick_object.tolist(), piece.rejected_row.tolist(), one.format) == ([0, 0], [2], "csv")
     assert list(temporary_files.iterdir()) == []
 
@@ -76,7 +76,7 @@ def test_groups_are_bounded_by_objects_and_bytes(monkeypatch: pytest.MonkeyPatch
 def test_rows_keep_their_object_and_number_when_objects_are_decoded_together(zone: LandingZone) -> None:
     csv = [HEADER + ROW % 1 + BAD_ROW % 2 + ROW % 3, HEADER + BAD_ROW % 4 + ROW % 5]
     parquet = PRODUCERS["collector"].encode(every(1, 2, first_id=6))
-    pieces = list(decode_group(fetched(zone, csv[0], parquet, csv[1]), [FEED]))
+    pieces = list(decode_group(fetched(zone, csv[0], parquet, csv[1]), FEEDS))
     owners = {
         trade_id: owner
         for piece in pieces
@@ -89,7 +89,7 @@ def test_rows_keep_their_object_and_number_when_objects_are_decoded_together(zon
 
 def test_an_object_of_another_schema_is_rejected_and_the_others_are_decoded(zone: LandingZone) -> None:
     group = fetched(zone, b"open,close\n1,2\n", HEADER + ROW % 1)
-    (piece,) = decode_group(group, [FEED])
+    (piece,) = decode_group(group, FEEDS)
     assert piece.tick_object.tolist() == [1]
     assert group[0].rejected is not None and group[0].rejected.startswith("it has another schema")
     assert group[1].rejected is None
@@ -99,7 +99,7 @@ def test_an_object_that_decoding_fails_on_is_rejected_alone(zone: LandingZone) -
     deep = b'{"t":' + b"[" * 300 + b"]" * 300 + b"}\n"
     messages = [PRODUCERS["jsonl"].encode(every(1, 2, first_id=first)) for first in (1, 3)]
     group = fetched(zone, messages[0], deep, messages[1])
-    (piece,) = decode_group(group, [FEED])
+    (piece,) = decode_group(group, FEEDS)
     assert piece.decoded.ticks["trade_id"].to_pylist() == [1, 2, 3, 4]
     assert [(one.rejected or "").partition(":")[0] for one in group] == ["", "it has another schema", ""]
     assert [one.error for one in group] == [None, None, None]
@@ -115,7 +115,7 @@ def test_of_objects_that_are_decoded_together_only_the_one_that_fails_is_rejecte
 
     monkeypatch.setattr(reading, "decode", fail_on_seven)
     group = fetched(zone, HEADER + ROW % 1, HEADER + ROW % 7, HEADER + ROW % 2)
-    pieces = list(decode_group(group, [FEED]))
+    pieces = list(decode_group(group, FEEDS))
     assert [(piece.decoded.ticks["trade_id"].to_pylist(), piece.tick_object.tolist()) for piece in pieces] == [([1], [0]), ([2], [2])]
     assert [one.rejected for one in group] == [None, "it cannot be decoded (KeyError: 'seven'): land it as plain rows of trades", None]
 
@@ -124,7 +124,7 @@ def test_a_small_object_that_holds_much_is_decoded_piece_by_piece(zone: LandingZ
     monkeypatch.setattr(reading, "_GROUP_RAW_BYTES", 1000)
     group = fetched(zone, HEADER + ROW % 1, HEADER + b"".join(ROW % i for i in range(2, 30)) + BAD_ROW % 30)
     assert [one.source is not None for one in group] == [False, True]
-    pieces = list(decode_group(group, [FEED]))
+    pieces = list(decode_group(group, FEEDS))
     assert sorted(pa.concat_tables([piece.decoded.ticks for piece in pieces])["trade_id"].to_pylist()) == list(range(1, 30))
     assert [piece.rejected_row.tolist() for piece in pieces] == [[29], []]
 
@@ -132,7 +132,7 @@ def test_a_small_object_that_holds_much_is_decoded_piece_by_piece(zone: LandingZ
 def test_a_full_disk_is_not_the_fault_of_the_object(zone: LandingZone, tmp_path: Path) -> None:
     one = Fetched(land(zone, HEADER + ROW % 1), source=tmp_path / "lost")
     with pytest.raises(UserError, match="The temporary copy of an object cannot be read or written \\(No such file or directory\\)"):
-        list(decode_group([one], [FEED]))
+        list(decode_group([one], FEEDS))
     assert one.rejected is None
 
 
@@ -146,8 +146,19 @@ def test_ticks_are_counted_by_object_symbol_and_slice() -> None:
     ]
 
 
-def test_objects_are_grouped_with_the_feeds_of_their_prefix() -> None:
-    feeds = Feeds([FEED, Feed("Binance/all", "BTCUSDT", "BTC"), Feed("Binance/all", "ETHUSDT", "ETH")])
-    objects = [listed("a", 1), listed("b", 1, "Binance/all"), listed("c", 1)]
-    groups = [([obj.uri[-1] for obj in group], own.labels) for group, own in group_by_prefix(objects, feeds)]
-    assert groups == [(["a", "c"], (FEED.label,)), (["b"], ("BTC", "ETH"))]
+def test_objects_of_several_prefixes_in_one_group_are_decoded_as_the_feeds_of_their_prefix(zone: LandingZone) -> None:
+    other = Feed("Binance/futures", "BTCUSDT", "BTCUSDT-PERP")
+    places = (FEED.prefix, other.prefix, FEED.prefix, "Binance/ETHUSDT")
+    feeds = Feeds([FEED, other, Feed("Binance/ETHUSDT", "ETHUSDT", "ETHUSDT")])
+    group = [
+        fetch(zone, land(zone, HEADER + ROW % number, f"2024/01/10/12/00/{number}", prefix))
+        for number, prefix in enumerate(places, start=1)
+    ]
+    pieces = list(decode_group(group, feeds))
+    assert [
+        (piece.decoded.ticks["symbol"].to_pylist(), piece.tick_object.tolist(), piece.rejected_object.tolist()) for piece in pieces
+    ] == [
+        (["BTCUSDT", "BTCUSDT"], [0, 2], []),
+        (["BTCUSDT-PERP"], [1], []),
+        ([], [], [3]),  # BTCUSDT is no symbol of that prefix
+    ]

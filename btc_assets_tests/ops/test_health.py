@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from btc_assets.cli.main import main
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.ingestion.offsets import record_listing
+from btc_assets.ingestion.offsets import Listed, record_listings
 from btc_assets.landing.arrivals import ArrivalTiming, notice_arrivals
 from btc_assets.ops.health import Health, read_health
 from btc_assets.orchestration.home import prepare_dagster_home
@@ -64,7 +64,7 @@ def test_nobody_is_told_to_start_a_daemon_that_runs(store: StoreUnderTest) -> No
 
 
 def test_a_collector_that_stopped_is_a_reason_with_its_last_folder(store: StoreUnderTest) -> None:
-    record_listing(store.connection, FEED.prefix, None, NOON, NOON + timedelta(minutes=30))
+    record_listings(store.connection, [Listed(FEED.prefix, None, NOON, NOON + timedelta(minutes=30))])
     assert at(store, NOON + timedelta(minutes=30)).reasons == [
         "Nothing landed in Binance/BTCUSDT since the folder of 2024-01-10 12:00:00: check the collector."
     ]
@@ -79,7 +79,7 @@ def test_a_collector_is_missed_only_where_one_has_landed_objects(store: StoreUnd
     store.register(HOUR)
     store.connection.execute("UPDATE landing.raw_blobs_5m SET last_modified = %s", (NOON + written,))
     now = NOON + max(timedelta(minutes=30), written)
-    record_listing(store.connection, FEED.prefix, None, NOON, now)
+    record_listings(store.connection, [Listed(FEED.prefix, None, NOON, now)])
     assert any("check the collector" in reason for reason in at(store, now).reasons) == silent
 
 

@@ -34,10 +34,12 @@ def listed_paths(zone: LandingZone, window: Window) -> list[str]:
     return [zone.path(obj.uri).removeprefix(f"{PREFIX}/") for obj in zone.list_window(PREFIX, window)]
 
 
-def land(zone: LandingZone, data: bytes = b"some bytes", path: str = "2024/01/10/00/00/batch.parquet") -> LandedObject:
+def land(
+    zone: LandingZone, data: bytes = b"some bytes", path: str = "2024/01/10/00/00/batch.parquet", prefix: str = PREFIX
+) -> LandedObject:
     """Write an object and return it as a listing shows it."""
-    obstore.put(zone.store, f"{PREFIX}/{path}", data, use_multipart=False)
-    (found,) = (obj for obj in zone.list_all(PREFIX) if obj.uri == f"{zone.url}/{PREFIX}/{path}")
+    obstore.put(zone.store, f"{prefix}/{path}", data, use_multipart=False)
+    (found,) = (obj for obj in zone.list_all(prefix) if obj.uri == f"{zone.url}/{prefix}/{path}")
     return found
 
 
