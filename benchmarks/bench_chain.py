@@ -16,13 +16,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench_load import FEED, GOAL_MB, Bench, Day
-from bench_scale import run_stage
+from bench_scale import run_stage, stages
+from figures import CEILING, Better, Figure, Server, parse, record, server
 from rich.console import Console
 from rich.table import Table
 from throwaway import machine, store
@@ -45,21 +47,22 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--busy", type=int, default=0, help="endless loops beside it (default: none)")
     parser.add_argument("--json", type=Path, help="also write the seconds of each repetition to this file")
-    args = parser.parse_args()
+    args = parse(parser)
     out = Console(width=None if sys.stdout.isatty() else 132)
     with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made, busy(args.busy):
         Path(made).chmod(0o711)
         landed: Landed | None = None
         measured = []
         for _ in range(args.repeat):
-            seconds, landed = measure(Path(made), landed, args, out)
+            seconds, landed, used = measure(Path(made), landed, args, out)
             measured.append(seconds)
     show(measured, args, out)
+    record(args, "chain", f"{args.ticks:,} trades, {args.objects:,} objects", figures(measured), used)
     if args.json:
         args.json.write_text(json.dumps(measured, indent=1))
 
 
-def measure(files: Path, landed: Landed | None, args: argparse.Namespace, out: Console) -> tuple[Seconds, Landed]:
+def measure(files: Path, landed: Landed | None, args: argparse.Namespace, out: Console) -> tuple[Seconds, Landed, Server]:
     """One repetition, the server's own COPY statements and the chain; the first one lands the day."""
     day = floor_day(datetime.now(UTC)) - DAY
     window = Window(day, day + DAY)
@@ -84,26 +87,17 @@ def measure(files: Path, landed: Landed | None, args: argparse.Namespace, out: C
         bench.clear()
         if landed is None:
             out.print(machine(bench.connection, embedded, *PACKAGES), highlight=False)
+        used = server(bench.connection)
         bench.connection.close()
         prepare_dagster_home(load_settings())
         run_stage("load", Window(window.start - SLICE, window.start))  # creates Dagster's tables
         started = time.perf_counter()
         loaded = run_stage("load", window)
         seconds["process"] = time.perf_counter() - started
-    assets = loaded["assets"]
-    seconds |= {
-        "register": assets["raw_blobs_5m"],
-        "load": assets["btc_ticks"],
-        "candles": sum(value for name, value in assets.items() if name.startswith("candles_")),
-        "features": assets["slice_features"] + assets["btc_embeddings"],
-        "checks": loaded["checks"],
-        "whole": loaded["seconds"],
-        "peak MB": loaded["peak_mb"],
-    }
+    seconds |= stages(loaded) | {"peak MB": loaded["peak_mb"]}
     seconds["register and load"] = seconds["register"] + seconds["load"]
     seconds["candles and features"] = seconds["candles"] + seconds["features"]
-    seconds["Dagster"] = seconds["whole"] - sum(seconds[name] for name in STAGES[:5])
-    return seconds, bench.landed
+    return seconds, bench.landed, used
 
 
 def show(measured: Sequence[Seconds], args: argparse.Namespace, out: Console) -> None:
@@ -116,18 +110,34 @@ def show(measured: Sequence[Seconds], args: argparse.Namespace, out: Console) ->
     for name in ("c", "c2", *STAGES, "process"):
         table.add_row(name, f"{median(name):.1f}", f"{median(name, 'c'):.2f}", f"{median(name, 'load'):.2f}")
     out.print(table)
-    goals = [
-        ("register and load, of the rate of (c)", 1 / median("register and load", "c"), 1.0, True),
-        ("register and load, of the rate of (c2)", 1 / median("register and load", "c2"), 0.72, True),
-        ("checks, of load", median("checks", "load"), 0.1, False),
-        ("candles and features, of load", median("candles and features", "load"), 0.5, False),
-        ("Dagster, ms a slice", median("Dagster") / (DAY / SLICE) * 1e3, 3.0, False),
-        ("the whole chain, of (c)", median("whole", "c"), 2.2, False),
-        ("peak MB", median("peak MB"), GOAL_MB, False),
+    for figure in goals(measured):
+        if figure.goal is not None:
+            reached = "met" if figure.met else "MISSED"
+            out.print(f"{figure.name}: {figure.value:.2f} {figure.unit} (goal {figure.goal:g}: {reached})", highlight=False)
+
+
+def goals(measured: Sequence[Seconds]) -> list[Figure]:
+    """The ratios that the chain is judged by."""
+
+    def figure(name: str, value: Callable[[Seconds], float], unit: str, goal: float | None, better: Better = "less") -> Figure:
+        return Figure.of(name, [value(one) for one in measured], unit, goal, better)
+
+    loading = "registered and loaded, of the rate of one COPY"
+    return [
+        figure("the whole chain, in times of one COPY", lambda one: one["whole"] / one["c"], "", 2.2),
+        figure(loading, lambda one: one["c"] / one["register and load"], "", 1.0, "more"),
+        replace(figure(loading, lambda one: one["c"] / one["c2"], "", None, "more"), who=CEILING),
+        figure("registered and loaded, of the rate of two at once", lambda one: one["c2"] / one["register and load"], "", 0.72, "more"),
+        figure("checks, of the load", lambda one: one["checks"] / one["load"], "", 0.1),
+        figure("candles and features, of the load", lambda one: one["candles and features"] / one["load"], "", 0.5),
+        figure("Dagster, a slice", lambda one: one["Dagster"] / (DAY / SLICE) * 1e3, "ms", 3.0),
+        figure("peak memory of the chain", lambda one: one["peak MB"], "MB", GOAL_MB),
     ]
-    for name, value, goal, least in goals:
-        met = value >= goal if least else value <= goal
-        out.print(f"{name}: {value:.2f} (goal {goal:g}: {'met' if met else 'MISSED'})", highlight=False)
+
+
+def figures(measured: Sequence[Seconds]) -> list[Figure]:
+    """What is recorded: the goals, and the seconds of each stage."""
+    return [*goals(measured), *(Figure.of(f"seconds: {name}", [one[name] for one in measured], "s") for name in ("c", "c2", *STAGES))]
 
 
 @contextmanager

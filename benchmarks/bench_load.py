@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from pathlib import Path
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
+from figures import CEILING, Figure, parse, record
 from peak_memory import peak_mb
 from psycopg import sql
 from rich.console import Console
@@ -58,6 +59,7 @@ WINDOW = Window(DAY_START, DAY_START + DAY)
 MARGIN = timedelta(minutes=Settings.model_fields["landing_margin_minutes"].default)
 COLUMNS = sql.SQL(", ").join(map(sql.Identifier, TICK_SCHEMA.names))
 GOAL_MB = 500
+GOAL_FILE = 0.97
 WRITERS: int = Settings.model_fields["writers"].default
 PACKAGES = ("pyarrow", "psycopg", "pgpq", "obstore", "pandas")
 
@@ -321,7 +323,7 @@ def main() -> None:
     )
     parser.add_argument("--no-pandas", action="store_true", help="leave out the slowest way")
     parser.add_argument("--measure-memory", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser)
     if args.measure_memory:
         measure_memory(args.measure_memory, args.commit_rows)
         return
@@ -378,6 +380,22 @@ def rates(bench: Bench, args: argparse.Namespace, out: Console) -> None:
             f"{min(totals):.1f} to {max(totals):.1f}",
         )
     out.print(table)
+    record(args, "load", f"{bench.rows:,} trades, {landed.objects:,} objects", figures(ways), bench.connection)
+
+
+def figures(ways: Mapping[str, Way]) -> list[Figure]:
+    """What is recorded: ratios of rates within each repetition."""
+
+    def of(key: str, ceiling: str) -> list[float]:
+        return [sum(top.values()) / sum(run.values()) for run, top in zip(ways[key].runs, ways[ceiling].runs, strict=True)]
+
+    return [
+        Figure.of("a file through CopyIOManager, of the rate of two at once", of("b", "c2"), goal=GOAL_FILE, better="more"),
+        Figure.of("a file through CopyIOManager, of the rate of one COPY", of("b", "c"), better="more"),
+        Figure.of("a file through CopyIOManager, of the rate of one COPY", of("c2", "c"), better="more", who=CEILING),
+        Figure.of("landed objects without Dagster, of the rate of one COPY", of("a", "c"), better="more"),
+        Figure.of("landed objects without Dagster, of the rate of one COPY", of("c2", "c"), better="more", who=CEILING),
+    ]
 
 
 def memory(bench: Bench, out: Console) -> None:

@@ -88,7 +88,9 @@ def load(window: Window) -> dict[str, Any]:
         raise SystemExit(f"checks failed: {report.failed_checks}")
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_run_records(limit=1)
-    assets = {key.path[-1]: bodies.by_name.pop("__".join(key.path)) for key in job.asset_layer.executable_asset_keys}
+    # The name of an asset, or of the op that makes several; what is left are checks.
+    ops = {data.node_handle.name: sorted(data.assets_def.keys) for data in job.asset_layer.data if data.assets_def.keys}
+    assets = {keys[0].path[-1] if len(keys) == 1 else name: bodies.by_name.pop(name, 0.0) for name, keys in ops.items()}
     # All commits of the load lie inside its seconds, the last one at their end.
     edges = [committed[-1] - assets["btc_ticks"], *committed] if committed else []
     return {
@@ -191,18 +193,8 @@ def measure(connection: psycopg.Connection, window: Window, new: int) -> Measure
     loaded = run_stage("load", fresh)
     measured.peak_mb["load"] = loaded["peak_mb"]
     measured.rows = loaded["rates"]
-    assets = loaded["assets"]
-    candles = sum(seconds for name, seconds in assets.items() if name.startswith("candles_"))
-    costs = {
-        "register": assets["raw_blobs_5m"],
-        "load": assets["btc_ticks"],
-        "candles of all intervals": candles,
-        "features": assets["slice_features"] + assets["btc_embeddings"],
-        "checks in the run": loaded["checks"],
-        "Dagster": loaded["seconds"] - sum(assets.values()) - loaded["checks"],
-        "all of it": loaded["seconds"],
-    }
-    measured.costs |= {name: seconds / new for name, seconds in costs.items()}
+    names = {"candles": "candles of all intervals", "checks": "checks in the run", "whole": "all of it"}
+    measured.costs |= {names.get(name, name): seconds / new for name, seconds in stages(loaded).items()}
     connection.execute("VACUUM ANALYZE")  # what follows is of a store at rest: autovacuum is at it for minutes after a load
     again = run_stage("load", Window(window.end - SLICE, window.end))
     measured.costs["one slice again, without Dagster"] = sum(again["assets"].values()) + again["checks"]
@@ -213,6 +205,16 @@ def measure(connection: psycopg.Connection, window: Window, new: int) -> Measure
     for name, size in connection.execute(_SIZES).fetchall():
         measured.costs[f"MB: {name}"] = float(size) / days
     return measured
+
+
+def stages(loaded: dict[str, Any]) -> dict[str, float]:
+    """Seconds of each stage of the chain, from what `load` found."""
+    seconds = dict.fromkeys(("register", "load", "candles", "features"), 0.0)
+    for name, spent in loaded["assets"].items():
+        stage = "register" if name == "raw_blobs_5m" else "load" if name == "btc_ticks" else "candles" if "candles" in name else "features"
+        seconds[stage] += spent
+    seconds |= {"checks": loaded["checks"], "Dagster": loaded["seconds"] - sum(seconds.values()) - loaded["checks"]}
+    return {**seconds, "whole": loaded["seconds"]}
 
 
 def window_days(window: Window) -> int:

@@ -20,7 +20,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def day(compare: ModuleType, empty_database: str, tmp_path: Path) -> Any:
     """2,000 trades in 10 objects, and an empty table."""
-    bench = compare.Bench(tmp_path, empty_database, embedded=False, ticks=2_000, objects=10, commit_rows=1_000)
+    bench = compare.Bench(tmp_path, empty_database, compare.Day(2_000, 10), embedded=False, commit_rows=1_000)
     comparison = compare.Comparison(bench, tmp_path / "kept")
     comparison.fresh()
     yield comparison
