@@ -17,7 +17,7 @@ from psycopg import sql
 from btc_assets.backup.digests import Columns, read_digest, stored_columns
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, Window
-from btc_assets.domain.ticks import TABLE as TICKS
+from btc_assets.domain.tables import TICKS
 from btc_assets.market_data import candles
 from btc_assets.store.compressed import lift_decompression_limit
 from btc_assets.store.database import identifier, location, only_row

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from btc_assets.backup.digests import checksum, read_digest, stored_columns
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
-from btc_assets.domain.ticks import TABLE
+from btc_assets.domain.tables import TICKS
 from btc_assets.market_data.registry_equality import find_unequal_slices
 from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
@@ -132,7 +132,7 @@ def compare_copy(
     with server_errors():
         for connection in (copy, live):
             connection.execute("SET datestyle = 'ISO'")
-        (horizon,) = only_row(live.execute("SELECT nullif(ops.drop_horizon(%s), '-infinity')", (TABLE,)))
+        (horizon,) = only_row(live.execute("SELECT nullif(ops.drop_horizon(%s), '-infinity')", (TICKS,)))
         days = _days(copy, live)
         for done, day in enumerate(days):
             progress(done, len(days))
@@ -154,7 +154,7 @@ def _days(*connections: psycopg.Connection) -> list[Window]:
 
 def _read_slices(connection: psycopg.Connection, day: Window) -> dict[tuple[datetime, str], _Slice]:
     statement = sql.SQL(_SLICES).format(
-        checksum=checksum(stored_columns(connection, TABLE)), start=sql.Literal(day.start), end=sql.Literal(day.end)
+        checksum=checksum(stored_columns(connection, TICKS)), start=sql.Literal(day.start), end=sql.Literal(day.end)
     )
     return {(bucket, symbol): _Slice(*rest) for bucket, symbol, *rest in connection.execute(statement)}
 
@@ -177,7 +177,7 @@ def _differences(
 
 def _tables(*connections: psycopg.Connection) -> list[str]:
     names = [{name for (name,) in connection.execute(_TABLES, (list(ROOMS),))} for connection in connections]
-    return sorted(set.intersection(*names) - {TABLE})
+    return sorted(set.intersection(*names) - {TICKS})
 
 
 def _compare_table(copy: psycopg.Connection, live: psycopg.Connection, table: str) -> TableDifference:

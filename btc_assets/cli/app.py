@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from btc_assets.cli.console import err
 from btc_assets.cli.interrupts import EXIT_STATUS, STOPPED
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.printable import printable
-from btc_assets.domain.slices import LAST_SLICE, SLICE, Window, parse_time
+from btc_assets.domain.slices import KEY_FORMAT, LAST_SLICE, SLICE, Window, parse_time
 
 if TYPE_CHECKING:
     from btc_assets.domain.progress import Listener
@@ -131,6 +131,18 @@ def parse_window(start: str | None, end: str | None, default_start: datetime, de
     """The slices of a range; an end that is not given has a default."""
     first = parse_time(start) if start else default_start
     return Window.covering(first, parse_time(end) if end else max(default_end, min(first, LAST_SLICE - SLICE) + SLICE))
+
+
+def parse_past_time(text: str | None) -> datetime | None:
+    """The start of a range of what is stored; None if it is not given.
+
+    Raises:
+        UserError: it is no time, or lies in the future.
+    """
+    time = parse_time(text) if text else None
+    if time is not None and time > datetime.now(UTC):
+        raise UserError(f"The range starts in the future, at {time:{KEY_FORMAT}}, where nothing is stored: name an earlier one.")
+    return time
 
 
 def save_picture(path: Path, png: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, pass_app, progress_bar, range_options, save_picture
+from btc_assets.cli.app import App, example, parse_past_time, pass_app, progress_bar, range_options, save_picture
 from btc_assets.cli.console import lines, out
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_slice, parse_time
@@ -46,12 +46,13 @@ def train(
     """Train an encoder on the stored slices, or on those of a range. Interrupted training resumes where it stopped."""
     from btc_assets.signals.encoders.torch_extra import require_torch
 
+    first, last = parse_past_time(start), _time(end)
     require_torch()
     from btc_assets.signals.encoders.fitting import FitOptions
     from btc_assets.signals.encoders.training import TrainingPlan, train_model
 
     label = app.settings.landing_feeds.by_label(symbol).label
-    plan = TrainingPlan(label, kind, _time(start), _time(end), FitOptions(dim, seed, device, epochs))
+    plan = TrainingPlan(label, kind, first, last, FitOptions(dim, seed, device, epochs))
     with progress_bar("training") as advance:
         model = train_model(app.store, app.landing.models(), app.settings.home / "training", plan, progress=advance)
     out.print(
@@ -160,7 +161,6 @@ def similar(
     plot: Path | None,
 ) -> None:  # fmt: skip
     """Find the slices most similar to that of TIME (by default the newest), and show what came after them."""
-    from btc_assets.signals.search.plot import plot_slices, read_slice_pictures
     from btc_assets.signals.search.similar import find_similar_slices, read_active_model, read_newest_slice
 
     within = _within(start, end)
@@ -172,12 +172,13 @@ def similar(
         )  # fmt: skip
         if not found:
             raise UserError("No other slice is embedded in that range: widen it, or load more (btc-assets load).")
-        pictures = read_slice_pictures(connection, floor_slice(query), found) if plot else None
-    out.print(f"Like {query:{KEY_FORMAT}}:")
-    out.print(_neighbor_table(found))
-    if plot and pictures:
-        save_picture(plot, plot_slices(pictures))
-        out.print(f"Saved their candles to {plot}.")
+        out.print(f"Like {query:{KEY_FORMAT}}:")
+        out.print(_neighbor_table(found))
+        if plot:
+            from btc_assets.signals.search.plot import plot_slices, read_slice_pictures
+
+            save_picture(plot, plot_slices(read_slice_pictures(connection, floor_slice(query), found)))
+            out.print(f"Saved their candles to {plot}.")
 
 
 def _within(start: str | None, end: str | None) -> Window | None:
@@ -246,6 +247,7 @@ def evaluate(
     """Compare forecasts of the next slice from similar slices with simpler forecasts, without looking ahead."""
     from btc_assets.signals.encoders.torch_extra import require_torch
 
+    first, last = parse_past_time(start), _time(end)
     require_torch()
     from rich.markdown import Markdown
 
@@ -258,7 +260,7 @@ def evaluate(
         else:
             label = app.settings.landing_feeds.by_label(symbol).label
             with app.store.connect() as connection:
-                window = read_newest_window(connection, label, _time(start), _time(end))
+                window = read_newest_window(connection, label, first, last)
                 trained = [read_model(connection, model_id) for model_id in model_ids]
             plan = EvaluationPlan(label, window, trained, kind, seed)
             result = evaluate_stored(app.store, app.landing.models(), plan, progress=advance)

@@ -39,7 +39,7 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
             now,
             grace=settings.landing_grace,
             history_start=settings.history_start,
-            daemon_runs=lambda: _daemon_runs(settings),
+            daemon_runs=lambda: _daemon_runs(settings, now),
         )
         problems = read_problems(connection, settings.landing_feeds.labels, limit=limit)
     if days:
@@ -52,11 +52,11 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
         _print_dagster(app)
 
 
-def _daemon_runs(settings: Settings) -> bool:
-    from btc_assets.orchestration.instance import read_instance_status
+def _daemon_runs(settings: Settings, now: datetime) -> bool:
+    from btc_assets.orchestration.storage_address import daemon_runs
 
     try:
-        return bool(read_instance_status(settings).daemons)
+        return daemon_runs(settings, now)
     except UserError:  # the doctor says why
         return False
 

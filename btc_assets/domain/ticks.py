@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-TABLE = "market_data.btc_ticks"
+from btc_assets.domain.tables import TICKS
+
+TABLE = TICKS
 
 TIME = pa.timestamp("us", "UTC")
 PRICE = pa.decimal128(18, 8)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.printable import printable
-from btc_assets.landing.zone import LandingZone
+
+if TYPE_CHECKING:
+    from btc_assets.landing.zone import LandingZone
 
 
 def explain_absence(zone: LandingZone, feeds: Feeds) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -25,8 +26,10 @@ from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.registry import notice
 from btc_assets.landing.states import Status
 from btc_assets.landing.strays import Stray, record_strays
-from btc_assets.landing.zone import LandingZone
 from btc_assets.store.errors import server_errors
+
+if TYPE_CHECKING:
+    from btc_assets.landing.zone import LandingZone
 
 LIST_SECONDS = 20.0  # Dagster gives the tick of a sensor 60
 RELIST_AFTER = timedelta(seconds=30)  # listings cost money; when a slice closes, it is listed at once

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import psycopg
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.landing.states import Status
-from btc_assets.landing.zone import LandingZone
 from btc_assets.store.errors import server_errors
+
+if TYPE_CHECKING:
+    from btc_assets.landing.zone import LandingZone
 
 _KNOWN = "SELECT EXISTS (SELECT 1 FROM landing.raw_blobs_5m WHERE uri >= %s AND uri < %s)"
 # Only what lies below a prefix as the feeds name it: what else is registered tells nothing about a landing zone.

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import Window
-from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
+
+if TYPE_CHECKING:
+    from btc_assets.landing.spool import Spool
 
 
 class Landing:
     """The landing zone of a process, and what the assets of a run hand on to each other, all of which run in one process.
 
     Attributes:
-        spool: between the registry and the loader.
         loaded_outside: for the slices of a run, other slices that its loader had to replace as well.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.spool = Spool()
         self.loaded_outside: dict[Window, list[Window]] = {}
+
+    @cached_property
+    def spool(self) -> Spool:
+        """Between the registry and the loader."""
+        from btc_assets.landing.spool import Spool  # Arrow takes a quarter of a second, and `status` needs none
+
+        return Spool()
 
     def zone(self) -> LandingZone:
         """Open the landing zone.

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
-from btc_assets.domain.ticks import TABLE as TICKS
+from btc_assets.domain.tables import TICKS
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing import registry
 from btc_assets.landing.strays import forget_strays

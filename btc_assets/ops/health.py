@@ -11,7 +11,7 @@ import psycopg
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, floor_slice
-from btc_assets.domain.ticks import TABLE
+from btc_assets.domain.tables import TICKS
 from btc_assets.ingestion.offsets import ListingPosition, read_listing_positions
 from btc_assets.landing.arrivals import WaitingSlices, read_waiting_slices
 from btc_assets.landing.states import SliceState
@@ -118,7 +118,7 @@ def read_health(
             f"the oldest at {_at(behind[room].since)}."
         )
     return Health(
-        symbols=[SymbolHealth(feed.label, newest.get(f"{TABLE}/{feed.label}")) for feed in feeds],
+        symbols=[SymbolHealth(feed.label, newest.get(f"{TICKS}/{feed.label}")) for feed in feeds],
         waiting=waiting,
         candles_due=behind["market_data"].slices if "market_data" in behind else 0,
         signals_due=behind["signals"].slices if "signals" in behind else 0,
@@ -134,7 +134,7 @@ def retired_symbols(sources: Iterable[str], feeds: Feeds) -> list[str]:
         sources: of `ingestion.stream_offsets`.
         feeds: of the landing zone.
     """
-    loaded = {source.removeprefix(f"{TABLE}/") for source in sources if source.startswith(f"{TABLE}/")}
+    loaded = {source.removeprefix(f"{TICKS}/") for source in sources if source.startswith(f"{TICKS}/")}
     return sorted(loaded - set(feeds.labels))
 
 

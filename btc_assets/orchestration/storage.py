@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import Settings, load_settings
+from btc_assets.domain.settings import load_settings
 from btc_assets.orchestration.dagster_private import (
     CapturedLogContext,
     ComputeLogManager,
@@ -32,31 +31,9 @@ from btc_assets.orchestration.dagster_private import (
     use_compact_event_log,
 )
 from btc_assets.orchestration.libpq_dialect import libpq_url
-from btc_assets.store.database import Store, connect, location, only_row, prepare_conninfo
+from btc_assets.orchestration.storage_address import SCHEMA, StorageAddress, storage_addresses
+from btc_assets.store.database import connect, location, only_row, prepare_conninfo
 from btc_assets.store.errors import READ_ONLY, server_errors
-
-SCHEMA = "dagster"  # apart from the rooms' schemas: dropping it loses the history of runs, and no data
-
-
-@dataclass(frozen=True)
-class StorageAddress:
-    """A connection string of Dagster's storage, and the setting that holds it."""
-
-    dsn: str
-    setting: str
-
-
-def storage_addresses(settings: Settings) -> list[StorageAddress]:
-    """Where Dagster's storage may be, the first that may use its tables: `BTC_ASSETS_DAGSTER_DSN`, or else the store's own database.
-
-    In the store, its tables belong to the owner. Before this was so, they belonged to the role that loads, where that might create them.
-    """
-    if settings.dagster_dsn:
-        return [StorageAddress(settings.dagster_dsn.get_secret_value(), "BTC_ASSETS_DAGSTER_DSN")]
-    loader = StorageAddress(Store.of(settings).dsn, "BTC_ASSETS_DSN")
-    if settings.owner_dsn:
-        return [StorageAddress(settings.owner_dsn.get_secret_value(), "BTC_ASSETS_OWNER_DSN"), loader]
-    return [loader]
 
 
 class StoreStorage(DagsterPostgresStorage, ConfigurableClass):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import click
 import pytest
 
 from btc_assets.cli.main import main
+from btc_assets.ingestion.offsets import record_listing
 from btc_assets_tests.support.command_line import run_command
 from btc_assets_tests.support.paths import PROJECT
-from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.stores import FEED, StoreUnderTest
+from btc_assets_tests.support.trades import HOUR, NOON, every
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -55,17 +59,53 @@ def test_a_setting_that_does_not_exist_is_one_sentence(store: StoreUnderTest, mo
     assert result.output == "Error: BTC_ASSETS_LANDING_URI is not a setting: did you mean BTC_ASSETS_LANDING_URL?\n"
 
 
+SLOW = {"dagster", "torch", "matplotlib", "pyarrow", "numpy", "boto3", "obstore", "sqlalchemy"}
+SLOW_OR_OF_THE_DATABASE = SLOW | {"psycopg", "pydantic"}
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The packages that a command has imported when it ends, in a process of its own."""
+    script = f"""
+import atexit, sys
+atexit.register(lambda: print(*sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr))
+sys.argv[1:] = {list(arguments)!r}
+from btc_assets.cli.main import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Nothing is registered" not in done.stdout
+    return set(done.stderr.splitlines()[-1].split())
+
+
 @pytest.mark.parametrize("arguments", ["--help", "db --help", "ops status --help", "train --help"])
 def test_help_waits_for_no_slow_import(arguments: str) -> None:
+    assert imported_by(*arguments.split()) & SLOW_OR_OF_THE_DATABASE == set()
+
+
+@pytest.mark.parametrize("arguments", ["status", "feeds", "db status", "models", "acknowledge --list"])
+def test_a_command_that_reads_some_rows_waits_for_no_slow_import(store: StoreUnderTest, arguments: str) -> None:
+    store.land(every(10, 30), seconds=60)
+    store.ingest(HOUR)
+    record_listing(store.connection, FEED.prefix, None, NOON, datetime.now(UTC))  # else status looks for a daemon
+    assert imported_by(*arguments.split()) & SLOW == set()
+
+
+def test_status_looks_for_a_daemon_without_importing_dagster(store: StoreUnderTest) -> None:
+    store.land(every(10, 30), seconds=60)
+    store.ingest(HOUR)
+    assert imported_by("status") & SLOW == set()
+
+
+@pytest.mark.parametrize("command", ["load", "train", "evaluate"])
+def test_a_range_in_the_future_is_refused_before_anything_is_imported(store: StoreUnderTest, command: str) -> None:
+    done = run_command(command, "--from", "2900-01-01", "--to", "2900-01-02")
+    assert done.exit_code == 1 and re.search("(not over yet|in the future)", done.output)
     script = f"""
 import sys
 from click.testing import CliRunner
 from btc_assets.cli.main import main
-assert CliRunner().invoke(main, {arguments.split()!r}).exit_code == 0
-print(*sorted({{name.split(".")[0] for name in sys.modules}}))
+assert CliRunner().invoke(main, [{command!r}, "--from", "2900-01-01", "--to", "2900-01-02"]).exit_code == 1
+assert {SLOW_OR_OF_THE_DATABASE!r}.isdisjoint(sys.modules), sorted(sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=True
-    )
-    slow = {"dagster", "torch", "matplotlib", "pyarrow", "numpy", "psycopg", "pydantic", "boto3", "obstore", "sqlalchemy"}
-    assert slow & set(done.stdout.split()) == set()
+    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=True)

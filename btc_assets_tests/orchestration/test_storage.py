@@ -16,7 +16,7 @@ from btc_assets.domain.settings import Settings
 from btc_assets.orchestration.dagster_private import CompactEventLog
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.libpq_dialect import LibpqDialect, libpq_url
-from btc_assets.orchestration.storage import storage_addresses
+from btc_assets.orchestration.storage_address import storage_addresses
 from btc_assets_tests.orchestration.talkative import run_day
 from btc_assets_tests.support.s3 import Bucket
 from btc_assets_tests.support.stores import StoreUnderTest

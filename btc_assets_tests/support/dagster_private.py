@@ -14,6 +14,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext as DaemonWorkspace
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from dagster._daemon.types import DaemonHeartbeat
 
 __all__ = [
     "BACKFILL_ID_TAG",
@@ -21,6 +22,7 @@ __all__ = [
     "WILL_RETRY_TAG",
     "AssetCheckExecutionRecordStatus",
     "BulkActionStatus",
+    "DaemonHeartbeat",
     "DaemonWorkspace",
     "EmptyWorkspaceTarget",
     "JobPythonOrigin",
