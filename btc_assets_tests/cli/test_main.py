@@ -12,7 +12,7 @@ import click
 import pytest
 
 from btc_assets.cli.main import main
-from btc_assets.ingestion.offsets import record_listing
+from btc_assets.ingestion.offsets import Listed, record_listings
 from btc_assets_tests.support.command_line import run_command
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
@@ -87,7 +87,7 @@ def test_help_waits_for_no_slow_import(arguments: str) -> None:
 def test_a_command_that_reads_some_rows_waits_for_no_slow_import(store: StoreUnderTest, arguments: str) -> None:
     store.land(every(10, 30), seconds=60)
     store.ingest(HOUR)
-    record_listing(store.connection, FEED.prefix, None, NOON, datetime.now(UTC))  # else status looks for a daemon
+    record_listings(store.connection, [Listed(FEED.prefix, None, NOON, datetime.now(UTC))])  # else status looks for a daemon
     assert imported_by(*arguments.split()) & SLOW == set()
 
 
