@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare bench-chain bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -40,11 +40,19 @@ test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m pytest btc_assets_tests/end_to_end/test_ui.py $(ARGS)
 
-bench: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
+bench: $(VENV)/ready-dev  ## The figures of docs/benchmarks.md, measured and written into it; also on the server of BTC_ASSETS_TEST_DSN. Half an hour.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-load: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_load.py $(ARGS)
 
+bench-start: $(VENV)/ready-dev  ## How long commands take to answer.
+	$(BIN)/python benchmarks/bench_start.py $(ARGS)
+
 bench-chain: $(VENV)/ready-dev  ## The whole chain of a day, stage by stage, in multiples of the server's own COPY. ARGS='--busy 4' beside busy loops.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_chain.py $(ARGS)
 
 compare: $(VENV)/ready-dev  ## The project beside dlt, Polars and pandas. ARGS='--table docs/compare.md --plot docs/compare.png' writes the page.

@@ -25,6 +25,7 @@ from pathlib import Path
 from bench_load import FEED, GOAL_MB, Bench, Day
 from bench_scale import run_stage, stages
 from figures import CEILING, Better, Figure, Server, parse, record, server
+from profile_stacks import profile_table, sampled
 from rich.console import Console
 from rich.table import Table
 from throwaway import machine, store
@@ -47,22 +48,30 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: %(default)s)")
     parser.add_argument("--busy", type=int, default=0, help="endless loops beside it (default: none)")
     parser.add_argument("--json", type=Path, help="also write the seconds of each repetition to this file")
+    parser.add_argument(
+        "--profile", type=Path, help="sample the last repetition with py-spy, keep its stacks in this file, and print where time goes"
+    )
     args = parse(parser)
     out = Console(width=None if sys.stdout.isatty() else 132)
     with tempfile.TemporaryDirectory(prefix="btc_assets-bench-") as made, busy(args.busy):
         Path(made).chmod(0o711)
         landed: Landed | None = None
         measured = []
-        for _ in range(args.repeat):
-            seconds, landed, used = measure(Path(made), landed, args, out)
+        for number in range(args.repeat):
+            stacks = args.profile if number == args.repeat - 1 else None
+            seconds, landed, used = measure(Path(made), landed, args, out, stacks)
             measured.append(seconds)
     show(measured, args, out)
+    if args.profile:
+        out.print(profile_table(args.profile.read_text()), highlight=False, markup=False, soft_wrap=True)
     record(args, "chain", f"{args.ticks:,} trades, {args.objects:,} objects", figures(measured), used)
     if args.json:
         args.json.write_text(json.dumps(measured, indent=1))
 
 
-def measure(files: Path, landed: Landed | None, args: argparse.Namespace, out: Console) -> tuple[Seconds, Landed, Server]:
+def measure(
+    files: Path, landed: Landed | None, args: argparse.Namespace, out: Console, stacks: Path | None
+) -> tuple[Seconds, Landed, Server]:
     """One repetition, the server's own COPY statements and the chain; the first one lands the day."""
     day = floor_day(datetime.now(UTC)) - DAY
     window = Window(day, day + DAY)
@@ -92,7 +101,7 @@ def measure(files: Path, landed: Landed | None, args: argparse.Namespace, out: C
         prepare_dagster_home(load_settings())
         run_stage("load", Window(window.start - SLICE, window.start))  # creates Dagster's tables
         started = time.perf_counter()
-        loaded = run_stage("load", window)
+        loaded = run_stage("load", window, sampled(stacks) if stacks else ())
         seconds["process"] = time.perf_counter() - started
     seconds |= stages(loaded) | {"peak MB": loaded["peak_mb"]}
     seconds["register and load"] = seconds["register"] + seconds["load"]

@@ -14,6 +14,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from btc_assets.domain.settings import PREFIX, load_settings
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, parse_time
 
 GOAL_MS = 3.0  # per slice, the whole job
+ASSET, CHECK = "asset:", "check:"  # begin the names of frames that are bodies of ops
 TICKS_ALONE = "market_data/btc_ticks"
 
 
@@ -55,16 +58,34 @@ class Bodies:
 
         from btc_assets.orchestration.io_manager import CopyIOManager
 
+        assets = {data.node_handle.name for data in job.asset_layer.data if data.assets_def.keys}
         for node in job.nodes:
             definition = node.definition
-            definition._compute_fn = DecoratedOpFunction(self.timed(definition.name)(definition.compute_fn.decorated_fn))
+            kind = ASSET if definition.name in assets else CHECK
+            definition._compute_fn = DecoratedOpFunction(self.body(definition.name, definition.compute_fn.decorated_fn, kind))
         write = CopyIOManager.handle_output
 
         def handle_output(manager: CopyIOManager, context: Any, obj: object) -> None:
-            with self.timed("__".join(context.asset_key.path)):
-                write(manager, context, obj)
+            self.body("__".join(context.asset_key.path), write, ASSET)(manager, context, obj)
 
         CopyIOManager.handle_output = handle_output  # type: ignore[method-assign, assignment]  # to time it
+
+    def body(self, name: str, function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        """A function that is timed, in a frame that tells profilers the name of the op."""
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.timed(name):
+                return function(*args, **kwargs)
+
+        @wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            with self.timed(name):
+                yield from function(*args, **kwargs)
+
+        chosen: Any = generate if isgeneratorfunction(function) else call
+        chosen.__code__ = chosen.__code__.replace(co_name=f"{kind}{name}", co_qualname=f"{kind}{name}")
+        return chosen
 
 
 def run(job: Any, instance: Any, window: Window, assets: list[Any] | None) -> float:

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
@@ -173,13 +173,13 @@ def _seconds(work: Callable[[], object]) -> float:
 STAGES = {stage.__name__: stage for stage in (load, maintain, drop)}
 
 
-def run_stage(stage: str, window: Window) -> dict[str, Any]:
-    """Run a stage in a process of its own."""
-    command = [sys.executable, __file__, "--stage", stage, window.start.isoformat(), window.end.isoformat()]
+def run_stage(stage: str, window: Window, under: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a stage in a process of its own, under a command such as that of a profiler."""
+    command = [*under, sys.executable, __file__, "--stage", stage, window.start.isoformat(), window.end.isoformat()]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{stage} of {window} failed: see above")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{")))  # a profiler speaks last
 
 
 # ---- in the first process
@@ -211,10 +211,16 @@ def stages(loaded: dict[str, Any]) -> dict[str, float]:
     """Seconds of each stage of the chain, from what `load` found."""
     seconds = dict.fromkeys(("register", "load", "candles", "features"), 0.0)
     for name, spent in loaded["assets"].items():
-        stage = "register" if name == "raw_blobs_5m" else "load" if name == "btc_ticks" else "candles" if "candles" in name else "features"
-        seconds[stage] += spent
+        seconds[stage_of(name)] += spent
     seconds |= {"checks": loaded["checks"], "Dagster": loaded["seconds"] - sum(seconds.values()) - loaded["checks"]}
     return {**seconds, "whole": loaded["seconds"]}
+
+
+def stage_of(asset: str) -> str:
+    """The stage of the chain that makes an asset, or several, by the name of the asset or op."""
+    if "candles" in asset:
+        return "candles"
+    return "register" if asset.endswith("raw_blobs_5m") else "load" if asset.endswith("btc_ticks") else "features"
 
 
 def window_days(window: Window) -> int:
