@@ -26,6 +26,7 @@ from btc_assets.orchestration.io_manager import CopyIOManager
 from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, asset_key, define_job
 from btc_assets.signals.assets import signals_assets
 from btc_assets.signals.checks import signals_checks
+from btc_assets.signals.features.derivation import FeaturesOfTicks
 from btc_assets.signals.jobs import FOLLOWERS, evaluate_job, maintain_indexes_job, rebuild_signals_jobs, train_job
 from btc_assets.signals.keys import EMBEDDINGS_HISTORY, SLICE_FEATURES_HISTORY
 from btc_assets.signals.sensors import signals_sensors
@@ -59,7 +60,7 @@ def build_definitions(settings: Settings, *, patient: bool = True, progress: Lis
     return dg.Definitions(
         assets=[
             *landing_assets(deployment),
-            *market_data_assets(deployment, followers),
+            *market_data_assets(deployment, followers, [FeaturesOfTicks()]),
             *signals_assets(deployment),
             *ops_assets(deployment, HISTORY_ASSETS),
         ],

@@ -42,6 +42,9 @@ CONTENT = ("trade_time", "price", "quantity", "is_market_maker")
 # leaves them out of its candles. Most feeds do not tell the kind; all their trades are ordinary ones.
 MARKET = "MARKET"
 
+_EXACT_FLOATS = 1 << 53  # float64 holds all integers up to this one,
+_EXACT_POWERS = 22  # and all powers of ten up to this one
+
 
 def market_trades(ticks: pa.Table) -> pa.Table:
     """The ticks that are part of the market, as `market_data.is_market_trade` says in SQL."""
@@ -146,6 +149,16 @@ def symbol_codes(ticks: pa.Table) -> np.ndarray:
     return rank[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
+def first_of_slices(ticks: pa.Table) -> np.ndarray:
+    """Positions of the first tick of each slice and symbol, in a table in the order of the key."""
+    if not len(ticks):
+        return np.empty(0, np.int64)
+    begins = np.diff(int64(ticks["bucket_5m"]), prepend=-1) != 0
+    if (symbol := symbol_codes(ticks)).any():
+        begins[1:] |= np.diff(symbol) != 0
+    return np.flatnonzero(begins)
+
+
 def decimal128(units: np.ndarray, type: pa.Decimal128Type, valid: np.ndarray | None = None) -> pa.Array:
     """Decimals from integers that count the type's smallest unit, without a conversion of each.
 
@@ -164,3 +177,19 @@ def decimal128(units: np.ndarray, type: pa.Decimal128Type, valid: np.ndarray | N
 def int64(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A column of times, without nulls, as microseconds since 1970."""
     return column.cast(pa.int64()).to_numpy()
+
+
+def float64(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers without nulls as the floats that are nearest to them, as PostgreSQL's cast to double precision gives them.
+
+    Arrow multiplies decimals by a power of ten that is rounded itself. Its parser of text rounds correctly, but takes 20 times as long as
+    the division of two floats that are exact.
+    """
+    if not pa.types.is_decimal128(column.type):
+        return column.cast(pa.float64()).to_numpy()
+    words = [np.frombuffer(chunk.buffers()[1], np.int64, 2 * len(chunk), 16 * chunk.offset) for chunk in column.chunks if len(chunk)]
+    low, high = np.concatenate([np.empty(0, np.int64), *words]).reshape(-1, 2).T
+    exact = (high == low >> 63) & (low <= _EXACT_FLOATS) & (low >= -_EXACT_FLOATS)
+    if exact.all() and 0 <= column.type.scale <= _EXACT_POWERS:
+        return low / 10.0**column.type.scale
+    return column.cast(pa.string()).cast(pa.float64()).to_numpy()

@@ -1,7 +1,7 @@
 """Due slices: the slices of an asset that must be rebuilt because the ticks below them changed.
 
-The loader marks a slice due for every asset that follows the ticks, in the transaction that writes them. The code that rebuilds
-the slice of such an asset clears the mark. So no change is forgotten when a run fails halfway, when one run covers a hundred
+The loader marks a slice due for every asset that follows the ticks and that it does not make itself, in the transaction that writes
+them. The code that rebuilds the slice of such an asset clears the mark. So no change is forgotten when a run fails halfway, when one run covers a hundred
 slices, or when Dagster loses its storage.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from btc_assets.domain.slices import Window
+from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.store.errors import server_errors
 
@@ -32,6 +32,17 @@ ON CONFLICT (bucket_5m, asset) DO UPDATE SET changed_at = clock_timestamp()
 _READ = """
 SELECT bucket_5m, changed_at FROM ingestion.due_slices AS due WHERE asset = %s AND bucket_5m >= %s AND bucket_5m < %s
     AND NOT EXISTS (SELECT 1 FROM ingestion.due_slices AS below WHERE below.bucket_5m = due.bucket_5m AND below.asset = %s)
+"""
+
+_READ_BUCKETS = "SELECT bucket_5m FROM ingestion.due_slices WHERE asset = %s AND bucket_5m >= %s AND bucket_5m < %s ORDER BY bucket_5m"
+
+# In the order in which others change these rows.
+_SETTLE = """
+WITH made AS (
+    SELECT bucket_5m, asset FROM ingestion.due_slices WHERE asset = ANY(%s) AND bucket_5m >= %s AND bucket_5m < %s
+    ORDER BY bucket_5m, asset FOR UPDATE
+)
+DELETE FROM ingestion.due_slices AS due USING made WHERE (due.bucket_5m, due.asset) = (made.bucket_5m, made.asset)
 """
 
 _CLEAR = """
@@ -60,6 +71,23 @@ class DueMark(NamedTuple):
 def mark_due(cursor: psycopg.Cursor, assets: Sequence[str], window: Window) -> None:
     """Mark the window's slices of `assets` due, in the transaction that replaces the ticks."""
     cursor.execute(_MARK, {"assets": list(assets), "start": window.start, "end": window.end})
+
+
+def settle(cursor: psycopg.Cursor, assets: Sequence[str], window: Window) -> None:
+    """Clear all marks of the window's slices of `assets`, in the transaction that replaces the ticks and makes these slices of them."""
+    if assets:
+        cursor.execute(_SETTLE, (list(assets), window.start, window.end))
+
+
+def read_due_windows(connection: psycopg.Connection, asset: str, window: Window) -> list[Window]:
+    """What of a window is due for an asset: contiguous slices together, ascending."""
+    with server_errors():
+        rows = connection.execute(_READ_BUCKETS, (asset, window.start, window.end)).fetchall()
+    found: list[Window] = []
+    for (bucket,) in rows:
+        start = found.pop().start if found and found[-1].end == bucket else bucket
+        found.append(Window(start, bucket + SLICE))
+    return found
 
 
 def read_due_marks(connection: psycopg.Connection, asset: str, window: Window, *, below: str | None = None) -> list[DueMark]:

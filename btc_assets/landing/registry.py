@@ -397,6 +397,7 @@ WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (known.bucket_5m, know
 _MARK_EMPTY_LOADED = """
 UPDATE landing.raw_blobs_5m SET loaded_at = now(), loaded_rows = 0
 WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'registered' AND row_count = 0
+RETURNING bucket_5m, asset
 """
 
 # Not if the slice cannot be loaded again because an object is gone.
@@ -425,11 +426,13 @@ class Marks(NamedTuple):
         current: whether all sources are still registered, as they were read.
         lost: whether ticks of an object that is gone were replaced.
         unloaded: labels of the symbols of which ticks of other versions were replaced.
+        empty: slices, each with a symbol, of which an object without any valid row is marked.
     """
 
     current: bool
     lost: bool
     unloaded: frozenset[str]
+    empty: frozenset[tuple[datetime, str]]
 
 
 def mark_loaded(
@@ -451,8 +454,8 @@ def mark_loaded(
     columns = _columns(loaded) if loaded else [[]] * 6
     current = cursor.execute(_MARK_LOADED, columns).rowcount == len(sources)
     others = cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, list(kept_symbols), *columns[:4])).fetchall()
-    cursor.execute(_MARK_EMPTY_LOADED, (window.start, window.end))
-    return Marks(current, any(gone for _, gone in others), frozenset(label for label, _ in others))
+    empty = cursor.execute(_MARK_EMPTY_LOADED, (window.start, window.end)).fetchall()
+    return Marks(current, any(gone for _, gone in others), frozenset(label for label, _ in others), frozenset(empty))
 
 
 def record_ids(cursor: psycopg.Cursor, known: Sequence[tuple[Source, IdRange, int]]) -> None:

@@ -43,8 +43,13 @@ SELECT DISTINCT asset FROM landing.raw_blobs_5m WHERE bucket_5m >= %(start)s AND
 """
 
 _ROWS_BY_SLICE = """
-SELECT bucket_5m, sum(row_count)::bigint FROM landing.raw_blobs_5m
+SELECT bucket_5m, (sum(row_count) + count(DISTINCT asset) * %(weight)s)::bigint FROM landing.raw_blobs_5m
 WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND status = %(registered)s GROUP BY bucket_5m ORDER BY bucket_5m
+"""
+
+_EMPTY = """
+SELECT DISTINCT bucket_5m, asset FROM landing.raw_blobs_5m
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND status = %(registered)s AND row_count = 0 AND asset = ANY(%(symbols)s)
 """
 
 _ROWS_OF_OBJECT = """
@@ -127,10 +132,16 @@ def read_unloaded_slices(connection: psycopg.Connection, buckets: Iterable[datet
     return [bucket for (bucket,) in connection.execute(_UNLOADED, _STATUSES | {"buckets": list(buckets)})]
 
 
-def count_rows_by_slice(connection: psycopg.Connection, window: Window) -> list[tuple[datetime, int]]:
-    """Registered rows of each slice of a window, before de-duplication, ascending."""
+def count_rows_by_slice(connection: psycopg.Connection, window: Window, weight: int = 0) -> list[tuple[datetime, int]]:
+    """Registered rows of each slice of a window, before de-duplication, ascending; `weight` more for each of its symbols."""
     with server_errors():
-        return connection.execute(_ROWS_BY_SLICE, _STATUSES | {"start": window.start, "end": window.end}).fetchall()
+        return connection.execute(_ROWS_BY_SLICE, _STATUSES | {"start": window.start, "end": window.end, "weight": weight}).fetchall()
+
+
+def read_empty_slices(cursor: psycopg.Cursor, window: Window, symbols: Sequence[str]) -> set[tuple[datetime, str]]:
+    """Slices of a window, each with a symbol, of which an object without any valid row is registered."""
+    cursor.execute(_EMPTY, _STATUSES | {"start": window.start, "end": window.end, "symbols": list(symbols)})
+    return {(bucket, symbol) for bucket, symbol in cursor}
 
 
 def count_object_rows(connection: psycopg.Connection, version: ObjectVersion, window: Window) -> dict[datetime, int]:

@@ -14,14 +14,23 @@ from btc_assets.domain.ticks import TABLE
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.resources import Landing
 from btc_assets.landing.sources import count_sources
-from btc_assets.market_data.candles import WIDTHS, enabled_intervals, interval_below, read_candles, refresh_candles
+from btc_assets.market_data.candles import (
+    WIDTHS,
+    enabled_intervals,
+    interval_below,
+    read_candles,
+    refresh_candles,
+    refresh_due_candles,
+)
 from btc_assets.market_data.continuity import not_judged, read_gaps
+from btc_assets.market_data.derived import Derivation
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
+from btc_assets.market_data.partial_candles import CandlesOfTicks
 from btc_assets.market_data.pictures import VolumeStrips, draw_candles
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.jobs import asset_key
+from btc_assets.orchestration.jobs import asset_key, run_makes
 from btc_assets.orchestration.metadata import Output, Shown, add_once, add_slice_rows, column_schema, pictures
 from btc_assets.orchestration.partitions import last_partition
 from btc_assets.store.database import Store
@@ -43,26 +52,34 @@ class LoadConfig(dg.Config):
     force: bool = False
 
 
-def market_data_assets(deployment: Deployment, followers: Sequence[str]) -> list[dg.AssetsDefinition]:
+def market_data_assets(
+    deployment: Deployment, followers: Sequence[str], derivations: Sequence[Derivation] = ()
+) -> list[dg.AssetsDefinition]:
     """The assets of this room.
 
     Args:
         deployment: what the assets are built from.
         followers: keys of all assets that are built from ticks, whatever their room: a load makes their slices due.
+        derivations: of other rooms: those of them that a load makes itself. Candles are added here.
     """
     partitions = deployment.partitions
+    derived = [*derivations, CandlesOfTicks(enabled_intervals(deployment.settings))]
     assets = [
-        _ticks_asset(deployment, TICKS, partitions.slices, followers),
+        _ticks_asset(deployment, TICKS, partitions.slices, followers, derived),
         *(_candles_asset(deployment, interval) for interval in enabled_intervals(deployment.settings)),
     ]
     if partitions.history:
-        assets.append(_ticks_asset(deployment, TICKS_HISTORY, partitions.history, followers))
+        assets.append(_ticks_asset(deployment, TICKS_HISTORY, partitions.history, followers, derived))
         assets.append(_candles_history(deployment, partitions.history))
     return assets
 
 
 def _ticks_asset(
-    deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition, followers: Sequence[str]
+    deployment: Deployment,
+    key: str,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    followers: Sequence[str],
+    derivations: Sequence[Derivation],
 ) -> dg.AssetsDefinition:
     settings, sliced = deployment.settings, key == TICKS
 
@@ -90,7 +107,7 @@ def _ticks_asset(
             strips.add(rows)
             deployment.report_progress("slices", done, len(window))
 
-        options = LoadOptions(settings.commit_rows, followers, config.force, landing.spool)
+        options = LoadOptions(settings.commit_rows, followers, config.force, landing.spool, derivations)
         with plain_failures():
             load = TickLoad(store, landing.zone(), feeds, window, options, on_commit)
         landing.loaded_outside[window] = load.loaded_outside  # filled while the load is written
@@ -111,6 +128,7 @@ def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStr
             "duplicates_removed": result.duplicates,
             "conflicting_duplicates": result.conflicting,
             "slices_loaded_outside": sum(map(len, load.loaded_outside)),
+            **{f"seconds_of_{name}": round(seconds, 3) for name, seconds in load.makers.seconds.items()},
             "first_trade_id": result.first_trade_id,
             "last_trade_id": result.last_trade_id,
             **({"ids_not_judged": not_judged(unjudged)} if unjudged else {}),
@@ -143,9 +161,7 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
         window = deployment.partitions.run_window(context)
         started = time.perf_counter()
         with plain_failures(), store.connect(owner=True) as connection:
-            partials = refresh_candles(connection, interval, window)
-            for other in landing.loaded_outside.get(window, ()):
-                refresh_candles(connection, interval, other)
+            partials = _make_candles(connection, interval, window, landing, loaded=run_makes(context, TICKS))
             seconds = time.perf_counter() - started
             deployment.report_progress("candles", intervals.index(interval) + 1, len(intervals))
             rows = count_rows(connection, table, window, time_column="bucket")
@@ -165,6 +181,17 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
         )
 
     return candles
+
+
+def _make_candles(connection: psycopg.Connection, interval: str, window: Window, landing: Landing, *, loaded: bool) -> int:
+    """Make the candles of a window: all, or, if the same run loaded its ticks, what that left to do, also outside the window.
+
+    Returns:
+        The number of partial candles that were made.
+    """
+    if not loaded:
+        return refresh_candles(connection, interval, window)
+    return sum(refresh_due_candles(connection, interval, some) for some in (window, *landing.loaded_outside.get(window, ())))
 
 
 def _candle_pictures(connection: psycopg.Connection, interval: str, window: Window, feeds: Feeds) -> dict[str, str]:
@@ -189,10 +216,11 @@ def _candles_history(deployment: Deployment, days: dg.TimeWindowPartitionsDefini
     ) -> dg.MaterializeResult[None]:
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect(owner=True) as connection:
-            made = {interval: refresh_candles(connection, interval, window) for interval in enabled_intervals(deployment.settings)}
-            for other in landing.loaded_outside.get(window, ()):
-                for interval in made:
-                    refresh_candles(connection, interval, other)
+            loaded = run_makes(context, TICKS_HISTORY)
+            made = {
+                interval: _make_candles(connection, interval, window, landing, loaded=loaded)
+                for interval in enabled_intervals(deployment.settings)
+            }
         return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})
 
     return candles_history

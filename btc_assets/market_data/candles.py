@@ -14,7 +14,7 @@ import psycopg
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
-from btc_assets.ingestion.due import clearing_due_marks
+from btc_assets.ingestion.due import clearing_due_marks, read_due_windows
 from btc_assets.market_data.keys import candles_key
 from btc_assets.store.errors import server_errors
 
@@ -106,6 +106,15 @@ def refresh_candles(connection: psycopg.Connection, interval: str, window: Windo
         lower = interval_below(interval)
         with clearing_due_marks(connection, candles_key(interval), window, below=candles_key(lower) if lower else None):
             return sum(_refresh_day(connection, interval, day) for day in window.days())
+
+
+def refresh_due_candles(connection: psycopg.Connection, interval: str, window: Window) -> int:
+    """Rebuild the candles of those slices of a window that are due: what a load of the same window did not make itself.
+
+    Arguments, result and errors are those of `refresh_candles`; the result counts what was rebuilt.
+    """
+    due = read_due_windows(connection, candles_key(interval), window)
+    return sum(refresh_candles(connection, interval, some) for some in due)
 
 
 def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> int:

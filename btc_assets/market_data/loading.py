@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 import psycopg
@@ -20,7 +21,6 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, from_microseconds
 from btc_assets.domain.ticks import TABLE, int64, tick_order, with_event_times
-from btc_assets.ingestion.due import mark_due
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
 from btc_assets.landing.registration import record_missing, register_object
@@ -28,6 +28,7 @@ from btc_assets.landing.registry import mark_gone, mark_loaded
 from btc_assets.landing.sources import (
     Source,
     count_rows_by_slice,
+    read_empty_slices,
     read_lost_sources,
     read_other_symbols,
     read_sources,
@@ -36,6 +37,7 @@ from btc_assets.landing.sources import (
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.contest import Contest, Field, read_rivals_of
+from btc_assets.market_data.derived import Derivation, Makers, Part
 from btc_assets.market_data.source_rows import SourceReader, SourceRows, SourcesRefused
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store
@@ -85,15 +87,17 @@ class LoadOptions:
 
     Attributes:
         commit_rows: about how many rows are prepared and committed together.
-        followers: keys of the assets whose slices are due after this load.
+        followers: keys of the assets that are made of ticks: their slices are due after this load, unless it makes them itself.
         force: also replace slices that lost an object from which they were loaded, and drop its rows.
         spool: ticks that the registry of the same process has decoded already.
+        derivations: what it makes itself, if it can.
     """
 
     commit_rows: int
     followers: Sequence[str] = ()
     force: bool = False
     spool: Spool | None = None
+    derivations: Sequence[Derivation] = ()
 
 
 class TickReplacement(Replacement):
@@ -103,10 +107,10 @@ class TickReplacement(Replacement):
         load: the load that this is part of.
         sources: all registered sources of the window, of the feeds of today.
         contest: their rows, and which of them count.
-        others: symbols of feeds that were retired, whose ticks stay as they are.
+        plan: what else is known of the window.
     """
 
-    def __init__(self, load: TickLoad, sources: Sequence[Source], contest: Contest, others: Collection[str]) -> None:
+    def __init__(self, load: TickLoad, sources: Sequence[Source], contest: Contest, plan: _Plan) -> None:
         self._load, self._sources, self._contest = load, sources, contest
         self.duplicates, self.conflicting = contest.duplicates, contest.conflicting
         if self.duplicates:
@@ -115,7 +119,10 @@ class TickReplacement(Replacement):
         else:
             self._loaded_rows = [source.row_count for source in sources]  # as many as were read
         self.also_locked = {rival.source.bucket_5m for rival in contest.field.rivals}
-        super().__init__(contest.field.window, with_event_times(contest.kept.ticks), others)
+        super().__init__(contest.field.window, with_event_times(contest.kept.ticks), plan.others)
+        self._empty = frozenset(pair for pair in plan.empty if pair[0] in self.window)
+        loaded = {(source.bucket_5m, source.asset) for source in sources} | self._empty
+        self._derived = load.makers.make(Part(self.window, self.rows, loaded, self.kept_symbols))
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
@@ -127,26 +134,41 @@ class TickReplacement(Replacement):
             raise Stale("objects with the same trades were registered in other slices")
 
     def record(self, cursor: psycopg.Cursor) -> None:
+        self._derived.write(cursor)  # first, for loads that write the same symbols wait for each other from the offsets on
         marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows, self.kept_symbols)
         if not marks.current:
             raise Stale("an object changed while its rows were written")
         if marks.lost and not self._load.options.force:
             raise Stale("an object disappeared while the rows were written")
+        if self._load.makers and {pair for pair in marks.empty if pair[1] in self._load.feeds.labels} != self._empty:
+            raise Stale("objects without rows were registered while the others were written")
         self._load.outdated.update(self._contest.record(cursor))
         newest: dict[str, datetime | None] = dict.fromkeys(marks.unloaded)
         for source, count in zip(self._sources, self._loaded_rows, strict=True):  # by slice, ascending
             if count:
                 newest[source.asset] = source.bucket_5m
         advance_offsets(cursor, TABLE, self.window, newest, self.kept_symbols)
-        mark_due(cursor, self._load.options.followers, self.window)
+        self._derived.mark(cursor, self._load.options.followers)
 
     def rebuild(self) -> Iterator[Replacement]:
         # By a load of its own, because another thread is using the one that built this part for the next one.
         load = self._load
         fresh = TickLoad(load.store, load.zone, load.feeds, self.window, replace(load.options, spool=None))
-        fresh.refused, fresh.outdated = load.refused, load.outdated
+        fresh.refused, fresh.outdated, fresh.makers = load.refused, load.outdated, load.makers
         with fresh:
             yield from fresh.parts(self.window)
+
+
+class _Plan(NamedTuple):
+    """What the registry says of a window besides its sources.
+
+    Attributes:
+        others: symbols of feeds that were retired, whose ticks stay as they are.
+        empty: slices, each with a symbol, of which an object without any valid row is registered.
+    """
+
+    others: Collection[str]
+    empty: Collection[tuple[datetime, str]]
 
 
 def _in_key_order(found: SourceRows) -> SourceRows:
@@ -188,6 +210,7 @@ class TickLoad(Replacements):
         self._follows = False  # the load that this one follows up asks for what else is outdated
         self.loaded_outside: list[Window] = []  # of that, what lies outside the window
         self.result = LoadResult()
+        self.makers = Makers()
         self._on_commit = on_commit
 
     def __enter__(self) -> TickLoad:
@@ -195,6 +218,8 @@ class TickLoad(Replacements):
             self._connection = opened.enter_context(closing(self.store.connect()))
             self._reader = SourceReader(self._connection, self.zone, self.feeds, self.window, self.options.spool)
             opened.callback(self._reader.close)
+            if not self.makers:
+                self.makers = Makers.open(self.options.derivations, self._connection)
             self._opened = opened.pop_all()
         return self
 
@@ -204,7 +229,7 @@ class TickLoad(Replacements):
     def __iter__(self) -> Iterator[Replacement]:
         with self:
             for day in self.window.days():
-                for part in cut_window(count_rows_by_slice(self._connection, day), day, self.options.commit_rows):
+                for part in cut_window(count_rows_by_slice(self._connection, day, self.makers.weight), day, self.options.commit_rows):
                     yield from self.parts(part)
         if self.refused:
             bucket, reason = min(self.refused.items())
@@ -216,8 +241,8 @@ class TickLoad(Replacements):
         while changes < _READ_ATTEMPTS:
             with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
                 orphaned = {} if self.options.force else dict(read_lost_sources(cursor, window, self.feeds.labels))
-                others = read_other_symbols(cursor, window, self.feeds.labels)
-                sources = [source for source in read_sources(cursor, window) if source.asset not in others]
+                plan = _Plan(read_other_symbols(cursor, window, self.feeds.labels), read_empty_slices(cursor, window, self.feeds.labels))
+                sources = [source for source in read_sources(cursor, window) if source.asset not in plan.others]
             self.refused.update((bucket, _LOST.format(uri=uri)) for bucket, uri in orphaned.items())
             if outside := [source for source in sources if not self.zone.holds(source.uri)]:
                 if self.options.force:
@@ -226,7 +251,7 @@ class TickLoad(Replacements):
                 self.refused.update((source.bucket_5m, _OUTSIDE.format(uri=source.uri, zone=self.zone.url)) for source in outside)
             try:
                 built = [
-                    self._build(part, sources, others) for part in _without(window, [bucket for bucket in self.refused if bucket in window])
+                    self._build(part, sources, plan) for part in _without(window, [bucket for bucket in self.refused if bucket in window])
                 ]
             except SourcesRefused as refused:
                 self._leave(refused, sources)
@@ -256,7 +281,7 @@ class TickLoad(Replacements):
         end = next(bucket for bucket in waiting if bucket + SLICE not in waiting)
         window = Window(waiting[0], end + SLICE)
         more = TickLoad(self.store, self.zone, self.feeds, window, replace(self.options, force=False))
-        more.outdated, more._follows = self.outdated, True
+        more.outdated, more.makers, more._follows = self.outdated, self.makers, True
         self.followed_up.append(window)
         if window.start not in self.window or window.end > self.window.end:
             self.loaded_outside.append(window)
@@ -270,12 +295,12 @@ class TickLoad(Replacements):
         hit = [one for one in left if one.uri in refused.reasons]
         self.refused.update((one.bucket_5m, refused.reasons.get(one.uri, str(refused))) for one in hit or left)
 
-    def _build(self, window: Window, sources: Sequence[Source], others: Collection[str]) -> TickReplacement:
+    def _build(self, window: Window, sources: Sequence[Source], plan: _Plan) -> TickReplacement:
         own = [source for source in sources if source.bucket_5m in window]
         rows = _in_key_order(self._reader.read(window, own))
         with server_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
             field = Field.read(cursor, window, own, rows)
-        return TickReplacement(self, own, Contest(field, rows, read_rivals_of(field, rows, self._reader, self._connection)), others)
+        return TickReplacement(self, own, Contest(field, rows, read_rivals_of(field, rows, self._reader, self._connection)), plan)
 
     def _register_again(self, uri: str) -> None:
         """Correct the registry after an object turned out to differ from what was registered."""

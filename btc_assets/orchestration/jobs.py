@@ -30,6 +30,11 @@ def asset_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(name.split("/"))
 
 
+def run_makes(context: dg.AssetExecutionContext, *names: str) -> bool:
+    """Whether the run that an asset is made in also makes one of these assets."""
+    return not set(map(asset_key, names)).isdisjoint(context.job_def.asset_layer.executable_asset_keys)
+
+
 def define_job(name: str, assets: Iterable[str], description: str) -> AssetJob:
     """A job that materializes assets, given by key, and runs their checks."""
     return dg.define_asset_job(name, selection=dg.AssetSelection.assets(*map(asset_key, assets)), description=description)

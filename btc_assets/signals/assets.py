@@ -11,7 +11,7 @@ from btc_assets.landing.resources import Landing
 from btc_assets.market_data.keys import TICKS, TICKS_HISTORY
 from btc_assets.orchestration.deployment import DATABASE_POOL, Deployment
 from btc_assets.orchestration.failures import plain_failures
-from btc_assets.orchestration.jobs import asset_key
+from btc_assets.orchestration.jobs import asset_key, run_makes
 from btc_assets.orchestration.metadata import Output, Shown, column_schema, pictures
 from btc_assets.signals.encoders.models import Model, read_maintained_models, read_model
 from btc_assets.signals.encoders.torch_extra import require_torch
@@ -23,7 +23,7 @@ from btc_assets.signals.search.embeddings import TABLE as EMBEDDINGS_TABLE
 from btc_assets.signals.search.embeddings import Embeddings
 from btc_assets.signals.search.index_maintenance import maintain_index
 from btc_assets.store.database import Store
-from btc_assets.store.tables import read_columns
+from btc_assets.store.tables import count_rows, read_columns
 
 # Modules that need PyTorch are imported inside the functions that use them, so everything else works without PyTorch or a model.
 
@@ -59,8 +59,9 @@ def _features_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowP
             window,
             deployment.settings.landing_feeds.labels,
             progress=lambda done: deployment.report_progress("features", done, len(window)),
+            only_due=run_makes(context, TICKS, TICKS_HISTORY),  # a load makes the features of its slices itself
         )
-        return Output(rows, lambda connection: Shown(slice_rows=rows.slice_rows))
+        return Output(rows, lambda connection: Shown(slice_rows=count_rows(connection, FEATURES_TABLE, window)))
 
     return features
 

@@ -48,9 +48,11 @@ class Replacement:
 
     Attributes:
         also_locked: slices outside the window that nobody may write until this replacement is committed.
+        lock_table: the table whose slices are locked, if they are not those of the table that is written.
     """
 
     also_locked: Collection[datetime] = ()
+    lock_table: str | None = None
 
     def __init__(self, window: Window, rows: pa.Table | None = None, kept_symbols: Collection[str] = ()) -> None:
         self.window = window
@@ -120,11 +122,12 @@ def _replace_at_once(connection: psycopg.Connection, target: Target, replacement
     many = len(replacement.also_locked) > MAX_LOCKED_SLICES  # the table's lock instead
     exclusive = many or bool(compressed_chunks(connection, target.table, replacement.window))
     with connection.transaction(), connection.cursor() as cursor:
-        lock_table(cursor, target.table, exclusive=exclusive)
+        locked = replacement.lock_table or target.table
+        lock_table(cursor, locked, exclusive=exclusive)
         chunks = compressed_chunks(connection, target.table, replacement.window)
         if chunks and not exclusive:
             return None
-        lock_slices(cursor, target.table, replacement.window, () if many else replacement.also_locked)
+        lock_slices(cursor, locked, replacement.window, () if many else replacement.also_locked)
         replacement.confirm(cursor)
         _write_rows(cursor, target, replacement, encoded, chunks)
         replacement.record(cursor)
@@ -139,13 +142,18 @@ def _write_rows(cursor: psycopg.Cursor, target: Target, replacement: Replacement
         _copy_rows(cursor, compressed.incoming, encoded)
         compressed.write(len(replacement.rows))
         return
+    replace_rows(cursor, target, replacement.window, encoded, replacement.kept_symbols)
+
+
+def replace_rows(cursor: psycopg.Cursor, target: Target, window: Window, encoded: EncodedRows, kept_symbols: Sequence[str] = ()) -> None:
+    """Delete the rows of a window and copy others, in the caller's transaction and under its locks; not for compressed chunks."""
     cursor.execute(
         sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s {others}").format(
             identifier(target.table),
             column=sql.Identifier(target.slice_column),
-            others=sql.SQL("AND symbol <> ALL(%s)") if replacement.kept_symbols else sql.SQL(""),
+            others=sql.SQL("AND symbol <> ALL(%s)") if kept_symbols else sql.SQL(""),
         ),
-        (replacement.window.start, replacement.window.end, *([replacement.kept_symbols] if replacement.kept_symbols else ())),
+        (window.start, window.end, *([kept_symbols] if kept_symbols else ())),
         prepare=False,  # a generic plan would make TimescaleDB decompress whole chunks
     )
     _copy_rows(cursor, identifier(target.table), encoded)

@@ -93,3 +93,15 @@ def test_negative_values_are_added_too(values: list[Decimal]) -> None:
 def test_a_type_that_holds_fewer_digits_is_refused() -> None:
     with pytest.raises(pa.ArrowInvalid):
         Units(np.array([12345]), 2).arrow(pa.decimal128(4, 2))
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=20), st.integers(0, 20))
+@example([2**63 - 1], 18)
+@example([10**17, 10**18 - 1], 20)
+def test_values_are_written_with_more_places_than_they_are_counted_in(values: list[int], places: int) -> None:
+    counted, wide = Units(np.array(values), 0), pa.decimal128(38, places)
+    if max(values) * 10**places < 10**38:
+        assert counted.arrow(wide).to_pylist() == [Decimal(value) for value in values]
+    else:
+        with pytest.raises(pa.ArrowInvalid):
+            counted.arrow(wide)

@@ -18,6 +18,8 @@ from btc_assets.domain.ticks import (
     choose_versions,
     contradict,
     decimal128,
+    first_of_slices,
+    float64,
     symbol_codes,
     tick_order,
     with_event_times,
@@ -137,3 +139,20 @@ def test_integers_of_the_smallest_unit_are_decimals_and_invalid_ones_are_null(un
     column = decimal128(np.array([unit or 0 for unit in units], np.int64), type, valid)
     with localcontext(prec=40):
         assert column.to_pylist() == [None if unit is None else Decimal(unit).scaleb(-type.scale) for unit in units]
+
+
+@given(st.lists(st.decimals(-(10**11), 10**11, places=12), max_size=50), st.data())
+def test_decimals_become_the_nearest_floats(values: list[Decimal], data: st.DataObject) -> None:
+    places = data.draw(st.integers(0, 12))
+    cut = data.draw(st.integers(0, len(values)))
+    some = [round(value, places) for value in values]
+    whole = pa.array(some, QUANTITY)
+    column = pa.chunked_array([pa.array(some[:cut], QUANTITY), whole[cut:]], QUANTITY)  # the second has an offset into its buffer
+    assert float64(column).tolist() == [float(value) for value in some]
+
+
+@given(any_ticks())
+def test_a_slice_begins_where_the_slice_or_the_symbol_changes(ticks: pa.Table) -> None:
+    ordered = ticks.take(tick_order(ticks))
+    keys = list(zip(ordered["bucket_5m"].to_pylist(), ordered["symbol"].to_pylist(), strict=True))
+    assert first_of_slices(ordered).tolist() == [i for i, one in enumerate(keys) if i == 0 or one != keys[i - 1]]

@@ -203,7 +203,7 @@ def test_a_version_that_comes_back_while_its_ticks_are_deleted_is_not_loaded(sto
         sources = read_sources(cursor, WINDOW)
         register(store.connection, replace(OBJECT, last_modified=NEWER.last_modified + SLICE), [FOLDER])  # meanwhile
         marks = registry.mark_loaded(cursor, Window.of_slice(FOLDER), [], [])
-    assert sources and marks == (True, False, frozenset({FEED.label}))
+    assert sources and marks == (True, False, frozenset({FEED.label}), frozenset())
     assert read_rows(store.connection)[FOLDER, OBJECT.uri, OBJECT.etag] == State(Status.REGISTERED, False)
 
 
@@ -213,7 +213,7 @@ def test_an_object_that_disappears_while_its_ticks_are_deleted_is_told(store: St
     register(store.connection, NEWER, [OTHER])
     with store.connect() as loader, loader.transaction(), loader.cursor() as cursor:
         registry.mark_gone(store.connection, [URI])  # meanwhile
-        assert registry.mark_loaded(cursor, Window.of_slice(FOLDER), [], []) == (True, True, frozenset({FEED.label}))
+        assert registry.mark_loaded(cursor, Window.of_slice(FOLDER), [], []) == (True, True, frozenset({FEED.label}), frozenset())
 
 
 def test_what_is_marked_as_loaded_stays_until_the_transaction_ends(store: StoreUnderTest) -> None:

@@ -23,8 +23,12 @@ from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.resources import Landing
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
+from btc_assets.market_data.derived import Derivation
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
+from btc_assets.market_data.partial_candles import CandlesOfTicks
+from btc_assets.signals.features.derivation import FeaturesOfTicks
+from btc_assets.signals.keys import SLICE_FEATURES
 from btc_assets.store.database import Store
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
@@ -56,12 +60,13 @@ def load_range(
     with store.connect() as connection:
         register_window(connection, zone, feeds, window, RegisterOptions(settings.landing_margin, reread))
         report("loading")
-        followers = [candles_key(interval) for interval in candles.INTERVALS]
-        load = TickLoad(store, zone, feeds, window, LoadOptions(settings.commit_rows, followers))
+        followers = [*(candles_key(interval) for interval in candles.INTERVALS), SLICE_FEATURES]
+        derivations: list[Derivation] = [FeaturesOfTicks(), CandlesOfTicks(list(candles.INTERVALS))]
+        load = TickLoad(store, zone, feeds, window, LoadOptions(settings.commit_rows, followers, derivations=derivations))
         replace_all(connection, Target.of(connection, TABLE), load, writers=settings.writers, store=store)
         report("refreshing")
         for interval in candles.INTERVALS:
-            candles.refresh_candles(connection, interval, window)
+            candles.refresh_due_candles(connection, interval, window)
     report("done")
 
 

@@ -31,6 +31,7 @@ from btc_assets.domain.ticks import TABLE
 from btc_assets.landing.registration import RegisterOptions, Registration, register_window
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
+from btc_assets.market_data.derived import Derivation
 from btc_assets.market_data.loading import LoadOptions, LoadResult, TickLoad
 from btc_assets.simulation.batches import BatchLimits
 from btc_assets.simulation.replay import Landed, land_trades
@@ -96,6 +97,7 @@ class StoreUnderTest:
     landing: Path
     connection: psycopg.Connection
     followers: tuple[str, ...] = field(default=(), kw_only=True)  # assets that are due after a load
+    derivations: tuple[Derivation, ...] = field(default=(), kw_only=True)  # what a load makes itself
 
     @property
     def settings(self) -> Settings:
@@ -142,7 +144,7 @@ class StoreUnderTest:
     def load(
         self, window: Window, *, feeds: Feeds = FEEDS, force: bool = False, commit_rows: int = 100_000, writers: int = 2
     ) -> LoadResult:
-        load = TickLoad(self.database, self.zone(), feeds, window, LoadOptions(commit_rows, self.followers, force))
+        load = TickLoad(self.database, self.zone(), feeds, window, LoadOptions(commit_rows, self.followers, force, None, self.derivations))
         with self.connect() as connection:
             replace_all(connection, Target.of(connection, TABLE), load, writers=writers, store=self.database)
         return load.result

@@ -63,11 +63,16 @@ def compute_bars(ticks: TickArrays) -> np.ndarray:
     result = np.empty((len(ticks), STEPS, len(CHANNELS)), np.float32)
     first = 0
     for part in ticks.parts():
-        columns = _channels(compute_grid(part))
-        for place, channel in enumerate(CHANNELS):
-            result[first : first + len(part), :, place] = columns[channel.name]
+        fill_bars(result[first : first + len(part)], compute_grid(part))
         first += len(part)
     return result
+
+
+def fill_bars(result: np.ndarray, grid: Grid) -> None:
+    """Compute the sequences of the slices of a grid, into float32 [n, 60, 16]."""
+    columns = _channels(grid)
+    for place, channel in enumerate(CHANNELS):
+        result[:, :, place] = columns[channel.name]
 
 
 def _channels(grid: Grid) -> dict[str, np.ndarray]:

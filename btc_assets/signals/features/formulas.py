@@ -111,12 +111,17 @@ def compute_features(ticks: TickArrays) -> np.ndarray:
     result = np.empty((len(ticks), len(FEATURES)))
     first = 0
     for part in ticks.parts():
-        columns = _of_bars(compute_grid(part)) | _of_sequence(part) | _of_sorted(part) | _of_arrivals(part)
-        for place, feature in enumerate(FEATURES):
-            column = columns[feature.name]
-            result[first : first + len(part), place] = np.where(np.isnan(column), feature.neutral, column)
+        fill_features(result[first : first + len(part)], part, compute_grid(part))
         first += len(part)
     return result
+
+
+def fill_features(result: np.ndarray, ticks: TickArrays, grid: Grid) -> None:
+    """Compute the features of one of `TickArrays.parts` from it and its grid, into float64 [n, len(FEATURES)]."""
+    columns = _of_bars(grid) | _of_sequence(ticks) | _of_sorted(ticks) | _of_arrivals(ticks)
+    for place, feature in enumerate(FEATURES):
+        column = columns[feature.name]
+        result[:, place] = np.where(np.isnan(column), feature.neutral, column)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ from datetime import datetime
 import numpy as np
 
 from btc_assets.domain.slices import SLICE_US, from_microseconds
-from btc_assets.signals.features.bars import compute_bars
-from btc_assets.signals.features.formulas import FEATURES, FEWEST_TICKS, compute_features
+from btc_assets.signals.features.bars import CHANNELS, STEPS, fill_bars
+from btc_assets.signals.features.formulas import FEATURES, FEWEST_TICKS, fill_features
+from btc_assets.signals.features.grid import compute_grid
 from btc_assets.signals.features.tick_arrays import TickArrays
 
 _COLUMNS = {feature.name: column for column, feature in enumerate(FEATURES)}
@@ -31,8 +32,16 @@ class SliceArrays:
 
     @classmethod
     def of(cls, ticks: TickArrays) -> SliceArrays:
-        """Compute features and bars from ticks."""
-        return cls(ticks.starts, compute_features(ticks), compute_bars(ticks))
+        """Compute features and bars from ticks; both from the same grids."""
+        features = np.empty((len(ticks), len(FEATURES)))
+        bars = np.empty((len(ticks), STEPS, len(CHANNELS)), np.float32)
+        first = 0
+        for part in ticks.parts():
+            these, grid = slice(first, first + len(part)), compute_grid(part)
+            fill_features(features[these], part, grid)
+            fill_bars(bars[these], grid)
+            first += len(part)
+        return cls(ticks.starts, features, bars)
 
     def __len__(self) -> int:
         return len(self.times)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.ticks import int64
+from btc_assets.domain.slices import SLICE_US
+from btc_assets.domain.ticks import first_of_slices, float64, int64
 
 _PART_TICKS, _PART_SLICES = 1 << 17, 1 << 11
 
@@ -65,8 +66,31 @@ class TickArrays:
             starts,
             offsets=np.append(np.searchsorted(bucket, starts), len(bucket)),
             time=int64(ticks["event_time"]),
-            price=pc.cast(ticks["price"], pa.float64()).to_numpy(),
-            quantity=pc.cast(ticks["quantity"], pa.float64()).to_numpy(),
+            price=float64(ticks["price"]),
+            quantity=float64(ticks["quantity"]),
+            buy=~ticks["is_market_maker"].to_numpy(),
+        )
+
+    @classmethod
+    def of_symbols(cls, ticks: pa.Table, empty: int = 0) -> TickArrays:
+        """Arrays of ticks of several symbols: each pair of slice and symbol is a slice here, in the order of the ticks.
+
+        Features compare no slice with another and use no time but that since its start. So these slices follow each other from 1970 on,
+        whatever their times are.
+
+        Args:
+            ticks: as in `of`, with their symbols, ordered by (bucket_5m, symbol, trade_id).
+            empty: slices without ticks, which come last.
+        """
+        first = first_of_slices(ticks)
+        offsets = np.append(first, np.full(empty + 1, len(ticks)))
+        starts = SLICE_US * np.arange(len(offsets) - 1)
+        return cls(
+            starts,
+            offsets,
+            time=int64(ticks["event_time"]) - int64(ticks["bucket_5m"]) + np.repeat(starts, np.diff(offsets)),
+            price=float64(ticks["price"]),
+            quantity=float64(ticks["quantity"]),
             buy=~ticks["is_market_maker"].to_numpy(),
         )
 
