@@ -18,7 +18,7 @@ from btc_assets.market_data.candles import (
     WIDTHS,
     enabled_intervals,
     interval_below,
-    read_candles,
+    read_candles_of,
     refresh_candles,
     refresh_due_candles,
 )
@@ -27,7 +27,7 @@ from btc_assets.market_data.derived import Derivation
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.market_data.partial_candles import CandlesOfTicks
-from btc_assets.market_data.pictures import VolumeStrips, draw_candles
+from btc_assets.market_data.pictures import MOST_PICTURED, VolumeStrips, draw_candles
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key, run_makes
@@ -101,7 +101,7 @@ def _ticks_asset(
         context: dg.AssetExecutionContext, config: LoadConfig, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
     ) -> Output:
         window, feeds = deployment.partitions.run_window(context), settings.landing_feeds
-        strips = VolumeStrips(window, feeds.labels)
+        strips = VolumeStrips(window, feeds.labels[:MOST_PICTURED])
 
         def on_commit(done: int, rows: pa.Table) -> None:
             strips.add(rows)
@@ -197,7 +197,7 @@ def _make_candles(connection: psycopg.Connection, interval: str, window: Window,
 def _candle_pictures(connection: psycopg.Connection, interval: str, window: Window, feeds: Feeds) -> dict[str, str]:
     if (window.end - window.start) // WIDTHS[interval] not in _CANDLES_DRAWN:
         return {}
-    rows = {symbol: read_candles(connection, interval, symbol, window) for symbol in feeds.labels}
+    rows = read_candles_of(connection, interval, feeds.labels[:MOST_PICTURED], window)
     return {f"candlesticks of {symbol}": draw_candles(rows[symbol], interval, symbol, window) for symbol in rows if rows[symbol]}
 
 

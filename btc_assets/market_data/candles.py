@@ -6,6 +6,7 @@ How a candle is merged from partial candles is described in the engine's candles
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -149,12 +150,23 @@ def find_outdated_candles(connection: psycopg.Connection, window: Window) -> lis
 
 def read_candles(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[Any, ...]]:
     """The candles of a symbol that start in `window`: rows of `COLUMNS`, ascending."""
+    return read_candles_of(connection, interval, [symbol], window)[symbol]
+
+
+def read_candles_of(
+    connection: psycopg.Connection, interval: str, symbols: Sequence[str], window: Window
+) -> dict[str, list[tuple[Any, ...]]]:
+    """As `read_candles`, for several symbols at once."""
+    found: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
     with server_errors(), connection.transaction():
-        return connection.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM market_data.candles_{interval} "  # noqa: S608  # names of our own
-            "WHERE symbol = %s AND bucket >= %s AND bucket < %s ORDER BY bucket",
-            (symbol, window.start, window.end),
+        rows = connection.execute(
+            f"SELECT symbol, {', '.join(COLUMNS)} FROM market_data.candles_{interval} "  # noqa: S608  # names of our own
+            "WHERE symbol = ANY(%s) AND bucket >= %s AND bucket < %s ORDER BY bucket",
+            (list(symbols), window.start, window.end),
         ).fetchall()
+    for symbol, *candle in rows:
+        found[symbol].append(tuple(candle))
+    return found
 
 
 def read_candle_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:

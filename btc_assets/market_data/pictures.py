@@ -19,6 +19,7 @@ from btc_assets.market_data.svg import LEFT, Axes, Stick, document, step_for, st
 
 _UP, _DOWN, _VOLUME, _MISSING = "#26a269", "#d73027", "#5b8def", "#e5484d"
 _MOST_BARS = 300
+MOST_PICTURED = 8  # symbols, the first of the feeds: a picture takes some 20 kB, in the event log of every run
 
 
 class VolumeStrips:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -22,6 +24,8 @@ from btc_assets.ops.findings import Finding, compare_clocks, examine_safely, fin
 from btc_assets.ops.health import retired_symbols, tell_retired
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.errors import server_errors
+
+_PREFIXES_SHOWN = 10  # one by one; of more, what is as it should be is told together
 
 
 def examine_store(settings: Settings, examine_dagster: Callable[[], Iterator[Finding]] = lambda: iter(())) -> Iterator[Finding]:
@@ -50,15 +54,22 @@ def _examine_landing(settings: Settings) -> Iterator[Finding]:
     zone = Landing(settings).zone()
     now = datetime.now(UTC)
     window = Window(floor_slice(now - timedelta(hours=1)), ceil_slice(now + timedelta(seconds=1)))
-    for prefix in settings.landing_feeds.prefixes:
-        strays: set[Stray] = set()
-        count = len(zone.list_window(prefix, window, strays))
-        if not count and is_misplaced(zone, prefix):
-            yield Finding("landing zone", "warning", " ".join(explain_absence(zone, settings.landing_feeds.by_prefix(prefix))))
-        else:
-            yield Finding("landing zone", "ok", f"{zone.url}/{prefix}: {count:,} object(s) in the last hour.")
-        if strays:
-            yield Finding("landing zone", "warning", summarize(len(strays), sorted(strays)[:3]))
+    feeds = settings.landing_feeds
+    strays: dict[str, set[Stray]] = {prefix: set() for prefix in feeds.prefixes}
+    counts = {prefix: len(listed) for prefix, listed in zone.list_windows(feeds.prefixes, window, strays).items()}
+    empty = [prefix for prefix, count in counts.items() if not count]
+    with ThreadPoolExecutor(zone.concurrency) as pool:
+        misplaced = {prefix for prefix, is_so in zip(empty, pool.map(partial(is_misplaced, zone), empty), strict=True) if is_so}
+    for prefix in feeds.prefixes:
+        if prefix in misplaced:
+            yield Finding("landing zone", "warning", " ".join(explain_absence(zone, feeds.by_prefix(prefix))))
+        elif len(counts) <= _PREFIXES_SHOWN:
+            yield Finding("landing zone", "ok", f"{zone.url}/{prefix}: {counts[prefix]:,} object(s) in the last hour.")
+        if strays[prefix]:
+            yield Finding("landing zone", "warning", summarize(len(strays[prefix]), sorted(strays[prefix])[:3]))
+    if len(counts) > _PREFIXES_SHOWN:
+        of = f"{len(counts) - len(empty):,} of {len(counts):,} prefixes"
+        yield Finding("landing zone", "ok", f"{zone.url}: {sum(counts.values()):,} object(s) in the last hour, in {of}.")
     if theirs := zone.server_time():
         yield compare_clocks("landing zone clock", theirs, datetime.now(UTC))
 

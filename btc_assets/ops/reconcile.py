@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -52,16 +53,18 @@ _REBUILD_AGAIN = """
 UPDATE ingestion.due_slices SET due_since = now() WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND due_since < %(before)s
 """
 
-# The first object of each day, by one probe of the index a day, however many objects there are.
+# The first object of each day below each prefix, by one probe of the index a day, however many objects there are.
 _DAYS_WITH_OBJECTS = """
-WITH RECURSIVE folder (uri) AS (
-    SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= %(prefix)s AND uri < %(end)s
-    UNION ALL
-    SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(folder.uri, %(length)s) || '0'
-            AND uri > folder.uri AND uri < %(end)s)
-    FROM folder WHERE folder.uri IS NOT NULL
-)
-SELECT substr(uri, %(from)s, 10) FROM folder WHERE uri IS NOT NULL
+SELECT prefix, day FROM unnest(%(prefixes)s::text[], %(folders)s::text[], %(ends)s::text[]) AS known (prefix, folder, following), LATERAL (
+    WITH RECURSIVE first (uri) AS (
+        SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= known.folder AND uri < known.following
+        UNION ALL
+        SELECT (SELECT min(uri) FROM landing.raw_blobs_5m WHERE uri >= left(first.uri, length(known.folder) + 10) || '0'
+                AND uri > first.uri AND uri < known.following)
+        FROM first WHERE first.uri IS NOT NULL
+    )
+    SELECT substr(uri, length(known.folder) + 1, 10) AS day FROM first WHERE uri IS NOT NULL
+) AS days
 """
 
 _REGISTERED_RANGE = """
@@ -167,28 +170,29 @@ class _Comparison:
 
     def days_with_objects(self) -> Iterator[tuple[Window, list[str]]]:
         """The days on which an object landed or is registered, each with the prefixes that have one; objects in no folder of a day are strays."""
-        strays: dict[str, set[Stray]] = {prefix: set() for prefix in self.feeds.prefixes}
+        prefixes = self.feeds.prefixes
+        strays: dict[str, set[Stray]] = {prefix: set() for prefix in prefixes}
+        days: dict[datetime, set[str]] = {}
         with ThreadPoolExecutor(self.zone.concurrency) as pool:
-            landed = pool.map(lambda prefix: self.zone.days(prefix, strays[prefix]), self.feeds.prefixes)
-            days: dict[datetime, list[str]] = {}
-            for prefix, landed_on in zip(self.feeds.prefixes, landed, strict=True):
-                for day in landed_on | self._registered_on(prefix):
-                    days.setdefault(day, []).append(prefix)
+            landed = pool.map(lambda prefix: self.zone.days(prefix, strays[prefix]), prefixes)
+            for prefix, landed_on in zip(prefixes, landed, strict=True):
+                for day in landed_on:
+                    days.setdefault(day, set()).add(prefix)
+        for prefix, day in self._registered_days():
+            days.setdefault(day, set()).add(prefix)
         self._add_strays(strays)
-        return ((Window(day, day + DAY), days[day]) for day in sorted(days))
+        return ((Window(day, day + DAY), sorted(days[day])) for day in sorted(days))
 
-    def _registered_on(self, prefix: str) -> set[datetime]:
-        """The days in whose folders objects of a prefix are registered."""
-        days, folder = set[datetime](), f"{self.zone.url}/{prefix}/"
-        parameters = {"prefix": folder, "end": f"{self.zone.url}/{prefix}0", "length": len(folder) + 10, "from": len(folder) + 1}
+    def _registered_days(self) -> Iterator[tuple[str, datetime]]:
+        """The prefixes and the days in whose folders objects are registered."""
+        folders, ends = zip(*map(self.zone.uris, self.feeds.prefixes), strict=True)
         with server_errors():
-            rows = self.connection.execute(_DAYS_WITH_OBJECTS, parameters).fetchall()
-        for (text,) in rows:
-            try:
-                days.add(datetime.strptime(f"{text} +0000", "%Y/%m/%d %z"))
-            except ValueError:
-                continue
-        return days
+            rows = self.connection.execute(
+                _DAYS_WITH_OBJECTS, {"prefixes": list(self.feeds.prefixes), "folders": list(folders), "ends": list(ends)}
+            ).fetchall()
+        for prefix, text in rows:
+            with suppress(ValueError):  # in no folder of a day
+                yield prefix, datetime.strptime(f"{text} +0000", "%Y/%m/%d %z")
 
     def compare_objects(self, folders: Folders) -> None:
         """Report, and heal if that is wanted, what the folders of a day and the registry differ in."""

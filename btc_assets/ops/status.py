@@ -77,8 +77,8 @@ def read_daily_status(connection: psycopg.Connection, window: Window) -> list[Da
     with server_errors(), connection.transaction():
         rows = connection.execute(_DAYS, _SLICE_STATES | {"start": window.start, "end": window.end}).fetchall()
         rejected: dict[date, int] = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())
-    first = {symbol: min(row[11] for row in rows if row[1] == symbol) for symbol in {row[1] for row in rows}}
-    last = {symbol: max(row[12] for row in rows if row[1] == symbol) for symbol in first}
+    first = {row[1]: row[11] for row in reversed(rows)}  # the days come in order
+    last = {row[1]: row[12] for row in rows}
     statuses = []
     for day, symbol, objects, size, landed, loaded_rows, slices, loaded, waiting, gone, rejected_objects, *_ in rows:
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
