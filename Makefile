@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -70,6 +70,12 @@ bench-sensor: $(VENV)/ready-dev  ## A tick of the sensors, with up to a million 
 
 bench-scale: $(VENV)/ready-dev  ## What a day costs as days pile up: 1, 7 and 30 days of 3 million trades. Half an hour, 30 GB of disk.
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
+
+bench-symbols: $(VENV)/ready-dev  ## What 3 million trades cost as those of 1, 10 and 100 feeds: seconds, statements, listings. Ten minutes.
+	$(BIN)/python benchmarks/bench_symbols.py $(ARGS)
+
+bench-worst-day: $(VENV)/ready-dev  ## 15.2 million trades with the largest burst that was met. Ten minutes; ARGS='--scale 0.05' is a minute, '--live 30' plays the burst.
+	$(BIN)/python benchmarks/bench_worst_day.py $(ARGS)
 
 bench-ui: $(VENV)/ready-dev  ## The UI's asset page with a million materialised slices, in a real Chromium.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'

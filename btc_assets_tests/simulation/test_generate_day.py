@@ -12,7 +12,7 @@ import pytest
 
 from btc_assets.domain.slices import floor_slice
 from btc_assets.domain.ticks import TICK_SCHEMA, int64
-from btc_assets.simulation.generate_day import generate_day, generate_days
+from btc_assets.simulation.generate_day import generate_day, generate_days, generate_slices, worst_day_counts
 from btc_assets.simulation.trade_table import FirstTrade
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
@@ -133,3 +133,39 @@ def test_days_differ_and_are_the_same_for_the_same_seed() -> None:
     assert three.slice(0, 4_000).equals(two)
     assert not three.slice(0, 2_000)["quantity"].equals(three.slice(2_000, 2_000)["quantity"])
     assert not two.equals(pa.concat_tables(generate_days(DAY, 2, 2_000, seed=6)))
+
+
+# ---- the worst day
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 1_000, 152_201, 15_220_000])
+def test_the_worst_day_has_as_many_trades_as_asked_for_in_288_slices(ticks: int) -> None:
+    counts = worst_day_counts(ticks)
+    assert (len(counts), sum(counts), min(counts) >= 0) == (288, ticks, True)
+    assert counts == worst_day_counts(ticks)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_worst_day_has_the_figures_of_the_largest_day_two_hours_and_five_minutes_that_were_met(seed: int) -> None:
+    counts = np.array(worst_day_counts(seed=seed))
+    assert counts.sum() == 15_220_000
+    assert counts.argmax() == 12 * 12 + 7  # 12:35
+    assert counts.max() == pytest.approx(340_785, abs=1)
+    two_hours = np.lib.stride_tricks.sliding_window_view(counts, 24).sum(axis=1)
+    assert two_hours[12 * 12] == pytest.approx(2_708_366, abs=2)
+    rest = np.delete(counts, slice(12 * 12, 14 * 12))
+    assert 30_000 < np.median(rest) < 48_000  # 5,455 is the median of all days, 57,319 one slice in a hundred
+    assert 2 < np.quantile(rest, 0.99) / np.median(rest) < 8
+    assert rest.max() < counts.max()
+
+
+def test_slices_have_the_trades_that_were_asked_for_and_follow_on_from_each_other() -> None:
+    counts = [3, 0, 1_000, 20_000, 1]
+    slices = list(generate_slices(DAY, counts, first=FirstTrade(trade_id=17)))
+    assert [len(one) for one in slices] == counts
+    for number, one in enumerate(slices):
+        assert set(one["bucket_5m"].unique().to_pylist()) <= {DAY + number * timedelta(minutes=5)}
+    together = pa.concat_tables(slices)
+    assert together["trade_id"].to_pylist() == list(range(17, 17 + sum(counts)))
+    assert (np.diff(int64(together["event_time"])) >= 0).all()
+    together.validate(full=True)
