@@ -80,8 +80,13 @@ class Bodies:
 
         @wraps(function)
         def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            with self.timed(name):
-                yield from function(*args, **kwargs)
+            results, done = function(*args, **kwargs), object()
+            while True:
+                with self.timed(name):
+                    result = next(results, done)
+                if result is done:
+                    return
+                yield result  # what Dagster does with it is not the body's
 
         chosen: Any = generate if isgeneratorfunction(function) else call
         chosen.__code__ = chosen.__code__.replace(co_name=f"{kind}{name}", co_qualname=f"{kind}{name}")

@@ -3,6 +3,8 @@
 What a person acknowledged (`btc-assets acknowledge`) fails no check.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 import psycopg
 
@@ -10,11 +12,9 @@ from btc_assets.domain.slices import Window
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.problems import read_problems
 from btc_assets.landing.states import Status
-from btc_assets.orchestration.checks import Problems, SliceCheck, check_result
+from btc_assets.orchestration.checks import Problems, SliceCheck, check_slices
 from btc_assets.orchestration.deployment import Deployment
-from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
-from btc_assets.store.database import Store
 
 _UNUSABLE = """
 SELECT DISTINCT uri, reason FROM landing.raw_blobs_5m AS blob
@@ -61,22 +61,21 @@ _CHECKS = [
 
 def landing_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
-    assets = [REGISTRY, *([REGISTRY_HISTORY] if deployment.partitions.history else [])]
-    checks = [check.on(asset_key(asset), deployment) for asset in assets for check in _CHECKS]
-    return [*checks, *(_no_open_problem(asset_key(asset), deployment) for asset in assets)]
+    steps = {"check_registry": REGISTRY} | ({"check_registry_history": REGISTRY_HISTORY} if deployment.partitions.history else {})
+    checks = [*_CHECKS, _no_open_problem(deployment.settings.landing_feeds.labels)]
+    return [check_slices(name, [(asset_key(asset), check) for check in checks], deployment) for name, asset in steps.items()]
 
 
-def _no_open_problem(asset: dg.AssetKey, deployment: Deployment) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=asset,
-        description=(
-            "No problem of the whole store waits for a person: an unreadable or lost object, rows that are no valid trades, a slice that "
-            "an object which is gone blocks. It fails until the problem is mended or acknowledged (btc-assets acknowledge)."
-        ),
+def _no_open_problem(labels: Sequence[str]) -> SliceCheck:
+    def find(connection: psycopg.Connection, window: Window) -> Problems:
+        found = read_problems(connection, labels)
+        return Problems(found.shown, {"open": found.count})
+
+    return SliceCheck(
+        "no_open_problem",
+        "No problem of the whole store waits for a person: an unreadable or lost object, rows that are no valid trades, a slice that "
+        "an object which is gone blocks. It fails until the problem is mended or acknowledged (btc-assets acknowledge).",
+        "shown",
+        find,
+        whole_store=True,
     )
-    def no_open_problem(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
-        with plain_failures(), store.connect() as connection:
-            found = read_problems(connection, deployment.settings.landing_feeds.labels)
-        return check_result(found.shown, "shown", open=found.count)
-
-    return no_open_problem

@@ -17,6 +17,8 @@ from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.ingestion.due import clearing_due_marks, read_due_windows
 from btc_assets.market_data.keys import candles_key
+from btc_assets.market_data.slice_records import read_unrecorded
+from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
 # Each interval is built from the one before it, so they are refreshed in this order.
@@ -46,20 +48,40 @@ SELECT tick_bucket, symbol, ticks.trades, ticks.volume, ticks.value, candles.tra
 FROM (
     SELECT date_bin(%(step)s, bucket_5m, '1970-01-01 00:00:00+00') AS tick_bucket, symbol,
            count(*) AS trades, sum(quantity) AS volume, sum(price * quantity) AS value,
-           coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS bought
+           coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0) AS bought,
+           coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0) AS bought_for
     FROM market_data.btc_ticks WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND market_data.is_market_trade(trade_kind)
     GROUP BY 1, 2
 ) AS ticks
 FULL JOIN (
     SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
-           sum(taker_buy_quote_volume) AS bought
+           sum(taker_buy_volume) AS bought, sum(taker_buy_quote_volume) AS bought_for
     FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
 ) AS candles USING (tick_bucket, symbol)
-WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought)
-    IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought)
+WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought, ticks.bought_for)
+    IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought, candles.bought_for)
     AND NOT (tick_bucket < ops.drop_horizon('market_data.btc_ticks')
              AND (ticks.trades IS NULL OR market_data.dropped_ticks(tick_bucket, tick_bucket + %(step)s) IS NOT NULL))
 ORDER BY 1, 2
+"""
+
+# Where the same candles differ from what the loads recorded of their slices.
+_RECORD_DIFFERENCES = """
+SELECT min(tick_bucket), max(tick_bucket)
+FROM (
+    SELECT date_bin(%(step)s, bucket_5m, '1970-01-01 00:00:00+00') AS tick_bucket, symbol,
+           sum(market_trades) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
+           sum(taker_buy_volume) AS bought, sum(taker_buy_quote_volume) AS bought_for
+    FROM market_data.loaded_slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
+    GROUP BY 1, 2 HAVING sum(market_trades) > 0
+) AS ticks
+FULL JOIN (
+    SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
+           sum(taker_buy_volume) AS bought, sum(taker_buy_quote_volume) AS bought_for
+    FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
+) AS candles USING (tick_bucket, symbol)
+WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought, ticks.bought_for)
+    IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought, candles.bought_for)
 """
 
 
@@ -188,3 +210,32 @@ def read_candle_differences(connection: psycopg.Connection, interval: str, windo
         f"candles of {trades or 0}, {candle_volume or 0} and {candle_value or 0}"
         for bucket, symbol, ticks, volume, value, trades, candle_volume, candle_value in rows
     ]
+
+
+def find_candle_differences(connection: psycopg.Connection, intervals: Sequence[str], window: Window) -> dict[str, list[str]]:
+    """The same for several intervals, without a look at the ticks: candles are compared with what the loads recorded.
+
+    Only where they differ, or a slice has no record, are they compared with the ticks themselves.
+    """
+    widest = max(max(WIDTHS[interval] for interval in intervals), SLICE)
+    unrecorded = read_unrecorded(connection, window.widened_to(widest))
+    found = {}
+    for interval in intervals:
+        step = max(WIDTHS[interval], SLICE)
+        whole = window.widened_to(step)
+        recorded = not any(bucket in whole for bucket in unrecorded)
+        doubtful = _find_doubtful(connection, interval, whole, step) if recorded else whole
+        found[interval] = read_candle_differences(connection, interval, doubtful) if doubtful else []
+    return found
+
+
+def _find_doubtful(connection: psycopg.Connection, interval: str, whole: Window, step: timedelta) -> Window | None:
+    """The part of a window, rounded outward to the interval, in which candles differ from what was recorded of their slices."""
+    with server_errors(), connection.transaction():
+        first, last = only_row(
+            connection.execute(
+                _RECORD_DIFFERENCES.replace("{}", interval),  # a key of WIDTHS
+                {"step": step, "start": whole.start, "end": whole.end},
+            )
+        )
+    return Window(first, last + step) if first else None

@@ -15,6 +15,7 @@ import psycopg
 
 from btc_assets.domain.slices import KEY_FORMAT, Window
 from btc_assets.landing.states import Status
+from btc_assets.market_data.slice_records import read_unrecorded
 from btc_assets.store.errors import server_errors
 
 
@@ -47,11 +48,19 @@ class Repeat:
         return f"{self.symbol} {self.trade_id} in {', '.join(f'{bucket:{KEY_FORMAT}}' for bucket in self.buckets)}"
 
 
-# The ids in each slice of a window and the last id before it, so that the step into the window is checked too.
-_SPANS = """
+# The ids in each slice of a window, as they were loaded. Slices without a record are counted in the table.
+_RECORDED_SPANS = """
+SELECT symbol, bucket_5m, first_trade_id, last_trade_id, ticks FROM market_data.loaded_slices
+WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND bucket_5m <> ALL(%(unrecorded)s)
+"""
+
+_COUNTED_SPANS = """
 SELECT symbol, bucket_5m, min(trade_id), max(trade_id), count(*) FROM market_data.btc_ticks
-WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s GROUP BY symbol, bucket_5m
-UNION ALL
+WHERE bucket_5m >= %(first)s AND bucket_5m <= %(last)s AND bucket_5m = ANY(%(unrecorded)s) GROUP BY symbol, bucket_5m
+"""
+
+# The last id before the window, so that the step into it is checked too.
+_SPANS_BEFORE = """
 SELECT asset, before.bucket_5m, trade_id, trade_id, 1 FROM (
     SELECT asset, max(bucket_5m) AS bucket_5m FROM landing.raw_blobs_5m
     WHERE bucket_5m < %(start)s AND bucket_5m >= %(start)s - interval '1 day' AND loaded_rows > 0 GROUP BY asset
@@ -60,7 +69,6 @@ SELECT asset, before.bucket_5m, trade_id, trade_id, 1 FROM (
     WHERE tick.bucket_5m = before.bucket_5m AND symbol = asset AND tick.bucket_5m < %(start)s AND tick.bucket_5m >= %(start)s - interval '1 day'
     ORDER BY trade_id DESC LIMIT 1
 ) AS newest
-ORDER BY 1, 2
 """
 
 _STEPS = """
@@ -86,26 +94,27 @@ GROUP BY trade_id HAVING count(*) > 1 ORDER BY trade_id
 """
 
 
-def read_gaps(connection: psycopg.Connection, window: Window, unjudged: Collection[str] = ()) -> list[Gap]:
+def read_gaps(connection: psycopg.Connection, window: Window, unjudged: Collection[str] = (), spans: Spans | None = None) -> list[Gap]:
     """All gaps in a window, inside and between its slices, and between the window and the ticks loaded before it.
 
-    For most windows, counting the ids of each slice in one pass over the primary key proves that none is missing; single steps are
-    compared only if it does not.
+    For most windows, the numbers of ids that the loads recorded prove that none is missing; the single steps of the table are compared
+    only if they do not.
 
     Args:
         connection: to the store.
         window: the slices.
         unjudged: labels of the feeds in which the exchange itself skips ids.
+        spans: of the window, if they were read.
     """
     found: list[Gap] = []
-    for symbol, spans in _spans(connection, window).items():
+    for symbol, own in (read_spans(connection, window) if spans is None else spans).items():
         if symbol in unjudged:
             continue
-        first, last = min(low for _, low, _, _ in spans), max(high for _, _, high, _ in spans)
-        if sum(count for _, _, _, count in spans) == last - first + 1 and not _overlap(spans):
+        first, last = min(low for _, low, _, _ in own), max(high for _, _, high, _ in own)
+        if sum(count for _, _, _, count in own) == last - first + 1 and not _overlap(own):
             continue
         with server_errors(), connection.transaction():
-            rows = connection.execute(_STEPS, (symbol, spans[0][0], window.end, first, last)).fetchall()
+            rows = connection.execute(_STEPS, (symbol, own[0][0], window.end, first, last)).fetchall()
         found += [Gap(symbol, *row) for row in rows]
     return list(_without_left_out(connection, window, found)) if found else []
 
@@ -129,29 +138,39 @@ def not_judged(labels: Collection[str]) -> str:
     return f"The ids of {', '.join(sorted(labels))} are not judged: the exchange skips ids there." if labels else ""
 
 
-def read_repeats(connection: psycopg.Connection, window: Window) -> list[Repeat]:
-    """Trades that occur in more than one slice of a window, or in the window and the slice before it."""
+def read_repeats(connection: psycopg.Connection, window: Window, spans: Spans | None = None) -> list[Repeat]:
+    """Trades that occur in more than one slice of a window, or in the window and the slice before it.
+
+    The table is read only where ids of slices overlap by what the loads recorded (`spans`, if they were read).
+    """
     found: list[Repeat] = []
-    for symbol, spans in _spans(connection, window).items():
-        if _overlap(spans):
+    for symbol, own in (read_spans(connection, window) if spans is None else spans).items():
+        if _overlap(own):
             with server_errors(), connection.transaction():
-                rows = connection.execute(_REPEATS, (symbol, spans[0][0], window.end)).fetchall()
+                rows = connection.execute(_REPEATS, (symbol, own[0][0], window.end)).fetchall()
             found += [Repeat(symbol, trade_id, tuple(buckets)) for trade_id, buckets in rows]
     return found
 
 
 Span = tuple[datetime, int, int, int]  # slice, lowest id, highest id, ticks
+Spans = dict[str, list[Span]]  # by symbol, ascending
 
 
-def _spans(connection: psycopg.Connection, window: Window) -> dict[str, list[Span]]:
+def read_spans(connection: psycopg.Connection, window: Window) -> Spans:
+    """The ids of each slice in a window, and the last one before it."""
+    unrecorded = read_unrecorded(connection, window)
+    parameters: dict[str, object] = {"start": window.start, "end": window.end, "unrecorded": unrecorded}
     with server_errors(), connection.transaction():
-        rows = connection.execute(_SPANS, {"start": window.start, "end": window.end}).fetchall()
-    spans: dict[str, list[Span]] = {}
-    for symbol, *span in rows:
+        rows = connection.execute(_RECORDED_SPANS, parameters).fetchall()
+        if unrecorded:
+            rows += connection.execute(_COUNTED_SPANS, parameters | {"first": unrecorded[0], "last": unrecorded[-1]}).fetchall()
+        rows += connection.execute(_SPANS_BEFORE, parameters).fetchall()
+    spans: Spans = {}
+    for symbol, *span in sorted(rows):
         spans.setdefault(symbol, []).append(tuple(span))
     return spans
 
 
-def _overlap(spans: list[Span]) -> bool:
+def _overlap(spans: Sequence[Span]) -> bool:
     ordered = sorted((low, high) for _, low, high, _ in spans)
     return any(later[0] <= earlier[1] for earlier, later in pairwise(ordered))

@@ -38,6 +38,7 @@ from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.contest import Contest, Field, read_rivals_of
 from btc_assets.market_data.derived import Derivation, Makers, Part
+from btc_assets.market_data.slice_records import describe_slices, record_slices
 from btc_assets.market_data.source_rows import SourceReader, SourceRows, SourcesRefused
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store
@@ -123,6 +124,7 @@ class TickReplacement(Replacement):
         self._empty = frozenset(pair for pair in plan.empty if pair[0] in self.window)
         loaded = {(source.bucket_5m, source.asset) for source in sources} | self._empty
         self._derived = load.makers.make(Part(self.window, self.rows, loaded, self.kept_symbols))
+        self._described = describe_slices(self.rows)
 
     def confirm(self, cursor: psycopg.Cursor) -> None:
         cursor.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (self.window.start, self.window.end))
@@ -142,6 +144,7 @@ class TickReplacement(Replacement):
             raise Stale("an object disappeared while the rows were written")
         if self._load.makers and {pair for pair in marks.empty if pair[1] in self._load.feeds.labels} != self._empty:
             raise Stale("objects without rows were registered while the others were written")
+        record_slices(cursor, self.window, self._described, self.kept_symbols)
         self._load.outdated.update(self._contest.record(cursor))
         newest: dict[str, datetime | None] = dict.fromkeys(marks.unloaded)
         for source, count in zip(self._sources, self._loaded_rows, strict=True):  # by slice, ascending

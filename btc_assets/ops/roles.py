@@ -16,7 +16,7 @@ from btc_assets.store.tables import ROOMS
 # The loader writes every table of these rooms, and the tables of other rooms that loading writes. It does not write candles, which
 # their owner builds from the ticks.
 WRITTEN_ROOMS = ("landing", "signals", "ingestion")
-WRITTEN_TABLES = ("market_data.btc_ticks", "market_data.conflicting_trades", "ops.reconciliations")
+WRITTEN_TABLES = ("market_data.btc_ticks", "market_data.conflicting_trades", "market_data.loaded_slices", "ops.reconciliations")
 
 # These run with the rights of their owner; see sql/common/repeatable/ops.make_security_definer.sql.
 _LOADER_FUNCTIONS = """

@@ -1,8 +1,9 @@
 """Asset checks of slices, for all rooms: how one is declared, which slices it covers, and how its result is shown."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Generic, NamedTuple, TypeVar
 
 import dagster as dg
 import psycopg
@@ -14,6 +15,8 @@ from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.partitions import Partitions
 from btc_assets.store.database import Store, only_row
+
+Found = TypeVar("Found")
 
 _SHOWN = 50  # problems in the metadata of a result
 _LOOKBACK = timedelta(days=7)  # of a check that runs without a range
@@ -43,24 +46,60 @@ class SliceCheck:
         description: what holds if it passes.
         noun: plural noun for its problems, such as `gaps`; the metadata key of their number.
         find: finds the problems in a window of slices.
+        whole_store: it looks at the whole store, whatever the window.
     """
 
     name: str
     description: str
     noun: str
     find: Callable[[psycopg.Connection, Window], Problems]
+    whole_store: bool = False
 
-    def on(self, asset: dg.AssetKey, deployment: Deployment) -> dg.AssetChecksDefinition:
-        """The check of an asset."""
+    def result(self, asset: dg.AssetKey, connection: psycopg.Connection, window: Window) -> dg.AssetCheckResult:
+        """What the check finds in a window."""
+        problems = self.find(connection, window)
+        covered = {} if self.whole_store else {"slices": str(window)}
+        return check_result(problems.found, self.noun, problems.note, CheckTarget(asset, self.name), **covered, **problems.numbers)
 
-        @dg.asset_check(asset=asset, name=self.name, description=self.description)
-        def check(context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
-            with plain_failures(), store.connect() as connection:
-                window = _check_window(context, connection, deployment.partitions)
-                problems = self.find(connection, window)
-            return check_result(problems.found, self.noun, problems.note, slices=str(window), **problems.numbers)
 
-        return check
+def check_slices(name: str, checks: Sequence[tuple[dg.AssetKey, SliceCheck]], deployment: Deployment) -> dg.AssetChecksDefinition:
+    """Checks of assets that are one step of a run: it costs Dagster less than a step each, and they can share what they read.
+
+    Args:
+        name: of the step.
+        checks: each with its asset. Any of them can be run alone.
+        deployment: what the assets are built from.
+    """
+    specs = [dg.AssetCheckSpec(check.name, asset=asset, description=check.description) for asset, check in checks]
+
+    @dg.multi_asset_check(name=name, specs=specs, can_subset=True)
+    def run_checks(context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[Store]) -> Iterator[dg.AssetCheckResult]:
+        selected = context.selected_asset_check_keys
+        with plain_failures(), store.connect() as connection:
+            window = _check_window(context, connection, deployment.partitions)
+            for asset, check in checks:
+                if dg.AssetCheckKey(asset, check.name) in selected:
+                    yield check.result(asset, connection, window)
+
+    return run_checks
+
+
+class Shared(Generic[Found]):
+    """What several checks of one step read once.
+
+    Args:
+        read: reads it in a window of slices.
+    """
+
+    def __init__(self, read: Callable[[psycopg.Connection, Window], Found]) -> None:
+        self._read = read
+        self._last: tuple[psycopg.Connection, Window, Found] | None = None
+
+    def __call__(self, connection: psycopg.Connection, window: Window) -> Found:
+        """What was read last, if that was through the same connection: a step opens one, and the next step another."""
+        if self._last is None or self._last[0] is not connection or self._last[1] != window:
+            self._last = connection, window, self._read(connection, window)
+        return self._last[2]
 
 
 def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection, partitions: Partitions) -> Window:
@@ -72,7 +111,16 @@ def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Co
     return Window(end - _LOOKBACK, end)
 
 
-def check_result(problems: Sequence[object], noun: str, note: str = "", /, **metadata: int | str) -> dg.AssetCheckResult:
+class CheckTarget(NamedTuple):
+    """Which check of a step a result belongs to."""
+
+    asset: dg.AssetKey
+    check: str
+
+
+def check_result(
+    problems: Sequence[object], noun: str, note: str = "", target: CheckTarget | None = None, /, **metadata: int | str
+) -> dg.AssetCheckResult:
     """The result of a check, with the number of problems and the first of them as metadata; it passes if there is none.
 
     The first problem is also its description, as plain text, or else the note.
@@ -81,9 +129,12 @@ def check_result(problems: Sequence[object], noun: str, note: str = "", /, **met
         problems: shown as `str(problem)`.
         noun: plural noun for them; the metadata key of their number.
         note: what the result does not say if there is no problem.
+        target: needed if the step has several checks.
         metadata: further metadata.
     """
     return WindowCheckResult(
+        asset_key=target.asset if target else None,
+        check_name=target.check if target else None,
         passed=not problems,
         description=printable(str(problems[0])) if problems else note or None,
         metadata={

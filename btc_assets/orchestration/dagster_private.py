@@ -65,27 +65,14 @@ class WindowCheckResult(dg.AssetCheckResult):
     three years of slices. The public result has no field for the materialization that was checked.
     """
 
-    def to_asset_check_evaluation(self, step_context: StepExecutionContext) -> dg.AssetCheckEvaluation:
-        """The evaluation that Dagster records, with the newest materialization as its target."""
-        node = step_context.job_def.asset_layer.get_assets_def_for_node(step_context.node_handle)
-        assert node is not None
-        (spec,) = node.check_specs
-        newest = step_context.instance.fetch_materializations(spec.asset_key, limit=1).records
-        return dg.AssetCheckEvaluation(
-            check_name=spec.name,
-            asset_key=spec.asset_key,
-            passed=self.passed,
-            metadata=self.metadata,
-            severity=self.severity,
-            description=self.description,
-            blocking=spec.blocking,
-            target_materialization_data=(
-                AssetCheckEvaluationTargetMaterializationData(
-                    run_id=newest[0].run_id, storage_id=newest[0].storage_id, timestamp=newest[0].timestamp
-                )
-                if newest
-                else None
-            ),
+    def _get_target_materialization_data(
+        self, step_context: StepExecutionContext, check_key: dg.AssetCheckKey
+    ) -> AssetCheckEvaluationTargetMaterializationData | None:
+        newest = step_context.instance.fetch_materializations(check_key.asset_key, limit=1).records
+        if not newest:
+            return None
+        return AssetCheckEvaluationTargetMaterializationData(
+            run_id=newest[0].run_id, storage_id=newest[0].storage_id, timestamp=newest[0].timestamp
         )
 
 

@@ -4,12 +4,12 @@ import dagster as dg
 import psycopg
 
 from btc_assets.domain.slices import Window
-from btc_assets.orchestration.checks import Problems, SliceCheck, check_result
+from btc_assets.orchestration.checks import Problems, SliceCheck, check_result, check_slices
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
 from btc_assets.signals.encoders.models import read_maintained_models
-from btc_assets.signals.features.table import read_feature_differences
+from btc_assets.signals.features.table import find_feature_differences
 from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, INDEXES, SLICE_FEATURES, SLICE_FEATURES_HISTORY
 from btc_assets.signals.search.embeddings import read_embedding_differences
 from btc_assets.signals.search.index_maintenance import LEAST_RECALL
@@ -26,9 +26,10 @@ def _find_missing_embeddings(connection: psycopg.Connection, window: Window) -> 
 
 FEATURES_CHECK = SliceCheck(
     "features_equal_ticks",
-    "The features count the ticks and the volume that the table of ticks holds, unless retention dropped them.",
+    "The features count the trades and the volume of the ticks that were loaded, as the load recorded them (registry_equals_table compares "
+    "that with the table); where they differ, those of the ticks themselves, unless retention dropped them.",
     "differences",
-    lambda connection, window: Problems(read_feature_differences(connection, window)),
+    lambda connection, window: Problems(find_feature_differences(connection, window)),
 )
 EMBEDDINGS_CHECK = SliceCheck(
     "every_slice_embedded",
@@ -53,7 +54,13 @@ def recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
 
 def signals_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
-    checked = [(SLICE_FEATURES, FEATURES_CHECK), (EMBEDDINGS, EMBEDDINGS_CHECK)]
+    steps = {"check_signals": (SLICE_FEATURES, EMBEDDINGS)}
     if deployment.partitions.history:
-        checked += [(SLICE_FEATURES_HISTORY, FEATURES_CHECK), (EMBEDDINGS_HISTORY, EMBEDDINGS_CHECK)]
-    return [*(check.on(asset_key(key), deployment) for key, check in checked), recall_at_10]
+        steps["check_signals_history"] = (SLICE_FEATURES_HISTORY, EMBEDDINGS_HISTORY)
+    return [
+        *(
+            check_slices(name, [(asset_key(features), FEATURES_CHECK), (asset_key(embeddings), EMBEDDINGS_CHECK)], deployment)
+            for name, (features, embeddings) in steps.items()
+        ),
+        recall_at_10,
+    ]

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.market_data.candles import INTERVALS
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import Partitions, partition_tags
 from btc_assets_tests.support.daemon import QUIET_LOG
@@ -187,28 +188,54 @@ def test_a_run_makes_the_candles_of_the_other_slices_that_it_had_to_load(store: 
     assert store.rows("SELECT bucket_5m, count(*) FROM market_data.btc_ticks GROUP BY 1 ORDER BY 1")[-1] == (NOON + 2 * SLICE, 2)
 
 
+def checks_alone(store: StoreUnderTest, selection: dg.AssetSelection) -> dg.ExecuteInProcessResult:
+    """Checks run by themselves, over the last week."""
+    built = store.definitions
+    job = dg.Definitions(
+        assets=built.assets, asset_checks=built.asset_checks, resources=built.resources, executor=dg.in_process_executor,
+        jobs=[dg.define_asset_job("checks", selection=selection)],
+    )  # fmt: skip
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.resolve_job_def("checks").execute_in_process(instance=instance)
+
+
 def test_rows_changed_behind_the_store_fail_the_checks(store: StoreUnderTest) -> None:
     store.land(every(1, 60))
     run(store, HOUR)
     store.connection.execute("DELETE FROM market_data.btc_ticks WHERE trade_id = 60")
     store.connection.execute("INSERT INTO market_data.conflicting_trades VALUES (%s, 'BTCUSDT', 2, '[]')", (NOON,))
-    built = store.definitions
-    with dg.DagsterInstance.ephemeral() as instance:
-        checks = dg.AssetSelection.all_asset_checks()
-        job = dg.Definitions(
-            assets=built.assets, asset_checks=built.asset_checks, resources=built.resources, executor=dg.in_process_executor,
-            jobs=[dg.define_asset_job("checks", selection=checks)],
-        )  # fmt: skip
-        result = job.resolve_job_def("checks").execute_in_process(instance=instance)
-    failed = failed_checks(result)
+    for interval in INTERVALS:
+        store.connection.execute(f"UPDATE market_data.candle_partials_{interval} SET volume = volume + 1 WHERE last_trade_id = 60")
+    store.connection.execute("UPDATE signals.slice_features SET trade_count = 61")
+    failed = failed_checks(checks_alone(store, dg.AssetSelection.all_asset_checks()))
     assert (
         failed["market_data/btc_ticks registry_equals_table"]
         == "* BTCUSDT 2024-01-10T12:00Z: loaded, 60 rows by the registry, 59 in the table"
     )
     assert "BTCUSDT 2024-01-10T12:00Z: 2 version(s) of trades contradict" in failed["market_data/btc_ticks versions_agree"]
+    assert "BTCUSDT 2024-01-10T12:00Z: 59 ticks" in failed["signals/slice_features features_equal_ticks"]
     assert {name for name in failed if "volume_equals_ticks" in name} == {
-        f"market_data/candles_{of} volume_equals_ticks" for of in ("1s", "30s", "1m", "5m", "1h", "1d", "history")
+        f"market_data/candles_{of} volume_equals_ticks" for of in (*INTERVALS, "history")
     }
+
+
+def test_one_check_of_a_step_can_be_run_alone(store: StoreUnderTest) -> None:
+    store.land(every(1, 60))
+    run(store, HOUR)
+    store.connection.execute("UPDATE market_data.btc_ticks SET price = price + 1 WHERE trade_id = 60")
+    alone = dg.AssetSelection.checks(dg.AssetCheckKey(TICKS, "registry_equals_table"))
+    assert list(failed_checks(checks_alone(store, alone))) == ["market_data/btc_ticks registry_equals_table"]
+    green = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["market_data", "candles_1m"]), "volume_equals_ticks"))
+    (evaluation,) = checks_alone(store, green).get_asset_check_evaluations()
+    assert evaluation.passed and evaluation.check_name == "volume_equals_ticks"
+
+
+def test_the_checks_of_a_run_are_four_steps_with_fifteen_results(store: StoreUnderTest) -> None:
+    store.land(every(1, 60))
+    result = run(store, HOUR)
+    assert len(result.get_asset_check_evaluations()) == 15
+    steps = {event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION}
+    assert steps == {"check_registry", "check_ticks", "check_candles", "check_signals"}
 
 
 def test_a_landing_directory_that_does_not_exist_is_named(store: StoreUnderTest) -> None:

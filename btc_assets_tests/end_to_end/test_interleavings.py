@@ -47,7 +47,9 @@ class Scene:
 
     @classmethod
     def of(cls, store: StoreUnderTest) -> Scene:
-        store.connection.execute("TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets")
+        store.connection.execute(
+            "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, market_data.loaded_slices, ingestion.stream_offsets"
+        )
         store.connection.execute("TRUNCATE ingestion.due_slices, ops.reconciliations")
         shutil.rmtree(store.landing)
         store.landing.mkdir()

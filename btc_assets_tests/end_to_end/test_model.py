@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.market_data import candles
+from btc_assets.market_data.slice_records import read_record_differences
 from btc_assets.simulation.batches import encode_batch
 from btc_assets.store import writers
 from btc_assets.store.encode import EncodedRows
@@ -56,7 +57,7 @@ class Machine(RuleBasedStateMachine):
     def start_with_some_objects_loaded(self, landed: dict[str, list[int]]) -> None:
         self.model = Model()
         self.store.connection.execute(
-            "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets"
+            "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, market_data.loaded_slices, ingestion.stream_offsets"
         )
         for interval in candles.INTERVALS:
             self.store.connection.execute(f"TRUNCATE market_data.candle_partials_{interval}")
@@ -122,6 +123,10 @@ class Machine(RuleBasedStateMachine):
     def candles_hold_the_volume_of_the_ticks(self) -> None:
         for interval in ("1s", "1m", "1d"):
             assert candles.read_candle_differences(self.store.connection, interval, RANGE) == []
+
+    @invariant()
+    def the_record_of_the_loads_is_what_the_table_holds(self) -> None:
+        assert read_record_differences(self.store.connection, RANGE) == []
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.market_data.conflicts import read_conflicts
 from btc_assets.market_data.continuity import read_repeats
 from btc_assets.market_data.registry_equality import find_unequal_slices
+from btc_assets.market_data.slice_records import read_record_differences
 from btc_assets.market_data.source_rows import SourceReader
 from btc_assets_tests.support.paths import case_file
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
@@ -70,7 +71,8 @@ def stored(store: StoreUnderTest) -> list[tuple[object, ...]]:
 
 def empty(store: StoreUnderTest) -> None:
     store.connection.execute(
-        "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets, market_data.conflicting_trades"
+        "TRUNCATE landing.raw_blobs_5m, landing.rejected_rows, market_data.btc_ticks, ingestion.stream_offsets, "
+        "market_data.conflicting_trades, market_data.loaded_slices"
     )
     shutil.rmtree(store.landing)
     store.landing.mkdir()
@@ -86,6 +88,7 @@ def check_exact(store: StoreUnderTest, objects: dict[str, list[Version]]) -> Non
     assert len(rows) == len(set(rows))
     assert read_repeats(store.connection, RANGE) == []
     assert find_unequal_slices(store.connection, RANGE) == []
+    assert read_record_differences(store.connection, RANGE) == []
 
 
 def load_waiting_slices(store: StoreUnderTest) -> None:

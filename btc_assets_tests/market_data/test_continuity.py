@@ -95,6 +95,7 @@ def test_gaps_and_repeats_agree_with_a_naive_count(loaded: StoreUnderTest, trade
 
     with loaded.connection.transaction(force_rollback=True):
         loaded.connection.execute("DELETE FROM market_data.btc_ticks")
+        loaded.connection.execute("DELETE FROM market_data.loaded_slices")  # as a former release leaves them: the ticks are read
         with loaded.connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO market_data.btc_ticks VALUES (%s, %s, %s, 'BTCUSDT', %s, 1, 1, NULL, NULL, true, NULL)",

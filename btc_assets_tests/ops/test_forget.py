@@ -97,7 +97,7 @@ def test_a_demo_that_was_loaded_into_a_store_is_removed_and_its_slices_are_loade
     store.land(every(1, 600))
     store.ingest(HOUR)
     before = state(store)
-    store.connection.execute("TRUNCATE market_data.btc_ticks, landing.raw_blobs_5m, ingestion.stream_offsets")
+    store.connection.execute("TRUNCATE market_data.btc_ticks, market_data.loaded_slices, landing.raw_blobs_5m, ingestion.stream_offsets")
     zone = land_demo(store, every(1, 900, first_id=5_000_000, start=NOON + SLICE))
     assert "generated trades were loaded into this store" in run_command("doctor").output
     assert find_demo_zones(store.connection, store.settings.landing) == [zone.url]

@@ -9,7 +9,7 @@ import psycopg
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.orchestration.checks import Problems, SliceCheck, bullets, check_result
+from btc_assets.orchestration.checks import Problems, SliceCheck, bullets, check_result, check_slices
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -20,7 +20,7 @@ def run_check(store: StoreUnderTest, check: SliceCheck, tags: dict[str, str]) ->
     asset = dg.AssetKey("numbers")
     definitions = dg.Definitions(
         [dg.AssetSpec(asset)],
-        asset_checks=[check.on(asset, Deployment.of(store.settings))],
+        asset_checks=[check_slices("checks_of_numbers", [(asset, check)], Deployment.of(store.settings))],
         jobs=[dg.define_asset_job("checks", dg.AssetSelection.all_asset_checks())],
         resources={"store": store.database},
         executor=dg.in_process_executor,

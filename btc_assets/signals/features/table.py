@@ -12,6 +12,7 @@ from psycopg import sql
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, ceil_slice, floor_slice
 from btc_assets.domain.ticks import int64
+from btc_assets.market_data.slice_records import read_unrecorded
 from btc_assets.signals.features import schema
 from btc_assets.signals.features.bars import CHANNELS, STEPS
 from btc_assets.signals.features.formulas import FEATURES
@@ -107,3 +108,32 @@ def read_feature_differences(connection: psycopg.Connection, window: Window) -> 
         f"{symbol} {bucket:{KEY_FORMAT}}: {trades or 0} ticks of volume {volume or 0}, features of {counted or 0} and {sized or 0}"
         for bucket, symbol, trades, volume, counted, sized in rows
     ]
+
+
+# The same against what the loads recorded.
+_RECORD_DIFFERENCES = """
+SELECT min(bucket_5m), max(bucket_5m)
+FROM (
+    SELECT bucket_5m, symbol, market_trades, volume::double precision AS volume FROM market_data.loaded_slices
+    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
+) AS loaded
+FULL JOIN (
+    SELECT bucket_5m, symbol, trade_count, volume FROM signals.slice_features WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
+) AS stored USING (bucket_5m, symbol)
+WHERE coalesce(market_trades, 0) <> coalesce(stored.trade_count, 0)
+    OR abs(coalesce(loaded.volume, 0) - coalesce(stored.volume, 0)) > 1e-9 * coalesce(stored.volume, 0)
+"""
+
+
+def find_feature_differences(connection: psycopg.Connection, window: Window) -> list[str]:
+    """The same without a look at the ticks: features are compared with what the loads recorded.
+
+    Only where they differ, or a slice has no record, are they compared with the ticks themselves.
+    """
+    if not read_unrecorded(connection, window):
+        with server_errors(), connection.transaction():
+            first, last = only_row(connection.execute(_RECORD_DIFFERENCES, {"start": window.start, "end": window.end}))
+        if first is None:
+            return []
+        window = Window(first, last + SLICE)
+    return read_feature_differences(connection, window)
