@@ -1,4 +1,4 @@
-"""An asset with daily partitions and a check, which logs and prints."""
+"""Assets with daily partitions: one with a check, which logs and prints, and one with metadata."""
 
 import dagster as dg
 
@@ -10,6 +10,13 @@ def talkative(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def
     context.log.info("started")
     print("a line of output", flush=True)
     return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+def described(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    for day, note in (("2024-01-13", 'it\'s "quoted" \\ %(x)s :y ü'), ("2024-01-20", "the last")):
+        context.add_asset_metadata({"note": note}, described.key, day)
+    return dg.MaterializeResult(metadata={"rows": 3, "text": 'it\'s "quoted" \\ %(x)s :y ü', "nothing": None}, tags={"color": "red"})
 
 
 def run_day(instance: dg.DagsterInstance) -> dg.DagsterRun:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import dagster as dg
 import pytest
 import sqlalchemy
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster_postgres import PostgresEventLogStorage
 from dagster_shared.record import replace
 
 from btc_assets.orchestration import dagster_private as private
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets_tests.orchestration.talkative import DAYS, run_day, run_days, talkative
+from btc_assets_tests.orchestration.talkative import DAYS, described, run_day, run_days, talkative
 from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
 from btc_assets_tests.support.stores import StoreUnderTest
 
@@ -133,18 +136,80 @@ def test_a_check_of_a_range_is_recorded_once_and_not_for_each_partition(instance
     assert check.status == AssetCheckExecutionRecordStatus.SUCCEEDED and check.partition is None
 
 
-def test_a_batch_of_materializations_is_one_prepared_statement(instance: dg.DagsterInstance) -> None:
-    executed: list[tuple[str, object]] = []
+def stored_events(instance: dg.DagsterInstance) -> list[dict[str, object]]:
+    """All events of `described`, and the rows of what else tables say of it, without ids, times and versions."""
+    records = instance.fetch_materializations(described.key, limit=99, ascending=True).records
+    tables = (
+        "SELECT e.*, t.event_id, t.asset_key AS tagged, t.key, t.value, t.event_timestamp FROM event_logs e "
+        "LEFT JOIN asset_event_tags t ON t.event_id = e.id WHERE e.asset_key IS NOT NULL ORDER BY e.id"
+    )
+    with private.connect_to_events(instance) as connection:
+        rows = [dict(row) for row in connection.execute(sqlalchemy.text(tables)).mappings()]
+        (newest,) = connection.execute(sqlalchemy.text("SELECT last_materialization FROM asset_keys")).scalars()
+    events = [json.loads(row.pop("event")) for row in rows] + [json.loads(newest)["event_log_entry"]]
+    ids = {record.storage_id for record in records}
+    assert ids == {row["id"] for row in rows if row["dagster_event_type"] == "ASSET_MATERIALIZATION"}
+    assert json.loads(newest)["storage_id"] == max(ids)
+    for event in events:
+        assert event.pop("timestamp") > 1.7e9
+    changing = {"id", "event_id", "timestamp", "event_timestamp", "run_id", "value"}
+    return [*events, *({name: value for name, value in row.items() if name not in changing} for row in rows)]
 
-    def remember(connection: object, cursor: object, statement: str, parameters: object, context: object, many: bool) -> None:
-        if statement.startswith("INSERT INTO event_logs"):
-            executed.append((statement, parameters))
 
+def test_a_range_run_stores_what_dagster_itself_would_store(
+    instance: dg.DagsterInstance, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own functions make an event of each partition, and its own log of events writes them."""
+    run_days(instance, described)
+    (ours,) = instance.get_runs()
+    mine = json.dumps(stored_events(instance)).replace(ours.run_id, "run")
+    store.connection.execute("TRUNCATE dagster.event_logs, dagster.asset_event_tags, dagster.asset_keys")
+    monkeypatch.setattr("dagster._core.execution.plan.execute_step._get_output_asset_events", private._make_asset_events)
+    for name in ("store_event", "store_event_batch"):
+        monkeypatch.setattr(private.CompactEventLog, name, getattr(PostgresEventLogStorage, name))
+    run_days(instance, described)
+    (theirs, _) = instance.get_runs()
+    dagsters = json.dumps(stored_events(instance)).replace(theirs.run_id, "run")
+    assert dagsters.count("ASSET_MATERIALIZATION") > 22  # one a day, in the text of the event and beside it
+    versions = re.compile(r"[0-9a-f]{64}")  # hashes of the run's id
+    assert versions.sub("version", mine) == versions.sub("version", dagsters)
+
+
+def test_partitions_that_differ_in_their_key_alone_are_one_event_and_one_statement(instance: dg.DagsterInstance) -> None:
+    executed: list[str] = []
     assert isinstance(instance.event_log_storage, private.CompactEventLog)
-    sqlalchemy.event.listen(instance.event_log_storage._engine, "before_cursor_execute", remember)
+    listen = sqlalchemy.event.listen
+    listen(instance.event_log_storage._engine, "before_cursor_execute", lambda *event: executed.append(event[2]))
     run_days(instance)
-    batches = [parameters for _, parameters in executed if str(parameters).count("'ASSET_MATERIALIZATION'") > 1]
-    assert len(batches) == 1 and str(batches[0]).count("'ASSET_MATERIALIZATION'") == 11
+    assert len([statement for statement in executed if "unnest" in statement]) == 1
+    assert len(executed) < 60
+    events = [entry for entry in instance.all_logs(instance.get_runs()[0].run_id) if entry.dagster_event]
+    assert len([event for event in events if event.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION]) == 11
+
+
+def test_a_range_longer_than_a_statement_is_stored_in_order(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private, "_RANGE_ROWS", 4)
+    run_days(instance)
+    records = instance.fetch_materializations(talkative.key, limit=99, ascending=True).records
+    assert [record.partition_key for record in records] == [f"2024-01-{day}" for day in range(10, 21)]
+
+
+def test_a_storage_other_than_ours_gets_an_event_for_each_partition() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_days(instance)
+        assert len(instance.fetch_materializations(talkative.key, limit=99).records) == 11
+
+
+def test_all_parts_of_the_storage_use_one_connection(instance: dg.DagsterInstance, store: StoreUnderTest) -> None:
+    opened: list[object] = []
+    assert isinstance(instance.event_log_storage, private.CompactEventLog)
+    sqlalchemy.event.listen(instance.event_log_storage._engine, "connect", lambda *connection: opened.append(connection))
+    run_days(instance)
+    instance.get_daemon_statuses()
+    instance.all_instigator_state()
+    assert len(opened) <= 2  # a second one where tables are looked up for the first time
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dagster' AND datname = current_database()"
+    assert store.rows(count) == [(1,)]
 
 
 def test_the_partitions_that_a_failed_run_over_a_range_leaves_unmade_are_shown_as_failed_until_they_are_made(
@@ -168,6 +233,15 @@ def test_the_partitions_that_a_failed_run_over_a_range_leaves_unmade_are_shown_a
     assert failed() == days[3:13]
     run_days(instance)
     assert failed() == []
+
+
+@pytest.mark.parametrize("last", ["2024-01-09", "2024-01-10", "2024-01-20", "2034-01-20"])
+def test_a_range_of_partitions_is_the_subset_of_its_keys(last: str) -> None:
+    key_range = dg.PartitionKeyRange("2024-01-10", last)
+    keys = DAYS.get_partition_keys_in_range(key_range)
+    empty, later = DAYS.empty_subset(), DAYS.empty_subset().with_partition_keys(["2024-01-15", "2024-02-01"])
+    for subset in (empty, later):
+        assert subset.with_partition_key_range(DAYS, key_range) == subset.with_partition_keys(keys)
 
 
 # ---- records

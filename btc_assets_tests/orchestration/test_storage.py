@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -15,7 +17,7 @@ from psycopg import sql
 from btc_assets.domain.settings import Settings
 from btc_assets.orchestration.dagster_private import CompactEventLog
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets.orchestration.libpq_dialect import LibpqDialect, libpq_url
+from btc_assets.orchestration.libpq_dialect import LibpqDialect, libpq_url, one_connection
 from btc_assets.orchestration.storage_address import storage_addresses
 from btc_assets_tests.orchestration.talkative import run_day
 from btc_assets_tests.support.s3 import Bucket
@@ -80,6 +82,45 @@ def test_the_url_for_sqlalchemy_keeps_the_whole_connection_string_and_never_show
     url = sqlalchemy.make_url(libpq_url(conninfo, "dagster"))
     assert LibpqDialect().create_connect_args(url) == ([conninfo], {"search_path": "dagster"})
     assert repr(url) == "postgresql+btc_assets://libpq:***@?search_path=dagster"
+
+
+def read_session(engine: sqlalchemy.Engine) -> tuple[int, str]:
+    """The server's process of the engine's connection, and whether its commits wait for the disk."""
+    with engine.connect() as connection:
+        process, commit = connection.execute(sqlalchemy.text("SELECT pg_backend_pid(), current_setting('synchronous_commit')")).one()
+        return process, commit
+
+
+@pytest.fixture
+def engine(store: StoreUnderTest) -> Iterator[sqlalchemy.Engine]:
+    kept = one_connection(libpq_url(store.dsn, "public"))
+    yield kept
+    kept.dispose()
+
+
+def test_a_connection_is_kept_and_its_commits_do_not_wait_for_the_disk(engine: sqlalchemy.Engine) -> None:
+    first = read_session(engine)
+    assert first[1] == "off" and read_session(engine) == first
+
+
+def test_a_connection_that_the_server_ended_is_opened_anew(engine: sqlalchemy.Engine, store: StoreUnderTest) -> None:
+    ended, _ = read_session(engine)
+    assert store.rows(f"SELECT pg_terminate_backend({ended}, 60000)") == [(True,)]
+    assert read_session(engine)[0] != ended
+
+
+def test_a_forked_process_opens_a_connection_of_its_own(engine: sqlalchemy.Engine) -> None:
+    parents, _ = read_session(engine)
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writer, str(read_session(engine)[0]).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    assert int(os.read(reader, 20)) not in (0, parents)
+    assert read_session(engine)[0] == parents
 
 
 def test_a_role_that_may_not_create_schemas_opens_a_storage_that_exists(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
