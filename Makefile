@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -55,9 +55,18 @@ bench-chain: $(VENV)/ready-dev  ## The whole chain of a day, stage by stage, in 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_chain.py $(ARGS)
 
-compare: $(VENV)/ready-dev  ## The project beside dlt, Polars and pandas. ARGS='--table docs/compare.md --plot docs/compare.png' writes the page.
+compare: $(VENV)/ready-dev $(VENV)-stores/bin/python  ## The project beside dlt, Polars, pandas, ClickHouse, DuckDB, ArcticDB and nautilus_trader, written into docs/compare.md. An hour.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	$(BIN)/python benchmarks/bench_compare.py --table docs/compare.md --plot docs/compare.png
+	$(BIN)/python benchmarks/bench_stores.py --apart $(VENV)-stores/bin/python --table docs/compare.md
+
+compare-loading: $(VENV)/ready-dev  ## Its first half: rates of loading. ARGS='--ticks 300000 --repeat 1' for a try.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
 	$(BIN)/python benchmarks/bench_compare.py $(ARGS)
+
+compare-stores: $(VENV)/ready-dev $(VENV)-stores/bin/python  ## Its second half: loaded twice, corrected, killed, read. ARGS='--only project duckdb' for some.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	$(BIN)/python benchmarks/bench_stores.py --apart $(VENV)-stores/bin/python $(ARGS)
 
 bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that BTC_ASSETS_TEST_DSN names.
 	$(BIN)/python benchmarks/bench_timescale.py $(ARGS)
@@ -119,7 +128,7 @@ lock: $(VENV)/ready-dev  ## Pin what is installed now; run it in a fresh environ
 	$(BIN)/python -m pip freeze --exclude-editable | grep -iv '^torch==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-accuracy $(VENV)-checkov .btc_assets $(WASM)/node_modules
+	rm -rf $(VENV) $(VENV)-accuracy $(VENV)-checkov $(VENV)-stores .btc_assets $(WASM)/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("btc_assets needs Python 3.11 or later; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -134,6 +143,11 @@ $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/ready-torch: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[torch]'
 	touch $@
+
+# Apart, because they hold pandas below 3 and packages of Dagster's at other versions than ours.
+$(VENV)-stores/bin/python:
+	$(PYTHON) -m venv $(VENV)-stores
+	$@ -m pip install --quiet --disable-pip-version-check 'arcticdb>=6.28,<7' 'nautilus_trader>=1.221,<2' pyarrow psutil
 
 $(VENV)-accuracy/bin/python: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-accuracy

@@ -325,18 +325,18 @@ def reruns_table(found: dict[str, list[Again]]) -> str:
     return "\n".join(lines)
 
 
-def replace_measured(page: Path, measured: str) -> None:
+def replace_measured(page: Path, measured: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put what was measured between the marks of a page.
 
     Raises:
         SystemExit: the page lacks the marks.
     """
     text = page.read_text() if page.exists() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise SystemExit(f"{page} has no place for the table: put the lines {BEGIN} and {END} into it.")
-    page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}")
+        raise SystemExit(f"{page} has no place for the table: put the lines {marks[0]} and {marks[1]} into it.")
+    page.write_text(f"{before}{begin}\n{measured}\n{end}{after}")
 
 
 def draw(panels: Mapping[str, Sequence[Row]], ticks: int, caption: str, path: Path) -> None:

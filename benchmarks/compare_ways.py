@@ -23,6 +23,8 @@ from peak_memory import peak_mb
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from btc_assets.domain.slices import Window
+
 SCHEMA, TABLE = "market_data", "btc_ticks"
 KEY = ["bucket_5m", "symbol", "trade_id"]
 COLUMNS = [
@@ -33,10 +35,15 @@ COLUMNS = [
 
 def this_project(dsn: str, folder: Path, state: Path) -> None:
     """What a run of `btc_ticks` does: register what landed, then replace the slices with new objects."""
-    from bench_load import FEEDS, MARGIN, WINDOW
+    load_project(dsn, folder)
+
+
+def load_project(dsn: str, folder: Path, days: int = 1, *, force: bool = False) -> Window | None:
+    """Load what is new of some days, with `force` also what lost an object; returns the slices from the first to the last that was due."""
+    from bench_load import DAY_START, FEEDS, MARGIN
 
     from btc_assets.domain.settings import Settings
-    from btc_assets.domain.slices import SLICE, Window
+    from btc_assets.domain.slices import DAY, SLICE, Window
     from btc_assets.landing.registration import RegisterOptions, register_window
     from btc_assets.landing.spool import Spool
     from btc_assets.landing.zone import LandingZone
@@ -49,14 +56,17 @@ def this_project(dsn: str, folder: Path, state: Path) -> None:
     zone = LandingZone(folder.as_uri(), concurrency=default["fetch_concurrency"].default)
     spool = Spool()
     with store.connect() as connection:
-        register_window(connection, zone, FEEDS, WINDOW, RegisterOptions(MARGIN, spool=spool))
+        register_window(connection, zone, FEEDS, Window(DAY_START, DAY_START + days * DAY), RegisterOptions(MARGIN, spool=spool))
         (first, last), *_ = connection.execute(
-            "SELECT min(bucket_5m), max(bucket_5m) FROM landing.slices WHERE state IN ('pending', 'stale')"
+            "SELECT min(bucket_5m), max(bucket_5m) FROM landing.slices WHERE state = ANY(%s)",
+            (["pending", "stale", *(["source gone"] if force else [])],),
         ).fetchall()
-        if first is not None:
-            due = Window(first, last + SLICE)
-            load = TickLoad(store, zone, FEEDS, due, LoadOptions(default["commit_rows"].default, spool=spool))
-            replace_all(connection, Target.of(connection, f"{SCHEMA}.{TABLE}"), load, writers=default["writers"].default, store=store)
+        if first is None:
+            return None
+        due = Window(first, last + SLICE)
+        load = TickLoad(store, zone, FEEDS, due, LoadOptions(default["commit_rows"].default, force=force, spool=spool))
+        replace_all(connection, Target.of(connection, f"{SCHEMA}.{TABLE}"), load, writers=default["writers"].default, store=store)
+        return due
 
 
 def this_project_io_manager(dsn: str, folder: Path, state: Path) -> None:
