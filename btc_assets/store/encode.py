@@ -77,14 +77,14 @@ def _without_nulls(rows: pa.Table, target: Target) -> pa.Table:
 
 def _column_types(rows: pa.Table, target: Target) -> dict[str, str]:
     """PostgreSQL's type of each Arrow column."""
-    types = {column.name: column.type for column in target.columns}
-    unknown = [name for name in rows.column_names if name not in types]
-    missing = [column.name for column in target.columns if column.required and column.name not in rows.column_names]
+    types, names = {column.name: column.type for column in target.columns}, rows.column_names
+    unknown = [name for name in names if name not in types]
+    missing = [column.name for column in target.columns if column.required and column.name not in names]
     if unknown or missing:
         unknown_text = [f"{target.table} has no column {', '.join(unknown)}"] * bool(unknown)
         missing_text = [f"it lacks {', '.join(missing)}"] * bool(missing)
         raise UserError(f"The Arrow data does not fit the table: {'; '.join(unknown_text + missing_text)}.")
-    return {name: types[name] for name in rows.column_names}
+    return {name: types[name] for name in names}
 
 
 def _convert(column: pa.ChunkedArray, type_name: str) -> pa.ChunkedArray:

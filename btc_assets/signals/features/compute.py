@@ -186,7 +186,7 @@ def compute_rows(ticks: pa.Table, slices: Collection[tuple[datetime, str]]) -> p
     first = first_of_slices(ticks)
     traded = list(zip(*(ticks[name].take(first).to_pylist() for name in ("bucket_5m", "symbol")), strict=True))
     keys = [*traded, *sorted(set(slices).difference(traded))]
-    arrays = SliceArrays.of(TickArrays.of_symbols(ticks, empty=len(keys) - len(traded)))
+    arrays = SliceArrays.of(TickArrays.of_symbols(ticks, first, empty=len(keys) - len(traded)))
     buckets, symbols = zip(*keys, strict=True) if keys else ((), ())
     return _as_table(pa.array(buckets, TIME), pa.array(symbols, pa.string()), arrays)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.domain.ticks import first_of_slices, float64, int64
+from btc_assets.domain.ticks import float64, int64
 
 _PART_TICKS, _PART_SLICES = 1 << 17, 1 << 11
 
@@ -72,17 +72,17 @@ class TickArrays:
         )
 
     @classmethod
-    def of_symbols(cls, ticks: pa.Table, empty: int = 0) -> TickArrays:
+    def of_symbols(cls, ticks: pa.Table, first: np.ndarray, empty: int = 0) -> TickArrays:
         """Arrays of ticks of several symbols: each pair of slice and symbol is a slice here, in the order of the ticks.
 
         Features compare no slice with another and use no time but that since its start. So these slices follow each other from 1970 on,
         whatever their times are.
 
         Args:
-            ticks: as in `of`, with their symbols, ordered by (bucket_5m, symbol, trade_id).
+            ticks: as in `of`, of any symbols, ordered by (bucket_5m, symbol, trade_id).
+            first: position of the first tick of each slice and symbol.
             empty: slices without ticks, which come last.
         """
-        first = first_of_slices(ticks)
         offsets = np.append(first, np.full(empty + 1, len(ticks)))
         starts = SLICE_US * np.arange(len(offsets) - 1)
         return cls(
