@@ -36,6 +36,7 @@ from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.simulation.replay import Landed
 
 PACKAGES = ("pyarrow", "psycopg", "pgpq", "dagster")
+IN_THE_LOAD = ("… features", "… candles")  # what its threads spend on them, together; they overlap with the rest of the load
 STAGES = ("register", "load", "candles", "features", "checks", "Dagster", "whole")
 
 Seconds = dict[str, float]
@@ -104,8 +105,10 @@ def measure(
         loaded = run_stage("load", window, sampled(stacks) if stacks else ())
         seconds["process"] = time.perf_counter() - started
     seconds |= stages(loaded) | {"peak MB": loaded["peak_mb"]}
+    seconds |= {f"… {name}": spent for name, spent in loaded["in the load"].items()}
     seconds["register and load"] = seconds["register"] + seconds["load"]
-    seconds["candles and features"] = seconds["candles"] + seconds["features"]
+    in_the_load = sum(seconds[name] for name in IN_THE_LOAD)
+    seconds["candles and features"] = seconds["candles"] + seconds["features"] + in_the_load
     return seconds, bench.landed, used
 
 
@@ -116,7 +119,7 @@ def show(measured: Sequence[Seconds], args: argparse.Namespace, out: Console) ->
         return statistics.median(one[name] / (one[of] if of else 1) for one in measured)
 
     table = Table("", "seconds", "of (c)", "of load", title=f"{args.ticks:,} trades, {args.objects:,} objects, {args.busy} busy loops")
-    for name in ("c", "c2", *STAGES, "process"):
+    for name in ("c", "c2", "register", "load", *IN_THE_LOAD, *STAGES[2:], "process"):
         table.add_row(name, f"{median(name):.1f}", f"{median(name, 'c'):.2f}", f"{median(name, 'load'):.2f}")
     out.print(table)
     for figure in goals(measured):

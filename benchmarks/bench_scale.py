@@ -70,6 +70,7 @@ def load(window: Window) -> dict[str, Any]:
     from bench_dagster import Bodies
 
     from btc_assets.assembly import LOADING_ASSETS, build_definitions
+    from btc_assets.market_data.derived import Makers
     from btc_assets.orchestration.ingest import IngestOptions, ingest
     from btc_assets.orchestration.partitions import Partitions
 
@@ -83,6 +84,14 @@ def load(window: Window) -> dict[str, Any]:
     definitions = build_definitions(settings, patient=False, progress=listen)
     job, bodies = definitions.resolve_job_def("ingest"), Bodies()
     bodies.wrap(job)
+    opened: list[Makers] = []
+    open_makers = Makers.open
+
+    def open_and_keep(*args: Any) -> Makers:
+        opened.append(open_makers(*args))
+        return opened[-1]
+
+    Makers.open = open_and_keep  # type: ignore[method-assign, assignment]  # to know what their work took
     report = ingest(definitions, LOADING_ASSETS, Partitions.of(settings), window, IngestOptions())
     if report.failed_checks:
         raise SystemExit(f"checks failed: {report.failed_checks}")
@@ -97,6 +106,7 @@ def load(window: Window) -> dict[str, Any]:
         "seconds": (run.end_time or 0.0) - (run.start_time or 0.0),
         "assets": assets,
         "checks": bodies.seconds,
+        "in the load": {name: sum(one.seconds[name] for one in opened) for name in ("features", "candles")},
         "rates": [report.ticks / len(committed) / (end - start) for start, end in pairwise(edges)],
         "peak_mb": peak_mb(),
     }
