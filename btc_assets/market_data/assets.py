@@ -160,8 +160,9 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
     ) -> dg.MaterializeResult[None]:
         window = deployment.partitions.run_window(context)
         started = time.perf_counter()
+        outside = landing.loaded_outside.get(window, ())
         with plain_failures(), store.connect(owner=True) as connection:
-            partials = _make_candles(connection, interval, window, landing, loaded=run_makes(context, TICKS))
+            partials = _make_candles(store, connection, interval, [window, *outside], loaded=run_makes(context, TICKS))
             seconds = time.perf_counter() - started
             deployment.report_progress("candles", intervals.index(interval) + 1, len(intervals))
             rows = count_rows(connection, table, window, time_column="bucket")
@@ -183,15 +184,14 @@ def _candles_asset(deployment: Deployment, interval: str) -> dg.AssetsDefinition
     return candles
 
 
-def _make_candles(connection: psycopg.Connection, interval: str, window: Window, landing: Landing, *, loaded: bool) -> int:
-    """Make the candles of a window: all, or, if the same run loaded its ticks, what that left to do, also outside the window.
+def _make_candles(store: Store, connection: psycopg.Connection, interval: str, windows: Sequence[Window], *, loaded: bool) -> int:
+    """Make the candles of windows: all, or, if the same run loaded their ticks, what that left to do.
 
     Returns:
         The number of partial candles that were made.
     """
-    if not loaded:
-        return refresh_candles(connection, interval, window)
-    return sum(refresh_due_candles(connection, interval, some) for some in (window, *landing.loaded_outside.get(window, ())))
+    refresh = refresh_due_candles if loaded else refresh_candles
+    return sum(refresh(connection, interval, window, store) for window in windows)
 
 
 def _candle_pictures(connection: psycopg.Connection, interval: str, window: Window, feeds: Feeds) -> dict[str, str]:
@@ -216,9 +216,9 @@ def _candles_history(deployment: Deployment, days: dg.TimeWindowPartitionsDefini
     ) -> dg.MaterializeResult[None]:
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect(owner=True) as connection:
-            loaded = run_makes(context, TICKS_HISTORY)
+            loaded, windows = run_makes(context, TICKS_HISTORY), [window, *landing.loaded_outside.get(window, ())]
             made = {
-                interval: _make_candles(connection, interval, window, landing, loaded=loaded)
+                interval: _make_candles(store, connection, interval, windows, loaded=loaded)
                 for interval in enabled_intervals(deployment.settings)
             }
         return dg.MaterializeResult(metadata={f"partial_candles_{interval}": count for interval, count in made.items()})

@@ -17,8 +17,9 @@ from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
 from btc_assets.ingestion.due import clearing_due_marks, read_due_windows
 from btc_assets.market_data.keys import candles_key
+from btc_assets.market_data.refresh_ahead import refresh_ahead
 from btc_assets.market_data.slice_records import read_unrecorded
-from btc_assets.store.database import only_row
+from btc_assets.store.database import Store, only_row
 from btc_assets.store.errors import server_errors
 
 # Each interval is built from the one before it, so they are refreshed in this order.
@@ -104,13 +105,14 @@ def create_optional_candles(connection: psycopg.Connection) -> None:
             connection.execute("CALL market_data.create_candles(%s, %s)", (interval, width))
 
 
-def refresh_candles(connection: psycopg.Connection, interval: str, window: Window) -> int:
+def refresh_candles(connection: psycopg.Connection, interval: str, window: Window, store: Store | None = None) -> int:
     """Rebuild the candles that the ticks of `window` belong to; commits day by day.
 
     Args:
         connection: to the store, in autocommit mode and not inside a transaction, because TimescaleDB commits as it refreshes.
         interval: a key of `WIDTHS`; the interval below it must be up to date.
         window: slices (of event time) whose ticks changed.
+        store: opens other sessions that help, if they can and if it is worth it; None: none may.
 
     Returns:
         Number of partial candles in the window.
@@ -128,16 +130,18 @@ def refresh_candles(connection: psycopg.Connection, interval: str, window: Windo
             )
         lower = interval_below(interval)
         with clearing_due_marks(connection, candles_key(interval), window, below=candles_key(lower) if lower else None):
+            if store and not lower:
+                refresh_ahead(store, connection, interval, window)
             return sum(_refresh_day(connection, interval, day) for day in window.days())
 
 
-def refresh_due_candles(connection: psycopg.Connection, interval: str, window: Window) -> int:
+def refresh_due_candles(connection: psycopg.Connection, interval: str, window: Window, store: Store | None = None) -> int:
     """Rebuild the candles of those slices of a window that are due: what a load of the same window did not make itself.
 
     Arguments, result and errors are those of `refresh_candles`; the result counts what was rebuilt.
     """
     due = read_due_windows(connection, candles_key(interval), window)
-    return sum(refresh_candles(connection, interval, some) for some in due)
+    return sum(refresh_candles(connection, interval, some, store) for some in due)
 
 
 def _refresh_day(connection: psycopg.Connection, interval: str, day: Window) -> int:

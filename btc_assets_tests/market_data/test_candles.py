@@ -16,8 +16,9 @@ from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
 from btc_assets.simulation.generate_day import generate_day
 from btc_assets.simulation.replay import Landed, read_trades
+from btc_assets.store.database import Store
 from btc_assets_tests.support.databases import read_candles, write_candles, write_ticks
-from btc_assets_tests.support.stores import FEED, real_data
+from btc_assets_tests.support.stores import FEED, StoreUnderTest, real_data
 from btc_assets_tests.support.trades import HOUR, NOON, every, table, trade
 
 # What a candle is, from ticks alone.
@@ -205,3 +206,22 @@ def test_what_is_made_of_a_day_reads_the_ticks_of_no_other_day(on_postgres: psyc
             assert (read_gaps(on_postgres, days[3]), read_repeats(on_postgres, days[3])) == ([], [])
         read = [name for name, count in sorted(scans().items()) if count > before[name]]
     assert read == ["market_data.btc_ticks_20240112", "market_data.btc_ticks_20240113"]
+
+
+def test_a_long_window_is_refreshed_in_several_sessions_and_its_candles_are_those_of_the_ticks(store: StoreUnderTest) -> None:
+    """Also where candles were made before, ticks changed since, and the window goes beyond all of them."""
+    day = Window(floor_day(NOON), floor_day(NOON) + DAY)
+    for first_id, end in ((1, NOON), (100_000, day.end)):
+        window = Window(day.start, end)
+        write_ticks(store.connection, every(200, len(window) * 3 // 2, start=day.start, first_id=first_id), window)
+        for interval in candles.INTERVALS:
+            candles.refresh_candles(store.connection, interval, window, store.database)
+        assert candles.find_outdated_candles(store.connection, day) == []
+
+
+def test_sessions_that_cannot_help_change_nothing(store: StoreUnderTest) -> None:
+    day = Window(floor_day(NOON), floor_day(NOON) + DAY)
+    write_ticks(store.connection, every(200, 432, start=day.start), day)
+    for interval in candles.INTERVALS:
+        candles.refresh_candles(store.connection, interval, day, Store(f"{store.dsn}_that_is_not_there"))
+    assert candles.find_outdated_candles(store.connection, day) == []
