@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from btc_assets.ops.health import Health
     from btc_assets.ops.status import DayStatus
 
+_SYMBOLS_SHOWN = 10  # one by one; of more, each day is one line
+
 
 @click.command(epilog=example("btc-assets status --from 2020-02-01"))
 @range_options
@@ -73,6 +75,10 @@ def _print_absence(app: App) -> None:
 
 
 def _print_days(days: Sequence[DayStatus]) -> None:
+    from btc_assets.ops.status import sum_symbols
+
+    if len({day.symbol for day in days}) > _SYMBOLS_SHOWN:
+        days = sum_symbols(days)
     table = new_table("day", "symbol", "objects", "MB", "ticks", "slices", "problems", numbers=slice(2, 6))
     for day in days:
         counts = f"{day.objects:,}", f"{day.bytes / 1e6:,.1f}", f"{day.loaded_rows:,}", f"{day.loaded:,} of {day.slices:,}"

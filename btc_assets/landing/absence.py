@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from btc_assets.domain.feeds import Feeds
@@ -13,18 +15,23 @@ if TYPE_CHECKING:
 
 
 def explain_absence(zone: LandingZone, feeds: Feeds) -> Iterator[str]:
-    """A sentence for each prefix that says what lies below it, with a few LIST calls."""
-    for prefix in feeds.prefixes:
-        place = f"{zone.url}/{prefix}"
-        if newest := zone.newest_minute(prefix):
-            yield f"The newest object in {place} lies in the folder of {newest:%Y-%m-%d %H:%M}: look after the collector if it should be later."
-        elif names := zone.names(prefix):
-            yield (
-                f"No object in {place} lies in a minute folder (YYYY/MM/DD/HH/MM/); what lies there begins with {_list(names)}: move the "
-                "objects to where their trades belong, or correct BTC_ASSETS_LANDING_FEEDS."
-            )
-        else:
-            yield f"Nothing lies in {place}{_above(zone, prefix)}: look after the collector, or correct BTC_ASSETS_LANDING_FEEDS."
+    """A sentence for each prefix that says what lies below it, with a few LIST calls, those of several prefixes at once."""
+    with ThreadPoolExecutor(zone.concurrency) as pool:
+        yield from pool.map(partial(_explain, zone), feeds.prefixes)
+
+
+def _explain(zone: LandingZone, prefix: str) -> str:
+    place = f"{zone.url}/{prefix}"
+    if newest := zone.newest_minute(prefix):
+        return (
+            f"The newest object in {place} lies in the folder of {newest:%Y-%m-%d %H:%M}: look after the collector if it should be later."
+        )
+    if names := zone.names(prefix):
+        return (
+            f"No object in {place} lies in a minute folder (YYYY/MM/DD/HH/MM/); what lies there begins with {_list(names)}: move the "
+            "objects to where their trades belong, or correct BTC_ASSETS_LANDING_FEEDS."
+        )
+    return f"Nothing lies in {place}{_above(zone, prefix)}: look after the collector, or correct BTC_ASSETS_LANDING_FEEDS."
 
 
 def is_misplaced(zone: LandingZone, prefix: str) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import groupby
+from operator import attrgetter
 
 import psycopg
 
@@ -70,6 +73,20 @@ class DayStatus:
             "objects rejected": self.rejected_objects, "rows rejected": self.rejected_rows,
         }  # fmt: skip
         return [f"{count:,} {what}" for what, count in counts.items() if count]
+
+
+def sum_symbols(days: Sequence[DayStatus]) -> list[DayStatus]:
+    """One line for each day, with the sums of its symbols."""
+    summed = []
+    for day, each in groupby(days, attrgetter("day")):
+        of_day = list(each)
+        counts = {name: sum(getattr(one, name) for one in of_day) for name in _SUMMED}
+        rejected_rows = max(one.rejected_rows for one in of_day)  # those of the day, whatever the symbol
+        summed.append(DayStatus(day=day, symbol=f"{len(of_day)} symbols", **counts, rejected_rows=rejected_rows))
+    return summed
+
+
+_SUMMED = ("objects", "bytes", "landed_rows", "loaded_rows", "slices", "loaded", "waiting", "gone", "missing", "rejected_objects")
 
 
 def read_daily_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from btc_assets.domain.feeds import Feed, Feeds
-from btc_assets.domain.slices import SLICE, Window
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.landing.absence import explain_absence
 from btc_assets.landing.arrivals import ArrivalTiming, notice_arrivals, read_waiting_slices
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.market_data.assets import _candle_pictures
@@ -20,6 +21,7 @@ from btc_assets.ops import doctor
 from btc_assets.ops.health import read_health
 from btc_assets.ops.reconcile import ReconcileOptions, reconcile
 from btc_assets.ops.status import read_daily_status
+from btc_assets_tests.support.command_line import run_command
 from btc_assets_tests.support.producers import PRODUCERS
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, table, trade
@@ -30,7 +32,12 @@ HOUR = Window(NOON, NOON + timedelta(hours=1))
 NOW = HOUR.end + timedelta(hours=1)
 GRACE = timedelta(seconds=90)
 BUNCHES = 2  # in which twenty prefixes are listed beyond the one of two: 4, 8 and 8
-PER_BUNCH = {"register": 10, "register, nothing new": 2, "reconcile": 2, "reconcile everything": 2}  # statements
+PER_BUNCH = {
+    "register": 15,
+    "register, nothing new": 2,
+    "reconcile": 2,
+    "reconcile everything": 2,
+}  # statements: it is compared, and a group
 
 
 def feeds_of(count: int) -> Feeds:
@@ -88,17 +95,23 @@ def work_of(store: StoreUnderTest, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
     return found
 
 
+def empty(store: StoreUnderTest) -> None:
+    """Forget everything of other feeds."""
+    store.connection.execute(
+        "TRUNCATE market_data.btc_ticks, landing.raw_blobs_5m, ingestion.stream_offsets, ingestion.due_slices, ops.reconciliations, "
+        "signals.slice_features"
+    )
+    for path in store.landing.rglob("*.parquet"):
+        path.unlink()
+
+
 @pytest.fixture
 def counts(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Work]]:
     """What each number of feeds asks for, the store emptied in between."""
     counts = {}
     for number in (FEW, MANY):
         counts[number] = work_of(store, feeds_of(number), monkeypatch)
-        store.connection.execute(
-            "TRUNCATE market_data.btc_ticks, landing.raw_blobs_5m, ingestion.stream_offsets, ingestion.due_slices, ops.reconciliations"
-        )
-        for path in store.landing.rglob("*.parquet"):
-            path.unlink()
+        empty(store)
     return counts
 
 
@@ -132,6 +145,37 @@ def test_many_prefixes_are_listed_together_until_they_hold_many_objects(store: S
     assert bunches() == [4, 8, 8, 20]
     monkeypatch.setattr(registration, "_LISTED_TOGETHER", 6)  # objects; each prefix has two in the hour, and none after it
     assert bunches() == [4, 3, 3, 3, 3, 3, 1, 3, 6, 11]
+
+
+@pytest.mark.slow
+def test_a_whole_load_with_its_checks_asks_as_little_for_more_feeds(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    work: dict[tuple[int, str], Work] = {}
+    for number in (FEW, MANY):
+        feeds = feeds_of(number)
+        monkeypatch.setenv("BTC_ASSETS_LANDING_FEEDS", str(feeds))
+        land(store, feeds)
+        for turn in ("all new", "nothing new"):
+            with counting_work() as work[number, turn]:
+                done = run_command("load", "--from", f"{HOUR.start:{KEY_FORMAT}}", "--to", f"{HOUR.end:{KEY_FORMAT}}")
+            assert done.exit_code == 0, done.output
+        assert store.rows("SELECT count(*), count(DISTINCT symbol) FROM market_data.btc_ticks") == [(OBJECTS * TRADES, number)]
+        empty(store)
+    for turn in ("all new", "nothing new"):
+        few, many = work[FEW, turn], work[MANY, turn]
+        assert many.statements <= few.statements + BUNCHES * PER_BUNCH["register"], turn
+        assert many.connections == few.connections, turn
+
+
+def test_a_hundred_prefixes_without_an_object_are_told_of_in_their_order_by_sentences_that_name_few(store: StoreUnderTest) -> None:
+    feeds = feeds_of(100)
+    assert [sentence.split(";")[0] for sentence in explain_absence(store.zone(), feeds)] == [
+        f"Nothing lies in {store.zone().url}/{prefix}: look after the collector, or correct BTC_ASSETS_LANDING_FEEDS."
+        for prefix in feeds.prefixes
+    ]
+    (reason,) = read_health(store.connection, feeds, NOW, grace=GRACE).reasons
+    assert reason.startswith(
+        "The landing sensor has not listed Binance/COIN000, Binance/COIN001, Binance/COIN002 and 97 more prefixes yet: start btc-assets dev"
+    )
 
 
 def test_counts_are_of_the_block_alone(database: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from btc_assets.domain.slices import DAY, SLICE, Window
-from btc_assets.ops.status import DayStatus, read_daily_status
+from btc_assets.ops.status import DayStatus, read_daily_status, sum_symbols
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
 
@@ -42,3 +42,16 @@ def test_slices_are_missing_only_between_the_first_and_the_last_with_an_object(s
     first, second = read(store)
     assert (first.missing, second.missing) == (143, 144)
     assert second.day - first.day == timedelta(days=1)
+
+
+def test_the_symbols_of_a_day_are_summed_but_for_rows_that_are_counted_by_day() -> None:
+    first, second = date(2024, 1, 10), date(2024, 1, 11)
+    days = [
+        DayStatus(first, "BTC", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, rejected_rows=11),
+        DayStatus(first, "ETH", 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, rejected_rows=11),
+        DayStatus(second, "ETH", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, rejected_rows=0),
+    ]
+    assert sum_symbols(days) == [
+        DayStatus(first, "2 symbols", 11, 22, 33, 44, 55, 66, 77, 88, 99, 110, rejected_rows=11),
+        DayStatus(second, "1 symbols", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, rejected_rows=0),
+    ]
