@@ -198,6 +198,11 @@ class CompactEventLog(PostgresEventLogStorage):
         super().__init__(postgres_url, should_autocreate_tables=False)
         self._tables: set[str] = set()
 
+    def dispose(self) -> None:
+        """Close the connection that is kept; the instance is closed."""
+        super().dispose()
+        self._engine.dispose()
+
     def has_table(self, table_name: str) -> bool:
         """Whether a table exists; one that does is looked up once."""
         if table_name not in self._tables and super().has_table(table_name):

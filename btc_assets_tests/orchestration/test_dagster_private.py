@@ -19,6 +19,7 @@ from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets_tests.orchestration.talkative import DAYS, described, run_day, run_days, talkative
 from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
 from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.waiting import wait_for
 
 # ---- WindowCheckResult
 
@@ -200,16 +201,19 @@ def test_a_storage_other_than_ours_gets_an_event_for_each_partition() -> None:
         assert len(instance.fetch_materializations(talkative.key, limit=99).records) == 11
 
 
-def test_all_parts_of_the_storage_use_one_connection(instance: dg.DagsterInstance, store: StoreUnderTest) -> None:
+def test_all_parts_of_the_storage_use_one_connection_which_a_closed_instance_closes(store: StoreUnderTest) -> None:
     opened: list[object] = []
-    assert isinstance(instance.event_log_storage, private.CompactEventLog)
-    sqlalchemy.event.listen(instance.event_log_storage._engine, "connect", lambda *connection: opened.append(connection))
-    run_days(instance)
-    instance.get_daemon_statuses()
-    instance.all_instigator_state()
-    assert len(opened) <= 2  # a second one where tables are looked up for the first time
-    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dagster' AND datname = current_database()"
-    assert store.rows(count) == [(1,)]
+    connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dagster' AND datname = current_database()"
+    prepare_dagster_home(store.settings)
+    with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.event_log_storage, private.CompactEventLog)
+        sqlalchemy.event.listen(instance.event_log_storage._engine, "connect", lambda *connection: opened.append(connection))
+        run_days(instance)
+        instance.get_daemon_statuses()
+        instance.all_instigator_state()
+        assert len(opened) <= 2  # a second one where tables are looked up for the first time
+        wait_for(lambda: store.rows(connections) == [(1,)])
+    wait_for(lambda: store.rows(connections) == [(0,)])
 
 
 def test_the_partitions_that_a_failed_run_over_a_range_leaves_unmade_are_shown_as_failed_until_they_are_made(
