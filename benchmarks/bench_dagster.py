@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import wraps
 from inspect import isgeneratorfunction
 from pathlib import Path
@@ -25,7 +26,7 @@ from rich.table import Table
 from throwaway import machine, store
 
 from btc_assets.domain.settings import PREFIX, load_settings
-from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, parse_time
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_day, parse_time
 
 GOAL_MS = 3.0  # per slice, the whole job
 ASSET, CHECK = "asset:", "check:"  # begin the names of frames that are bodies of ops
@@ -120,13 +121,15 @@ def main() -> None:
     parser.add_argument(
         "--repeat", type=int, default=3, help="repetitions, the later ones on top of earlier materializations (default: %(default)s)"
     )
-    parser.add_argument("--start", help="first partition of the assets, such as 2024-01-01 (default: as installed, about 10 months ago)")
+    parser.add_argument(
+        "--start", help="first partition of the assets, such as 2024-01-01 (default: so that the newest slices are yesterday's)"
+    )
     parser.add_argument("--profile", type=Path, help="write a pyinstrument profile of the last run of the whole job to this HTML file")
     args = parse(parser)
     out = Console(width=None if sys.stdout.isatty() else 132)
     with store() as (_, embedded):
-        if args.start:
-            os.environ[f"{PREFIX}PARTITIONS_START"] = parse_time(args.start).strftime(KEY_FORMAT)
+        start = parse_time(args.start) if args.start else floor_day(datetime.now(UTC)) - args.slices * SLICE
+        os.environ[f"{PREFIX}PARTITIONS_START"] = start.strftime(KEY_FORMAT)
         measure(args, out, embedded)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from btc_assets.cli.app import App, example, pass_app
+from btc_assets.cli.operations import move_start_if_due
 
 if TYPE_CHECKING:
     from btc_assets.domain.settings import Settings
@@ -24,6 +25,7 @@ def dev(app: App, port: int, read_only: bool) -> None:
     from btc_assets.orchestration.dev_services import serve
 
     app.set_up_embedded_database()
+    move_start_if_due(app)
     app.store.connect().close()  # what is wrong with the connection is one sentence here, and tracebacks of three services later
     home = app.prepare_dagster().absolute()
     sys.exit(serve(home, port, dev_environment(app.settings, home), read_only=read_only))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -127,35 +127,54 @@ def run(app: App, policy: str) -> None:
     out.print(f"{policy}: {result}")
 
 
-@ops.command(epilog=example("btc-assets ops move-start 2026-01-01"))
-@click.argument("start")
+@ops.command(epilog=example("btc-assets ops move-start\n  btc-assets ops move-start 2026-01-01"))
+@click.argument("start", required=False)
+@click.option(
+    "--if-due", is_flag=True, help="Only if that is later than now, and nobody has chosen a START; nothing is done while runs forbid it."
+)
 @pass_app
-def move_start(app: App, start: str) -> None:
-    """Let the 5-minute partitions start at START; days before it become history, in daily partitions.
+def move_start(app: App, start: str | None, if_due: bool) -> None:
+    """Let the 5-minute partitions start at START (by default the first day of the previous month, and of a later one as months pass).
 
-    Only while no run or backfill over slices is under way. Days that were loaded completely count as loaded afterwards.
+    Days before it become history, in daily partitions; those that were loaded completely count as loaded. Refused while a backfill is under
+    way, or a run over partitions that would not exist any more. It counts for what starts afterwards: restart the code location.
     """
+    time = parse_time(start) if start else None
+    if time is not None and time != floor_slice(time):
+        raise UserError(f"{start} is not the start of a 5-minute slice: name one, such as 2024-01-01 or 2024-01-01T00:05Z.")
+    if if_due:
+        move_start_if_due(app)
+    else:
+        out.print(f"{_move_start(app, time)} Start the code location again (btc-assets dev, or the host's unit btc-dagster-code).")
+
+
+def move_start_if_due(app: App) -> None:
+    """Move the recorded start of the partitions before the code location starts, once a month; says why if it cannot."""
+    from btc_assets.orchestration.partitions_start import is_due
+
+    if is_due(app.settings, datetime.now(UTC)):
+        try:
+            out.print(_move_start(app, None))
+        except UserError as error:  # the next start of the code location tries again
+            err.print(f"The start of the 5-minute partitions did not move: {error}")
+
+
+def _move_start(app: App, start: datetime | None) -> str:
     import dagster as dg
 
     from btc_assets.assembly import HISTORY_ASSETS
-    from btc_assets.domain.settings import load_settings
+    from btc_assets.domain.settings import default_start, load_settings
     from btc_assets.orchestration.handover import report_complete_days
     from btc_assets.orchestration.partitions import Partitions
     from btc_assets.orchestration.partitions_start import move_start as move
 
-    time = parse_time(start)
-    if time != floor_slice(time):
-        raise UserError(f"{start} is not the start of a 5-minute slice: name one, such as 2024-01-01 or 2024-01-01T00:05Z.")
+    first = start or default_start(datetime.now(UTC))
     app.prepare_dagster()
     with dg.DagsterInstance.get() as instance, app.store.connect() as connection:
-        move(app.settings, instance, time)
-        days = report_complete_days(
-            instance, connection, Partitions.of(load_settings()), [*map(dg.AssetKey.from_user_string, HISTORY_ASSETS)]
-        )
-    out.print(
-        f"The 5-minute partitions start at {time:{KEY_FORMAT}}; {days} loaded day(s) before it are reported as history. Start the code location, "
-        "the daemon and the webserver again (btc-assets dev, or the host's units)."
-    )
+        move(app.settings, instance, first, keep=start is not None)
+        history = [*map(dg.AssetKey.from_user_string, HISTORY_ASSETS)]
+        days = report_complete_days(instance, connection, Partitions.of(load_settings()), history)
+    return f"The 5-minute partitions start at {first:{KEY_FORMAT}}; {days} loaded day(s) before it are reported as history."
 
 
 @ops.command(epilog=example("btc-assets ops end-lost-runs"))

@@ -124,8 +124,8 @@ class Settings(BaseSettings):
         None,
         examples=["2024-01-01", "2024-01-01T00:05Z"],
         description="Start of the 5-minute partitions. If it is not set, the one recorded in `BTC_ASSETS_HOME` counts: the start of the month"
-        " ten months before the store was first used, or what `btc-assets ops move-start` made it. Dagster recommends fewer than"
-        " 100,000 partitions (347 days); with one month, asset pages load in less than 2 s (docs/benchmarks.md).",
+        " before the one in which the store was first used, or to which `btc-assets ops move-start` moved it (docs/production.md#dagster). With"
+        " one or two months of partitions, asset pages load in less than 2 s (docs/benchmarks.md); Dagster recommends fewer than 100,000.",
     )
     history_start: datetime = Field(
         datetime(2017, 8, 17, tzinfo=UTC),
@@ -256,15 +256,15 @@ class Settings(BaseSettings):
     def first_slice(self) -> datetime:
         """Where the 5-minute partitions start.
 
-        For a store that was never used, the first day of the month ten months ago: at most 337 days, which keeps an asset under the
-        100,000 partitions that Dagster recommends. From then on the recorded start counts (`record_start`), because a start that moved
-        by itself would end backfills in progress and refuse runs that were requested before.
+        For a store that was never used, `default_start`. From then on the recorded start counts (`record_start`), because one that
+        followed the calendar would end backfills in progress and refuse runs that were requested before.
         """
-        if self.partitions_start:
-            return self.partitions_start
-        today = floor_day(datetime.now(UTC))
-        months = today.year * 12 + today.month - 1 - 10
-        return today.replace(year=months // 12, month=months % 12 + 1, day=1)
+        return self.partitions_start or default_start(datetime.now(UTC))
+
+
+def default_start(now: datetime) -> datetime:
+    """The first day of the previous month: at most 62 days, or 17,856 slices, with which the pages of an asset open within 2 s."""
+    return floor_day((now.replace(day=1) - timedelta(days=1)).replace(day=1))
 
 
 def load_settings() -> Settings:

@@ -1,14 +1,14 @@
 """Settings: a wrong value ends in one sentence that names the variable."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feed, Feeds
-from btc_assets.domain.settings import Settings, load_settings
-from btc_assets.domain.slices import SLICE
+from btc_assets.domain.settings import Settings, default_start, load_settings
+from btc_assets.domain.slices import SLICE, parse_time
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +70,13 @@ def test_the_environment_goes_before_the_env_file_and_that_before_the_last_demo(
     monkeypatch.delenv("BTC_ASSETS_FETCH_CONCURRENCY")
 
 
-def test_partitions_start_by_default_where_an_asset_has_fewer_than_100_000() -> None:
-    first = load_settings().first_slice
-    assert first.day == 1
-    assert timedelta(days=270) < datetime.now(UTC) - first < 100_000 * SLICE
+@pytest.mark.parametrize(
+    ("now", "start"),
+    [("2024-03-01", "2024-02-01"), ("2024-03-31T23:59Z", "2024-02-01"), ("2024-01-15", "2023-12-01"), ("2024-08-31", "2024-07-01")],
+)
+def test_partitions_start_by_default_with_the_previous_month(now: str, start: str) -> None:
+    assert default_start(parse_time(now)) == parse_time(start)
+    assert timedelta(days=28) <= parse_time(now) - parse_time(start) <= 17_856 * SLICE
 
 
 def test_every_setting_has_a_description() -> None:

@@ -41,7 +41,7 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 SCREENSHOTS = PROJECT / ".btc_assets" / "screenshots"
 
-# The partitions start yesterday, so that the UI draws two days of them and not ten months.
+# The partitions start yesterday, so that the UI draws two days of them and not months.
 YESTERDAY = floor_day(datetime.now(UTC)) - DAY
 TWO_HOURS = Window(YESTERDAY + timedelta(hours=8), YESTERDAY + timedelta(hours=10))
 SLICES = f"[{TWO_HOURS.start:{KEY_FORMAT}}...{TWO_HOURS.end - SLICE:{KEY_FORMAT}}]"

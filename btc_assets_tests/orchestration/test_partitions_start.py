@@ -10,16 +10,22 @@ import dagster as dg
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.settings import load_settings
-from btc_assets.domain.slices import floor_day
+from btc_assets.domain.settings import default_start, load_settings
+from btc_assets.domain.slices import DAY, Window, floor_day
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+from btc_assets.orchestration.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from btc_assets.orchestration.partitions_start import move_start, record_start, share_start
 from btc_assets_tests.orchestration.talkative import talkative
 from btc_assets_tests.support.command_line import run_command
 from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import every
 
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@dg.job
+def any_partitions() -> None:
+    """A job whose runs may have the tags of any partitions."""
 
 
 @pytest.fixture
@@ -77,6 +83,60 @@ def test_no_run_and_no_backfill_is_ended_by_a_move(used: StoreUnderTest) -> None
         assert not (used.home / "partitions_start").exists()
         instance.report_run_failed(run)
         move_start(load_settings(), instance, NEW_YEAR)
+    assert load_settings().first_slice == NEW_YEAR
+
+
+def test_runs_whose_partitions_exist_under_both_starts_are_not_in_the_way(used: StoreUnderTest) -> None:
+    with dg.DagsterInstance.get() as instance:
+
+        def starts_run(*keys: str) -> dg.DagsterRun:
+            tags = {PARTITION_TAG: keys[0]} if len(keys) == 1 else {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]}
+            return instance.create_run_for_job(any_partitions, status=dg.DagsterRunStatus.STARTED, tags=tags)
+
+        starts_run("2024-01-01T00:00Z", "2024-01-02T00:00Z")
+        starts_run("2023-12-30", "2023-12-31")
+        instance.create_run_for_job(any_partitions, status=dg.DagsterRunStatus.STARTED)
+        move_start(load_settings(), instance, NEW_YEAR)
+        for keys in (["2023-12-31T23:55Z"], ["2023-12-31T23:55Z", "2024-01-02T00:00Z"], ["2023-12-31", "2024-01-01"]):
+            in_the_way = starts_run(*keys)
+            with pytest.raises(UserError, match=r"^1 run\(s\) under way"):
+                move_start(load_settings(), instance, NEW_YEAR)
+            instance.report_run_failed(in_the_way)
+
+
+def record(store: StoreUnderTest, start: datetime) -> None:
+    (store.home / "partitions_start").write_text(f"{start:%Y-%m-%dT%H:%MZ}\n")
+
+
+def test_the_recorded_start_moves_once_a_month_and_complete_days_become_history(used: StoreUnderTest) -> None:
+    record(used, NEW_YEAR)
+    used.land(every(10, 288, start=NEW_YEAR), seconds=3600)
+    used.ingest(Window(NEW_YEAR, NEW_YEAR + DAY))
+    moved = run_command("ops", "move-start", "--if-due")
+    assert moved.exit_code == 0 and "1 loaded day(s) before it are reported as history." in moved.output
+    assert load_settings().first_slice == default_start(datetime.now(UTC))
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_materialized_partitions(dg.AssetKey(["market_data", "btc_ticks_history"])) == {"2024-01-01"}
+    assert run_command("ops", "move-start", "--if-due").output == ""
+
+
+def test_a_start_that_a_person_has_chosen_does_not_move_by_itself(used: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_command("ops", "move-start", "2024-01-01").exit_code == 0
+    assert run_command("ops", "move-start", "--if-due").output == "" and load_settings().first_slice == NEW_YEAR
+    monkeypatch.setenv("BTC_ASSETS_PARTITIONS_START", "2023-01-01")
+    assert run_command("ops", "move-start", "--if-due").output == "" and load_settings().first_slice == NEW_YEAR.replace(year=2023)
+    monkeypatch.setenv("BTC_ASSETS_PARTITIONS_START", "")
+    assert run_command("ops", "move-start").exit_code == 0  # it is given up
+    record(used, NEW_YEAR)
+    assert run_command("ops", "move-start", "--if-due").output and load_settings().first_slice > NEW_YEAR
+
+
+def test_a_move_that_runs_forbid_is_put_off_and_keeps_nothing_from_starting(used: StoreUnderTest) -> None:
+    record(used, NEW_YEAR)
+    with dg.DagsterInstance.get() as instance:
+        instance.create_run_for_job(any_partitions, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: "2024-01-01T00:00Z"})
+    put_off = run_command("ops", "move-start", "--if-due")
+    assert put_off.exit_code == 0 and "did not move: 1 run(s) under way" in put_off.output
     assert load_settings().first_slice == NEW_YEAR
 
 
