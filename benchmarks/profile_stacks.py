@@ -87,7 +87,7 @@ def _function(frames: Sequence[tuple[str, str]]) -> tuple[str, str]:
     below = (
         "the server (waits)" if "psycopg" in inner else "other threads (waits)" if inner and inner[-1] in _WAITS else next(iter(inner), "")
     )
-    return f"{module}: {name}", below or "itself, pyarrow"
+    return f"{module}: {name}", below or "itself"
 
 
 def _module(file: str) -> str:
