@@ -27,8 +27,8 @@ from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, asset_key, defin
 from btc_assets.signals.assets import signals_assets
 from btc_assets.signals.checks import signals_checks
 from btc_assets.signals.features.derivation import FeaturesOfTicks
-from btc_assets.signals.jobs import FOLLOWERS, evaluate_job, maintain_indexes_job, rebuild_signals_jobs, train_job
-from btc_assets.signals.keys import EMBEDDINGS_HISTORY, SLICE_FEATURES_HISTORY
+from btc_assets.signals.jobs import evaluate_job, maintain_indexes_job, rebuild_signals_jobs, train_job
+from btc_assets.signals.keys import EMBEDDINGS_HISTORY, FOLLOWERS, SLICE_FEATURES_HISTORY
 from btc_assets.signals.sensors import signals_sensors
 from btc_assets.store.database import Store
 

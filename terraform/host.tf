@@ -17,6 +17,7 @@ locals {
       BTC_ASSETS_S3_REGION     = var.region
     },
     try(var.existing_landing_bucket.kms_key_arn, null) == null ? {} : { BTC_ASSETS_LANDING_ETAG = "opaque" },
+    var.live_seconds == null ? {} : { BTC_ASSETS_LIVE_SECONDS = tostring(var.live_seconds) },
     var.landing_events ? { BTC_ASSETS_LANDING_EVENTS_QUEUE = aws_sqs_queue.landing[0].url } : {},
   )
 

@@ -273,6 +273,17 @@ variable "noncurrent_days" {
 
 # Events and alarms
 
+variable "live_seconds" {
+  description = "How often the slice that is still open is loaded, in seconds (docs/automation.md); null loads slices when they are closed. Each time, its folders are listed: at 5 seconds for about 5 USD a month."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.live_seconds == null ? true : var.live_seconds >= 1 && var.live_seconds <= 300 && floor(var.live_seconds) == var.live_seconds
+    error_message = "The open slice can be loaded every 1 to 300 whole seconds."
+  }
+}
+
 variable "landing_events" {
   description = "Whether S3 also tells an SQS queue what lands (docs/automation.md says what for), for about 7 USD a month."
   type        = bool

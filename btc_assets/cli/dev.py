@@ -28,7 +28,8 @@ def dev(app: App, port: int, read_only: bool) -> None:
     move_start_if_due(app)
     app.store.connect().close()  # what is wrong with the connection is one sentence here, and tracebacks of three services later
     home = app.prepare_dagster().absolute()
-    sys.exit(serve(home, port, dev_environment(app.settings, home), read_only=read_only))
+    live = app.settings.live_seconds is not None
+    sys.exit(serve(home, port, dev_environment(app.settings, home), read_only=read_only, live=live))
 
 
 def dev_environment(settings: Settings, dagster_home: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from btc_assets.cli.doctor import doctor
 from btc_assets.cli.feeds import feeds
 from btc_assets.cli.interrupts import end_soon_after_interrupt
 from btc_assets.cli.landing import land
+from btc_assets.cli.live import live
 from btc_assets.cli.loading import load
 from btc_assets.cli.operations import ops
 from btc_assets.cli.problems import acknowledge
@@ -31,11 +32,29 @@ def main(context: click.Context) -> None:
     context.obj = App()
 
 
-for command in (db, doctor, ops, land, load, status, acknowledge, feeds, candles, train, models, similar, evaluate, demo, dev, worker):
+for command in (
+    db,
+    doctor,
+    ops,
+    land,
+    load,
+    live,
+    status,
+    acknowledge,
+    feeds,
+    candles,
+    train,
+    models,
+    similar,
+    evaluate,
+    demo,
+    dev,
+    worker,
+):
     main.add_command(command)
 
 
-_END_IN_THEIR_OWN_WAY = ["dev"], ["worker"], ["ops", "restore-drill"]  # they end what they started first, which may take longer
+_END_IN_THEIR_OWN_WAY = ["dev"], ["worker"], ["live"], ["ops", "restore-drill"]  # they end what they started first, which may take longer
 
 
 def run() -> None:

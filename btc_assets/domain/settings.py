@@ -102,6 +102,14 @@ class Settings(BaseSettings):
     landing_grace_seconds: int = Field(
         90, ge=0, le=3600, description="How long after its end a slice stays open for objects. Then it is closed and loaded."
     )
+    live_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=300,
+        examples=["5"],
+        description="How often the slice that is still open is loaded, so that its candles are not older than that and a few seconds"
+        " (docs/automation.md#the-open-slice). If it is not set, a slice is loaded when it is closed.",
+    )
     landing_events_queue: str | None = Field(
         None,
         pattern=r"^https?://",
@@ -144,6 +152,13 @@ class Settings(BaseSettings):
         None,
         examples=["redis://host:6379/0", "rediss://host:6379/0"],
         description="A Redis server. If it is set, Celery workers execute the runs, on as many machines as you like (docs/workers.md).",
+    )
+    spare_processes: int = Field(
+        1,
+        ge=0,
+        le=8,
+        description="Processes of the code location that are ready for a run, which then starts in a fraction of a second. Each holds about"
+        " 200 MB (docs/production.md#dagster). 0 starts each run's process when it is needed.",
     )
     ui_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
@@ -302,6 +317,11 @@ def read_home() -> Path:
     """`BTC_ASSETS_HOME` of the environment or `.env`, whatever the other settings are."""
     text = os.environ.get(PREFIX + "HOME") or dotenv_values(_ENV_FILE).get(PREFIX + "HOME")
     return Path(text or Settings.model_fields["home"].default).expanduser().absolute()
+
+
+def settings_files() -> list[Path]:
+    """The files that settings may stand in, whether they exist or not."""
+    return [_ENV_FILE.absolute(), read_home() / DEMO_ENV]
 
 
 def leave_settings_out() -> None:

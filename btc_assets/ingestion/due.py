@@ -18,6 +18,10 @@ from btc_assets.domain.slices import SLICE, Window
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.store.errors import server_errors
 
+# Ticks that are due themselves: they were loaded while their slice was open, and are loaded once more when it is closed, by a run that
+# Dagster records. Until then nothing else is made of them (ingestion.makeable_slices).
+_TICKS = "market_data/btc_ticks"
+
 # A slice without an entry in the registry has no rows and never had any.
 _MARK = """
 INSERT INTO ingestion.due_slices (asset, bucket_5m)
@@ -57,6 +61,9 @@ FROM (
     ORDER BY bucket_5m DESC LIMIT %s
 ) AS newest
 GROUP BY bucket_5m ORDER BY bucket_5m
+"""
+_OPEN_LOADS = """
+SELECT bucket_5m, due_since, md5(asset || changed_at || due_since) FROM ingestion.due_slices WHERE asset = %s ORDER BY bucket_5m
 """
 _MAX_ROWS = 100_000  # one read returns at most these; older slices follow once these are rebuilt
 
@@ -119,6 +126,22 @@ def clearing_due_marks(connection: psycopg.Connection, asset: str, window: Windo
     yield
     with server_errors():
         clear_due_marks(connection, asset, marks)
+
+
+def mark_open(cursor: psycopg.Cursor, window: Window) -> None:
+    """Mark the ticks of the window's slices due, in the transaction that replaces them while the slices are open."""
+    mark_due(cursor, [_TICKS], window)
+
+
+def mark_closed(cursor: psycopg.Cursor, window: Window) -> None:
+    """The opposite: they were loaded as any slice is."""
+    settle(cursor, [_TICKS], window)
+
+
+def read_open_loads(connection: psycopg.Connection) -> list[DueSlice]:
+    """The slices whose ticks were loaded while they were open, and not since they were closed; ascending."""
+    with server_errors():
+        return [DueSlice(*row) for row in connection.execute(_OPEN_LOADS, (_TICKS,)).fetchall()]
 
 
 def read_due_slices(connection: psycopg.Connection, assets: Iterable[str]) -> list[DueSlice]:

@@ -19,6 +19,7 @@ import psycopg
 
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import SLICE, ceil_slice, floor_slice
+from btc_assets.ingestion.due import read_open_loads
 from btc_assets.ingestion.offsets import Listed, read_listing_positions, record_listings
 from btc_assets.ingestion.requests import DueSlice
 from btc_assets.landing.known_zone import require_known_zone
@@ -52,6 +53,12 @@ WHERE landing.is_unsettled(status, loaded_at) AND asset = ANY(coalesce(%(symbols
 GROUP BY bucket_5m ORDER BY bucket_5m DESC LIMIT %(most)s
 """
 _MOST_SLICES = 20_000  # that are read at a time, newest first
+
+_SOURCE_GONE = """
+SELECT DISTINCT bucket_5m FROM landing.raw_blobs_5m AS lost
+WHERE bucket_5m = ANY(%(buckets)s) AND landing.is_source_gone(status, loaded_at)
+    AND asset = ANY(coalesce(%(symbols)s::text[], ARRAY[asset]))
+"""
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,8 @@ def read_waiting_slices(
 ) -> WaitingSlices:
     """The slices with something to load, except those that a person must decide on because an object is gone.
 
+    A slice that was loaded while it was open has something to load, whatever has landed since: its closed load.
+
     Args:
         connection: to the store.
         now: the present, in UTC.
@@ -231,4 +240,23 @@ def read_waiting_slices(
             waiting.still_receiving += 1
         else:
             waiting.due.append(DueSlice(bucket, last_noticed, digest))
+    _add_open_loads(connection, waiting, {row[0] for row in rows}, now - grace, names)
     return waiting
+
+
+def _add_open_loads(
+    connection: psycopg.Connection, waiting: WaitingSlices, known: set[datetime], closed: datetime, names: list[str] | None
+) -> None:
+    """Add the slices that were loaded while they were open; `known` have something else to load."""
+    loads = [load for load in read_open_loads(connection) if load.bucket not in known]
+    if not loads:
+        return
+    with server_errors(), connection.transaction():
+        rows = connection.execute(_SOURCE_GONE, {"buckets": [load.bucket for load in loads], "symbols": names}).fetchall()
+    gone = {bucket for (bucket,) in rows}
+    for load in loads:
+        if load.bucket + SLICE > closed:
+            waiting.open += 1
+        elif load.bucket not in gone:
+            waiting.due.append(load)
+    waiting.due.sort()

@@ -19,6 +19,7 @@ from btc_assets.orchestration.jobs import SlicedJobs
 from btc_assets.store.database import Store
 
 _INTERVAL_SECONDS = 10
+_LONGEST_PERIOD = timedelta(seconds=20)  # from one tick to the next: Dagster looks every 5 s, later on a busy machine, which tick is due
 
 
 def landing_sensors(deployment: Deployment, ingest: SlicedJobs) -> list[dg.SensorDefinition]:
@@ -69,7 +70,7 @@ def _wait_for_close(grace: timedelta) -> datetime:
     """The present; a tick shortly before a slice closes waits for the close instead of leaving it to the next tick."""
     now = automation.utc_now()
     wait = next_close(now, grace) - now
-    if wait > timedelta(seconds=_INTERVAL_SECONDS):
+    if wait > _LONGEST_PERIOD:
         return now
     time.sleep(wait.total_seconds())
     return now + wait

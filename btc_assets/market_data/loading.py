@@ -21,6 +21,7 @@ from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, from_microseconds
 from btc_assets.domain.ticks import TABLE, int64, tick_order, with_event_times
+from btc_assets.ingestion.due import mark_closed, mark_open
 from btc_assets.ingestion.offsets import advance_offsets
 from btc_assets.landing.objects import ObjectChanged, ObjectGone
 from btc_assets.landing.registration import record_missing, register_object
@@ -92,6 +93,7 @@ class LoadOptions:
         force: also replace slices that lost an object from which they were loaded, and drop its rows.
         spool: ticks that the registry of the same process has decoded already.
         derivations: what it makes itself, if it can.
+        still_open: the slices are not closed, so that their ticks are due again at once.
     """
 
     commit_rows: int
@@ -99,6 +101,7 @@ class LoadOptions:
     force: bool = False
     spool: Spool | None = None
     derivations: Sequence[Derivation] = ()
+    still_open: bool = False
 
 
 class TickReplacement(Replacement):
@@ -152,6 +155,7 @@ class TickReplacement(Replacement):
                 newest[source.asset] = source.bucket_5m
         advance_offsets(cursor, TABLE, self.window, newest, self.kept_symbols)
         self._derived.mark(cursor, self._load.options.followers)
+        (mark_open if self._load.options.still_open else mark_closed)(cursor, self.window)
 
     def rebuild(self) -> Iterator[Replacement]:
         # By a load of its own, because another thread is using the one that built this part for the next one.

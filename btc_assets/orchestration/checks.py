@@ -20,6 +20,10 @@ Found = TypeVar("Found")
 
 _SHOWN = 50  # problems in the metadata of a result
 _LOOKBACK = timedelta(days=7)  # of a check that runs without a range
+_NEWEST = """
+SELECT max(bucket_5m) FROM landing.raw_blobs_5m
+WHERE bucket_5m NOT IN (SELECT bucket_5m FROM ingestion.due_slices WHERE asset = 'market_data/btc_ticks')
+"""
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,10 @@ class Shared(Generic[Found]):
 
 
 def _check_window(context: dg.AssetCheckExecutionContext, connection: psycopg.Connection, partitions: Partitions) -> Window:
-    """The slices of the run; if it has none, those of the last days before the newest registered slice."""
+    """The slices of the run; if it has none, those of the last days before the newest registered slice that is not loaded while open."""
     if window := partitions.tagged_window(context.run.tags):
         return window
-    (newest,) = only_row(connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m"))
+    (newest,) = only_row(connection.execute(_NEWEST))
     end = (newest or floor_slice(datetime.now(UTC))) + SLICE
     return Window(end - _LOOKBACK, end)
 

@@ -6,12 +6,15 @@ fails if a release of Dagster moves or changes it.
 
 from __future__ import annotations
 
+import sys
+import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
+from functools import partial
 from itertools import groupby
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import sqlalchemy
@@ -51,6 +54,13 @@ from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE
 from btc_assets.orchestration.libpq_dialect import one_connection
 from btc_assets.orchestration.partition_runs import contiguous_runs
 
+if TYPE_CHECKING:
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+    from dagster._core.run_coordinator import SubmitRunContext
+    from dagster._daemon.daemon import DaemonIterator
+
+    from btc_assets.orchestration.spare_processes import SpareProcesses
+
 __all__ = [
     "EVENTS_TABLE",
     "MOST_FAILED_PARTITIONS",
@@ -68,7 +78,12 @@ __all__ = [
     "WorkerStatus",
     "compute_logs_directory",
     "connect_to_events",
+    "dequeue_at_once",
+    "run_daemon_command",
+    "run_dagster_command",
     "run_job",
+    "serve_from_module",
+    "start_runs_in",
     "use_compact_event_log",
 ]
 
@@ -431,3 +446,113 @@ def use_compact_event_log(storage: DagsterPostgresStorage, postgres_url: str) ->
     engine = one_connection(postgres_url)
     for part in (storage._event_log_storage, storage._run_storage, storage._schedule_storage):
         part._engine = engine
+
+
+def dequeue_at_once() -> None:
+    """Have `dagster-daemon run`, in this process, look at the queue of runs when one is submitted here, and not only at intervals.
+
+    Sensors, schedules and backfills submit in the daemon itself. The interval is an option, in whole seconds, and its loop has no other
+    way to be woken.
+    """
+    from dagster._core.run_coordinator import queued_run_coordinator
+    from dagster._daemon import controller
+    from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+
+    submitted = threading.Event()
+    submit = queued_run_coordinator.QueuedRunCoordinator.submit_run
+
+    def submit_and_tell(self: queued_run_coordinator.QueuedRunCoordinator, context: SubmitRunContext) -> dg.DagsterRun:
+        run = submit(self, context)
+        submitted.set()
+        return run
+
+    class PromptQueue(QueuedRunCoordinatorDaemon):
+        """The daemon's loop over the queue."""
+
+        def __init__(self, interval_seconds: float) -> None:
+            super().__init__(interval_seconds=0)  # it does not wait after an iteration, for the next one begins with that
+            self._longest = interval_seconds
+
+        def run_iteration(self, *args: Any, **options: Any) -> DaemonIterator:
+            submitted.wait(self._longest)
+            submitted.clear()  # before the queue is read
+            yield from super().run_iteration(*args, **options)
+
+    vars(controller)["QueuedRunCoordinatorDaemon"] = PromptQueue
+    setattr(queued_run_coordinator.QueuedRunCoordinator, "submit_run", submit_and_tell)  # noqa: B010  # a method, to mypy
+
+
+def run_daemon_command(arguments: Sequence[str]) -> None:
+    """Run a command of `dagster-daemon` in this process, which then ends."""
+    from dagster._daemon.cli import cli
+
+    cli(list(arguments), prog_name="dagster-daemon", obj={})
+
+
+def run_dagster_command(arguments: Sequence[str]) -> None:
+    """Run a command of `dagster` in this process, which then ends."""
+    from dagster._cli import ENV_PREFIX, cli
+
+    cli(list(arguments), prog_name="dagster", auto_envvar_prefix=ENV_PREFIX)
+
+
+def serve_from_module(module: str) -> None:
+    """Have `dagster code-server start`, in this process, start the server that loads the code as `python -m module`.
+
+    It has no option for that.
+    """
+    from dagster._grpc import server
+
+    vars(server)["get_python_environment_entry_point"] = lambda executable: [executable, "-m", module]
+
+
+def start_runs_in(make: Callable[[Callable[[], object]], SpareProcesses]) -> None:
+    """Have `dagster api grpc`, in this process, start the processes of runs from spare ones.
+
+    Dagster spawns a process for each run, and everything else that it does with it is unchanged: whether it is alive, how it ended, how it
+    is told to end. Dagster has no option for how a process is started.
+
+    Args:
+        make: the spare processes; it is given what they call to prepare themselves.
+    """
+    from dagster._grpc import server
+
+    class WarmCodeServer(server.DagsterApiServer):
+        """Dagster's server of code, which has taken a multiprocessing context so far."""
+
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[arg-type]
+            self._spare_processes: SpareProcesses | None = None
+            if self._loaded_repositories is not None:  # else its code does not load, and every run would fail
+                repositories = list(self._loaded_repositories.reconstructables_by_name.values())
+                self._spare_processes = make(partial(prepare_for_run, repositories))
+                vars(self)["_mp_ctx"] = self._spare_processes
+
+        def ShutdownServer(self, request: object, context: object) -> object:  # type: ignore[override]
+            self._stop_spare_processes()  # it lives on until its runs have ended, and starts no others
+            return super().ShutdownServer(request, context)  # type: ignore[arg-type]
+
+        def cleanup(self) -> None:
+            self._stop_spare_processes()
+            super().cleanup()
+
+        def _stop_spare_processes(self) -> None:
+            if self._spare_processes is not None:
+                self._spare_processes.stop()
+
+    vars(server)["DagsterApiServer"] = WarmCodeServer
+
+
+def prepare_for_run(repositories: Sequence[ReconstructableRepository]) -> None:
+    """Import and build, in a spare process, what a run of any job of these repositories needs."""
+    from dagster._core.execution.api import create_execution_plan
+    from dagster._grpc import impl  # noqa: F401  # has what the process is told to call
+
+    for repository in repositories:
+        definition = repository.get_definition()
+        for job in definition.get_all_jobs():
+            with suppress(Exception):  # a job that does not resolve fails in its run, which says why
+                create_execution_plan(repository.get_reconstructable_job(job.name))
+    with suppress(Exception), dg.DagsterInstance.get():  # its modules are what counts: the database may be away
+        pass
+    sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The processes of `btc-assets dev`: code location, daemon and webserver, started and ended together.
+"""The processes of `btc-assets dev`: code location, daemon, webserver and the loader of the open slice, started and ended together.
 
 Runs are children of the code location. Whatever is left of services that were killed is ended before new ones start, and so are the runs
 that died with them: Dagster itself would wait four hours for those, and nothing else would start meanwhile.
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 10  # for services to end by themselves
 _POLL_SECONDS = 0.1
 
 
-def serve(home: Path, port: int, environment: Mapping[str, str], *, read_only: bool = False) -> int:
+def serve(home: Path, port: int, environment: Mapping[str, str], *, read_only: bool = False, live: bool = False) -> int:
     """Run the services until a person or a signal stops them, or one of them ends; returns the exit status.
 
     Args:
@@ -40,6 +40,7 @@ def serve(home: Path, port: int, environment: Mapping[str, str], *, read_only: b
         port: of the webserver, on 127.0.0.1.
         environment: of the processes.
         read_only: the UI shows everything and starts nothing.
+        live: also load the open slice, as often as the settings say.
 
     Raises:
         UserError: services of this home run already.
@@ -62,6 +63,8 @@ def serve(home: Path, port: int, environment: Mapping[str, str], *, read_only: b
                     return status or 1
                 for command in _client_commands(workspace, port, read_only):
                     services.start(command)
+                if live:
+                    services.start([sys.executable, "-m", "btc_assets.cli", "live"])
                 return services.wait() or 1
         except KeyboardInterrupt:
             return 0
@@ -109,11 +112,11 @@ def _end_all(home: Path, first: signal.Signals) -> None:
 
 def _code_location_command(address: str) -> list[str]:
     options = "--socket", address, "--module-name", MODULE, "--location-name", "btc_assets"
-    return [sys.executable, "-m", "dagster", "code-server", "start", *options]
+    return [sys.executable, "-m", "btc_assets.orchestration.code_server", "code-server", "start", *options]
 
 
 def _client_commands(workspace: Path, port: int, read_only: bool) -> Iterator[list[str]]:
-    yield [str(Path(sys.executable).with_name("dagster-daemon")), "run", "--workspace", str(workspace)]
+    yield [sys.executable, "-m", "btc_assets.orchestration.daemon", "run", "--workspace", str(workspace)]
     webserver = [sys.executable, "-m", "btc_assets.orchestration.webserver", "--workspace", str(workspace)]
     yield [*webserver, "--host", "127.0.0.1", "--port", str(port), *(["--read-only"] if read_only else [])]
 

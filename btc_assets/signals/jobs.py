@@ -2,9 +2,7 @@
 
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import AssetJob, SlicedJobs, define_job, define_sliced_jobs
-from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, INDEXES, MODEL, SLICE_FEATURES, SLICE_FEATURES_HISTORY
-
-FOLLOWERS = (SLICE_FEATURES, EMBEDDINGS)  # assets whose slices are due after a load of ticks
+from btc_assets.signals.keys import EMBEDDINGS_HISTORY, EVALUATION, FOLLOWERS, INDEXES, MODEL, SLICE_FEATURES_HISTORY
 
 
 def rebuild_signals_jobs(deployment: Deployment) -> SlicedJobs:

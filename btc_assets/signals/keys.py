@@ -7,3 +7,5 @@ EMBEDDINGS_HISTORY = "signals/btc_embeddings_history"
 MODEL = "signals/embedding_model"
 INDEXES = "signals/embedding_indexes"
 EVALUATION = "signals/evaluation"
+
+FOLLOWERS = (SLICE_FEATURES, EMBEDDINGS)  # assets whose slices are due after a load of ticks

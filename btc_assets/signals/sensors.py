@@ -9,7 +9,7 @@ import dagster as dg
 from btc_assets.orchestration.automation import follow_ticks
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.jobs import SlicedJobs
-from btc_assets.signals.jobs import FOLLOWERS
+from btc_assets.signals.keys import FOLLOWERS
 from btc_assets.store.database import Store
 
 

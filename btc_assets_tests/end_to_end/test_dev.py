@@ -34,6 +34,8 @@ mutation ($selector: JobOrPipelineSelector!, $tags: [ExecutionTag!]) {
 }
 """
 
+RELOAD = 'mutation { reloadRepositoryLocation(repositoryLocationName: "btc_assets") { __typename } }'
+
 Kill = Callable[[subprocess.Popen[bytes]], None]
 
 
@@ -73,9 +75,9 @@ class Dev:
     def address(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def launch(self, job: str, window: Window) -> str:
+    def launch(self, job: str, window: Window | None = None) -> str:
         selector = {"repositoryName": "__repository__", "repositoryLocationName": "btc_assets", "jobName": job}
-        ends = {"start": window.start, "end": window.end - SLICE}
+        ends = {"start": window.start, "end": window.end - SLICE} if window else {}
         tags = [{"key": f"dagster/asset_partition_range_{end}", "value": f"{time:{KEY_FORMAT}}"} for end, time in ends.items()]
         answered = self.ask(LAUNCH, selector=selector, tags=tags)
         assert "LaunchRunSuccess" in json.dumps(answered), answered
@@ -124,6 +126,25 @@ def test_runs_that_were_killed_with_dev_are_started_again_with_it(store: StoreUn
     wait_for(lambda: store.rows(slices, HALF_HOUR.start, HALF_HOUR.end) == [(6,)], f"the daemon starts the run again: {dev.log}")
 
 
+def test_runs_begin_in_processes_that_were_ready_and_none_has_old_code(store: StoreUnderTest, dev: Dev) -> None:
+    process = dev.start()
+    dev.wait_until_it_serves(process)
+    started = "SELECT substring(event FROM 'pid: ([0-9]+)')::int FROM dagster.event_logs WHERE run_id = %s AND event LIKE '%%Started process for run%%'"
+
+    def begins_in_a_process_that_was_there() -> bool:
+        there = _processes_of_group(process.pid)
+        run = dev.launch("maintain")
+        wait_for(lambda: store.rows("SELECT status FROM dagster.runs WHERE run_id = %s", run) == [("SUCCESS",)], f"it ends: {dev.log}")
+        return store.rows(started, run)[0][0] in there
+
+    wait_for(begins_in_a_process_that_was_there, "a run begins in a process that was ready", interval=1)
+    wait_for(lambda: _spawned(process.pid), "another process takes its place")
+    old = _spawned(process.pid)
+    assert "WorkspaceLocationEntry" in json.dumps(dev.ask(RELOAD))
+    wait_for(lambda: not old & _spawned(process.pid), "processes of the old code end")
+    wait_for(lambda: _spawned(process.pid), "one of the new code waits")
+
+
 def test_dev_answers_its_own_pages_only_runs_once_and_ends_with_all_its_processes(store: StoreUnderTest, dev: Dev) -> None:
     process = dev.start()
     dev.wait_until_it_serves(process)
@@ -158,3 +179,8 @@ def _processes_of_group(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+def _spawned(group: int) -> set[int]:
+    """The processes of a group that were spawned by another one, as those that wait for a run."""
+    return {pid for pid in _processes_of_group(group) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}

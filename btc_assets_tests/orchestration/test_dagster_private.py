@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sys
+import threading
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +16,22 @@ import dagster as dg
 import pytest
 import sqlalchemy
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.utils import FuturesAwareThreadPoolExecutor
+from dagster._daemon import controller
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._grpc import server as grpc_server
+from dagster._grpc.__generated__ import dagster_api_pb2
+from dagster._grpc.constants import GrpcServerCommand
+from dagster._grpc.types import CancelExecutionRequest, ExecuteExternalJobArgs, StartRunResult
 from dagster_postgres import PostgresEventLogStorage
 from dagster_shared.record import replace
+from dagster_shared.serdes import deserialize_value, serialize_value
 
 from btc_assets.orchestration import dagster_private as private
+from btc_assets.orchestration import spare_processes
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets_tests.orchestration.talkative import DAYS, described, run_day, run_days, talkative
 from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
@@ -279,3 +296,110 @@ def test_the_health_of_a_worker_has_a_status_and_a_message() -> None:
     health = private.CheckRunHealthResult(private.WorkerStatus.NOT_FOUND, "gone")
     assert (health.status, health.msg) == (private.WorkerStatus.NOT_FOUND, "gone")
     assert {"RUNNING", "NOT_FOUND", "FAILED", "SUCCESS", "UNKNOWN"} <= set(private.WorkerStatus.__members__)
+
+
+# ---- the code server
+
+CODE = """
+import time
+import dagster as dg
+
+@dg.op
+def tell() -> None: ...
+
+@dg.job
+def told() -> None:
+    tell()
+
+@dg.op
+def wait() -> None:
+    time.sleep(3600)
+
+@dg.job
+def waits() -> None:
+    wait()
+
+defs = dg.Definitions(jobs=[told, waits])
+"""
+
+
+def test_a_server_of_code_takes_the_processes_of_its_runs_from_spare_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code.py").write_text(CODE)
+    monkeypatch.setattr(spare_processes, "_REPLACE_AFTER", 0.0)
+    monkeypatch.setattr(grpc_server, "DagsterApiServer", grpc_server.DagsterApiServer)  # put back at the end
+    made: list[spare_processes.SpareProcesses] = []
+
+    def make(prepare: object) -> spare_processes.SpareProcesses:
+        assert callable(prepare)
+        made.append(spare_processes.SpareProcesses(1, prepare, lambda: None))
+        return made[0]
+
+    private.start_runs_in(make)
+    server = grpc_server.DagsterApiServer(
+        server_termination_event=threading.Event(),
+        logger=logging.getLogger("test"),
+        server_threadpool_executor=FuturesAwareThreadPoolExecutor(),
+        loadable_target_origin=LoadableTargetOrigin(executable_path=sys.executable, python_file=str(tmp_path / "code.py")),
+    )
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+
+        def run(job: str) -> str:
+            """Have the server run a job in a process that is ready; returns the id of the run."""
+            wait_for(lambda: made[0].ready, "a process is ready")
+            (spare,) = made[0].ready
+            origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("tests"), "__repository__"), job)
+            run_id = instance.add_run(dg.DagsterRun(job, run_id=str(uuid.uuid4()), remote_job_origin=origin)).run_id
+            arguments = ExecuteExternalJobArgs(job_origin=origin, run_id=run_id, instance_ref=instance.get_ref())
+            reply = server.StartRun(dagster_api_pb2.StartRunRequest(serialized_execute_run_args=serialize_value(arguments)), None)
+            assert deserialize_value(reply.serialized_start_run_result, StartRunResult).success
+            wait_for(lambda: "STEP_START" in events(run_id), "its step begins")
+            assert any(f"(pid: {spare})" in entry.message for entry in instance.all_logs(run_id))
+            return run_id
+
+        def events(run_id: str) -> set[str]:
+            return {str(entry.get_dagster_event().event_type_value) for entry in instance.all_logs(run_id)}
+
+        told = run("told")
+        wait_for(lambda: "PIPELINE_SUCCESS" in events(told), "it ends")
+        endless = run("waits")
+        cancel = serialize_value(CancelExecutionRequest(run_id=endless))
+        server.CancelExecution(dagster_api_pb2.CancelExecutionRequest(serialized_cancel_execution_request=cancel), None)
+        wait_for(lambda: "PIPELINE_FAILURE" in events(endless), "it is ended")
+    server._server_termination_event.set()
+    server.cleanup()
+    assert made[0].ready == []
+
+
+def test_the_server_that_loads_the_code_is_started_from_our_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "get_python_environment_entry_point", None)  # put back at the end
+    started: list[list[str]] = []
+    monkeypatch.setattr(grpc_server, "open_ipc_subprocess", lambda arguments, **_: started.append(arguments))
+    monkeypatch.setattr(grpc_server, "wait_for_grpc_server", lambda *_, **__: None)
+    private.serve_from_module("some.module")
+    grpc_server.open_server_process(None, None, "a.sock", GrpcServerCommand.API_GRPC)
+    assert started[0][:5] == [sys.executable, "-m", "some.module", "api", "grpc"]
+
+
+# ---- the daemon
+
+
+def test_the_queue_of_runs_is_looked_at_when_a_run_is_submitted_and_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "QueuedRunCoordinatorDaemon", None)  # put back at the end
+    monkeypatch.setattr(QueuedRunCoordinator, "submit_run", lambda self, context: context)
+    looked: list[float] = []
+
+    def look(*_: object) -> Iterator[None]:
+        looked.append(time.monotonic())
+        yield
+
+    monkeypatch.setattr(QueuedRunCoordinatorDaemon, "run_iteration", look)
+    private.dequeue_at_once()
+    loop = vars(controller)["QueuedRunCoordinatorDaemon"](interval_seconds=3600).core_loop(None, threading.Event())
+    submit = threading.Timer(0.2, QueuedRunCoordinator.submit_run, [None, "a run"])
+    submit.start()
+    while not looked:
+        next(loop)  # waits for the run, and not for an hour
+    submit.join()
+    rare = vars(controller)["QueuedRunCoordinatorDaemon"](interval_seconds=0).core_loop(None, threading.Event())
+    while len(looked) < 3:
+        next(rare)

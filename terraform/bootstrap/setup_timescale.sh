@@ -380,6 +380,7 @@ enable_units() {
         fi
     done
     [[ " ${changes[*]} " != *" /etc/btc-assets/btc-assets.env "* ]] || systemctl try-restart 'btc-dagster-*'
+    systemctl restart btc-live # host.env says whether it may start, and others write that; nothing is lost by it
 }
 
 # ---- all of it

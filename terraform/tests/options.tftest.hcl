@@ -58,6 +58,7 @@ run "the_host_joins_a_network_and_a_landing_bucket_that_are_there_already" {
     landing_prefix = "raw/"
     landing_feeds  = "Binance/BTCUSDT,BinanceUM/BTCUSDT=BTCUSDT:BTCUSDT.P"
     landing_events = true
+    live_seconds   = 5
     image_id       = "ami-debian"
     instance_type  = "m7i.large"
     package_mirror = {
@@ -129,6 +130,11 @@ run "the_host_joins_a_network_and_a_landing_bucket_that_are_there_already" {
       && strcontains(aws_instance.host.user_data, "-----BEGIN PGP PUBLIC KEY BLOCK-----") && aws_instance.host.ami == "ami-debian"
     )
     error_message = "A host without a baked image is told its mirror and the key that signs it."
+  }
+
+  assert {
+    condition     = strcontains(aws_instance.host.user_data, "BTC_ASSETS_LIVE_SECONDS=5\n")
+    error_message = "The host is told how often the open slice is loaded."
   }
 
   assert {
