@@ -94,6 +94,11 @@ def test_the_record_of_a_load_is_what_the_table_holds(loaded: StoreUnderTest) ->
     assert read_record_differences(loaded.connection, HOUR) == [] == read_unrecorded(loaded.connection, HOUR)
 
 
+def test_the_planner_knows_a_new_day_before_its_ticks_are_compared(loaded: StoreUnderTest) -> None:
+    find_changed_slices(loaded.connection, HOUR)
+    assert loaded.rows("SELECT reltuples FROM pg_class WHERE relname = 'btc_ticks_20240110'") == [(180.0,)]
+
+
 IN_TICKS = {
     "deleted": "DELETE FROM market_data.btc_ticks WHERE trade_id = 30",
     "added": """INSERT INTO market_data.btc_ticks SELECT bucket_5m, event_time, trade_time, symbol, 1000, price, quantity, buyer_order_id,
