@@ -117,7 +117,7 @@ def maintain(window: Window) -> dict[str, Any]:
     from btc_assets.landing.resources import Landing
     from btc_assets.market_data import candles
     from btc_assets.market_data.continuity import read_gaps, read_repeats
-    from btc_assets.market_data.registry_equality import find_unequal_slices
+    from btc_assets.market_data.registry_equality import find_changed_slices
     from btc_assets.ops import retention_jobs
     from btc_assets.ops.policies import declared_policies
     from btc_assets.ops.reconcile import ReconcileOptions, reconcile
@@ -140,8 +140,8 @@ def maintain(window: Window) -> dict[str, Any]:
             problems = [
                 *read_gaps(connection, of),
                 *read_repeats(connection, of),
-                *find_unequal_slices(connection, of),
-                *(sentence for interval in intervals for sentence in candles.read_candle_differences(connection, interval, of)),
+                *find_changed_slices(connection, of),
+                *(text for found in candles.find_candle_differences(connection, intervals, of).values() for text in found),
             ]
             if problems:
                 raise SystemExit(f"checks: {problems}")
