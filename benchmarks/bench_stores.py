@@ -35,6 +35,7 @@ from rich.console import Console
 from throwaway import database, machine
 
 from btc_assets.domain.settings import Settings
+from btc_assets.domain.slices import DAY
 from btc_assets.landing.zone import LandingZone
 from btc_assets.simulation.batches import BatchLimits
 from btc_assets.simulation.generate_day import generate_days
@@ -276,6 +277,8 @@ def torture(of: Torture, key: str) -> Found:
     read = of.difference(key)[1]
     of.fresh()
     folder, days = of.month
+    connection = of.comparison.bench.connection
+    connection.execute("SELECT market_data.ensure_tick_partitions(%s, %s)", (DAY_START, DAY_START + days * DAY))
     month = of.run(key, "load", folder, days)
     candles = of.run(key, "candles", folder, days)
     wrong = wrong_candles(folder, arrow(of.out)) if of.out.exists() else -1
