@@ -20,6 +20,7 @@ import pyarrow as pa
 from btc_assets.domain.objects import ObjectVersion
 
 LIMIT_BYTES = 512 << 20  # about 6 million ticks; on disk, not in memory
+LIMIT_FILES = 500  # each keeps a descriptor, of which a process may have 1,024; a file holds some 256 objects
 
 
 class _Rows(NamedTuple):
@@ -51,21 +52,22 @@ class Spool:
         with self._lock:
             for version in versions:
                 self._forget(version)
-            if sum(file.size() for file in self._files.values()) + sum(ticks.nbytes for ticks, _ in pieces) > self._limit:
+            size = sum(file.size() for file in self._files.values()) + sum(ticks.nbytes for ticks, _ in pieces)
+            if not pieces or size > self._limit or len(self._files) >= LIMIT_FILES:
                 return
+            number = max(self._files, default=0) + 1
+            try:
+                self._files[number] = _write([ticks for ticks, _ in pieces])
+            except OSError:  # no room for a shortcut: the loader reads these objects from the landing zone
+                return
+            before = 0
             for ticks, owner in pieces:
-                number = max(self._files, default=0) + 1
-                try:
-                    self._files[number] = _write(ticks)
-                except OSError:  # no room for a shortcut: the loader reads these objects from the landing zone
-                    for version in versions:
-                        self._forget(version)
-                    return
                 bounds = np.searchsorted(owner, np.arange(len(versions) + 1))
                 for version, first, end in zip(versions, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
                     if end > first:
-                        self._rows.setdefault(version, []).append(_Rows(number, first, end - first))
+                        self._rows.setdefault(version, []).append(_Rows(number, before + first, end - first))
                         self._untaken[number] += 1
+                before += len(ticks)
 
     def take(self, versions: Sequence[ObjectVersion]) -> Iterator[tuple[ObjectVersion, pa.Table]]:
         """Hand over and forget the ticks of these objects; a version may come several times, or not at all."""
@@ -95,13 +97,14 @@ class Spool:
                 del self._files[rows.file], self._untaken[rows.file]
 
 
-def _write(ticks: pa.Table) -> pa.MemoryMappedFile:
-    """Write the ticks to a file without a name."""
+def _write(tables: Sequence[pa.Table]) -> pa.MemoryMappedFile:
+    """Write ticks, one table after the other, to a file without a name."""
     descriptor, path = tempfile.mkstemp(prefix="btc_assets-", suffix=".arrow")
     os.close(descriptor)
     try:
-        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, ticks.schema) as writer:
-            writer.write_table(ticks)
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, tables[0].schema) as writer:
+            for ticks in tables:
+                writer.write_table(ticks)
         return pa.memory_map(path)
     finally:
         os.unlink(path)

@@ -10,6 +10,7 @@ import pytest
 
 from btc_assets.domain.objects import ObjectVersion
 from btc_assets.domain.ticks import TABLE
+from btc_assets.landing import spool as spool_module
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.spool import Spool
@@ -54,6 +55,19 @@ def test_objects_that_do_not_fit_are_not_kept_even_in_part_and_taking_frees_spac
     assert len(taken(spool, A)[A]) == 2000
     spool.put([B], halves)
     assert len(taken(spool, B)[B]) == 2000
+
+
+def test_a_group_is_one_file_and_there_are_never_more_files_than_a_process_may_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "LIMIT_FILES", 3)
+    spool, ticks = Spool(), every(1, 10)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    groups = [[ObjectVersion(f"{group}/{number}", "1") for number in range(5)] for group in range(5)]
+    for group in groups:
+        spool.put(group, [(ticks, np.full(10, number)) for number in range(5)])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 3
+    assert [len(taken(spool, *group)) for group in groups] == [5, 5, 5, 0, 0]
+    spool.put(groups[4], [(ticks, np.full(10, 4))])
+    assert taken(spool, *groups[4]) == {groups[4][4]: list(range(1, 11))}
 
 
 def test_without_room_for_temporary_files_nothing_is_kept_and_nothing_fails() -> None:
