@@ -41,6 +41,7 @@ from btc_assets.landing.decode import decode
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
+from btc_assets.market_data.early_load import loading_early
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.simulation.batches import BatchLimits, encode_batch
 from btc_assets.simulation.generate_day import generate_day
@@ -285,10 +286,11 @@ def _load(
         started = time.perf_counter()
         zone = _zone(folder)
         spool = Spool()
-        register_window(connection, zone, FEEDS, window, RegisterOptions(MARGIN, spool=spool))
+        load = TickLoad(store, zone, FEEDS, window, LoadOptions(commit_rows, spool=spool))
+        with loading_early(load, MARGIN, writers) as on_settled:
+            register_window(connection, zone, FEEDS, window, RegisterOptions(MARGIN, spool=spool, on_settled=on_settled))
         registered = time.perf_counter()
         after("register")
-        load = TickLoad(store, zone, FEEDS, window, LoadOptions(commit_rows, spool=spool))
         replace_all(connection, Target.of(connection, TABLE), load, writers=writers, store=store)
         after("load")
         return {"register": registered - started, "load": time.perf_counter() - registered}

@@ -11,7 +11,7 @@ from btc_assets.landing.checks import landing_checks
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.resources import EventsQueue, Landing
 from btc_assets.landing.sensors import landing_sensors
-from btc_assets.market_data.assets import market_data_assets
+from btc_assets.market_data.assets import TickLoads, market_data_assets
 from btc_assets.market_data.checks import market_data_checks
 from btc_assets.market_data.jobs import candle_keys, rebuild_candles_jobs
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY
@@ -46,6 +46,7 @@ def build_definitions(settings: Settings, *, patient: bool = True, progress: Lis
     """
     deployment = Deployment.of(settings, patient=patient, progress=progress)
     followers = [*candle_keys(settings), *FOLLOWERS]
+    loads = TickLoads(deployment, followers, [FeaturesOfTicks()])
     ingest = SlicedJobs(
         _ingest_job(settings, [REGISTRY, TICKS, *followers]),
         define_job("ingest_history", HISTORY_ASSETS, "The same as ingest, for days before the 5-minute partitions start.")
@@ -59,8 +60,8 @@ def build_definitions(settings: Settings, *, patient: bool = True, progress: Lis
     store = Store.of(settings)
     return dg.Definitions(
         assets=[
-            *landing_assets(deployment),
-            *market_data_assets(deployment, followers, [FeaturesOfTicks()]),
+            *landing_assets(deployment, loads.beginning),
+            *market_data_assets(deployment, loads),
             *signals_assets(deployment),
             *ops_assets(deployment, HISTORY_ASSETS),
         ],

@@ -1,10 +1,14 @@
 """Assets of the registry: `landing/raw_blobs_5m`, and `landing/raw_blobs_history` for the days before its partitions."""
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
 
 import dagster as dg
 
 from btc_assets.domain.printable import printable
+from btc_assets.domain.slices import Window
 from btc_assets.landing.keys import REGISTRY, REGISTRY_HISTORY
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.resources import Landing
@@ -31,27 +35,34 @@ class RegisterConfig(dg.Config):
     new_landing: bool = False
 
 
-def landing_assets(deployment: Deployment) -> list[dg.AssetsDefinition]:
-    """The assets of this room."""
+# What a run does while it registers a window: a context that yields what is called as folders are settled (see RegisterOptions).
+Beside = Callable[[dg.AssetExecutionContext, Window, Store, Landing], AbstractContextManager[Callable[[datetime], None]]]
+
+
+def landing_assets(deployment: Deployment, beside: Beside) -> list[dg.AssetsDefinition]:
+    """The assets of this room.
+
+    Args:
+        deployment: what the assets are built from.
+        beside: what a run does while it registers.
+    """
     partitions = deployment.partitions
-    assets = [_registry_asset(deployment, REGISTRY, partitions.slices, "landing", "slice")]
+    assets = [_registry_asset(deployment, REGISTRY, partitions.slices, beside)]
     if partitions.history:
-        assets.append(_registry_asset(deployment, REGISTRY_HISTORY, partitions.history, "history", "slice of a day"))
+        assets.append(_registry_asset(deployment, REGISTRY_HISTORY, partitions.history, beside))
     return assets
 
 
-def _registry_asset(
-    deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition, group: str, unit: str
-) -> dg.AssetsDefinition:
-    settings = deployment.settings
+def _registry_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition, beside: Beside) -> dg.AssetsDefinition:
+    settings, sliced = deployment.settings, key == REGISTRY
 
     @dg.asset(
         key=asset_key(key),
-        group_name=group,
+        group_name="landing" if sliced else "history",
         kinds={"s3", "postgres"},
         owners=["team:data-engineering"],
         description=(
-            f"Which objects of the landing zone cover each {unit}. Lists the folders of its slices, reads every object once, verifies "
+            f"Which objects of the landing zone cover each {'slice' if sliced else 'slice of a day'}. Lists the folders of its slices, reads every object once, verifies "
             "it and registers it under each slice that it covers; an unreadable object is marked rejected, with the reason."
         ),
         metadata={"dagster/table_name": _TABLE},
@@ -64,15 +75,15 @@ def _registry_asset(
         window = deployment.partitions.run_window(context)
         with plain_failures(), store.connect() as connection:
             zone = landing.zone()
-            options = RegisterOptions(settings.landing_margin, config.reread, landing.spool, config.new_landing)
-            result = register_window(
-                connection,
-                zone,
-                settings.landing_feeds,
-                window,
-                options,
-                lambda done, total: deployment.report_progress("objects", done, total),
-            )
+            with beside(context, window, store, landing) as on_settled:
+                result = register_window(
+                    connection,
+                    zone,
+                    settings.landing_feeds,
+                    window,
+                    RegisterOptions(settings.landing_margin, config.reread, landing.spool, config.new_landing, on_settled),
+                    lambda done, total: deployment.report_progress("objects", done, total),
+                )
             rows = count_rows(connection, _TABLE, window)
             in_table = count_all_rows(connection, _TABLE)
             add_slice_rows(context, context.asset_key, window, last_partition(context), rows)

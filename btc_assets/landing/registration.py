@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter
@@ -28,6 +28,7 @@ from btc_assets.landing.objects import LandedObject, ObjectChanged, ObjectGone
 from btc_assets.landing.read_marks import ReadMarks
 from btc_assets.landing.reading import Fetched, Piece, decode_group, fetch
 from btc_assets.landing.registry import Readings
+from btc_assets.landing.settled_folders import SettledFolders
 from btc_assets.landing.spool import Spool
 from btc_assets.landing.states import Status
 from btc_assets.landing.strays import Stray, record_strays
@@ -50,12 +51,14 @@ class RegisterOptions:
         reread: read objects again that are registered already.
         spool: keeps what was decoded for a loader in the same process.
         new_zone: the landing zone may be one that the registry knows nothing of, beside another.
+        on_settled: called with the time before which no folder has an object that is still to be read.
     """
 
     margin: timedelta
     reread: bool = False
     spool: Spool | None = None
     new_zone: bool = False
+    on_settled: Callable[[datetime], object] = lambda before: None
 
 
 @dataclass
@@ -125,6 +128,7 @@ def register_window(
         require_known_zone(connection, zone, feeds)
     total, failed = Registration(), set[str]()
     known: LandedObject | None = None  # an object that was readable before, the smallest one
+    settled = SettledFolders(len(feeds.prefixes), options.on_settled)
     with ReadMarks(connection, zone, retry=options.reread) as marks:
         for folders in compare_days(connection, zone, feeds, ((day, feeds.prefixes) for day in window.widened(options.margin).days())):
             record_missing(connection, zone, feeds, folders.missing)
@@ -132,12 +136,13 @@ def register_window(
             folders.record_strays(connection, zone, feeds)
             total += Registration(listed=len(folders.listed), gone=len(folders.missing), strays=set().union(*folders.strays.values()))
             known = min(filter(None, [known, *folders.readable]), key=attrgetter("size"), default=None)
-            objects = folders.listed if options.reread else folders.unread
+            objects = settled.begin(folders.window, len(folders.strays), folders.listed if options.reread else folders.unread)
             done = total.listed - len(objects)
             progress(done, total.listed)
             for group in marks.fetch_groups(objects, feeds):
                 failed.update(fetched.obj.uri for fetched in group if fetched.error)  # all others are not noticed any more
                 total += register_group(connection, zone, group, feeds, reread=options.reread, spool=options.spool)
+                settled.read([fetched.obj for fetched in group])
                 done += len(group)
                 progress(done, total.listed)
         objects = _noticed_elsewhere(connection, zone, feeds, window, failed)

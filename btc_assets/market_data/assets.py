@@ -1,8 +1,9 @@
 """Assets `market_data/btc_ticks` and `market_data/candles_*`."""
 
 import time
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 import dagster as dg
 import psycopg
@@ -24,6 +25,7 @@ from btc_assets.market_data.candles import (
 )
 from btc_assets.market_data.continuity import not_judged, read_gaps
 from btc_assets.market_data.derived import Derivation
+from btc_assets.market_data.early_load import loading_early
 from btc_assets.market_data.keys import CANDLES_HISTORY, TICKS, TICKS_HISTORY, candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.market_data.partial_candles import CandlesOfTicks
@@ -52,36 +54,76 @@ class LoadConfig(dg.Config):
     force: bool = False
 
 
-def market_data_assets(
-    deployment: Deployment, followers: Sequence[str], derivations: Sequence[Derivation] = ()
-) -> list[dg.AssetsDefinition]:
-    """The assets of this room.
+class TickLoads:
+    """The loads of the runs in this process, of which each may begin while its run registers.
 
     Args:
         deployment: what the assets are built from.
         followers: keys of all assets that are built from ticks, whatever their room: a load makes their slices due.
         derivations: of other rooms: those of them that a load makes itself. Candles are added here.
     """
+
+    def __init__(self, deployment: Deployment, followers: Sequence[str], derivations: Sequence[Derivation] = ()) -> None:
+        self._deployment, self._followers = deployment, followers
+        self._derivations = [*derivations, CandlesOfTicks(enabled_intervals(deployment.settings))]
+        self._begun: dict[str, tuple[TickLoad, VolumeStrips]] = {}  # by run
+
+    @contextmanager
+    def beginning(
+        self, context: dg.AssetExecutionContext, window: Window, store: Store, landing: Landing
+    ) -> Iterator[Callable[[datetime], None]]:
+        """Begin the load of a run that also materializes ticks, while its window is registered in the block; see `loading_early`."""
+        self._begun.pop(context.run_id, None)
+        if not run_makes(context, TICKS, TICKS_HISTORY):
+            yield lambda before: None
+            return
+        settings = self._deployment.settings
+        load, strips = self.new(window, store, landing)
+        with loading_early(load, settings.landing_margin, settings.writers) as on_settled:
+            yield on_settled
+        self._begun[context.run_id] = load, strips
+
+    def of_run(
+        self, context: dg.AssetExecutionContext, config: LoadConfig, store: Store, landing: Landing
+    ) -> tuple[TickLoad, VolumeStrips]:
+        """The load of a run, which its registry may have begun, and what is drawn of it."""
+        begun = self._begun.pop(context.run_id, None)
+        window = self._deployment.partitions.run_window(context)
+        return begun if begun and not config.force else self.new(window, store, landing, force=config.force)
+
+    def new(self, window: Window, store: Store, landing: Landing, *, force: bool = False) -> tuple[TickLoad, VolumeStrips]:
+        """A load that was not begun, and what is drawn of it."""
+        settings = self._deployment.settings
+        strips = VolumeStrips(window, settings.landing_feeds.labels[:MOST_PICTURED])
+
+        def on_commit(done: int, rows: pa.Table) -> None:
+            strips.add(rows)
+            self._deployment.report_progress("slices", done, len(window))
+
+        options = LoadOptions(settings.commit_rows, self._followers, force, landing.spool, self._derivations)
+        return TickLoad(store, landing.zone(), settings.landing_feeds, window, options, on_commit), strips
+
+
+def market_data_assets(deployment: Deployment, loads: TickLoads) -> list[dg.AssetsDefinition]:
+    """The assets of this room.
+
+    Args:
+        deployment: what the assets are built from.
+        loads: of ticks.
+    """
     partitions = deployment.partitions
-    derived = [*derivations, CandlesOfTicks(enabled_intervals(deployment.settings))]
     assets = [
-        _ticks_asset(deployment, TICKS, partitions.slices, followers, derived),
+        _ticks_asset(deployment, TICKS, partitions.slices, loads),
         *(_candles_asset(deployment, interval) for interval in enabled_intervals(deployment.settings)),
     ]
     if partitions.history:
-        assets.append(_ticks_asset(deployment, TICKS_HISTORY, partitions.history, followers, derived))
+        assets.append(_ticks_asset(deployment, TICKS_HISTORY, partitions.history, loads))
         assets.append(_candles_history(deployment, partitions.history))
     return assets
 
 
-def _ticks_asset(
-    deployment: Deployment,
-    key: str,
-    partitions: dg.TimeWindowPartitionsDefinition,
-    followers: Sequence[str],
-    derivations: Sequence[Derivation],
-) -> dg.AssetsDefinition:
-    settings, sliced = deployment.settings, key == TICKS
+def _ticks_asset(deployment: Deployment, key: str, partitions: dg.TimeWindowPartitionsDefinition, loads: TickLoads) -> dg.AssetsDefinition:
+    feeds, sliced = deployment.settings.landing_feeds, key == TICKS
 
     @dg.asset(
         key=asset_key(key),
@@ -100,17 +142,9 @@ def _ticks_asset(
     def ticks(
         context: dg.AssetExecutionContext, config: LoadConfig, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
     ) -> Output:
-        window, feeds = deployment.partitions.run_window(context), settings.landing_feeds
-        strips = VolumeStrips(window, feeds.labels[:MOST_PICTURED])
-
-        def on_commit(done: int, rows: pa.Table) -> None:
-            strips.add(rows)
-            deployment.report_progress("slices", done, len(window))
-
-        options = LoadOptions(settings.commit_rows, followers, config.force, landing.spool, derivations)
         with plain_failures():
-            load = TickLoad(store, landing.zone(), feeds, window, options, on_commit)
-        landing.loaded_outside[window] = load.loaded_outside  # filled while the load is written
+            load, strips = loads.of_run(context, config, store, landing)
+        landing.loaded_outside[load.window] = load.loaded_outside  # filled while the load is written
         return Output(load, lambda connection: _show_load(connection, load, strips, feeds.labels_with_gaps))
 
     return ticks
@@ -122,6 +156,7 @@ def _show_load(connection: psycopg.Connection, load: TickLoad, strips: VolumeStr
     gaps = read_gaps(connection, load.window, unjudged)
     return Shown(
         metadata={
+            "rows": result.rows,
             "objects": objects,
             "rejected_rows": rejected_rows,
             "slices_with_ticks": len(result.slice_rows),

@@ -184,7 +184,7 @@ def _in_key_order(found: SourceRows) -> SourceRows:
 
 
 class TickLoad(Replacements):
-    """All replacements of a range of slices; iterate over it once.
+    """All replacements of a range of slices. Iterated again, they are those that were not committed.
 
     Args:
         store: read through a connection of this load's own while other sessions write.
@@ -219,6 +219,7 @@ class TickLoad(Replacements):
         self.result = LoadResult()
         self.makers = Makers()
         self._on_commit = on_commit
+        self._committed: list[Window] = []
 
     def __enter__(self) -> TickLoad:
         with ExitStack() as opened:
@@ -234,13 +235,26 @@ class TickLoad(Replacements):
         self._opened.close()
 
     def __iter__(self) -> Iterator[Replacement]:
+        self.refused.clear()
         with self:
-            for day in self.window.days():
-                for part in cut_window(count_rows_by_slice(self._connection, day, self.makers.weight), day, self.options.commit_rows):
+            for window in self._left():
+                for part in self.cut(window):
                     yield from self.parts(part)
         if self.refused:
             bucket, reason = min(self.refused.items())
             raise UserError(f"{len(self.refused)} slice(s) were left as they are, the first at {bucket:{KEY_FORMAT}}, because {reason}")
+
+    def _left(self) -> Iterator[Window]:
+        """What was not committed yet."""
+        committed = {bucket for window in self._committed for bucket in window.slices()}
+        self._committed.clear()
+        self.outdated.update(committed)  # at the end, what changed since is loaded again
+        yield from _without(self.window, sorted(committed))
+
+    def cut(self, window: Window) -> Iterator[Window]:
+        """The parts of a window that are committed one by one."""
+        for day in window.days():
+            yield from cut_window(count_rows_by_slice(self._connection, day, self.makers.weight), day, self.options.commit_rows)
 
     def parts(self, window: Window) -> Iterator[Replacement]:
         """The replacements of one part of the range: one, or several around slices that must stay as they are."""
@@ -273,6 +287,7 @@ class TickLoad(Replacements):
 
     def committed(self, replacement: Replacement) -> None:
         assert isinstance(replacement, TickReplacement)
+        self._committed.append(replacement.window)
         self.result.add(replacement)
         self._on_commit(self.result.slices, replacement.rows)
 

@@ -32,7 +32,8 @@ def asset_key(name: str) -> dg.AssetKey:
 
 def run_makes(context: dg.AssetExecutionContext, *names: str) -> bool:
     """Whether the run that an asset is made in also makes one of these assets."""
-    return not set(map(asset_key, names)).isdisjoint(context.job_def.asset_layer.executable_asset_keys)
+    steps, all_steps = context.run.step_keys_to_execute, (asset_key(name).to_python_identifier() for name in names)
+    return any(context.job_def.has_node_named(step) and (steps is None or step in steps) for step in all_steps)
 
 
 def define_job(name: str, assets: Iterable[str], description: str) -> AssetJob:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.landing import reading
+from btc_assets.market_data import assets as market_data
+from btc_assets.market_data import early_load
 from btc_assets.market_data.candles import INTERVALS
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.partitions import Partitions, partition_tags
@@ -19,7 +24,7 @@ from btc_assets_tests.support.daemon import QUIET_LOG
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every, messages
-from btc_assets_tests.support.waiting import PATIENCE_SECONDS
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, wait_for
 
 TICKS = dg.AssetKey(["market_data", "btc_ticks"])
 
@@ -70,6 +75,44 @@ def test_a_range_is_one_run_with_ticks_candles_and_checks(store: StoreUnderTest)
         "dagster/row_count": 3600, "objects": 240, "rejected_rows": 0, "duplicates_removed": 0, "first_trade_id": 1, "last_trade_id": 3600,
     }  # fmt: skip
     assert {"seconds", "rows_per_second", "dagster/column_schema", "dagster/uri"} <= metadata.keys()
+
+
+def test_a_run_loads_ticks_while_it_registers_and_counts_all_of_them(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_GROUP_OBJECTS", 10)
+    monkeypatch.setenv("BTC_ASSETS_COMMIT_ROWS", "1000")
+    loaded_early = []
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[Callable[[datetime], None]]:
+        with early_load.loading_early(*arguments) as tell:
+
+            def on_settled(before: datetime) -> None:
+                tell(before)
+                if before == HOUR.end:
+                    wait_for(lambda: store.rows("SELECT FROM market_data.btc_ticks"), "the first part is loaded")
+                    loaded_early.append(before)
+
+            yield on_settled
+
+    monkeypatch.setattr(market_data, "loading_early", watched)
+    store.land(every(1, 3600), every(3601, 600, start=HOUR.end))
+    result = run(store, HOUR)
+    assert result.success and failed_checks(result) == {} and loaded_early
+    assert store.rows("SELECT count(*) FROM market_data.btc_ticks") == [(3600,)]
+    metadata = result.asset_materializations_for_node("market_data__btc_ticks")[-1].metadata
+    assert {name: metadata[name].value for name in ("rows", "slices_with_ticks", "last_trade_id")} == {
+        "rows": 3600, "slices_with_ticks": 12, "last_trade_id": 3600,
+    }  # fmt: skip
+
+
+def test_a_run_that_only_registers_loads_nothing(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market_data, "loading_early", None)  # it would fail
+    store.land(every(1, 3600))
+    job = store.definitions.resolve_job_def("ingest")
+    registry = dg.AssetKey(["landing", "raw_blobs_5m"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(instance=instance, tags=partition_tags(HOUR), asset_selection=[registry]).success
+    assert store.rows("SELECT count(*), count(loaded_at) FROM landing.raw_blobs_5m") == [(240, 0)]
 
 
 def test_each_slice_of_a_range_shows_its_own_number_of_rows(store: StoreUnderTest) -> None:

@@ -19,11 +19,13 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import Window, parse_time
 from btc_assets.domain.ticks import TABLE
+from btc_assets.landing import reading
 from btc_assets.landing.registration import RegisterOptions, register_window
 from btc_assets.landing.resources import Landing
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data import candles
 from btc_assets.market_data.derived import Derivation
+from btc_assets.market_data.early_load import loading_early
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.loading import LoadOptions, TickLoad
 from btc_assets.market_data.partial_candles import CandlesOfTicks
@@ -58,11 +60,12 @@ def load_range(
     zone, feeds = zone or Landing(settings).zone(), settings.landing_feeds
     report("registering")
     with store.connect() as connection:
-        register_window(connection, zone, feeds, window, RegisterOptions(settings.landing_margin, reread))
-        report("loading")
         followers = [*(candles_key(interval) for interval in candles.INTERVALS), SLICE_FEATURES]
         derivations: list[Derivation] = [FeaturesOfTicks(), CandlesOfTicks(list(candles.INTERVALS))]
         load = TickLoad(store, zone, feeds, window, LoadOptions(settings.commit_rows, followers, derivations=derivations))
+        with loading_early(load, settings.landing_margin, settings.writers) as on_settled:
+            register_window(connection, zone, feeds, window, RegisterOptions(settings.landing_margin, reread, on_settled=on_settled))
+        report("loading")
         replace_all(connection, Target.of(connection, TABLE), load, writers=settings.writers, store=store)
         report("refreshing")
         for interval in candles.INTERVALS:
@@ -130,6 +133,7 @@ def wait_until_its_sessions_end(connection: psycopg.Connection) -> None:
 
 def main(arguments: list[str]) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
+    reading._GROUP_OBJECTS = 8  # so that an hour is loaded while it is registered
     window = Window(*map(parse_time, arguments))
     print("ready", flush=True)
     sys.stdin.readline()
