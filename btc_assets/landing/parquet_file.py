@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -17,6 +18,7 @@ ParquetSource: TypeAlias = bytes | Path | BinaryIO
 # A dictionary names a text once that every row repeats, and DELTA_BYTE_ARRAY writes only how a text differs from the one before. If
 # that could make more than this of a file, its texts are measured before they are written out.
 _UNMEASURED_BYTES = 96 << 20
+_WRITTEN_OUT = {"PLAIN", "RLE", "BIT_PACKED"}  # encodings of a column that holds the text of every row; two of them are of levels
 
 
 def read_parquet(source: ParquetSource, bounds: Bounds) -> Iterator[pa.Table]:
@@ -28,16 +30,16 @@ def read_parquet(source: ParquetSource, bounds: Bounds) -> Iterator[pa.Table]:
         sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
         bounds.expect_bytes(sum(sizes))
         largest = max(sizes, default=0)
-        if footer.num_rows * largest > _UNMEASURED_BYTES:
+        if footer.num_rows * largest > _UNMEASURED_BYTES and footer.num_rows * _largest_repeating(footer) > _UNMEASURED_BYTES:
             yield from _measured(source, footer, largest)
             return
-        batch_rows = _batch_rows(footer)
-        columns = _flat_columns(file.schema_arrow)
+        batch_rows, schema = _batch_rows(footer), file.schema_arrow
+        columns = _flat_columns(schema)
         if footer.num_rows <= batch_rows:  # one call is faster
-            yield _checked(file.read(columns, use_threads=False), file.schema_arrow)
+            yield _checked(file.read(columns, use_threads=False), schema)
             return
         for batch in file.iter_batches(batch_rows, columns=columns, use_threads=False):
-            yield _checked(pa.Table.from_batches([batch]), file.schema_arrow)
+            yield _checked(pa.Table.from_batches([batch]), schema)
 
 
 def _open(source: ParquetSource, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
@@ -49,16 +51,31 @@ def _batch_rows(footer: pq.FileMetaData) -> int:
     return max(1, min(BATCH_ROWS, BATCH_CELLS // max(1, footer.num_columns)))
 
 
+def _text_chunks(footer: pq.FileMetaData) -> Iterator[tuple[int, pq.ColumnChunkMetaData]]:
+    """The column chunks that hold text, each with the number of its row group."""
+    for group in range(footer.num_row_groups):
+        row_group = footer.row_group(group)
+        for number in range(footer.num_columns):
+            if footer.schema.column(number).physical_type == "BYTE_ARRAY":
+                yield group, row_group.column(number)
+
+
+def _largest_repeating(footer: pq.FileMetaData) -> int:
+    """The bytes of texts that rows may repeat, in the row group that has most of them."""
+    sizes = Counter[int]()
+    for group, column in _text_chunks(footer):
+        if column.has_dictionary_page or not _WRITTEN_OUT.issuperset(column.encodings):
+            sizes[group] += column.total_uncompressed_size
+    return max(sizes.values(), default=0)
+
+
 def _measured(source: ParquetSource, footer: pq.FileMetaData, largest: int) -> Iterator[pa.Table]:
     """The raw tables of a file whose texts are measured before they are written out."""
     by_reference, by_difference = set[str](), False
-    for group in range(footer.num_row_groups):
-        for number in range(footer.num_columns):
-            column = footer.row_group(group).column(number)
-            if column.physical_type == "BYTE_ARRAY":
-                by_difference |= "DELTA_BYTE_ARRAY" in column.encodings
-                if column.has_dictionary_page:
-                    by_reference.add(column.path_in_schema)
+    for _, column in _text_chunks(footer):
+        by_difference |= "DELTA_BYTE_ARRAY" in column.encodings
+        if column.has_dictionary_page:
+            by_reference.add(column.path_in_schema)
     # Pages hold many rows each, so a table of a few rows is no less memory.
     batch_rows = min(_batch_rows(footer), max(1_024, BATCH_TEXT_BYTES * footer.num_rows // largest))
     if by_difference:
