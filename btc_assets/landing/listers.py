@@ -254,13 +254,17 @@ class DirectoryLister:
         return None
 
 
+def file_etag(found: os.stat_result) -> str:
+    """The ETag that obstore gives a file, which changes whenever the file does."""
+    return f'"{found.st_ino:x}-{max(found.st_mtime_ns // 1000, 0):x}-{found.st_size:x}"'
+
+
 def _meta(path: str, found: os.stat_result) -> ObjectMeta:
-    """A file as obstore describes it, with its ETag, which obstore compares when it reads the file."""
-    modified = max(found.st_mtime_ns // 1000, 0)
+    """A file as obstore describes it."""
     return {
         "path": path,
         "size": found.st_size,
-        "e_tag": f'"{found.st_ino:x}-{modified:x}-{found.st_size:x}"',
+        "e_tag": file_etag(found),
         "last_modified": EPOCH + timedelta(microseconds=found.st_mtime_ns // 1000),
         "version": None,
     }

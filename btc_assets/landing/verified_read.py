@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.landing.listers import file_etag
 from btc_assets.landing.objects import LandedObject, ObjectCorrupt, ObjectGone
 from btc_assets.landing.s3 import S3Access
 from btc_assets.landing.zone_errors import ErrorTranslator, Interrupted
@@ -38,13 +40,17 @@ class VerifiedReader:
         s3: access to S3 by boto3; None if the store is no S3.
         errors: translates the store's errors.
         etag_is_md5: whether a 32-digit ETag of S3 is the MD5 of the bytes.
+        directory: in which the objects are files, if they are.
     """
 
-    def __init__(self, store: ObjectStore, s3: S3Access | None, errors: ErrorTranslator, *, etag_is_md5: bool) -> None:
+    def __init__(
+        self, store: ObjectStore, s3: S3Access | None, errors: ErrorTranslator, *, etag_is_md5: bool, directory: Path | None = None
+    ) -> None:
         self._store = store
         self._s3 = s3
         self._errors = errors
         self._etag_is_md5 = etag_is_md5
+        self._directory = directory
 
     def read(self, obj: LandedObject, path: str) -> tuple[bytes | Path, str]:
         """See `LandingZone.read`; `path` is the object's path in the store."""
@@ -73,6 +79,8 @@ class VerifiedReader:
         return bool(found) and found[0]["Key"] == key
 
     def _read_once(self, obj: LandedObject, path: str) -> tuple[bytes | Path, str]:
+        if self._directory is not None and not obj.is_large and (data := _read_unchanged(self._directory / path, obj)) is not None:
+            return data, "none"
         md5 = self._md5(obj)
         if self._s3 and md5 is None:
             verified, pieces = self._open_with_stored_checksum(self._s3, obj, path)
@@ -122,6 +130,20 @@ class VerifiedReader:
 
         # boto3 compares nothing if S3 stored only a checksum of the parts' checksums, or one that boto3 cannot compute.
         return "s3" if isinstance(answer["Body"], StreamingChecksumBody) else "none", pieces()
+
+
+def _read_unchanged(path: Path, obj: LandedObject) -> bytes | None:
+    """The bytes of a small file that is the one that was listed; None if anything is odd, which obstore then tells in its own words.
+
+    Four times faster than obstore, which matters for files of a few kilobytes.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # what is no file by now must not block
+        with open(descriptor, "rb", buffering=0) as file:
+            data = file.read(obj.size + 1) if file_etag(os.fstat(descriptor)) == obj.etag else b""
+            return data if len(data) == obj.size and file_etag(os.fstat(descriptor)) == obj.etag else None
+    except OSError:
+        return None
 
 
 def join(pieces: Iterable[bytes], *, with_md5: bool) -> Content:

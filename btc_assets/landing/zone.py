@@ -58,6 +58,7 @@ class LandingZone:
         # Threads hide the latency of a network; a directory has none, and more threads only compete for the interpreter.
         self.concurrency = concurrency if self.scheme == "s3" else min(concurrency, 3)
         self._s3: S3Access | None = None
+        root: Path | None = None
         host, _, path = rest.partition("/")
         if self.scheme == "s3" and host:
             self._s3 = S3Access(host, path.strip("/"), endpoint, region, concurrency, retries)
@@ -79,7 +80,7 @@ class LandingZone:
             raise UserError(f"The landing zone {url!r} must be s3://bucket/prefix or file:///directory.")
         self._errors = ErrorTranslator(_S3_ADVICE if self._s3 else _DIRECTORY_ADVICE)
         self._listing = Listing(lister, self.url, self.concurrency, self._errors)
-        self._reader = VerifiedReader(self.store, self._s3, self._errors, etag_is_md5=etag == "md5")
+        self._reader = VerifiedReader(self.store, self._s3, self._errors, etag_is_md5=etag == "md5", directory=root)
 
     # ---- names
 

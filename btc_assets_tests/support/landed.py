@@ -10,6 +10,8 @@ import obstore
 import pytest
 
 from btc_assets.domain.slices import Window, parse_time
+from btc_assets.landing import verified_read
+from btc_assets.landing.listers import file_etag
 from btc_assets.landing.objects import LandedObject
 from btc_assets.landing.zone import LandingZone
 
@@ -50,12 +52,16 @@ def remove(zone: LandingZone, obj: LandedObject) -> None:
 
 def after_the_first_request(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Call `action` once, after the store answered the first request for an object and before its bytes are read."""
-    get, pending = obstore.get, [action]
+    pending = [action]
 
-    def get_then_act(*args: Any, **options: Any) -> Any:
-        answer = get(*args, **options)
-        if pending:
-            pending.pop()()
-        return answer
+    def then_act(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def ask_then_act(*args: Any, **options: Any) -> Any:
+            answer = ask(*args, **options)
+            if pending:
+                pending.pop()()
+            return answer
 
-    monkeypatch.setattr(obstore, "get", get_then_act)
+        return ask_then_act
+
+    monkeypatch.setattr(obstore, "get", then_act(obstore.get))
+    monkeypatch.setattr(verified_read, "file_etag", then_act(file_etag))  # of a small file in a directory
