@@ -441,7 +441,7 @@ def test_a_tick_just_before_a_slice_closes_waits_for_the_close(
     daemon.now = closing.end + timedelta(seconds=90 - 4)
     assert daemon.tick() == [("ingest", closing)]
     assert waited == [4.0]
-    daemon.now = closing.end + timedelta(seconds=90 - 11)  # the next tick comes soon enough
+    daemon.now = closing.end + timedelta(seconds=90 - 21)  # the next tick comes soon enough
     daemon.forget()
     assert daemon.tick() == []
     assert waited == [4.0]
