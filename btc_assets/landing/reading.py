@@ -26,6 +26,7 @@ from btc_assets.landing.objects import LandedObject, ObjectCorrupt
 from btc_assets.landing.raw import ObjectRejected
 from btc_assets.landing.rejection import rejecting
 from btc_assets.landing.zone import LandingZone
+from btc_assets.store.prefetch import take_short_turns
 
 _GROUP_OBJECTS = 256
 _GROUP_BYTES = 3 << 20  # compressed; decoded it is ten times that, and three groups exist at a time
@@ -145,6 +146,7 @@ def fetch_groups(
         objects: best prefix by prefix, because those of one are decoded together.
         begin: called with each group before it is fetched.
     """
+    take_short_turns()
     with ThreadPoolExecutor(zone.concurrency, thread_name_prefix="fetch") as pool:
         pending: list[Future[Fetched]] | None = None
         for group in _groups(objects):
