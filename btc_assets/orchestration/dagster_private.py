@@ -193,17 +193,17 @@ execute_step._get_output_asset_events = _make_few_asset_events  # type: ignore[a
 
 
 def _with_range(
-    subset: TimeWindowPartitionsSubset, partitions: dg.TimeWindowPartitionsDefinition, key_range: dg.PartitionKeyRange
+    subset: TimeWindowPartitionsSubset, partitions_def: dg.TimeWindowPartitionsDefinition, partition_key_range: dg.PartitionKeyRange
 ) -> TimeWindowPartitionsSubset:
     """Dagster's method that adds a range to a subset, one key after the other, as it does twice a step."""
-    keys = partitions.get_partition_keys_in_range(key_range)
+    keys = partitions_def.get_partition_keys_in_range(partition_key_range)
     if (
         not subset.is_empty
-        or partitions.exclusions
-        or not (keys and partitions.has_partition_key(keys[0]) and partitions.has_partition_key(keys[-1]))
+        or partitions_def.exclusions
+        or not (keys and partitions_def.has_partition_key(keys[0]) and partitions_def.has_partition_key(keys[-1]))
     ):
         return subset.with_partition_keys(keys)
-    window = dg.TimeWindow(partitions.start_time_for_partition_key(keys[0]), partitions.end_time_for_partition_key(keys[-1]))
+    window = dg.TimeWindow(partitions_def.start_time_for_partition_key(keys[0]), partitions_def.end_time_for_partition_key(keys[-1]))
     return TimeWindowPartitionsSubset(subset.partitions_def, len(keys), [window])
 
 

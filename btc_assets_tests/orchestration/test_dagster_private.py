@@ -263,6 +263,7 @@ def test_a_range_of_partitions_is_the_subset_of_its_keys(last: str) -> None:
     empty, later = DAYS.empty_subset(), DAYS.empty_subset().with_partition_keys(["2024-01-15", "2024-02-01"])
     for subset in (empty, later):
         assert subset.with_partition_key_range(DAYS, key_range) == subset.with_partition_keys(keys)
+        assert subset.with_partition_key_range(partitions_def=DAYS, partition_key_range=key_range) == subset.with_partition_keys(keys)
 
 
 # ---- records
