@@ -109,12 +109,12 @@ class Host:
 
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(PROJECT)}
         with tempfile.TemporaryFile("w+") as log:
-            for each in ("ExecStartPre", "ExecStart"):
-                if each in service:
-                    process = subprocess.Popen(command(service[each]), env=environment, stdout=log, stderr=subprocess.STDOUT)
-                    if each == "ExecStartPre" and process.wait() != 0:
-                        log.seek(0)
-                        raise RuntimeError(f"{name} does not start: {log.read()}")
+            before = [line[1] for line in lines if line[0] == "ExecStartPre"]
+            for each in [*before, service["ExecStart"]]:
+                process = subprocess.Popen(command(each), env=environment, stdout=log, stderr=subprocess.STDOUT)
+                if each in before and process.wait() != 0:
+                    log.seek(0)
+                    raise RuntimeError(f"{name} does not start: {log.read()}")
             try:
                 yield
             finally:
