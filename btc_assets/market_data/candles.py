@@ -44,6 +44,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
+# What both statements below compare their ticks with, so that they can never mean different candles.
+_DIFFER_FROM_CANDLES = """
+FULL JOIN (
+    SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
+           sum(taker_buy_volume) AS bought, sum(taker_buy_quote_volume) AS bought_for
+    FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
+) AS candles USING (tick_bucket, symbol)
+WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought, ticks.bought_for)
+    IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought, candles.bought_for)
+"""
+
 _DIFFERENCES = """
 SELECT tick_bucket, symbol, ticks.trades, ticks.volume, ticks.value, candles.trades, candles.volume, candles.value
 FROM (
@@ -54,13 +65,7 @@ FROM (
     FROM market_data.btc_ticks WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND market_data.is_market_trade(trade_kind)
     GROUP BY 1, 2
 ) AS ticks
-FULL JOIN (
-    SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
-           sum(taker_buy_volume) AS bought, sum(taker_buy_quote_volume) AS bought_for
-    FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
-) AS candles USING (tick_bucket, symbol)
-WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought, ticks.bought_for)
-    IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought, candles.bought_for)
+{candles}
     AND NOT (tick_bucket < ops.drop_horizon('market_data.btc_ticks')
              AND (ticks.trades IS NULL OR market_data.dropped_ticks(tick_bucket, tick_bucket + %(step)s) IS NOT NULL))
 ORDER BY 1, 2
@@ -76,13 +81,7 @@ FROM (
     FROM market_data.loaded_slices WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
     GROUP BY 1, 2 HAVING sum(market_trades) > 0
 ) AS ticks
-FULL JOIN (
-    SELECT tick_bucket, symbol, sum(trade_count) AS trades, sum(volume) AS volume, sum(quote_volume) AS value,
-           sum(taker_buy_volume) AS bought, sum(taker_buy_quote_volume) AS bought_for
-    FROM market_data.candle_partials_{} WHERE tick_bucket >= %(start)s AND tick_bucket < %(end)s GROUP BY 1, 2
-) AS candles USING (tick_bucket, symbol)
-WHERE (ticks.trades, ticks.volume, ticks.value, ticks.bought, ticks.bought_for)
-    IS DISTINCT FROM (candles.trades, candles.volume, candles.value, candles.bought, candles.bought_for)
+{candles}
 """
 
 
@@ -206,7 +205,7 @@ def read_candle_differences(connection: psycopg.Connection, interval: str, windo
     whole = window.widened_to(step)
     with server_errors(), connection.transaction():
         rows = connection.execute(
-            _DIFFERENCES.replace("{}", interval),  # a key of WIDTHS
+            _comparison(_DIFFERENCES, interval),
             {"step": step, "start": whole.start, "end": whole.end},
         ).fetchall()
     return [
@@ -233,12 +232,17 @@ def find_candle_differences(connection: psycopg.Connection, intervals: Sequence[
     return found
 
 
+def _comparison(statement: str, interval: str) -> str:
+    """A statement that compares ticks with the candles of an interval, which is a key of `WIDTHS`."""
+    return statement.replace("{candles}", _DIFFER_FROM_CANDLES).replace("{}", interval)
+
+
 def _find_doubtful(connection: psycopg.Connection, interval: str, whole: Window, step: timedelta) -> Window | None:
     """The part of a window, rounded outward to the interval, in which candles differ from what was recorded of their slices."""
     with server_errors(), connection.transaction():
         first, last = only_row(
             connection.execute(
-                _RECORD_DIFFERENCES.replace("{}", interval),  # a key of WIDTHS
+                _comparison(_RECORD_DIFFERENCES, interval),
                 {"step": step, "start": whole.start, "end": whole.end},
             )
         )
