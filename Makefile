@@ -102,8 +102,10 @@ bench-accuracy: $(VENV)-accuracy/bin/python  ## Encoders on nine labelled data s
 bench-search: $(VENV)/ready-dev  ## Finding similar slices: recall and queries a second.
 	$(BIN)/python benchmarks/bench_search.py $(ARGS)
 
-docs: $(VENV)/ready-dev  ## docs/settings.md, docs/commands.md and docs/dagster.md, generated from the code.
+docs: $(VENV)/ready-dev  ## docs/settings.md, docs/commands.md and docs/dagster.md, generated from the code; and the site, in .btc_assets/site.
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site: .btc_assets/site/index.html"
 
 lint: $(VENV)/ready-dev  ## Style, types, which package imports which, and spelling. One minute; seconds once mypy has its cache.
 	$(BIN)/ruff check .

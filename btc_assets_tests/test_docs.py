@@ -1,8 +1,14 @@
-"""The documents agree with the code: generated pages are current, and every link, command, file and make target in them exists."""
+"""The documents agree with the code: generated pages are current, and every link, command, file and make target in them exists.
 
+The site is built from them without a warning, and needs no other host.
+"""
+
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +56,50 @@ def _anchors(page: Path) -> set[str]:
 def test_a_generated_page_is_current(name: str) -> None:
     pages = runpy.run_path(str(PROJECT / "docs" / "generate.py"))["PAGES"]
     assert (PROJECT / "docs" / name).read_text() == pages[name](), "run make docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, built as `make docs` builds it: any warning is a failure."""
+    pytest.importorskip("mkdocs", reason="the site needs mkdocs: make test installs it")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=PROJECT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False)
+    assert (built.returncode, built.stdout + built.stderr) == (0, "")
+    (folder / "404.html").unlink()  # for servers: its links begin at their root
+    return folder
+
+
+@pytest.mark.xdist_group("site")
+def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    expected = {f"{page.stem}.html" for page in PROJECT.glob("docs/*.md") if page.name != "README.md"}
+    assert expected | {"index.html", "contributing.html", "sql.html"} <= {page.name for page in site.glob("*.html")}
+    tags = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*?(?:src|href)=["']?([^"'\s>]+)""")
+    loaded = {url for page in site.rglob("*.html") for url in tags.findall(page.read_text())}
+    assert {url for url in loaded if re.match(r"(https?:)?//", url)} == set()
+
+
+@pytest.mark.xdist_group("site")
+def test_every_link_of_the_site_leads_to_a_file_of_it(site: Path) -> None:
+    broken = [
+        f"{page.name}: {target}"
+        for page in site.rglob("*.html")
+        for target in re.findall(r"""<a [^>]*?href=["']([^"'#]+)""", page.read_text())
+        if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+@pytest.mark.xdist_group("site")
+def test_no_markdown_is_left_in_the_text_of_the_site(site: Path) -> None:
+    """Python-Markdown is stricter than GitHub: what belongs to an item of a list is indented by four spaces."""
+    left = re.compile(r"```.{0,80}|<p>(?:[*-]|\d+\.) .{0,80}|\n[*-] .{0,80}|\n\|.{0,80}")
+    found = {page.name: left.findall(_without_code(page.read_text())) for page in site.rglob("*.html")}
+    assert {name: texts for name, texts in found.items() if texts} == {}
+
+
+def _without_code(html: str) -> str:
+    return re.sub(r"<(pre|script|style)\b.*?</\1>", "", html, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
