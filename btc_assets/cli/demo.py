@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,14 +22,23 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from btc_assets.domain.feeds import Feed
     from btc_assets.domain.settings import Settings
+    from btc_assets.simulation.batches import BatchLimits
     from btc_assets.simulation.replay import Landed
+
+
+_SPOT_AND_PERPETUAL = "Binance/BTCUSDT=BTCUSDT,Binance/UM/BTCUSDT=BTCUSDT:BTCUSDT.P;market=um;ids=contiguous"
+_PERPETUAL_SECONDS = 60.0  # in fewer objects than the spot market's, because objects are what a demo's seconds go to
 
 
 @click.command(epilog=example("btc-assets demo --trades my_trades.csv.gz"))
 @click.option("--trades", type=click.Path(path_type=Path), help="Use the trades in this file instead of a generated day.")
 @click.option("--ticks", type=click.IntRange(min=1), default=500_000, show_default=True, help="Size of the generated day.")
-def demo(trades: Path | None, ticks: int) -> None:
+@click.option("--perpetual", is_flag=True, help="Generate a second symbol as well, BTCUSDT.P, whose prices follow the spot market's.")
+def demo(trades: Path | None, ticks: int, perpetual: bool) -> None:
     """Land a day of trades, load it end to end and show the result. Can be repeated.
 
     It has a store of its own below BTC_ASSETS_HOME, whatever the other settings name, and touches no other.
@@ -40,7 +50,9 @@ def demo(trades: Path | None, ticks: int) -> None:
     day = floor_day(datetime.now(UTC)) - 2 * DAY
     source = trades.resolve() if trades else None
     home = read_home()
-    store = DemoStore.of_file(home, source) if source else DemoStore.of_day(home, day, ticks)
+    if source and perpetual:
+        raise UserError("A file's trades are those of one symbol: leave out --perpetual, or --trades for a generated day.")
+    store = DemoStore.of_file(home, source) if source else DemoStore.of_day(home, day, ticks, perpetual=perpetual)
     app = App(store.use())
     app.set_up_embedded_database()  # what it cannot do is said before anything is landed
     landed = _land_file(app, source) if source else _land_generated(app, day, ticks)
@@ -66,11 +78,13 @@ class DemoStore:
         home: `BTC_ASSETS_HOME`.
         name: of the database and of the directory.
         picture: the file for the candles.
+        feeds: as in `BTC_ASSETS_LANDING_FEEDS`; the default if empty.
     """
 
     home: Path
     name: str
     picture: Path
+    feeds: str = ""
 
     @classmethod
     def of_file(cls, home: Path, source: Path) -> DemoStore:
@@ -79,9 +93,12 @@ class DemoStore:
         return cls(home, name, home / f"{name}.png")
 
     @classmethod
-    def of_day(cls, home: Path, day: datetime, ticks: int) -> DemoStore:
+    def of_day(cls, home: Path, day: datetime, ticks: int, *, perpetual: bool = False) -> DemoStore:
         """The store for a generated day. Another day or number of trades would have other trades with the same ids."""
-        return cls(home, f"demo_{day:%Y%m%d}_{ticks}", home / "demo.png")
+        name = f"demo_{day:%Y%m%d}_{ticks}"
+        if perpetual:
+            return cls(home, f"{name}_perpetual", home / "demo.png", _SPOT_AND_PERPETUAL)
+        return cls(home, name, home / "demo.png")
 
     def use(self, *, partitions_start: datetime | None = None) -> Settings:
         """Point this process at the store, and with `partitions_start` every later process as well, unless its settings name another.
@@ -101,6 +118,8 @@ class DemoStore:
             f"{PREFIX}LANDING_URL": landing.as_uri(),
             f"{PREFIX}TICKS_DROP_AFTER_DAYS": "never",  # the trades of a file may be old
         }
+        if self.feeds:
+            variables[f"{PREFIX}LANDING_FEEDS"] = self.feeds
         if partitions_start is not None:
             variables[f"{PREFIX}PARTITIONS_START"] = partitions_start.strftime(KEY_FORMAT)
             lines = ["# Written by the last `btc-assets demo`; used if there is no .env and no variable names a store"]
@@ -125,16 +144,24 @@ def _land_file(app: App, source: Path) -> Landed:
 
 
 def _land_generated(app: App, day: datetime, ticks: int) -> Landed:
+    """Land a day of the first feed; a second one is the perpetual."""
+    from btc_assets.simulation.batches import BATCH_LIMITS, BatchLimits
     from btc_assets.simulation.generate_day import generate_day
+    from btc_assets.simulation.perpetual import follow_spot
     from btc_assets.simulation.replay import Landed, land_trades
     from btc_assets.simulation.trade_table import FirstTrade
 
-    feed = app.settings.landing_feeds[0]
+    landed, (feed, *others) = Landed(), app.settings.landing_feeds
     with progress_bar("landing") as advance:
-        return land_trades(
-            app.landing.zone(), feed, generate_day(day, ticks, first=FirstTrade(feed.label)), Landed(),
-            progress=lambda objects: advance("objects", objects, 0),
-        )  # fmt: skip
+
+        def land(feed: Feed, trades: Iterator[pa.Table], limits: BatchLimits) -> None:
+            land_trades(app.landing.zone(), feed, trades, landed, limits=limits, progress=lambda objects: advance("objects", objects, 0))
+
+        first = FirstTrade(feed.label)
+        land(feed, generate_day(day, ticks, first=first), BATCH_LIMITS)
+        for other in others:
+            land(other, follow_spot(generate_day(day, ticks, first=first), other.label), BatchLimits(_PERPETUAL_SECONDS))
+    return landed
 
 
 def _draw_candles(app: App, path: Path, window: Window) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from btc_assets.cli.demo import DemoStore
+from btc_assets.cli.app import App
+from btc_assets.cli.demo import DemoStore, _land_generated
 from btc_assets.domain.settings import Settings, load_settings, read_home
 from btc_assets.store.embedded import stop
 from btc_assets_tests.support.cases import case
@@ -43,7 +45,7 @@ def home(own_environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_another_day_number_of_trades_or_file_has_another_store(tmp_path: Path) -> None:
     stores = [DemoStore.of_day(tmp_path, DAY, 500), DemoStore.of_day(tmp_path, DAY, 600), DemoStore.of_file(tmp_path, Path("/a.csv"))]
-    assert len({store.name for store in stores}) == 3
+    assert len({store.name for store in [*stores, DemoStore.of_day(tmp_path, DAY, 500, perpetual=True)]}) == 4
     assert DemoStore.of_file(tmp_path, Path("/a.csv")) == stores[2] != DemoStore.of_file(tmp_path, Path("/b.csv"))
 
 
@@ -145,6 +147,23 @@ def test_a_demo_runs_in_an_odd_home_beside_a_store_of_the_users_and_tells_of_wro
         assert "check the collector" not in status.stdout
     finally:
         stop(home)
+
+
+def test_a_demo_with_a_perpetual_lands_two_symbols_with_trades_at_the_same_times(own_environment: pytest.MonkeyPatch, home: Path) -> None:
+    app = App(DemoStore.of_day(home, DAY, 500, perpetual=True).use())
+    assert _land_generated(app, DAY, 500).ticks == 1_000
+    assert [feed.label for feed in app.settings.landing_feeds] == ["BTCUSDT", "BTCUSDT.P"]
+    landing = home / "landing_demo_20240110_500_perpetual" / "Binance"
+    spot, perpetual = (
+        [time for file in folder.rglob("*.parquet") for time in pq.read_table(file)["trade_time"].to_pylist()]
+        for folder in (landing / "BTCUSDT", landing / "UM")
+    )
+    assert len(spot) == 500 and sorted(spot) == sorted(perpetual)
+
+
+def test_a_perpetual_is_not_made_of_a_file(home: Path) -> None:
+    result = run_command("demo", "--perpetual", "--trades", "trades.csv")
+    assert result.exit_code == 1 and "A file's trades are those of one symbol: leave out --perpetual" in result.output
 
 
 def test_a_demo_in_a_home_that_cannot_be_written_lands_nothing(own_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
