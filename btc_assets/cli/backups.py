@@ -16,6 +16,7 @@ import click
 
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
 from btc_assets.cli.console import out, styled
+from btc_assets.cli.output import Columns, format_option, part_option, print_rows
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, parse_time
 
@@ -32,19 +33,46 @@ _SHOWN = 50  # ranges of slices that differ, and contradictions
 @click.command(epilog=example("btc-assets ops backup-status --metrics btc-assets"))
 @click.option("--metrics", metavar="NAMESPACE", help="Also put the figures into CloudWatch, for alarms.")
 @click.option("--host", help="Value of the metrics' dimension Host; by default this machine's name.")
+@format_option()
+@part_option("backups", "archive", "problems")
 @pass_app
-def backup_status(app: App, metrics: str | None, host: str | None) -> None:
+def backup_status(app: App, metrics: str | None, host: str | None, form: str, part: str | None) -> None:
     """Show which backups there are and whether WAL is archived; exits with 1 if there is a problem."""
     from btc_assets.backup.metrics import put_metrics
     from btc_assets.backup.status import read_backup_status
 
     with app.store.connect() as connection:
         status = read_backup_status(connection, app.settings)
-    _print_status(status)
+    if form == "table" and part is None:
+        _print_status(status)
+    else:
+        _print_part(form, part or "backups", status)
     if metrics:
         put_metrics(status, metrics, host or platform.node())
     if status.problems:
         sys.exit(1)
+
+
+_BACKUP_COLUMNS: Columns = {
+    "label": "text", "kind": "text", "started": "time", "stopped": "time", "size": "integer", "stored": "integer", "damaged": "flag",
+    "first_wal": "text",
+}  # fmt: skip
+_ARCHIVE_COLUMNS: Columns = {
+    "at": "time", "restorable_from": "time", "restorable_to": "time", "wal_waiting": "integer", "wal_age_seconds": "number",
+    "disk_used_percent": "number",
+}  # fmt: skip
+
+
+def _print_part(form: str, part: str, status: BackupStatus) -> None:
+    match part:
+        case "backups":
+            print_rows(form, _BACKUP_COLUMNS, ([getattr(backup, name) for name in _BACKUP_COLUMNS] for backup in status.backups))
+        case "archive":
+            age = None if status.wal_age is None else status.wal_age.total_seconds()
+            row = status.at, status.restorable_from, status.restorable_to, status.wal_waiting, age, status.disk_used
+            print_rows(form, _ARCHIVE_COLUMNS, [row])
+        case _:
+            print_rows(form, {"problem": "text"}, ((problem,) for problem in status.problems))
 
 
 def _print_status(status: BackupStatus) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ import click
 
 from btc_assets.cli.app import App, example, parse_window, pass_app, range_options, save_picture
 from btc_assets.cli.console import out
+from btc_assets.cli.output import format_option, print_batches
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, floor_day
 
 if TYPE_CHECKING:
     import psycopg
+    import pyarrow as pa
 
 
 @click.command(epilog=example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 @range_options
 @click.option("--symbol", help="Label of the feed; required if there are several.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Save a picture (PNG) instead of printing rows.")
+@format_option("csv")
 @pass_app
-def candles(app: App, interval: str, start: str | None, end: str | None, symbol: str | None, plot: Path | None) -> None:
+def candles(app: App, interval: str, start: str | None, end: str | None, symbol: str | None, plot: Path | None, form: str) -> None:
     """Print or plot the candles of an INTERVAL; without a range, those of the newest day."""
     from btc_assets.market_data.candles import read_candles
 
@@ -41,8 +44,7 @@ def candles(app: App, interval: str, start: str | None, end: str | None, symbol:
         save_picture(plot, plot_candles(rows, interval, label))
         out.print(f"Saved {len(rows):,} candles to {plot}.")
     else:
-        for line in _format_csv(rows, fraction=interval == "100ms"):
-            click.echo(line)
+        print_batches(form, _batches(rows, fraction=interval == "100ms"))
 
 
 def _newest_day(connection: psycopg.Connection) -> datetime:
@@ -51,17 +53,16 @@ def _newest_day(connection: psycopg.Connection) -> datetime:
     return floor_day(newest[0] if newest and newest[0] else datetime.now(UTC))
 
 
-def _format_csv(rows: Sequence[tuple[Any, ...]], *, fraction: bool) -> Iterator[str]:
+def _batches(rows: Sequence[tuple[Any, ...]], *, fraction: bool) -> pa.RecordBatchReader:
+    """The candles without what all of them share."""
+    import pyarrow as pa
+
     from btc_assets.market_data.candles import COLUMNS
 
-    shown = [name for name in COLUMNS if name not in ("bucket_5m", "symbol")]
-    indexes = [COLUMNS.index(name) for name in shown]
-    yield ",".join(shown)
-    for row in rows:
-        yield ",".join(_format_cell(row[index], fraction=fraction) for index in indexes)
+    columns = {name: pa.array(values) for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True) if name not in _SHARED}
+    columns["bucket"] = columns["bucket"].cast(pa.timestamp("ms" if fraction else "s", "UTC"))
+    batch = pa.RecordBatch.from_pydict(columns)
+    return pa.RecordBatchReader.from_batches(batch.schema, [batch])
 
 
-def _format_cell(value: object, *, fraction: bool) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds" if fraction else "seconds").replace("+00:00", "Z")
-    return f"{value:f}" if hasattr(value, "as_tuple") else str(value)
+_SHARED = ("bucket_5m", "symbol")

@@ -5,12 +5,22 @@ Color is asked for with `styled`, never with markup in a string. A test checks t
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import sys
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
 from btc_assets.domain.printable import printable
+
+_PIPE_CLOSED = 141  # what shells report of a program that ended because nobody read its output any more (SIGPIPE)
+
+
+def leave_closed_pipe() -> NoReturn:
+    """End the command because nobody reads its output any more, as in `| head`: without a word, as `cat` would end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes what it still holds at the very end
+    raise SystemExit(_PIPE_CLOSED)
 
 
 class PlainConsole(Console):
@@ -27,6 +37,10 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """The text as it is, whatever the options say."""
         return super().render_str(printable(text), **(options | {"markup": False, "emoji": False, "highlight": False}))
+
+    def on_broken_pipe(self) -> NoReturn:
+        """What rich calls where the reader went away; the status would be 1."""
+        leave_closed_pipe()
 
 
 out = PlainConsole()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from rich.table import Table
 
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
 from btc_assets.cli.console import out, styled
+from btc_assets.cli.output import Columns, format_option, print_rows
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE
 
 if TYPE_CHECKING:
     from btc_assets.ops.forget import Extent, Forgotten
+    from btc_assets.store.migrations import MigrationState
 
 
 @click.group(epilog=example("btc-assets db migrate"))
@@ -77,8 +80,9 @@ def grant(app: App, loaders: tuple[str, ...], readers: tuple[str, ...]) -> None:
 
 
 @db.command("status", epilog=example("btc-assets db status"))
+@format_option()
 @pass_app
-def db_status(app: App) -> None:
+def db_status(app: App, form: str) -> None:
     """Show every SQL file of the database, and whether it is applied."""
     from btc_assets.store.database import location
     from btc_assets.store.engines import engine
@@ -87,15 +91,26 @@ def db_status(app: App) -> None:
     with app.store.connect() as connection:
         states = migration_status(connection)
         version = connection.info.server_version // 10000
-        out.print(f"{location(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}")
+        server = f"{location(connection.info.dsn)}: engine {engine(connection)}, PostgreSQL {version}"
+    if form == "table":
+        out.print(server)
+        _print_states(states)
+    else:
+        print_rows(form, _STATE_COLUMNS, ([getattr(state, name) for name in _STATE_COLUMNS] for state in states))
+    if any(state.problem for state in states):
+        sys.exit(1)
+
+
+_STATE_COLUMNS: Columns = {"name": "text", "applied_at": "time", "pending": "flag", "problem": "text", "newer": "flag"}
+
+
+def _print_states(states: Sequence[MigrationState]) -> None:
     table = Table("migration", "applied", "problem")
     for state in states:
         applied = f"{state.applied_at:%Y-%m-%d %H:%M:%S}" if state.applied_at else "not yet"
         note = ", to be applied again" if state.applied_at and state.pending else ", by a later release" if state.newer else ""
         table.add_row(state.name, f"{applied}{note}", state.problem)
     out.print(table)
-    if any(state.problem for state in states):
-        sys.exit(1)
 
 
 @db.command(epilog=example("psql $(btc-assets db dsn)"))

@@ -11,6 +11,7 @@ import click
 
 from btc_assets.cli.app import App, example, pass_app
 from btc_assets.cli.console import out, styled
+from btc_assets.cli.output import format_option, print_rows
 from btc_assets.domain.slices import SLICE
 
 if TYPE_CHECKING:
@@ -22,16 +23,20 @@ _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command(epilog=example("btc-assets doctor"))
+@format_option()
 @pass_app
-def doctor(app: App) -> None:
+def doctor(app: App, form: str) -> None:
     """Check everything that the store needs, and say what to do if something is missing."""
     from btc_assets.ops.doctor import examine_store
 
-    problems = 0
+    findings = []
     for finding in examine_store(app.settings, lambda: examine_dagster(app.settings)):
-        out.print(styled(f"{finding.state:7}", _COLORS[finding.state]), styled(f"{finding.subject}:", "bold"), finding.text)
-        problems += finding.state == "problem"
-    if problems:
+        findings.append(finding)
+        if form == "table":  # as they come
+            out.print(styled(f"{finding.state:7}", _COLORS[finding.state]), styled(f"{finding.subject}:", "bold"), finding.text)
+    if form != "table":
+        print_rows(form, {"state": "text", "subject": "text", "text": "text"}, ((each.state, each.subject, each.text) for each in findings))
+    if any(finding.state == "problem" for finding in findings):
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ import click
 
 from btc_assets.cli.app import App, example, new_table, pass_app
 from btc_assets.cli.console import out
+from btc_assets.cli.output import Columns, format_option, print_rows
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 
@@ -16,24 +17,36 @@ _VARIABLE = "BTC_ASSETS_LANDING_FEEDS"
 
 
 @click.group(invoke_without_command=True, epilog=example("btc-assets feeds"))
+@format_option()
 @click.pass_context
 @pass_app
-def feeds(app: App, context: click.Context) -> None:
+def feeds(app: App, context: click.Context, form: str) -> None:
     """List the feeds and what is stored of each; retire one."""
     if context.invoked_subcommand is None:
-        _list_feeds(app)
+        _list_feeds(app, form)
 
 
-def _list_feeds(app: App) -> None:
+_COLUMNS: Columns = {
+    "label": "text", "prefix": "text", "symbol": "text", "objects": "integer", "slices": "integer", "ticks": "integer",
+}  # fmt: skip
+
+
+def _list_feeds(app: App, form: str) -> None:
     from btc_assets.ops.forget import read_extent, read_symbols
 
     own = {feed.label: feed for feed in app.settings.landing_feeds}
-    table = new_table("label", "prefix", "symbol", "objects", "slices", "ticks", numbers=slice(3, None))
+    rows: list[tuple[str, str | None, str | None, int, int, int]] = []
     with app.store.connect() as connection:
         for label in dict.fromkeys([*own, *read_symbols(connection)]):
             extent, feed = read_extent(connection, symbol=label), own.get(label)
-            names = (feed.prefix, feed.symbol) if feed else ("retired", "")
-            table.add_row(label, *names, f"{extent.objects:,}", f"{extent.slices:,}", f"{extent.ticks:,}")
+            names = (feed.prefix, feed.symbol) if feed else (None, None)
+            rows.append((label, *names, extent.objects, extent.slices, extent.ticks))
+    if form != "table":
+        print_rows(form, _COLUMNS, rows)
+        return
+    table = new_table(*_COLUMNS, numbers=slice(3, None))
+    for label, prefix, symbol, *counts in rows:
+        table.add_row(label, prefix or "retired", symbol or "", *(f"{count:,}" for count in counts))
     out.print(table)
 
 

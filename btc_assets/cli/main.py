@@ -8,6 +8,7 @@ import click
 
 from btc_assets.cli.app import App, PlainErrorsGroup, example
 from btc_assets.cli.candles import candles
+from btc_assets.cli.console import leave_closed_pipe
 from btc_assets.cli.database import db
 from btc_assets.cli.demo import demo
 from btc_assets.cli.dev import dev
@@ -61,4 +62,10 @@ def run() -> None:
     """Run the command that the process was started with."""
     if not any(sys.argv[1 : 1 + len(words)] == words for words in _END_IN_THEIR_OWN_WAY):
         end_soon_after_interrupt()
-    main()
+    try:
+        main()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            leave_closed_pipe()

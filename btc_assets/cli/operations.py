@@ -13,6 +13,7 @@ from rich.table import Table
 from btc_assets.cli.app import App, example, new_table, pass_app, progress_bar
 from btc_assets.cli.backups import backup_status, restore_drill
 from btc_assets.cli.console import err, out, styled
+from btc_assets.cli.output import Columns, format_option, part_option, print_rows
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, floor_slice, parse_time
 
@@ -43,8 +44,10 @@ def apply(app: App) -> None:
 
 
 @ops.command(epilog=example("btc-assets ops status"))
+@format_option()
+@part_option("policies", "tables")
 @pass_app
-def status(app: App) -> None:
+def status(app: App, form: str, part: str | None) -> None:
     """Show every policy, its last result, and the sizes of the tables; exits with 1 if there is a problem."""
     from btc_assets.ops.policies import declared_policies
     from btc_assets.ops.policies_in_force import read_policy_statuses
@@ -53,10 +56,27 @@ def status(app: App) -> None:
     with app.store.connect(owner=True) as connection:
         statuses = read_policy_statuses(connection, declared_policies(app.settings))
         sizes = read_table_sizes(connection)
-    _print_policies(statuses)
-    _print_sizes(sizes)
+    if form == "table" and part is None:
+        _print_policies(statuses)
+        _print_sizes(sizes)
+    elif part != "tables":
+        print_rows(form, _POLICY_COLUMNS, ([getattr(status, name) for name in _POLICY_COLUMNS] for status in statuses))
+    else:
+        print_rows(
+            form, _SIZE_COLUMNS, ([size.table, size.total, size.chunks, size.compressed_chunks, size.before, size.after] for size in sizes)
+        )
     if any(status.drift or status.failure for status in statuses):
         sys.exit(1)
+
+
+_POLICY_COLUMNS: Columns = {
+    "job_name": "text", "state": "text", "enabled": "flag", "drift": "text", "failure": "text", "last_run_at": "time", "last_result": "text",
+    "next_run_at": "time",
+}  # fmt: skip
+_SIZE_COLUMNS: Columns = {
+    "table": "text", "bytes": "integer", "chunks": "integer", "compressed_chunks": "integer", "bytes_before": "integer",
+    "bytes_after": "integer",
+}  # fmt: skip
 
 
 def _print_policies(statuses: Sequence[PolicyStatus]) -> None:

@@ -8,6 +8,7 @@ import click
 
 from btc_assets.cli.app import App, example, pass_app
 from btc_assets.cli.console import out
+from btc_assets.cli.output import Columns, format_option, print_rows
 
 if TYPE_CHECKING:
     from btc_assets.landing.problems import Acknowledgement
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 @click.option("--note", default="", help="Why it is accepted.")
 @click.option("--undo", is_flag=True, help="Forget that it was accepted: it is a problem again.")
 @click.option("--list", "listed", is_flag=True, help="Show what was accepted, by whom and why.")
+@format_option(what="with --list, what a person reads")
 @pass_app
-def acknowledge(app: App, uris: tuple[str, ...], note: str, undo: bool, listed: bool) -> None:
+def acknowledge(app: App, uris: tuple[str, ...], note: str, undo: bool, listed: bool, form: str) -> None:
     """Accept the problems of objects as they are, so that no check fails because of them any more.
 
     URI is that of an object as `btc-assets status` shows it. Another version of the object is another problem.
@@ -35,8 +37,13 @@ def acknowledge(app: App, uris: tuple[str, ...], note: str, undo: bool, listed: 
         elif uris:
             for what in problems.acknowledge(connection, uris, note):
                 out.print(f"Acknowledged {what}.")
-        else:
+        elif form == "table":
             _print_acknowledgements(problems.read_acknowledgements(connection))
+        else:
+            print_rows(form, _COLUMNS, problems.read_acknowledgements(connection))
+
+
+_COLUMNS: Columns = {"kind": "text", "what": "text", "version": "text", "note": "text", "by": "text", "at": "time"}
 
 
 def _print_acknowledgements(accepted: list[Acknowledgement]) -> None:

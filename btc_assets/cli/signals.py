@@ -10,7 +10,8 @@ import click
 from rich.table import Table
 
 from btc_assets.cli.app import App, example, parse_past_time, pass_app, progress_bar, range_options, save_picture
-from btc_assets.cli.console import lines, out
+from btc_assets.cli.console import err, lines, out
+from btc_assets.cli.output import Columns, Kind, format_option, part_option, print_rows
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_slice, parse_time
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from btc_assets.signals.encoders.models import Model
+    from btc_assets.signals.evaluation.report import Evaluation, Row
     from btc_assets.signals.search.indexes import Index
     from btc_assets.signals.search.similar import Neighbor
 
@@ -66,20 +68,30 @@ def train(
 
 
 @click.group(invoke_without_command=True, epilog=example("btc-assets models"))
+@format_option()
 @click.pass_context
 @pass_app
-def models(app: App, context: click.Context) -> None:
+def models(app: App, context: click.Context, form: str) -> None:
     """List the trained encoders; activate or remove one."""
     if context.invoked_subcommand is None:
-        _list_models(app)
+        _list_models(app, form)
 
 
-def _list_models(app: App) -> None:
+_MODEL_COLUMNS: Columns = {
+    "model_id": "text", "kind": "text", "symbol": "text", "dim": "integer", "trained_from": "time", "trained_to": "time", "uri": "text",
+    "kept_up": "flag", "active": "flag", "created_at": "time", "vectors": "integer", "index": "text", "recall": "number",
+}  # fmt: skip
+
+
+def _list_models(app: App, form: str) -> None:
     from btc_assets.signals.encoders.models import read_models
     from btc_assets.signals.search.indexes import count_vectors, read_index
 
     with app.store.connect() as connection:
         rows = [(model, read_index(connection, model), count_vectors(connection, model)) for model in read_models(connection)]
+    if form != "table":
+        print_rows(form, _MODEL_COLUMNS, (_model_values(*row) for row in rows))
+        return
     if not rows:
         out.print("There are no models yet: train one (btc-assets train).")
         return
@@ -89,6 +101,11 @@ def _list_models(app: App) -> None:
     for model, index, vectors in rows:
         table.add_row(*_model_row(model, index, vectors))
     out.print(table)
+
+
+def _model_values(model: Model, index: Index | None, vectors: int) -> tuple[object, ...]:
+    own = [getattr(model, name) for name in list(_MODEL_COLUMNS)[:-3]]
+    return *own, vectors, index and index.method, index and index.recall
 
 
 def _model_row(model: Model, index: Index | None, vectors: int) -> tuple[Text | str, ...]:
@@ -154,11 +171,12 @@ def remove(app: App, model_id: str) -> None:
 @click.option("--model", "model_id", help="Search with this model instead of the active one.")
 @click.option("--exact", is_flag=True, help="Compare all vectors, even if there is an index.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save their candles, side by side, as a picture (PNG).")
+@format_option()
 @pass_app
 def similar(
     app: App,
     time: str | None, k: int, before_only: bool, start: str | None, end: str | None, apart: int, symbol: str | None, model_id: str | None, exact: bool,
-    plot: Path | None,
+    plot: Path | None, form: str,
 ) -> None:  # fmt: skip
     """Find the slices most similar to that of TIME (by default the newest), and show what came after them."""
     from btc_assets.signals.search.similar import find_similar_slices, read_active_model, read_newest_slice
@@ -172,19 +190,33 @@ def similar(
         )  # fmt: skip
         if not found:
             raise UserError("No other slice is embedded in that range: widen it, or load more (btc-assets load).")
-        out.print(f"Like {query:{KEY_FORMAT}}:")
-        out.print(_neighbor_table(found))
+        if form == "table":
+            out.print(f"Like {query:{KEY_FORMAT}}:")
+            out.print(_neighbor_table(found))
+        else:
+            print_rows(form, _NEIGHBOR_COLUMNS, map(_neighbor_values, found))
         if plot:
             from btc_assets.signals.search.plot import plot_slices, read_slice_pictures
 
             save_picture(plot, plot_slices(read_slice_pictures(connection, floor_slice(query), found)))
-            out.print(f"Saved their candles to {plot}.")
+            (out if form == "table" else err).print(f"Saved their candles to {plot}.")
 
 
 def _within(start: str | None, end: str | None) -> Window | None:
     if not start and not end:
         return None
     return Window.covering(parse_time(start or _FIRST_BITCOIN_DAY), parse_time(end) if end else floor_slice(datetime.now(UTC)) + SLICE)
+
+
+_NEIGHBOR_COLUMNS: Columns = {
+    "bucket_5m": "time", "symbol": "text", "distance": "number", "tick_count": "integer", "next_return": "number",
+    "next_realized_volatility": "number", "next_volume": "number", "next_trade_count": "integer",
+}  # fmt: skip
+
+
+def _neighbor_values(one: Neighbor) -> tuple[object, ...]:
+    labels = one.label_snapshot or {}
+    return one.bucket_5m, one.symbol, one.distance, one.tick_count, *(labels.get(name) for name in list(_NEIGHBOR_COLUMNS)[4:])
 
 
 def _neighbor_table(found: list[Neighbor]) -> Table:
@@ -239,10 +271,13 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
+@format_option()
+@part_option("methods", "robustness", "notes")
 @pass_app
 def evaluate(
     app: App,
-    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None
+    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None,
+    form: str, part: str | None,
 ) -> None:  # fmt: skip
     """Compare forecasts of the next slice from similar slices with simpler forecasts, without looking ahead."""
     from btc_assets.signals.encoders.torch_extra import require_torch
@@ -264,10 +299,40 @@ def evaluate(
                 trained = [read_model(connection, model_id) for model_id in model_ids]
             plan = EvaluationPlan(label, window, trained, kind, seed)
             result = evaluate_stored(app.store, app.landing.models(), plan, progress=advance)
-    out.print(Markdown(result.to_markdown()) if out.is_terminal else lines(result.to_markdown()))
+    if form == "table" and part is None:
+        out.print(Markdown(result.to_markdown()) if out.is_terminal else lines(result.to_markdown()))
+    else:
+        _print_evaluation(form, part or "methods", result)
     if plot:
         save_picture(plot, result.plot())
-        out.print(f"Saved a picture to {plot}.")
+        (out if form == "table" else err).print(f"Saved a picture to {plot}.")
+
+
+def _print_evaluation(form: str, part: str, result: Evaluation) -> None:
+    match part:
+        case "methods":
+            measures = [*result.rows[0].r2, "qlike", "auc", "gain", "precision"] if result.rows else []
+            columns: dict[str, Kind] = {"method": "text"}
+            for name in measures:
+                columns |= {name: "number", f"{name}_error": "number"}
+            print_rows(form, columns | {"effective_rank": "number", "forecasts": "integer"}, map(_method_values, result.rows))
+        case "robustness":
+            rates = (
+                (name, disturbance, found.at_1, found.at_10)
+                for name, robustness in result.robustness.items()
+                for disturbance, found in robustness.rates.items()
+            )
+            print_rows(form, {"method": "text", "disturbance": "text", "at_1": "number", "at_10": "number"}, rates)
+        case _:
+            notes = [(note, False) for note in result.notes] + [(alarm, True) for alarm in result.alarms]
+            print_rows(form, {"note": "text", "alarm": "flag"}, notes)
+
+
+def _method_values(row: Row) -> list[object]:
+    """As in `_print_evaluation`; what could not be estimated is not known."""
+    estimates = [*row.r2.values(), row.qlike, row.auc, row.gain, row.precision]
+    values = [number for estimate in estimates for number in (estimate.value, estimate.error)]
+    return [row.name, *(None if number != number else number for number in (*values, row.effective_rank)), row.forecasts]
 
 
 def _time(text: str | None) -> datetime | None:

@@ -10,6 +10,7 @@ import click
 
 from btc_assets.cli.app import App, example, new_table, parse_window, pass_app, range_options
 from btc_assets.cli.console import out, styled
+from btc_assets.cli.output import Columns, format_option, part_option, print_rows
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, floor_slice, parse_time
 
@@ -25,8 +26,10 @@ _SYMBOLS_SHOWN = 10  # one by one; of more, each day is one line
 @click.command(epilog=example("btc-assets status --from 2020-02-01"))
 @range_options
 @click.option("--problems", "limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many problems to show.")
+@format_option()
+@part_option("days", "symbols", "reasons", "problems")
 @pass_app
-def status(app: App, start: str | None, end: str | None, limit: int) -> None:
+def status(app: App, start: str | None, end: str | None, limit: int, form: str, part: str | None) -> None:
     """Show how far the store lags behind and why, what waits for a person, and what has landed and is loaded, by day."""
     from btc_assets.landing.problems import read_problems
     from btc_assets.ops.health import read_health
@@ -44,6 +47,9 @@ def status(app: App, start: str | None, end: str | None, limit: int) -> None:
             daemon_runs=lambda: _daemon_runs(settings, now),
         )
         problems = read_problems(connection, settings.landing_feeds.labels, limit=limit)
+    if form != "table" or part:
+        _print_part(form, part or "days", days, health, problems)
+        return
     if days:
         _print_days(days)
     else:
@@ -72,6 +78,26 @@ def _print_absence(app: App) -> None:
             out.print(styled(sentence, "yellow"))
     except UserError as error:  # the state of the store is worth showing all the same
         out.print(styled(str(error), "yellow"))
+
+
+_DAY_COLUMNS: Columns = {
+    "day": "day", "symbol": "text", "objects": "integer", "bytes": "integer", "landed_rows": "integer", "loaded_rows": "integer",
+    "slices": "integer", "loaded": "integer", "waiting": "integer", "gone": "integer", "missing": "integer", "rejected_objects": "integer",
+    "rejected_rows": "integer",
+}  # fmt: skip
+_PROBLEM_COLUMNS: Columns = {"kind": "text", "what": "text", "symbol": "text", "since": "time", "sentence": "text", "command": "text"}
+
+
+def _print_part(form: str, part: str, days: Sequence[DayStatus], health: Health, problems: OpenProblems) -> None:
+    match part:
+        case "days":
+            print_rows(form, _DAY_COLUMNS, ([getattr(day, name) for name in _DAY_COLUMNS] for day in days))
+        case "symbols":
+            print_rows(form, {"symbol": "text", "newest": "time"}, ((each.label, each.newest) for each in health.symbols))
+        case "reasons":
+            print_rows(form, {"reason": "text"}, ((reason,) for reason in health.reasons))
+        case _:
+            print_rows(form, _PROBLEM_COLUMNS, problems.shown)
 
 
 def _print_days(days: Sequence[DayStatus]) -> None:

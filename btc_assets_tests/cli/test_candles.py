@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from btc_assets.cli.candles import _format_cell
+from btc_assets.market_data.candles import create_optional_candles, refresh_candles
 from btc_assets_tests.support.command_line import run_command
 from btc_assets_tests.support.stores import StoreUnderTest
-from btc_assets_tests.support.trades import HOUR, NOON, every
+from btc_assets_tests.support.trades import HOUR, every
 
 
 @pytest.fixture
@@ -30,6 +30,13 @@ def test_a_range_without_candles_is_one_sentence(loaded: StoreUnderTest) -> None
     assert "There are no 1m candles of BTCUSDT from 2024-02-01T00:00Z to 2024-02-02T00:00Z: load that range first" in result.output
 
 
-@pytest.mark.parametrize(("fraction", "text"), [(False, "2024-01-10T12:00:00Z"), (True, "2024-01-10T12:00:00.000Z")])
-def test_times_have_a_fraction_only_for_candles_shorter_than_a_second(fraction: bool, text: str) -> None:
-    assert _format_cell(NOON, fraction=fraction) == text
+def test_times_have_a_fraction_only_for_candles_shorter_than_a_second(loaded: StoreUnderTest) -> None:
+    create_optional_candles(loaded.connection)
+    refresh_candles(loaded.connection, "100ms", HOUR)
+    assert run_command("candles", "100ms").output.splitlines()[1].startswith("2024-01-10T12:00:00.000Z,42000.00000000,")
+
+
+def test_figures_have_no_zeros_after_their_eighth_decimal(loaded: StoreUnderTest) -> None:
+    header, first, *_ = (line.split(",") for line in run_command("candles", "5m").output.splitlines())
+    row = dict(zip(header, first, strict=True))
+    assert {len(row[name].partition(".")[2]) for name in ("open", "volume", "quote_volume", "taker_buy_quote_volume")} == {8}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from btc_assets.cli.main import main
+from btc_assets.cli.signals import _print_evaluation
 from btc_assets.signals.encoders.models import read_models
+from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate
+from btc_assets.signals.evaluation.report import Evaluation, Row
+from btc_assets.signals.evaluation.robustness import Rates, Robustness
 from btc_assets.signals.search.similar import find_similar_slices
 from btc_assets_tests.support.stored_slices import activate, train
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -26,6 +32,10 @@ def run(*command: str) -> str:
     return result.output
 
 
+def rows_of(*command: str) -> list[dict[str, Any]]:
+    return json.loads(run(*command, "--format", "json"))
+
+
 def test_train_activate_find_and_draw(filled: StoreUnderTest, tmp_path: Path) -> None:
     trained = run("train", "--dim", "16", "--activate")
     assert "on 288 slices of BTCUSDT" in trained and "is active (288 slices embedded" in trained
@@ -35,6 +45,11 @@ def test_train_activate_find_and_draw(filled: StoreUnderTest, tmp_path: Path) ->
     found = find_similar_slices(filled.connection, datetime(2024, 1, 10, 13, 35, tzinfo=UTC), 3, before_only=True, apart=timedelta(hours=1))
     assert all(f"{one.bucket_5m:%Y-%m-%dT%H:%MZ}" in output for one in found)
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [
+        (row["bucket_5m"], row["next_return"])
+        for row in rows_of("similar", "2024-01-10T13:35Z", "-k", "3", "--before-only", "--apart", "60")
+    ] == [(f"{one.bucket_5m:%Y-%m-%dT%H:%M:%S.%fZ}", one.label_snapshot["next_return"]) for one in found if one.label_snapshot]
+    assert [(row["dim"], row["vectors"], row["active"]) for row in rows_of("models")] == [(16, 288, True)]
     assert "Like 2024-01-10T23:55Z:" in run("similar", "-k", "1")  # the newest slice
     refused = CliRunner().invoke(main, ["similar", "2024-03-01"])
     assert refused.exit_code == 1 and "The slice 2024-03-01T00:00Z was never loaded: load it first (btc-assets load)." in refused.output
@@ -48,6 +63,25 @@ def test_a_model_is_removed_and_its_artifact_stays(filled: StoreUnderTest) -> No
     assert refused.exit_code == 1 and f"The model {second.model_id} answers the searches of BTCUSDT" in refused.output
     assert [model.model_id for model in read_models(filled.connection)] == [second.model_id]
     assert "maintained" not in run("models") and "active" in run("models")
+
+
+@pytest.mark.parametrize(
+    ("part", "rows"),
+    [
+        (
+            "methods",
+            [{"method": "har", "log_volume": 0.5, "log_volume_error": 0.1, "qlike": None, "precision_error": None, "forecasts": 9}],
+        ),
+        ("robustness", [{"method": "tcn", "disturbance": "one in ten lost", "at_1": 0.5, "at_10": 0.75}]),
+        ("notes", [{"note": "Of ten days.", "alarm": False}, {"note": "It knows the future.", "alarm": True}]),
+    ],
+)
+def test_the_parts_of_an_evaluation_are_rows(capsys: pytest.CaptureFixture[str], part: str, rows: list[dict[str, Any]]) -> None:
+    row = Row("har", {"log_volume": Estimate(0.5, 0.1)}, UNKNOWN, UNKNOWN, 9)
+    robustness = {"tcn": Robustness({"one in ten lost": Rates(0.5, 0.75)})}
+    _print_evaluation("json", part, Evaluation([row], 10, ["Of ten days."], ["It knows the future."], robustness))
+    found = json.loads(capsys.readouterr().out)
+    assert [{name: each[name] for name in wanted} for each, wanted in zip(found, rows, strict=True)] == rows
 
 
 @pytest.mark.slow
