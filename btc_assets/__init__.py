@@ -1,7 +1,15 @@
 """A research-grade Bitcoin trade-tick store: landing zone, ticks, candles and embeddings as Dagster assets."""
 
+from __future__ import annotations
+
 import os
 import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from btc_assets.client.store import ClientStore, connect
+
+__all__ = ["ClientStore", "connect"]
 
 # Dagster reads these when it stores events: those of a range at once, and one planned event instead of one a slice.
 # Set here because every process (webserver, daemon, worker, CLI) imports this package first.
@@ -13,3 +21,12 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 # The parameter is beta in name only: `--partition-range` and range backfills cannot do without it.
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`")
+
+
+def __getattr__(name: str) -> Any:
+    """The Python client, imported when it is first used: every process imports this package, and most do without Arrow."""
+    if name in __all__:
+        from btc_assets.client import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

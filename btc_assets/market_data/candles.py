@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
@@ -19,7 +20,7 @@ from btc_assets.ingestion.due import clearing_due_marks, read_due_windows
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.refresh_ahead import refresh_ahead
 from btc_assets.market_data.slice_records import read_unrecorded
-from btc_assets.store.database import Store, only_row
+from btc_assets.store.database import Store, identifier, only_row
 from btc_assets.store.errors import server_errors
 
 # Each interval is built from the one before it, so they are refreshed in this order.
@@ -88,6 +89,12 @@ FROM (
 def enabled_intervals(settings: Settings) -> tuple[str, ...]:
     """The intervals that a store with these settings keeps, in the order in which they are refreshed."""
     return (*(OPTIONAL_INTERVALS if settings.candles_100ms else ()), *INTERVALS)
+
+
+def read_levels(connection: psycopg.Connection) -> dict[str, timedelta]:
+    """The intervals whose candles a store keeps, the shortest first."""
+    with server_errors(), connection.transaction():
+        return dict(connection.execute("SELECT name, width FROM market_data.candle_levels ORDER BY width").fetchall())
 
 
 def interval_below(interval: str) -> str | None:
@@ -192,6 +199,44 @@ def read_candles_of(
     for symbol, *candle in rows:
         found[symbol].append(tuple(candle))
     return found
+
+
+# As the view of a level merges the partial candles of each of its candles; here those of a longer one.
+_MERGED = """
+SELECT {bucket} AS bucket, symbol,
+       (array_agg(open ORDER BY first_trade_id))[1], max(high), min(low), (array_agg(close ORDER BY last_trade_id DESC))[1],
+       sum(volume), sum(quote_volume), sum(trade_count)::bigint, sum(taker_buy_volume), sum(taker_buy_quote_volume),
+       min(first_trade_id), max(last_trade_id), max(tick_bucket)
+FROM {partials}{edges}
+WHERE symbol = ANY({symbols}) AND bucket >= {start} AND bucket < {end}
+GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {limit}
+"""
+
+
+def merge_candles(
+    level: str, width: timedelta | Sequence[datetime], symbols: Sequence[str], start: datetime, end: datetime, limit: int | None = None
+) -> sql.Composed:
+    """The query of candles that whole candles of a level make up, ordered by `bucket` and symbol.
+
+    Args:
+        level: of the candles that are merged.
+        width: of the candles, which count from 1970-01-01; or the start of each, and the end of the last.
+        symbols: whose candles.
+        start, end: from the start of the first candle to the end of the last; both are edges of candles of both kinds.
+        limit: at most so many rows; None for all.
+
+    Returns:
+        Columns of `COLUMNS` without `bucket_5m`, and the last `tick_bucket` in which a trade of the candle was reported.
+    """
+    edges: sql.Composable
+    if isinstance(width, timedelta):
+        bucket = sql.SQL("date_bin({}, bucket, '1970-01-01 00:00:00+00')").format(width)
+        edges = sql.SQL("")
+    else:
+        bucket = sql.SQL("edges.starts[width_bucket(bucket, edges.starts)]")
+        edges = sql.SQL(", (SELECT {}::timestamptz[] AS starts) AS edges").format(list(width))
+    partials = identifier(f"market_data.candle_partials_{level}")
+    return sql.SQL(_MERGED).format(bucket=bucket, partials=partials, edges=edges, symbols=list(symbols), start=start, end=end, limit=limit)
 
 
 def read_candle_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:

@@ -31,18 +31,27 @@ class Store:
             log it, `location(dsn)` is for people.
         owner_dsn: connection string of the role that owns the tables; by default, the same role.
         application_name: shown for its sessions in `pg_stat_activity`.
+        read_only: the server refuses what its sessions would write.
     """
 
-    def __init__(self, dsn: str | Callable[[], str], owner_dsn: str | None = None, *, application_name: str = APPLICATION_NAME) -> None:
+    def __init__(
+        self,
+        dsn: str | Callable[[], str],
+        owner_dsn: str | None = None,
+        *,
+        application_name: str = APPLICATION_NAME,
+        read_only: bool = False,
+    ) -> None:
         self._dsn, self._owner_dsn, self._application_name = dsn, owner_dsn, application_name
+        self.read_only = read_only
 
     @classmethod
-    def of(cls, settings: Settings) -> Store:
+    def of(cls, settings: Settings, *, read_only: bool = False) -> Store:
         """The store that the settings name: a server, or the embedded one if `BTC_ASSETS_DSN` is not set."""
         owner = settings.owner_dsn.get_secret_value() if settings.owner_dsn else None
         if settings.dsn:
-            return cls(settings.dsn.get_secret_value(), owner)
-        return cls(lambda: embedded_dsn(settings.home, settings.database), owner)
+            return cls(settings.dsn.get_secret_value(), owner, read_only=read_only)
+        return cls(lambda: embedded_dsn(settings.home, settings.database), owner, read_only=read_only)
 
     @property
     def dsn(self) -> str:
@@ -60,29 +69,36 @@ class Store:
             TransientError: the server does not answer.
         """
         if owner and self._owner_dsn:
-            return connect(self._owner_dsn, application_name=self._application_name, setting="BTC_ASSETS_OWNER_DSN")
-        return connect(self.dsn, application_name=self._application_name)
+            return connect(
+                self._owner_dsn, application_name=self._application_name, setting="BTC_ASSETS_OWNER_DSN", read_only=self.read_only
+            )
+        return connect(self.dsn, application_name=self._application_name, read_only=self.read_only)
 
     def __repr__(self) -> str:
         return f"Store({location(self._dsn) if isinstance(self._dsn, str) else 'embedded'})"
 
 
-def connect(dsn: str, *, application_name: str = APPLICATION_NAME, setting: str = "BTC_ASSETS_DSN") -> psycopg.Connection:
+def connect(
+    dsn: str, *, application_name: str = APPLICATION_NAME, setting: str = "BTC_ASSETS_DSN", read_only: bool = False
+) -> psycopg.Connection:
     """Open a connection to any server in autocommit mode, as `sessions` makes all of ours; raises like `Store.connect`.
 
     Args:
         dsn: connection string.
         application_name: as in `Store`.
         setting: that holds the connection string, for messages.
+        read_only: as in `Store`.
     """
     conninfo = prepare_conninfo(dsn, application_name, setting)
     try:
         connection = psycopg.connect(conninfo, autocommit=True)
         try:
-            process, _ = only_row(connection.execute(opening_statement(conninfo, unless_pooled=connection.info.backend_pid)))
+            process, _ = only_row(
+                connection.execute(opening_statement(conninfo, unless_pooled=connection.info.backend_pid, read_only=read_only))
+            )
             if process != connection.info.backend_pid:
                 require_own_session(connection, conninfo, location(dsn), process)
-                connection.execute(opening_statement(conninfo))
+                connection.execute(opening_statement(conninfo, read_only=read_only))
         except BaseException:
             connection.close()
             raise

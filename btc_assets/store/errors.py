@@ -60,6 +60,11 @@ _SENTENCES: dict[str | None, tuple[type[UserError], str]] = {  # by SQLSTATE; {}
 }
 
 
+def ended(words: str) -> TransientError:
+    """The error to raise where a server ended a session within a stream of rows."""
+    return TransientError(_ENDED.format(" ".join(words.split())))
+
+
 @contextmanager
 def server_errors() -> Iterator[None]:
     """Turn errors that a person can correct into one sentence.
@@ -89,6 +94,8 @@ def plain_error(error: BaseException | None) -> UserError | None:
     sqlstate = getattr(original, "pgcode", None) or getattr(original, "sqlstate", None)
     if isinstance(original, psycopg.Error):
         lost, message = isinstance(original, psycopg.OperationalError), original.diag.message_primary
+    elif type(original).__module__.startswith("adbc"):
+        lost, message = sqlstate is None, str(original).partition("ERROR:")[2].partition("\n")[0].strip()
     elif type(original).__module__.startswith("psycopg2"):
         lost, message = type(original).__name__ == "OperationalError", original.diag.message_primary  # type: ignore[union-attr]
     else:

@@ -41,6 +41,8 @@ TIMEOUTS = (
     "idle_session_timeout",
     "transaction_timeout",  # since PostgreSQL 17
 )
+# A session that writes nothing, neither in the transaction that it is in nor in those that follow.
+_READ_ONLY = {"default_transaction_read_only": "on", "transaction_read_only": "on"}
 _OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=")
 # As cheap as `SELECT 1`: a session's first statement waits for what the server must look up for it, and a query of tables is dearer.
 _OPENING = sql.SQL("SELECT pg_backend_pid(), CASE WHEN {} THEN ROW({})::text END")
@@ -53,18 +55,21 @@ _SEARCH_PATH = sql.SQL(
 _POOLER_SECONDS = 3.0
 
 
-def opening_statement(conninfo: str, *, unless_pooled: int | None = None, **settings: str) -> str:
+def opening_statement(conninfo: str, *, unless_pooled: int | None = None, read_only: bool = False, **settings: str) -> str:
     """The statement that makes a session ours; returns the id of the server's process that the session is in.
 
     Args:
         conninfo: connection string of the session.
         unless_pooled: id of the process that the session believes to be in. If it is in another one, nothing is set: a session that
             others use as well must stay as it is.
+        read_only: the server refuses what the session would write.
         settings: more of them, such as `search_path`.
     """
     options = conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", "")
     chosen = {name.lower().replace("-", "_") for name in _OPTION.findall(str(options))}
     values = _MEANING | {name: "0" for name in TIMEOUTS if name not in chosen} | settings
+    if read_only:
+        values |= _READ_ONLY
     needed: list[sql.Composable] = [_SETTING.format(name, value) for name, value in values.items()]
     if "search_path" not in chosen | settings.keys():
         needed.append(_SEARCH_PATH)

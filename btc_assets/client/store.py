@@ -1,0 +1,133 @@
+"""The front door: `btc_assets.connect()` and the store that it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from btc_assets.client.candles import candles
+from btc_assets.client.catalog import Catalog
+from btc_assets.client.ranges import RangeLike
+from btc_assets.client.relation import Relation
+from btc_assets.client.source import EXACT, Source, check_decimals
+from btc_assets.client.symbols import symbols
+from btc_assets.client.ticks import ticks
+from btc_assets.domain.settings import Settings, load_settings
+from btc_assets.store.database import Store
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def connect(
+    dsn: str | None = None, *, settings: Settings | None = None, decimals: str = EXACT, latency: timedelta | None = None
+) -> ClientStore:
+    """Open a store for reading.
+
+    Args:
+        dsn: connection string of its PostgreSQL; any role with the rights of a reader will do. If omitted, the settings name the store.
+        settings: those of the environment and `.env` if omitted, as the command line reads them.
+        decimals: `exact` for decimals, `float` for float64, wherever a method does not say otherwise.
+        latency: from the end of a slice until its rows can have been read, for `available_at`; the settings' landing grace if omitted.
+
+    Returns:
+        The store. Nothing is connected yet, except that the embedded server starts with the first reading.
+
+    Raises:
+        UserError: a setting or the connection string is wrong.
+    """
+    settings = settings or load_settings()
+    store = Store(dsn, read_only=True) if dsn else Store.of(settings, read_only=True)
+    catalog = Catalog(store)
+    grace = settings.landing_grace if latency is None else latency
+    return ClientStore(Source(store, settings, catalog, grace, check_decimals(decimals)))
+
+
+class ClientStore:
+    """A store as a researcher reads it: each method returns a lazy `Relation`.
+
+    Symbols are labels. A range is a day (`"2024-01-10"`), a month (`"2024-01"`), a pair of times whose end is exclusive, or a `Window`;
+    times without a zone are UTC. `available_at` is when a row can have been known: `bucket_5m` and `bucket` are starts, and whoever joins
+    by them looks ahead.
+
+    Sessions are read-only, and each relation in progress has one of its own, so threads may share a store.
+
+    Args:
+        source: what is read, and how.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the use of the store; relations in progress go on."""
+
+    def __repr__(self) -> str:
+        return f"<btc_assets {self._source.store!r}, decimals={self._source.decimals}>"
+
+    # ---- what is there
+
+    def symbols(self) -> Relation:
+        """The symbols of the store: `symbol`, `first_slice`, `end` (of the last slice), `slices`, `ticks` (as far as they were counted)."""
+        return symbols(self._source)
+
+    # ---- market data
+
+    def ticks(  # what is read, each by its keyword
+        self,
+        symbol: str,
+        range: RangeLike,
+        columns: Sequence[str] | None = None,
+        *,
+        by: str = "event_time",
+        decimals: str | None = None,
+    ) -> Relation:
+        """The ticks of a symbol, ordered by slice and trade id.
+
+        Args:
+            symbol: label.
+            range: as the class tells; exact to the microsecond.
+            columns: some of those of `market_data.btc_ticks`, and `available_at`; all if omitted.
+            by: `event_time` (when the exchange reported a trade, which slices go by) or `trade_time` (when it was made, which candles go
+                by); a range of the latter finds late reports as far as the store's candles tell.
+            decimals: `exact` or `float`.
+
+        Raises:
+            UserError: the symbol, a column or the range is not there; the sentence tells what is.
+        """
+        return ticks(self._source, symbol, range, columns, by=by, decimals=decimals)
+
+    def candles(  # what is read, each by its keyword
+        self,
+        symbol: str | Sequence[str],
+        interval: str | timedelta,
+        range: RangeLike,
+        *,
+        tz: str = "UTC",
+        decimals: str | None = None,
+    ) -> Relation:
+        """The candles that start in a range, by trade time, ordered by `bucket` and symbol; an interval without a trade has none.
+
+        Args:
+            symbol: label, or several.
+            interval: a multiple of one that the store keeps, such as `3m`, `15m`, `4h` or `7d`, counted from 1970-01-01 UTC; or `day`,
+                `week` (from Monday), `month`, `quarter`, `year` of a calendar.
+            range: as the class tells. A candle does not depend on it: the last one is whole, also if it ends later.
+            tz: time zone of a calendar interval, such as `America/New_York`.
+            decimals: `exact` or `float`.
+
+        Raises:
+            UserError: the symbol or the range is not there, or the interval cannot be built; the sentence tells what can.
+        """
+        return candles(self._source, symbol, interval, range, tz=tz, decimals=decimals)
+
+    # ---- bars
+
+    # ---- data sets

@@ -1,0 +1,155 @@
+"""The front door: what it takes to open a store, that it only reads, and what is told if the server is not what it should be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pytest
+from psycopg import sql
+
+import btc_assets as btc
+from btc_assets.client.store import ClientStore
+from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.ops.roles import grant_rights
+from btc_assets.store.read import fetch_table, stream_query
+from btc_assets_tests.client.conftest import FUTURE, SPOT, Market
+from btc_assets_tests.support.roles import role_of_a_test
+from btc_assets_tests.support.stores import StoreUnderTest
+from btc_assets_tests.support.trades import every
+
+DAY = "2024-01-10"
+
+
+def test_importing_the_package_imports_none_of_the_client() -> None:
+    heavy = "pyarrow", "dagster", "torch", "polars", "pandas", "duckdb", "btc_assets.client"
+    code = f"import btc_assets, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_client_needs_neither_dagster_nor_torch_nor_a_data_frame(market: Market) -> None:
+    code = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("dagster", "torch", "polars", "pandas", "duckdb", "matplotlib"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+import btc_assets
+print(btc_assets.connect({market.dsn!r}).ticks("BTCUSDT", "2024-01-10").arrow().num_rows)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert answer == f"{len(market.of(SPOT))}\n"
+
+
+def test_without_arguments_the_settings_name_the_store(store: StoreUnderTest) -> None:
+    with btc.connect() as opened, pytest.raises(UserError) as raised:
+        opened.ticks(SPOT, DAY)
+    assert str(raised.value) == "There is no symbol 'BTCUSDT' in this store: load ticks first (btc-assets load)."
+    store.land(every(1, 600))
+    store.ingest(btc.client.ranges.parse_range(DAY).window)
+    with btc.connect() as opened:
+        assert opened.ticks(SPOT, DAY).arrow().num_rows == 600
+        [known] = opened.symbols().arrow().to_pylist()
+        assert (known["symbol"], known["slices"], known["ticks"]) == (SPOT, 2, 600)
+
+
+def test_symbols_tells_what_is_there(client: ClientStore, market: Market) -> None:
+    found = client.symbols().arrow().to_pylist()
+    assert [row["symbol"] for row in found] == [SPOT, FUTURE]
+    for row in found:
+        rows = market.of(row["symbol"])
+        assert (row["ticks"], row["slices"]) == (len(rows), len({tick["bucket_5m"] for tick in rows}))
+        assert row["first_slice"] == rows[0]["bucket_5m"]
+
+
+def test_a_reader_s_rights_are_enough(market: Market) -> None:
+    with role_of_a_test(market.dsn) as (name, dsn), psycopg.connect(market.dsn, autocommit=True) as owner:
+        grant_rights(owner, readers=[name])
+        with btc.connect(dsn) as opened:
+            assert opened.ticks(SPOT, DAY).arrow().num_rows == len(market.of(SPOT))
+            assert opened.candles(SPOT, "15m", DAY).arrow().num_rows == 6
+            assert opened.symbols().arrow().num_rows == 2
+
+
+def test_a_role_without_rights_is_told_so(market: Market) -> None:
+    with role_of_a_test(market.dsn) as (_, dsn), pytest.raises(UserError, match=r"^The database user lacks a right \(permission denied"):
+        btc.connect(dsn).ticks(SPOT, DAY)
+
+
+def test_a_write_is_refused_in_every_kind_of_session(client: ClientStore) -> None:
+    source = client._source
+    assert source.store.read_only
+    with source.store.connect() as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connection.execute("DELETE FROM market_data.btc_ticks")
+    with source.store.connect(owner=True) as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connection.execute("CREATE TABLE public.x (a int)")
+    statement = sql.SQL("DELETE FROM market_data.btc_ticks RETURNING trade_id")
+    with pytest.raises(UserError, match="takes no writes"):
+        list(stream_query(source.store, statement, pa.schema([("trade_id", pa.int64())])))
+    assert fetch_table(source.store, sql.SQL("SELECT 1 AS one"))["one"].to_pylist() == [1]
+
+
+def test_threads_share_a_store(client: ClientStore, market: Market) -> None:
+    start = threading.Barrier(4)
+
+    def read(number: int) -> tuple[int, int]:
+        start.wait()
+        symbol = (SPOT, FUTURE)[number % 2]
+        return client.ticks(symbol, DAY).arrow().num_rows, client.candles(symbol, "3m", DAY).arrow()["trade_count"].to_numpy().sum()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(4)))
+    assert found == [(len(market.of(symbol)), len(market.of(symbol))) for symbol in (SPOT, FUTURE, SPOT, FUTURE)]
+
+
+def test_two_streams_at_once_do_not_disturb_each_other(client: ClientStore, market: Market) -> None:
+    one, other = client.ticks(SPOT, DAY, ["trade_id"]).batches(), client.ticks(FUTURE, DAY, ["trade_id"]).batches()
+    first = one.read_next_batch()
+    assert len(other.read_all()) == len(market.of(FUTURE))
+    assert len(first) + len(one.read_all()) == len(market.of(SPOT))
+
+
+def test_a_server_that_goes_away_within_a_stream_leaves_no_part_of_it(
+    client: ClientStore, market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend is killed while it sends: a file is not there, and a reader raises."""
+    monkeypatch.setattr("btc_assets.client.ticks._select", _killed_half_way)
+    with pytest.raises(TransientError, match=r"^The database server ended the connection \(.*\): run it again once it is up\.$"):
+        client.ticks(SPOT, DAY, ["trade_id"]).arrow()
+    with pytest.raises(TransientError):
+        client.ticks(SPOT, DAY, ["trade_id"]).to_parquet(tmp_path / "ticks.parquet")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert client.ticks(SPOT, DAY).arrow().num_rows == len(market.of(SPOT))
+
+
+def _killed_half_way(*_: object) -> sql.SQL:
+    """A query whose session ends once it has sent rows."""
+    return sql.SQL(
+        "SELECT CASE WHEN id = 900000 THEN pg_terminate_backend(pg_backend_pid())::int::bigint ELSE id END FROM generate_series(1, 1000000) AS id"
+    )
+
+
+def test_a_database_that_is_no_store_is_told(empty_database: str) -> None:
+    with pytest.raises(UserError, match=r"^The database is not set up \(.*\): run btc-assets db migrate\.$"):
+        btc.connect(empty_database).ticks(SPOT, DAY)
+
+
+def test_neither_the_store_nor_its_errors_show_a_password() -> None:
+    opened = btc.connect("postgresql://reader:hunter2@127.0.0.1:1/store")
+    assert repr(opened) == "<btc_assets Store(127.0.0.1:1/store), decimals=exact>"
+    with pytest.raises(TransientError) as raised:
+        opened.ticks(SPOT, DAY)
+    assert "127.0.0.1:1/store" in str(raised.value) and "hunter2" not in str(raised.value)
+    assert "hunter2" not in repr(opened._source)
+    with pytest.raises(UserError, match=r"^BTC_ASSETS_DSN is wrong: it must look like") as wrong:
+        btc.connect("hunter2").symbols().arrow()
+    assert "hunter2" not in str(wrong.value)
