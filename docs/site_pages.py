@@ -6,6 +6,7 @@ site holds what they lead to: a page, a picture, or the text of a file of code.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 PROJECT = Path(__file__).parent.parent
+_LOG = logging.getLogger("mkdocs.hooks.site_pages")  # a warning of it fails a strict build
 
 # Pages from outside docs/, and what they are called in the site.
 PAGES = {
@@ -41,7 +43,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for target in _links(page.content_string):
             linked = _target(_source(page.src_uri), target)
             if linked and (copied := _copied(linked)) and files.get_file_from_path(copied) is None:
-                files.append(_copy(config, linked, copied))
+                if (PROJECT / linked).exists():
+                    files.append(_copy(config, linked, copied))
+                else:
+                    _LOG.warning("%s links to %s, which does not exist.", page.src_uri, target)
     return files
 
 
