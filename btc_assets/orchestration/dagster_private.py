@@ -320,10 +320,15 @@ class CompactEventLog(_StatesOfPartitions):
     third of its tables, and left rows that stay planned forever. Here it is one row.
 
     Nobody is notified of an event: nothing has listened since Dagster 1.0.
+
+    Args:
+        postgres_url: of the database.
+        pool: of the runs that write to the store.
     """
 
-    def __init__(self, postgres_url: str) -> None:
+    def __init__(self, postgres_url: str, pool: str) -> None:
         super().__init__(postgres_url, should_autocreate_tables=False)
+        self._pool = pool
         self._tables: set[str] = set()
 
     def dispose(self) -> None:
@@ -339,6 +344,18 @@ class CompactEventLog(_StatesOfPartitions):
 
     def _has_asset_key_col_on_connection(self, conn: sqlalchemy.Connection, column_name: str) -> bool:
         return True  # our tables are those of this version of Dagster
+
+    def get_concurrency_keys(self) -> set[str]:
+        """The pools that have a limit; ours has its default one from the start.
+
+        Dagster's queue gives a pool its default limit when it first sees a run of it. It has read which pools are limited just before, so
+        it starts all runs that are queued then.
+        """
+        limited: set[str] = super().get_concurrency_keys()
+        if self._pool not in limited and self._instance.global_op_concurrency_default_limit is not None:
+            self.initialize_concurrency_limit_to_default(self._pool)
+            limited.add(self._pool)
+        return limited
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event; that of a failed run together with the partitions that it leaves unmade.
@@ -440,9 +457,9 @@ def _with_materialization(entry: dg.EventLogEntry, materialization: dg.AssetMate
     return entry._replace(dagster_event=entry.dagster_event._replace(event_specific_data=data))
 
 
-def use_compact_event_log(storage: DagsterPostgresStorage, postgres_url: str) -> None:
+def use_compact_event_log(storage: DagsterPostgresStorage, postgres_url: str, pool: str) -> None:
     """Replace the event log of a storage, whose tables exist already, by a `CompactEventLog`; all parts share one connection."""
-    storage._event_log_storage = CompactEventLog(postgres_url)
+    storage._event_log_storage = CompactEventLog(postgres_url, pool)
     engine = one_connection(postgres_url)
     for part in (storage._event_log_storage, storage._run_storage, storage._schedule_storage):
         part._engine = engine

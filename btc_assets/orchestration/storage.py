@@ -30,6 +30,7 @@ from btc_assets.orchestration.dagster_private import (
     compute_logs_directory,
     use_compact_event_log,
 )
+from btc_assets.orchestration.deployment import DATABASE_POOL
 from btc_assets.orchestration.libpq_dialect import libpq_url
 from btc_assets.orchestration.storage_address import SCHEMA, StorageAddress, storage_addresses
 from btc_assets.store.database import connect, location, only_row, prepare_conninfo
@@ -41,7 +42,7 @@ class StoreStorage(DagsterPostgresStorage, ConfigurableClass):
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(postgres_url, inst_data=inst_data)
-        use_compact_event_log(self, postgres_url)
+        use_compact_event_log(self, postgres_url, DATABASE_POOL)
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:

@@ -115,23 +115,26 @@ def assert_exact(store: StoreUnderTest, landed: pa.Table, window: Window) -> Non
 
 
 def kill_a_worker(fleet: Fleet, kills: Counter[str], chance: random.Random) -> None:
-    """Wait until workers execute runs, and a random time longer; then kill one of those that were killed least often."""
+    """Wait until workers execute runs, and a random time longer; then kill one of those that were killed least often, with its run."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         assert time.monotonic() < deadline, f"no worker executes a run: {fleet.daemon.log.read_text()[-3000:]}"
         time.sleep(chance.uniform(0.1, 2))
         active = fleet.active_runs()
-        if candidates := [name for name in active if kills[name] == min(kills[each] for each in active)]:
-            break
-    name = chance.choice(candidates)
-    kills[name] += 1
-    if chance.random() < 0.25:
-        print(f"{name}: the process of its run is killed")
-        os.kill(active[name].pid, signal.SIGKILL)
-    else:
-        print(f"{name} is killed, and starts again")
-        fleet.workers[name].kill()
-        fleet.start_worker(name)
+        candidates = [name for name in active if kills[name] == min(kills[each] for each in active)]
+        if not candidates:
+            continue
+        name = chance.choice(candidates)
+        if chance.random() < 0.25:
+            print(f"{name}: the process of its run is killed")
+            os.kill(active[name].pid, signal.SIGKILL)
+        else:
+            print(f"{name} is killed, and starts again")
+            fleet.workers[name].kill()
+            fleet.start_worker(name)
+        if not fleet.read_run(active[name].run_id).is_success:  # else it had just ended, and the kill was none
+            kills[name] += 1
+            return
 
 
 def all_ranges_succeeded(instance: dg.DagsterInstance, backfill: str) -> bool:

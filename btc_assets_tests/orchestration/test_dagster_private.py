@@ -18,6 +18,7 @@ import sqlalchemy
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import FuturesAwareThreadPoolExecutor
 from dagster._daemon import controller
@@ -32,6 +33,7 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 
 from btc_assets.orchestration import dagster_private as private
 from btc_assets.orchestration import spare_processes
+from btc_assets.orchestration.deployment import DATABASE_POOL
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets_tests.orchestration.talkative import DAYS, described, run_day, run_days, talkative
 from btc_assets_tests.support.dagster_private import AssetCheckExecutionRecordStatus
@@ -103,6 +105,11 @@ def test_a_job_runs_in_this_process_recorded_with_its_tags_and_yields_its_events
 
 
 # ---- jobs
+
+
+def origin(job: str) -> RemoteJobOrigin:
+    """Where the daemon finds a job."""
+    return RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("tests"), "__repository__"), job)
 
 
 def test_the_type_of_a_job_is_what_define_asset_job_returns() -> None:
@@ -216,6 +223,26 @@ def test_a_storage_other_than_ours_gets_an_event_for_each_partition() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         run_days(instance)
         assert len(instance.fetch_materializations(talkative.key, limit=99).records) == 11
+
+
+def test_no_more_runs_of_the_pool_than_its_limit_begin_also_when_the_queue_is_looked_at_for_the_first_time(
+    instance: dg.DagsterInstance,
+) -> None:
+    pools = RunOpConcurrency(root_key_counts={DATABASE_POOL: 1}, has_unconstrained_root_nodes=False, all_pools={DATABASE_POOL})
+    for _ in range(4):
+        instance.add_run(
+            dg.DagsterRun(
+                "any", str(uuid.uuid4()), status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin("any"), run_op_concurrency=pools
+            )
+        )
+    queue = QueuedRunCoordinatorDaemon(interval_seconds=1)
+
+    def begin() -> int:
+        return len(queue._get_runs_to_dequeue(instance, instance.get_concurrency_config(), fixed_iteration_time=None))
+
+    assert [begin(), begin()] == [2, 2]  # as dagster.yaml says
+    instance.event_log_storage.set_concurrency_slots(DATABASE_POOL, 3)  # a person sets it
+    assert [begin(), begin()] == [3, 3]
 
 
 def test_all_parts_of_the_storage_use_one_connection_which_a_closed_instance_closes(store: StoreUnderTest) -> None:
@@ -348,9 +375,8 @@ def test_a_server_of_code_takes_the_processes_of_its_runs_from_spare_ones(tmp_pa
             """Have the server run a job in a process that is ready; returns the id of the run."""
             wait_for(lambda: made[0].ready, "a process is ready")
             (spare,) = made[0].ready
-            origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("tests"), "__repository__"), job)
-            run_id = instance.add_run(dg.DagsterRun(job, run_id=str(uuid.uuid4()), remote_job_origin=origin)).run_id
-            arguments = ExecuteExternalJobArgs(job_origin=origin, run_id=run_id, instance_ref=instance.get_ref())
+            run_id = instance.add_run(dg.DagsterRun(job, run_id=str(uuid.uuid4()), remote_job_origin=origin(job))).run_id
+            arguments = ExecuteExternalJobArgs(job_origin=origin(job), run_id=run_id, instance_ref=instance.get_ref())
             reply = server.StartRun(dagster_api_pb2.StartRunRequest(serialized_execute_run_args=serialize_value(arguments)), None)
             assert deserialize_value(reply.serialized_start_run_result, StartRunResult).success
             wait_for(lambda: "STEP_START" in events(run_id), "its step begins")

@@ -12,7 +12,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
-from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG, POOL_TAG_PREFIX, WILL_RETRY_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext as DaemonWorkspace
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget, ModuleTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
@@ -22,6 +22,7 @@ from dagster_postgres import PostgresEventLogStorage
 __all__ = [
     "BACKFILL_ID_TAG",
     "NOT_FINISHED_STATUSES",
+    "POOL_TAG_PREFIX",
     "WILL_RETRY_TAG",
     "AssetCheckExecutionRecordStatus",
     "AssetStatusCacheValue",

@@ -19,11 +19,13 @@ import psycopg
 import yaml
 
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.orchestration.deployment import DATABASE_POOL
 from btc_assets.orchestration.home import prepare_dagster_home
 from btc_assets.orchestration.lost_runs import WORKERS_TAG
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets.orchestration.workers import WorkersRunLauncher
 from btc_assets_tests.support.dagster_private import (
+    POOL_TAG_PREFIX,
     JobPythonOrigin,
     LaunchRunContext,
     ModuleCodePointer,
@@ -183,19 +185,19 @@ def running_fleet(directory: Path, store: StoreUnderTest, *, retries: int = 2) -
 
 
 class WriterCount(Thread):
-    """Counts the sessions that write to the store at once, and the runs in progress, for as long as the context is open.
+    """Counts the sessions that write to the store at once, and the runs in progress that may, for as long as the context is open.
 
     Attributes:
         samples: how often it has counted.
         most_writers: most sessions at once that had a transaction id, which only a session that writes gets.
-        most_runs: most runs at once, without those that never write ticks or what derives from them.
+        most_runs: most runs of the pool at once, from the moment that the daemon hands them out until they have ended or are found lost.
     """
 
     _COUNTS = """
     SELECT (SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'btc_assets' AND backend_xid IS NOT NULL),
-           (SELECT count(*) FROM dagster.runs
-            WHERE status IN ('STARTING', 'STARTED', 'CANCELING') AND pipeline_name NOT IN ('maintain', 'reconcile', 'care_for_indexes'))
+           (SELECT count(*) FROM dagster.runs JOIN dagster.run_tags USING (run_id)
+            WHERE status IN ('STARTING', 'STARTED', 'CANCELING') AND key = %s)
     """
 
     def __init__(self, dsn: str) -> None:
@@ -206,7 +208,7 @@ class WriterCount(Thread):
     def run(self) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             while not self._ended.wait(0.02):
-                writers, runs = connection.execute(self._COUNTS).fetchone() or (0, 0)
+                writers, runs = connection.execute(self._COUNTS, [POOL_TAG_PREFIX + DATABASE_POOL]).fetchone() or (0, 0)
                 self.samples += 1
                 self.most_writers, self.most_runs = max(self.most_writers, writers), max(self.most_runs, runs)
 
