@@ -14,11 +14,13 @@ from btc_assets.store.errors import server_errors
 if TYPE_CHECKING:
     from btc_assets.landing.zone import LandingZone
 
-_KNOWN = "SELECT EXISTS (SELECT 1 FROM landing.raw_blobs_5m WHERE uri >= %s AND uri < %s)"
+# One statement, and so one moment: other processes register the first objects of the landing zone meanwhile.
 # Only what lies below a prefix as the feeds name it: what else is registered tells nothing about a landing zone.
-_ELSEWHERE = """
+_ELSEWHERE_ALONE = """
 SELECT uri FROM landing.raw_blobs_5m
-WHERE asset = ANY(%s) AND status = ANY(%s) AND EXISTS (SELECT FROM unnest(%s::text[]) AS folder WHERE strpos(uri, folder) > 0) LIMIT 1
+WHERE NOT EXISTS (SELECT 1 FROM landing.raw_blobs_5m WHERE uri >= %s AND uri < %s)
+    AND asset = ANY(%s) AND status = ANY(%s) AND EXISTS (SELECT FROM unnest(%s::text[]) AS folder WHERE strpos(uri, folder) > 0)
+LIMIT 1
 """
 _PRESENT = [Status.NOTICED, Status.REGISTERED, Status.REJECTED]
 
@@ -33,8 +35,7 @@ def require_known_zone(connection: psycopg.Connection, zone: LandingZone, feeds:
     """
     folders = [f"/{prefix}/" for prefix in feeds.prefixes]
     with server_errors(), connection.transaction():
-        ((known,),) = connection.execute(_KNOWN, zone.uris()).fetchall()
-        found = None if known else connection.execute(_ELSEWHERE, (list(feeds.labels), _PRESENT, folders)).fetchone()
+        found = connection.execute(_ELSEWHERE_ALONE, (*zone.uris(), list(feeds.labels), _PRESENT, folders)).fetchone()
     if found:
         raise UserError(
             f"This store was filled from {_zone_of(found[0], feeds)}, and BTC_ASSETS_LANDING_URL names {zone.url}, of which it knows "

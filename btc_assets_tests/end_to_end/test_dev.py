@@ -170,17 +170,22 @@ def test_dev_answers_its_own_pages_only_runs_once_and_ends_with_all_its_processe
 
 
 def _processes_of_group(group: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
+    return [pid for path in Path("/proc").glob("[0-9]*") if _is_of_group(pid := int(path.name), group)]
+
+
+def _is_of_group(pid: int, group: int) -> bool:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return bool(fields) and int(fields[2]) == group and fields[0] != b"Z"
 
 
 def _spawned(group: int) -> set[int]:
     """The processes of a group that were spawned by another one, as those that wait for a run."""
-    return {pid for pid in _processes_of_group(group) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in _processes_of_group(group) if b"spawn_main" in _read(pid, "cmdline")}
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file that tells of a process; empty if the process has ended, also a moment ago."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""

@@ -138,8 +138,12 @@ def kill_a_worker(fleet: Fleet, kills: Counter[str], chance: random.Random) -> N
 
 
 def all_ranges_succeeded(instance: dg.DagsterInstance, backfill: str) -> bool:
-    """Whether every range of a backfill has a run that succeeded."""
+    """Whether every range of a backfill has a run that succeeded; the test fails once a run has failed that is not started again."""
     runs = instance.get_runs(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill}))
+    for run in runs:
+        if run.is_failure and run.tags.get(WILL_RETRY_TAG) == "false":
+            events = [entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)]
+            pytest.fail(f"{run.run_id} failed for good: {[event.step_failure_data.error for event in events if event]}")
     ranges = {run.tags[RANGE_START_TAG] for run in runs}
     return bool(runs) and ranges == {run.tags[RANGE_START_TAG] for run in runs if run.is_success}
 

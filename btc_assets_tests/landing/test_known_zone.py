@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.feeds import Feeds
 from btc_assets.landing.arrivals import ArrivalTiming, notice_arrivals, read_waiting_slices
+from btc_assets.landing.known_zone import require_known_zone
 from btc_assets.landing.zone import LandingZone
 from btc_assets.ops.health import read_health
 from btc_assets.ops.reconcile import reconcile
@@ -66,6 +69,23 @@ def test_another_landing_zone_than_the_stores_registers_nothing(
     assert registry(store) == before
     assert run_command(*LOAD).exit_code == 0
     assert ticks(store) == {"BTCUSDT": 60}
+
+
+def test_a_landing_zone_of_which_another_process_registers_the_first_objects_meanwhile_is_the_stores(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.land(every(10, 60))
+    with store.connect() as connection:
+        execute = connection.execute
+
+        def another_registers_after(*statement: Any) -> psycopg.Cursor[Any]:
+            cursor = execute(*statement)
+            store.register(HOUR)
+            return cursor
+
+        monkeypatch.setattr(connection, "execute", another_registers_after)
+        require_known_zone(connection, store.zone(), FEEDS)
+    assert registry(store)
 
 
 def test_a_second_landing_zone_that_is_meant_is_loaded_beside_the_first(
