@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
@@ -358,15 +358,19 @@ class CompactEventLog(_StatesOfPartitions):
         return limited
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event; that of a failed run together with the partitions that it leaves unmade.
+        """Store an event; that of a failed run after everything that is to be known of the run by then.
 
         A run over a range plans its partitions in one event. Dagster's pages look for planned events with a partition of their own, so
         "failed" would be 0 and "failed and missing" would select nothing.
+
+        Dagster itself records that the run has failed only after the event. Its daemon may read the event before that, finds a run that
+        has not failed, does not start it again, and never reads the event again.
         """
-        self.store_event_batch([event])
-        if event.dagster_event_type == dg.DagsterEventType.RUN_FAILURE:
+        if event.dagster_event_type == dg.DagsterEventType.RUN_FAILURE and event.dagster_event is not None:
             for record in self.get_records_for_run(event.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED).records:
                 self._plan_unmade_partitions(record.event_log_entry)
+            self._instance.run_storage.handle_run_event(event.run_id, event.dagster_event, datetime.fromtimestamp(event.timestamp, UTC))
+        self.store_event_batch([event])
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events in their order."""

@@ -283,6 +283,24 @@ def test_the_partitions_that_a_failed_run_over_a_range_leaves_unmade_are_shown_a
     assert failed() == []
 
 
+def test_whoever_reads_that_a_run_failed_finds_that_it_has(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = instance.event_log_storage
+    run = instance.add_run(dg.DagsterRun("any", str(uuid.uuid4()), status=dg.DagsterRunStatus.STARTED))
+    store = log.store_event_batch
+    found: list[tuple[dg.DagsterEventType | None, dg.DagsterRun | None]] = []
+
+    def store_and_read(events: list[dg.EventLogEntry]) -> None:
+        store(events)
+        found.extend((event.dagster_event_type, instance.get_run_by_id(event.run_id)) for event in events)
+
+    monkeypatch.setattr(log, "store_event_batch", store_and_read)
+    instance.report_run_failed(run)
+    ((type_, read),) = found
+    assert type_ == dg.DagsterEventType.RUN_FAILURE and read is not None and read.status == dg.DagsterRunStatus.FAILURE
+    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+    assert record.end_time is not None and record.dagster_run.tags["dagster/will_retry"] == "true"
+
+
 @pytest.mark.parametrize("last", ["2024-01-09", "2024-01-10", "2024-01-20", "2034-01-20"])
 def test_a_range_of_partitions_is_the_subset_of_its_keys(last: str) -> None:
     key_range = dg.PartitionKeyRange("2024-01-10", last)
