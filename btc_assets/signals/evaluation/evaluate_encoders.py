@@ -21,6 +21,7 @@ from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets.signals.evaluation.dataset import Dataset
 from btc_assets.signals.evaluation.evaluate_embeddings import evaluate_embeddings
+from btc_assets.signals.evaluation.purging import keeps_clear
 from btc_assets.signals.evaluation.report import Evaluation
 from btc_assets.signals.evaluation.robustness import measure_robustness
 from btc_assets.signals.evaluation.trial import EvaluationOptions
@@ -138,7 +139,7 @@ def _training_slices(slices: SliceArrays) -> SliceArrays:
     """The slices that an encoder may be trained on: their next slice has ended an embargo before the first query."""
     options = EvaluationOptions()
     first_query = slices.times[round(len(slices) * (1 - options.query_share))] if len(slices) > 1 else slices.times[0]
-    ended = slices.times + 2 * SLICE_US <= first_query - options.embargo // MICROSECOND
+    ended = keeps_clear(slices.times, slices.times + 2 * SLICE_US, first_query, purge=options.embargo // MICROSECOND)
     before = slices.where(slices.embeddable[ended[slices.embeddable]])
     if len(before) < 2:
         raise UserError(f"Only {len(before)} slices lie before the first query: give a longer range.")

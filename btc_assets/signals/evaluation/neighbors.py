@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import DAY_US, HOUR_US, SLICE_US
+from btc_assets.domain.slices import DAY_US, SLICE_US
+from btc_assets.signals.evaluation.purging import EMBARGO_US, free_from, keeps_clear, require_spans
 
 _CELLS = 1 << 23  # distances in one block: 32 MiB, and twice that for their order
 
 
-def admissible(times: np.ndarray, queries: np.ndarray, *, embargo: int = HOUR_US, same_day: bool = False) -> np.ndarray:
+def admissible(times: np.ndarray, queries: np.ndarray, *, embargo: int = EMBARGO_US, same_day: bool = False) -> np.ndarray:
     """The number of slices, counted from the first, that each query may use.
 
     A neighbor ends at least `embargo` before the query starts, its next slice (which its targets come from) has ended by then too
-    (purging and embargo: Lopez de Prado 2018, chapter 7), and it lies on an earlier UTC day.
+    (`purging`), and it lies on an earlier UTC day.
 
     Args:
         times: starts of the slices, µs, ascending [n].
@@ -33,22 +33,19 @@ def admissible(times: np.ndarray, queries: np.ndarray, *, embargo: int = HOUR_US
     Raises:
         UserError: the embargo is negative.
     """
-    if embargo < 0:
-        raise UserError(f"An embargo of {embargo} µs is negative: give 0 or more.")
-    latest = queries - SLICE_US - max(embargo, SLICE_US)
-    if not same_day:
-        latest = np.minimum(latest, queries // DAY_US * DAY_US - 1)
-    return np.searchsorted(times, latest, side="right")
+    require_spans(embargo=embargo)
+    ends = np.searchsorted(free_from(times + SLICE_US, times + 2 * SLICE_US, embargo), queries, side="right")
+    return ends if same_day else np.minimum(ends, np.searchsorted(times, queries // DAY_US * DAY_US))
 
 
 def count_violations(
-    times: np.ndarray, queries: np.ndarray, neighbors: np.ndarray, *, embargo: int = HOUR_US, same_day: bool = False
+    times: np.ndarray, queries: np.ndarray, neighbors: np.ndarray, *, embargo: int = EMBARGO_US, same_day: bool = False
 ) -> int:
     """How many of the neighbors [q, k] (indices, -1 for none) break a rule of `admissible`, checked pair by pair."""
     chosen = neighbors >= 0
     query, neighbor = np.broadcast_to(queries[:, None], chosen.shape)[chosen], times[neighbors[chosen]]
-    late = (neighbor + SLICE_US + embargo > query) | (neighbor + 2 * SLICE_US > query)
-    return int((late | ((query // DAY_US == neighbor // DAY_US) & (not same_day))).sum())
+    clear = keeps_clear(neighbor, neighbor + SLICE_US, query, purge=embargo) & keeps_clear(neighbor, neighbor + 2 * SLICE_US, query)
+    return int((~clear | ((query // DAY_US == neighbor // DAY_US) & (not same_day))).sum())
 
 
 @dataclass(frozen=True)

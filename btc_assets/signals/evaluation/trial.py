@@ -14,6 +14,7 @@ from btc_assets.signals.evaluation import baselines, metrics
 from btc_assets.signals.evaluation.dataset import VARIANCE, Dataset
 from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate
 from btc_assets.signals.evaluation.neighbors import Neighbors, admissible
+from btc_assets.signals.evaluation.purging import EMBARGO_US
 from btc_assets.signals.evaluation.report import LEVELS, Row
 
 _FEWEST = 30  # slices to fit on, and queries
@@ -32,7 +33,7 @@ class EvaluationOptions:
 
     k: int = 10
     query_share: float = 0.3
-    embargo: timedelta = timedelta(hours=1)
+    embargo: timedelta = EMBARGO_US * MICROSECOND
     seed: int = 0
 
 
