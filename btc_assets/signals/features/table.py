@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -31,10 +32,30 @@ def read_features(store: Store, symbol: str, window: Window) -> SliceArrays:
         UserError: another version of the features computed some of them.
     """
     names = [feature.name for feature in FEATURES]
-    statement = sql.SQL(
-        "SELECT bucket_5m, {}, vector_send(bars) AS bars, feature_schema FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} "
-        "ORDER BY bucket_5m"
-    ).format(sql.SQL(", ").join(map(sql.Identifier, names)), identifier(TABLE), *map(sql.Literal, (symbol, window.start, window.end)))
+    rows = fetch_features(store, symbol, window, names, bars=True)
+    return SliceArrays(int64(rows["bucket_5m"]), feature_matrix(rows, names), decode_bars(rows))
+
+
+def fetch_features(store: Store, symbol: str, window: Window, names: Sequence[str], *, bars: bool = False) -> pa.Table:
+    """Some features of the stored slices of a symbol in a window, in order of time.
+
+    Args:
+        store: that holds them.
+        symbol: whose.
+        window: the slices.
+        names: of the features.
+        bars: also fetch the bars, as `decode_bars` takes them.
+
+    Returns:
+        A table with `bucket_5m`, the features as float64, and `bars` as pgvector sends them.
+
+    Raises:
+        UserError: another version of the features computed some of them.
+    """
+    columns = [*map(sql.Identifier, ["bucket_5m", "feature_schema", *names]), *([sql.SQL("vector_send(bars) AS bars")] if bars else [])]
+    statement = sql.SQL("SELECT {} FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m").format(
+        sql.SQL(", ").join(columns), identifier(TABLE), *map(sql.Literal, (symbol, window.start, window.end))
+    )
     rows = fetch_table(store, statement)
     other = set(rows["feature_schema"].unique().to_pylist()) - {schema.digest()}
     if other:
@@ -42,20 +63,26 @@ def read_features(store: Store, symbol: str, window: Window) -> SliceArrays:
             f"Another version of btc_assets computed features of {symbol} in {window} ({', '.join(sorted(other))}; this version computes "
             f"{schema.digest()}): materialize signals/slice_features for that range again."
         )
-    return SliceArrays(
-        int64(rows["bucket_5m"]),
-        np.column_stack([rows[name].to_numpy() for name in names]) if len(rows) else np.empty((0, len(names))),
-        _decode_vectors(rows["bars"]).reshape(-1, STEPS, len(CHANNELS)),
-    )
+    return rows.drop_columns(["feature_schema"])
 
 
-def _decode_vectors(sent: pa.ChunkedArray) -> np.ndarray:
-    """Vectors as pgvector sends them: the dimension and a zero as big-endian int16, then big-endian float32 values."""
+def feature_matrix(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Columns of a table as float64 [n, len(names)]."""
+    return np.column_stack([rows[name].to_numpy() for name in names]) if len(rows) else np.empty((0, len(names)))
+
+
+def decode_bars(rows: pa.Table) -> np.ndarray:
+    """The bars of slices that were fetched: float32 [n, 60, 16].
+
+    Pgvector sends the dimension and a zero as big-endian int16, then big-endian float32 values.
+    """
+    sent = rows["bars"]
     size = 4 + 4 * STEPS * len(CHANNELS)
     parts = [np.frombuffer(chunk.buffers()[2], np.uint8, len(chunk) * size, _first_byte(chunk)) for chunk in sent.chunks if len(chunk)]
     if not parts:
-        return np.empty((0, STEPS * len(CHANNELS)), np.float32)
-    return np.concatenate([part.reshape(-1, size)[:, 4:].copy().view(">f4").astype(np.float32) for part in parts])
+        return np.empty((0, STEPS, len(CHANNELS)), np.float32)
+    flat = np.concatenate([part.reshape(-1, size)[:, 4:].copy().view(">f4").astype(np.float32) for part in parts])
+    return flat.reshape(-1, STEPS, len(CHANNELS))
 
 
 def _first_byte(chunk: pa.Array) -> int:
