@@ -60,7 +60,7 @@ class OwnColumns:
 
     def at(self, starts: np.ndarray) -> np.ndarray:
         """The values of slices that start then: float64 [n, names], NaN where the table has none."""
-        return _look_up(self.times, self.values, starts)
+        return look_up(self.times, self.values, starts)
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,16 @@ class OwnTarget:
 
     def ends(self, starts: np.ndarray) -> np.ndarray:
         """When the targets of slices that start then end, µs; 0 where the table has none."""
-        return np.nan_to_num(_look_up(self.times, self.target_ends.astype(np.float64), starts)).astype(np.int64)
+        return np.nan_to_num(look_up(self.times, self.target_ends.astype(np.float64), starts)).astype(np.int64)
 
     def at(self, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Starts, ends and values of the targets of slices that start then; 0, 0 and NaN where the table has none."""
-        began = np.nan_to_num(_look_up(self.times, self.target_starts.astype(np.float64), starts)).astype(np.int64)
-        return began, self.ends(starts), _look_up(self.times, self.values, starts)
+        began = np.nan_to_num(look_up(self.times, self.target_starts.astype(np.float64), starts)).astype(np.int64)
+        return began, self.ends(starts), look_up(self.times, self.values, starts)
 
 
-def _look_up(times: np.ndarray, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def look_up(times: np.ndarray, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The values [n, ...] of `times` (ascending, [n]) at other times [m]: float64 [m, ...], NaN where there is none."""
     if not len(times):
         return np.full((len(starts), *values.shape[1:]), np.nan)
     at = np.minimum(np.searchsorted(times, starts), len(times) - 1)

@@ -68,7 +68,7 @@ class _Rows:
     def add_own_columns(self) -> None:
         if self._plan.own:
             self._own = self._plan.own.at(self._starts)
-            self._mark(np.isnan(self._own).any(axis=1), "own columns missing")
+            self._mark(np.logical_or.reduce(np.isnan(self._own), axis=1), "own columns missing")
 
     def add_target(self, prices: Prices, later: np.ndarray) -> None:
         stored = np.concatenate([self._times, later])

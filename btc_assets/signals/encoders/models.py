@@ -11,6 +11,9 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from btc_assets.domain.errors import UserError
+from btc_assets.domain.slices import Window
+from btc_assets.market_data.versions import SliceDigests, read_slice_digests
+from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
 
 
@@ -30,6 +33,7 @@ class Model:
     kept_up: bool = False
     active: bool = False
     created_at: datetime | None = None
+    data_version: str | None = None
 
     @property
     def table(self) -> str:
@@ -37,19 +41,27 @@ class Model:
         return f"signals.embeddings_{self.model_id.replace('-', '_')}"
 
 
-def register_model(connection: psycopg.Connection, model: Model) -> None:
-    """Insert a trained encoder. Registering it again changes nothing, because its id is a hash of its content.
+def register_model(connection: psycopg.Connection, model: Model, data: SliceDigests | None = None) -> None:
+    """Insert a trained encoder. Registering it again changes no more than what it was trained on, because its id is a hash of its content.
+
+    Args:
+        connection: to the store.
+        model: the encoder.
+        data: the ticks that it was trained on, from `trained_from` to `trained_to`; None if nobody knows.
 
     Raises:
         UserError: it is registered for another symbol.
     """
     with server_errors(), connection.transaction():
         connection.execute(
-            "INSERT INTO signals.models (model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            "INSERT INTO signals.models (model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri, data_version, "
+            "data_digests) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (model_id) DO UPDATE SET "
+            "data_version = excluded.data_version, data_digests = excluded.data_digests "
+            "WHERE excluded.data_version IS NOT NULL AND models.symbol = excluded.symbol AND models.trained_from = excluded.trained_from "
+            "AND models.trained_to = excluded.trained_to",
             (
                 model.model_id, model.kind, model.symbol, model.dim, model.feature_schema, model.trained_from, model.trained_to,
-                Jsonb(model.metrics), model.uri,
+                Jsonb(model.metrics), model.uri, data.version if data else None, data.to_bytes() if data else None,
             ),
         )  # fmt: skip
     registered = read_model(connection, model.model_id)
@@ -57,7 +69,7 @@ def register_model(connection: psycopg.Connection, model: Model) -> None:
         raise UserError(f"The model {model.model_id} is registered for {registered.symbol}: train another one for {model.symbol}.")
 
 
-_COLUMNS = "model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri, kept_up, active, created_at"
+_COLUMNS = "model_id, kind, symbol, dim, feature_schema, trained_from, trained_to, metrics, uri, kept_up, active, created_at, data_version"
 
 
 def read_models(connection: psycopg.Connection) -> list[Model]:
@@ -76,6 +88,18 @@ def read_model(connection: psycopg.Connection, model_id: str) -> Model:
         if model.model_id == model_id:
             return model
     raise UserError(f"There is no model {model_id}: btc-assets models lists them.")
+
+
+def read_changed_slices(connection: psycopg.Connection, model: Model) -> list[datetime] | None:
+    """The slices that a model was trained on and that hold other ticks now, ascending; None if a release that kept no versions trained it.
+
+    Of a model of several years this reads as many records; no ticks are read that loads recorded (`market_data.versions`).
+    """
+    with server_errors(), connection.transaction():
+        (digests,) = only_row(connection.execute("SELECT data_digests FROM signals.models WHERE model_id = %s", (model.model_id,)))
+    if digests is None:
+        return None
+    return read_slice_digests(connection, model.symbol, Window(model.trained_from, model.trained_to)).changed_since(digests)
 
 
 def read_maintained_models(connection: psycopg.Connection) -> list[Model]:

@@ -11,7 +11,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE_US, from_microseconds
 
 VARIANCE = "log_realized_variance"
-_SOURCES = ("realized_volatility", "volume", "trade_count", "log_return")  # features that targets are computed from
+SOURCES = ("realized_volatility", "volume", "trade_count", "log_return")  # features that targets are computed from
 _VARIANCE_FLOOR = 1e-9  # a third of a basis point per slice: below it, the log would be of rounding errors
 
 
@@ -50,12 +50,12 @@ class Dataset:
             raise UserError(
                 f"The feature {self.feature_names[column]} of {format_time(self.times[row])} is not finite: compute the features again."
             )
-        if missing := [name for name in _SOURCES if name not in self.feature_names]:
+        if missing := [name for name in SOURCES if name not in self.feature_names]:
             raise UserError(f"The features lack {', '.join(missing)}, which the targets are computed from: compute all features.")
 
     def quantities(self) -> dict[str, np.ndarray]:
         """The quantities to forecast, of each slice itself: float64 [n] each; the sign of a return of 0 is NaN."""
-        volatility, volume, count, log_return = (self.features[:, list(self.feature_names).index(name)] for name in _SOURCES)
+        volatility, volume, count, log_return = (self.features[:, list(self.feature_names).index(name)] for name in SOURCES)
         variance = np.maximum(volatility**2, _VARIANCE_FLOOR)
         return {
             VARIANCE: np.log(variance),

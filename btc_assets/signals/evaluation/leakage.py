@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import NormalDist
 
 import numpy as np
 
@@ -14,10 +15,16 @@ from btc_assets.signals.evaluation.report import LEVELS, Row
 from btc_assets.signals.evaluation.trial import Trial
 
 # An alarm needs an excess over these bounds by several standard errors, because many figures of several embeddings are tested.
-_AUC_BOUND, _AUC_OF_MARKETS, _ASYMMETRY, _ERRORS = 0.53, 0.51, 0.05, 3
+_AUC_BOUND, _AUC_OF_MARKETS, _ASYMMETRY, _ERRORS = 0.53, 0.51, 0.05, 3.0
 
 
-def find_leaks(trial: Trial, row: Row, found: Neighbors, trained_until: int | None) -> Iterator[str]:
+def errors_of(tests: int) -> float:
+    """How many standard errors an alarm needs if this many columns are judged, so that one of them raises it by chance as rarely as one alone."""
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-_ERRORS) / max(tests, 1))
+
+
+def find_leaks(trial: Trial, row: Row, found: Neighbors, trained_until: int | None, errors: float = _ERRORS) -> Iterator[str]:
     """The alarms of one embedding.
 
     Args:
@@ -25,6 +32,7 @@ def find_leaks(trial: Trial, row: Row, found: Neighbors, trained_until: int | No
         row: its results.
         found: its neighbors for all n slices.
         trained_until: end of the data that it was trained on, µs; None if it was not trained.
+        errors: standard errors that an alarm needs.
     """
     name = row.name
     if trained_until is not None and trained_until > trial.times[trial.queries[0]]:
@@ -32,32 +40,58 @@ def find_leaks(trial: Trial, row: Row, found: Neighbors, trained_until: int | No
     broken = count_violations(trial.times, trial.times, found.indices, embargo=trial.embargo, same_day=trial.same_day)
     if broken:
         yield f"{name}: {broken} neighbors lie inside the embargo or on the query's own day."
-    if row.auc.value > _AUC_BOUND and row.auc.exceeds(_AUC_OF_MARKETS, _ERRORS):
-        yield (
-            f"{name}: the AUC of the sign of the next return is {row.auc}, above {_AUC_BOUND} and over {_ERRORS} standard errors above "
-            f"{_AUC_OF_MARKETS}."
-        )
+    yield from _judge_auc(name, "next return", row.auc, errors)
     control = metrics.r2(*trial.align(trial.shuffled, found.mean(trial.shuffled)))
-    if control.exceeds(0.0, _ERRORS):
-        yield f"{name}: R2 of shuffled targets is {control}, over {_ERRORS} standard errors above 0."
+    if control.exceeds(0.0, errors):
+        yield f"{name}: R2 of shuffled targets is {control}, over {errors:.3g} standard errors above 0."
     for target in LEVELS:
-        excess = _foresight(trial, found, target)
-        if excess.exceeds(_ASYMMETRY, _ERRORS):
+        excess = _foresight(trial, found, trial.next[target], trial.previous[target])
+        if excess.exceeds(_ASYMMETRY, errors):
             yield (
                 f"{name}: knows {target} of the next slice better than that of the previous one: R2 is higher by {excess}, which is more "
-                f"than {_ASYMMETRY} by over {_ERRORS} standard errors."
+                f"than {_ASYMMETRY} by over {errors:.3g} standard errors."
             )
 
 
-def _foresight(trial: Trial, found: Neighbors, target: str) -> Estimate:
-    """R2 for the next slice minus R2 for the previous one.
+def find_target_leaks(trial: Trial, name: str, found: Neighbors, target: np.ndarray, before: np.ndarray, errors: float) -> Iterator[str]:
+    """The alarms of inputs that know a target: because they have seen it, or because it tells what was known before.
+
+    Args:
+        trial: in which they are judged.
+        name: of the inputs.
+        found: their neighbors for all n slices.
+        target: of each slice, NaN where it is not known [n].
+        before: the same quantity, as long before the slice as the target is after it [n].
+        errors: standard errors that an alarm needs.
+    """
+    signs = np.where(target == 0, np.nan, np.sign(target))
+    sign, score, _ = trial.align(signs, found.mean(signs))
+    yield from _judge_auc(name, "target", metrics.auc(sign > 0, score), errors)
+    excess = _foresight(trial, found, target, before)
+    if excess.exceeds(_ASYMMETRY, errors):
+        yield (
+            f"{name}: knows the target better than the same quantity as long before the slice: R2 is higher by {excess}, which is more than "
+            f"{_ASYMMETRY} by over {errors:.3g} standard errors."
+        )
+
+
+def _judge_auc(name: str, target: str, auc: Estimate, errors: float) -> Iterator[str]:
+    if auc.value > _AUC_BOUND and auc.exceeds(_AUC_OF_MARKETS, errors):
+        yield (
+            f"{name}: the AUC of the sign of the {target} is {auc}, above {_AUC_BOUND} and over {errors:.3g} standard errors above "
+            f"{_AUC_OF_MARKETS}."
+        )
+
+
+def _foresight(trial: Trial, found: Neighbors, after: np.ndarray, before: np.ndarray) -> Estimate:
+    """R2 of what comes after each slice minus R2 of what came before it, of values [n].
 
     Autocorrelations are symmetric in time, so the content of a slice predicts both about equally well. Only information taken from
-    the next slice predicts that one better.
+    what comes after predicts that better.
     """
-    known = np.isfinite(trial.next[target]) & np.isfinite(trial.previous[target])
+    known = np.isfinite(after) & np.isfinite(before)
     series: list[np.ndarray] = []
-    for values in (trial.previous[target], trial.next[target]):
+    for values in (before, after):
         actual, forecast, mean = trial.align(np.where(known, values, np.nan), found.mean(values))
         series += [(actual - forecast) ** 2, (actual - mean) ** 2]
     return metrics.estimate_from_sums(

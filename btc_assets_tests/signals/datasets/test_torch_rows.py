@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,18 @@ def read_rows(window: Window) -> pa.Table:
     bars = pa.array(np.repeat(numbers, 120).astype(np.float32))
     shaped = pa.FixedSizeListArray.from_arrays(pa.FixedSizeListArray.from_arrays(bars, 2), 60)
     times = pa.array(starts).cast(TIME)
-    columns = [times, pa.repeat("BTCUSDT", len(starts)), times, values, values, shaped, times, times, values, pa.repeat("complete", len(starts))]
+    columns = [
+        times,
+        pa.repeat("BTCUSDT", len(starts)),
+        times,
+        values,
+        values,
+        shaped,
+        times,
+        times,
+        values,
+        pa.repeat("complete", len(starts)),
+    ]
     return pa.Table.from_arrays(columns, schema=PLAN.schema)
 
 
@@ -107,7 +119,12 @@ def test_rows_are_shuffled_anew_in_each_epoch_and_by_each_seed() -> None:
 
 def test_rows_are_tensors_of_the_asked_type() -> None:
     sample = next(iter(rows(buffer=0)))
-    assert {name: tuple(value.shape) for name, value in sample.items()} == {"bucket_5m": (), "features": (2,), "bars": (60, 2), "target": ()}
+    assert {name: tuple(value.shape) for name, value in sample.items()} == {
+        "bucket_5m": (),
+        "features": (2,),
+        "bars": (60, 2),
+        "target": (),
+    }
     assert {sample[name].dtype for name in ("features", "bars", "target")} == {torch.float32}
     batch = next(iter(rows(buffer=0, batch_size=8, dtype=torch.float64)))
     assert batch["bars"].shape == (8, 60, 2)
@@ -123,7 +140,7 @@ def test_a_loader_with_workers_hands_out_each_row_once(workers: int) -> None:
 
 def test_processes_that_train_together_get_other_rows() -> None:
     parts = [numbers(rows(rank=rank, world_size=3)) for rank in range(3)]
-    assert sorted(sum(parts, [])) == expected(400)
+    assert sorted(chain.from_iterable(parts)) == expected(400)
 
 
 def test_a_worker_that_was_done_stays_done_until_the_epoch_is_over() -> None:
@@ -140,8 +157,8 @@ def test_a_worker_that_was_done_stays_done_until_the_epoch_is_over() -> None:
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"buffer": 51}, {"slices": 300}, {"rank": 1, "world_size": 2}])
 def test_a_state_of_other_rows_is_refused(change: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="^This state is of other rows"):
-        rows(**change).load_state_dict(rows().state_dict())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^This state is of other rows"):
+        rows(**change).load_state_dict(rows().state_dict())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
