@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Commands import what they need inside their functions, PyTorch above all. A command has one parameter for each of its options.
 
 _FIRST_BITCOIN_DAY = "2009-01-03"
+_SHOWN = 3  # slices that are named, of those that changed
 
 
 @click.command(epilog=example("btc-assets train --from 2024-01-01 --to 2024-02-01 --activate"))
@@ -79,16 +80,20 @@ def models(app: App, context: click.Context, form: str) -> None:
 
 _MODEL_COLUMNS: Columns = {
     "model_id": "text", "kind": "text", "symbol": "text", "dim": "integer", "trained_from": "time", "trained_to": "time", "uri": "text",
-    "kept_up": "flag", "active": "flag", "created_at": "time", "vectors": "integer", "index": "text", "recall": "number",
+    "kept_up": "flag", "active": "flag", "created_at": "time", "data_version": "text", "vectors": "integer", "index": "text",
+    "recall": "number", "changed_slices": "integer",
 }  # fmt: skip
 
 
 def _list_models(app: App, form: str) -> None:
-    from btc_assets.signals.encoders.models import read_models
+    from btc_assets.signals.encoders.models import read_changed_slices, read_models
     from btc_assets.signals.search.indexes import count_vectors, read_index
 
     with app.store.connect() as connection:
-        rows = [(model, read_index(connection, model), count_vectors(connection, model)) for model in read_models(connection)]
+        rows = [
+            (model, read_index(connection, model), count_vectors(connection, model), read_changed_slices(connection, model))
+            for model in read_models(connection)
+        ]
     if form != "table":
         print_rows(form, _MODEL_COLUMNS, (_model_values(*row) for row in rows))
         return
@@ -98,14 +103,28 @@ def _list_models(app: App, form: str) -> None:
     table = Table("model", "trained on", "vectors", "index", "state")
     for column in table.columns:
         column.no_wrap = True  # the table fits into 80 columns
-    for model, index, vectors in rows:
+    for model, index, vectors, _ in rows:
         table.add_row(*_model_row(model, index, vectors))
     out.print(table)
+    for model, _, _, changed in rows:
+        if changes := _tell_changes(changed):
+            out.print(f"{model.model_id} {changes}.")
 
 
-def _model_values(model: Model, index: Index | None, vectors: int) -> tuple[object, ...]:
-    own = [getattr(model, name) for name in list(_MODEL_COLUMNS)[:-3]]
-    return *own, vectors, index and index.method, index and index.recall
+def _tell_changes(changed: list[datetime] | None) -> str:
+    """What a model was trained on that is other data now; empty if nothing is."""
+    if changed is None:
+        return "was trained by a release that did not record its data: whether that has changed since is unknown"
+    if not changed:
+        return ""
+    count = "1 slice that has" if len(changed) == 1 else f"{len(changed):,} slices that have"
+    more = f" and {len(changed) - _SHOWN:,} more" if len(changed) > _SHOWN else ""
+    return f"was trained on {count} changed since: {', '.join(f'{each:{KEY_FORMAT}}' for each in changed[:_SHOWN])}{more}"
+
+
+def _model_values(model: Model, index: Index | None, vectors: int, changed: list[datetime] | None) -> tuple[object, ...]:
+    own = [getattr(model, name) for name in list(_MODEL_COLUMNS)[:-4]]
+    return *own, vectors, index and index.method, index and index.recall, None if changed is None else len(changed)
 
 
 def _model_row(model: Model, index: Index | None, vectors: int) -> tuple[Text | str, ...]:

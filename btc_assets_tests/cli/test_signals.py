@@ -84,6 +84,22 @@ def test_the_parts_of_an_evaluation_are_rows(capsys: pytest.CaptureFixture[str],
     assert [{name: each[name] for name in wanted} for each, wanted in zip(found, rows, strict=True)] == rows
 
 
+def test_models_tell_which_slices_have_changed_since_they_were_trained(filled: StoreUnderTest) -> None:
+    model = train(filled)
+    assert model.data_version and model.data_version.startswith("records1:")
+    assert "changed since" not in run("models")
+    filled.connection.execute("UPDATE market_data.btc_ticks SET price = price + 1 WHERE bucket_5m = '2024-01-10 13:35Z'")
+    assert f"{model.model_id} was trained on 1 slice that has changed since: 2024-01-10T13:35Z." in run("models")
+    filled.connection.execute("DELETE FROM market_data.btc_ticks WHERE bucket_5m BETWEEN '2024-01-10 02:00Z' AND '2024-01-10 02:15Z'")
+    assert (
+        f"{model.model_id} was trained on 5 slices that have changed since: 2024-01-10T02:00Z, 2024-01-10T02:05Z, 2024-01-10T02:10Z and 2 more."
+    ) in run("models")
+    assert [row["changed_slices"] for row in json.loads(run("models", "--format", "json"))] == [5]
+    filled.connection.execute("UPDATE signals.models SET data_version = NULL, data_digests = NULL")
+    assert f"{model.model_id} was trained by a release that did not record its data" in run("models")
+    assert train(filled).data_version != model.data_version  # the same model again, of what is there now
+
+
 @pytest.mark.slow
 def test_an_evaluation_is_printed_and_drawn(filled: StoreUnderTest, tmp_path: Path) -> None:
     picture = tmp_path / "evaluation.png"
