@@ -91,7 +91,7 @@ def test_a_target_among_the_features_is_caught(market: tuple[pa.Table, Prices], 
 
 @pytest.mark.parametrize(("kind", "by"), [("return", 1), ("volatility", 1), ("volatility", 2)])
 def test_a_target_that_was_shifted_into_the_slice_is_caught(market: tuple[pa.Table, Prices], kind: str, by: int) -> None:
-    plan = plan_of(Target(kind, 300_000_000))
+    plan = plan_of(Target(kind, 300_000_000), SOME)
     rows = make_rows(plan, WINDOW, market[0], np.empty(0, np.int64), market[1], Doubts())
     values = rows["target"].to_numpy()
     table = pa.table(
