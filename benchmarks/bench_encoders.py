@@ -18,8 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from btc_assets.signals.encoders.encoder import KINDS, embed
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.encoder import KINDS
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets.signals.features.bars import CHANNELS, STEPS
 from btc_assets.signals.features.formulas import FEATURES
@@ -59,8 +60,8 @@ def measure_accuracies(kind: str, name: str, seed: int) -> tuple[float, float]:
     trained, labels, judged, truth = load_data_set(name, TCN_STEPS if kind == "tcn" else None)
     none = np.empty((len(trained), 0), np.float32)
     encoder = fit_encoder(kind, TrainingWindows(trained, none), FitOptions(seed=seed, epochs=TCN_EPOCHS))
-    known = embed(encoder, trained, none)
-    asked = embed(encoder, judged, np.empty((len(judged), 0), np.float32))
+    known = encoder.embed(trained, none)
+    asked = encoder.embed(judged, np.empty((len(judged), 0), np.float32))
     probe = RidgeClassifierCV(alphas=np.logspace(-4, 4, 17)).fit(known, labels)
     nearest = labels[(asked @ known.T).argmax(1)]
     return float(probe.score(asked, truth)), float((nearest == truth).mean())
@@ -87,14 +88,14 @@ def show_rates(kinds: list[str], windows: int, console: Console) -> None:
         started = time.perf_counter()
         encoder = fit_encoder(kind, TrainingWindows(bars, features), progress=lambda *step: console.print(f"[dim]{step}", end="\r"))
         training = time.perf_counter() - started
-        embed(encoder, bars[:512], features[:512])
+        encoder.embed(bars[:512], features[:512])
         started = time.perf_counter()
-        embed(encoder, bars, features)
+        encoder.embed(bars, features)
         rate = windows / (time.perf_counter() - started)
         alone = []
         for row in range(min(50, windows)):
             started = time.perf_counter()
-            embed(encoder, bars[row : row + 1], features[row : row + 1])
+            encoder.embed(bars[row : row + 1], features[row : row + 1])
             alone.append(time.perf_counter() - started)
         table.add_row(kind, f"{windows:,}", f"{training:.0f}", f"{rate:,.0f}", f"{1e6 / rate / 60:.1f}", f"{1e3 * np.median(alone):.1f}")
     console.print(table, f"{torch.get_num_threads()} threads, {'cuda' if torch.cuda.is_available() else 'CPU'}")

@@ -14,7 +14,20 @@ os.environ["BTC_ASSETS_HOME"] = "/nonexistent/btc_assets"  # each test has its o
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-_FIXTURES = "stores", "s3", "s3_events", "zones", "databases", "clusters", "servers", "hosts", "stored_slices", "docs_store", "wide_table"
+_FIXTURES = (
+    "stores",
+    "s3",
+    "s3_events",
+    "zones",
+    "databases",
+    "clusters",
+    "servers",
+    "hosts",
+    "stored_slices",
+    "docs_store",
+    "wide_table",
+    "encoder_package",
+)
 pytest_plugins = [f"btc_assets_tests.support.{name}" for name in _FIXTURES]
 
 # How long an example takes, or the making of one, says nothing on a busy machine.

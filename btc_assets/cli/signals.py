@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_slice, par
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from btc_assets.signals.encoders.kinds import Kinds
     from btc_assets.signals.encoders.models import Model
     from btc_assets.signals.evaluation.report import Evaluation, Row
     from btc_assets.signals.search.indexes import Index
@@ -29,16 +31,24 @@ _FIRST_BITCOIN_DAY = "2009-01-03"
 _SHOWN = 3  # slices that are named, of those that changed
 
 
+def _kind_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    more = "rocket-pca, tcn, one that a package or BTC_ASSETS_ENCODERS declares, or any class as package.module:Class."
+    return click.option("--kind", metavar="KIND", default="rocket-pca", show_default=True, help=f"{what}: {more}")
+
+
+_device_option = click.option("--device", help="Where PyTorch computes, cpu or cuda; by default, the GPU if there is one.")
+
+
 @click.command(epilog=example("btc-assets train --from 2024-01-01 --to 2024-02-01 --activate"))
 @range_options
-@click.option("--kind", type=click.Choice(["rocket-pca", "tcn"]), default="rocket-pca", show_default=True, help="Kind of encoder.")
+@_kind_option("Kind of encoder")
 @click.option("--symbol", help="Label of the feed; needed if there are several.")
 @click.option("--dim", type=click.IntRange(2, 2000), default=256, show_default=True, help="Dimension of the vectors.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed on the same slices gives the same model."
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="How many times a tcn sees each slice.")
-@click.option("--device", help="cpu or cuda; by default, the GPU if there is one.")
+@_device_option
 @click.option("--activate", "then_activate", is_flag=True, help="Then embed all stored slices with the model, and let it answer searches.")
 @pass_app
 def train(
@@ -47,23 +57,24 @@ def train(
     then_activate: bool,
 ) -> None:  # fmt: skip
     """Train an encoder on the stored slices, or on those of a range. Interrupted training resumes where it stopped."""
-    from btc_assets.signals.encoders.torch_extra import require_torch
-
-    first, last = parse_past_time(start), _time(end)
-    require_torch()
-    from btc_assets.signals.encoders.fitting import FitOptions
+    from btc_assets.signals.encoders.kinds import Kinds
+    from btc_assets.signals.encoders.options import FitOptions
     from btc_assets.signals.encoders.training import TrainingPlan, train_model
 
+    first, last = parse_past_time(start), _time(end)
+    kinds, name = Kinds.of(app.settings).with_class(kind)
     label = app.settings.landing_feeds.by_label(symbol).label
-    plan = TrainingPlan(label, kind, first, last, FitOptions(dim, seed, device, epochs))
+    plan = TrainingPlan(label, name, first, last, FitOptions(dim, seed, device, epochs), kinds)
     with progress_bar("training") as advance:
         model = train_model(app.store, app.landing.models(), app.settings.home / "training", plan, progress=advance)
     out.print(
         f"Trained {model.model_id} on {model.metrics['slices']:,} slices of {label}, {model.trained_from:%Y-%m-%d %H:%M} to "
         f"{model.trained_to:%Y-%m-%d %H:%M}, in {model.metrics['training_seconds']:.0f} s."
     )
+    if kinds != Kinds.of(app.settings):
+        out.print(f"Other processes find its class by BTC_ASSETS_ENCODERS={name}={kind}, or by an entry point of its package.")
     if then_activate:
-        _activate(app, model.model_id, None, None)
+        _activate(app, model, kinds, device)
     else:
         out.print(f"Next: btc-assets models activate {model.model_id}")
 
@@ -141,23 +152,25 @@ def _model_row(model: Model, index: Index | None, vectors: int) -> tuple[Text | 
 @click.argument("model_id")
 @click.option("--method", type=click.Choice(["ivfflat", "hnsw"]), help="Kind of index; by default the present one, or ivfflat.")
 @click.option("--element", type=click.Choice(["vector", "halfvec"]), help="What the index holds; halfvec takes half the space.")
+@_device_option
 @pass_app
-def activate(app: App, model_id: str, method: str | None, element: str | None) -> None:
+def activate(app: App, model_id: str, method: str | None, element: str | None, device: str | None) -> None:
     """Embed all stored slices with MODEL_ID, build and measure its index, then let it answer searches."""
-    from btc_assets.signals.encoders.torch_extra import require_torch
-
-    require_torch()
-    _activate(app, model_id, method, element)
-
-
-def _activate(app: App, model_id: str, method: str | None, element: str | None) -> None:
+    from btc_assets.signals.encoders.kinds import Kinds
     from btc_assets.signals.encoders.models import read_model
-    from btc_assets.signals.search.activation import embed_and_activate
 
     with app.store.connect() as connection:
         model = read_model(connection, model_id)
+    _activate(app, model, Kinds.of(app.settings), device, method, element)
+
+
+def _activate(app: App, model: Model, kinds: Kinds, device: str | None, method: str | None = None, element: str | None = None) -> None:
+    from btc_assets.signals.encoders.artifacts import load_encoder
+    from btc_assets.signals.search.activation import embed_and_activate
+
+    encoder = load_encoder(model.model_id, app.landing.models(), kinds=kinds, device=device)
     with progress_bar("activating") as advance:
-        done = embed_and_activate(app.store, app.landing.models(), model, method=method, element=element, progress=advance)
+        done = embed_and_activate(app.store, model, encoder, method=method, element=element, progress=advance)
     out.print(f"{done}.")
 
 
@@ -275,13 +288,7 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
     multiple=True,
     help="A model to evaluate; repeat for more. By default, one is trained on the slices before the queries.",
 )
-@click.option(
-    "--kind",
-    type=click.Choice(["rocket-pca", "tcn"]),
-    default="rocket-pca",
-    show_default=True,
-    help="Kind of the model trained by default.",
-)
+@_kind_option("Kind of the model trained by default")
 @click.option(
     "--generated",
     type=click.IntRange(min=3),
@@ -289,34 +296,37 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
     help="Evaluate it on a generated market of this many days, whose regimes are known.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@_device_option
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
 @format_option()
 @part_option("methods", "robustness", "notes")
 @pass_app
 def evaluate(
     app: App,
-    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int, plot: Path | None,
-    form: str, part: str | None,
+    start: str | None, end: str | None, symbol: str | None, model_ids: tuple[str, ...], kind: str, generated: int | None, seed: int,
+    device: str | None, plot: Path | None, form: str, part: str | None,
 ) -> None:  # fmt: skip
     """Compare forecasts of the next slice from similar slices with simpler forecasts, without looking ahead."""
     from btc_assets.signals.encoders.torch_extra import require_torch
 
     first, last = parse_past_time(start), _time(end)
-    require_torch()
+    require_torch()  # whatever is evaluated, an untrained `tcn` is compared with it
     from rich.markdown import Markdown
 
+    from btc_assets.signals.encoders.kinds import Kinds
     from btc_assets.signals.encoders.models import read_model
     from btc_assets.signals.evaluation.evaluate_encoders import EvaluationPlan, evaluate_generated, evaluate_stored, read_newest_window
 
+    kinds, name = Kinds.of(app.settings).with_class(kind)
     with progress_bar("evaluating") as advance:
         if generated:
-            result = evaluate_generated(days=generated, kind=kind, seed=seed, progress=advance)
+            result = evaluate_generated(days=generated, kind=name, seed=seed, device=device, kinds=kinds, progress=advance)
         else:
             label = app.settings.landing_feeds.by_label(symbol).label
             with app.store.connect() as connection:
                 window = read_newest_window(connection, label, first, last)
                 trained = [read_model(connection, model_id) for model_id in model_ids]
-            plan = EvaluationPlan(label, window, trained, kind, seed)
+            plan = EvaluationPlan(label, window, trained, name, seed, device, kinds)
             result = evaluate_stored(app.store, app.landing.models(), plan, progress=advance)
     if form == "table" and part is None:
         out.print(Markdown(result.to_markdown()) if out.is_terminal else lines(result.to_markdown()))

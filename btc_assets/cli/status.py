@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ def status(app: App, start: str | None, end: str | None, limit: int, form: str, 
     from btc_assets.landing.problems import read_problems
     from btc_assets.ops.health import read_health
     from btc_assets.ops.status import read_daily_status
+    from btc_assets.signals.encoders.kinds import Kinds
+    from btc_assets.signals.encoders.models import read_maintained_models
 
     now, settings = datetime.now(UTC), app.settings
     with app.store.connect() as connection:
@@ -47,6 +50,8 @@ def status(app: App, start: str | None, end: str | None, limit: int, form: str, 
             daemon_runs=lambda: _daemon_runs(settings, now),
         )
         problems = read_problems(connection, settings.landing_feeds.labels, limit=limit)
+        lacks = [lack for model in read_maintained_models(connection) if (lack := Kinds.of(settings).explain_lack(model))]
+        health = replace(health, reasons=[*health.reasons, *lacks])
     if form != "table" or part:
         _print_part(form, part or "days", days, health, problems)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,12 @@ DEMO_ENV = "demo.env"  # in `home`; what `btc-assets demo` leaves for `make dev`
 _ENV_FILE = Path(".env")
 START_FILE = "partitions_start"  # in `home`; holds the start of the partitions where no variable does
 _NOT_SETTINGS = {"BTC_ASSETS_TEST_DSN"}  # read by the test suite alone
+
+KIND = r"(?![a-z0-9-]{25})[a-z][a-z0-9]*(-[a-z0-9]+)*"
+"""A name of a kind of encoder: model ids begin with it."""
+
+CLASS_PATH = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+"""A class as `package.module:Class`."""
 
 # A setting of these says which store is meant: what the last demo left would mix its own store with that one.
 _NAME_A_STORE = tuple(
@@ -183,6 +190,12 @@ class Settings(BaseSettings):
         examples=["s3://bucket/prefix", "file:///directory"],
         description="Where encoders are stored, below `models/`. If it is not set, in the landing zone.",
     )
+    encoders: str | None = Field(
+        None,
+        examples=["mean-spread=my_encoders.mean:MeanSpread"],
+        description="Classes of encoders that this process may import, besides those that installed packages declare, with commas"
+        " in between (docs/signals.md#encoders-of-your-own).",
+    )
     backup_stanza: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
@@ -245,6 +258,14 @@ class Settings(BaseSettings):
             raise ValueError("it must be s3://bucket/prefix or file:///directory")
         return url
 
+    @field_validator("encoders")
+    @classmethod
+    def _encoders(cls, encoders: str | None) -> str | None:
+        for text in (encoders or "").split(","):
+            if text.strip() and not re.fullmatch(f"{KIND} *= *{CLASS_PATH}", text.strip()):
+                raise ValueError(f"{text.strip()!r} is no kind=package.module:Class")
+        return encoders
+
     @field_validator("home")
     @classmethod
     def _home(cls, home: Path) -> Path:
@@ -254,6 +275,12 @@ class Settings(BaseSettings):
     def landing(self) -> str:
         """URL of the landing zone; a directory in `home` unless it is set."""
         return self.landing_url or (self.home / "landing").as_uri()
+
+    @property
+    def encoder_classes(self) -> dict[str, str]:
+        """The classes of `encoders`, as `package.module:Class`, by kind."""
+        pairs = (text.split("=") for text in (self.encoders or "").split(",") if text.strip())
+        return {kind.strip(): where.strip() for kind, where in pairs}
 
     @property
     def landing_margin(self) -> timedelta:

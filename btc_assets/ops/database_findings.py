@@ -17,8 +17,9 @@ from btc_assets.ops.forget import find_demo_zones
 from btc_assets.ops.policies import declared_policies
 from btc_assets.ops.policies_in_force import read_policy_statuses
 from btc_assets.ops.roles import missing_rights, open_schema_sentence, owned_by_others, schemas_open_to_all
+from btc_assets.signals.encoders.artifacts import load_maintained
+from btc_assets.signals.encoders.kinds import Kinds
 from btc_assets.signals.encoders.models import read_maintained_models
-from btc_assets.signals.encoders.torch_extra import require_torch
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.engines import ServerFacts, read_facts
 from btc_assets.store.errors import READ_ONLY
@@ -166,12 +167,11 @@ def _find_encoders(connection: psycopg.Connection, settings: Settings) -> Iterat
     if not maintained:
         yield Finding("encoders", "ok", "no model is active, so slices have features but no embeddings; btc-assets train makes one.")
         return
-    require_torch()
-    from btc_assets.signals.encoders.artifacts import load_encoder
-
-    for model in maintained:
-        load_encoder(model.model_id, Landing(settings).models())
-    yield Finding("encoders", "ok", f"{', '.join(model.model_id for model in maintained)} maintained.")
+    encoders, lacks = load_maintained(maintained, Landing(settings).models(), Kinds.of(settings), device="cpu")
+    for lack in lacks:
+        yield Finding("encoders", "problem", f"{lack} Its slices stay due until then.")
+    if encoders:
+        yield Finding("encoders", "ok", f"{', '.join(model.model_id for model, _ in encoders)} maintained.")
 
 
 def _find_server_disk(connection: psycopg.Connection) -> Finding:

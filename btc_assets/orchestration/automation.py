@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import dagster as dg
+import psycopg
 
 from btc_assets.domain.slices import DAY, SLICE
 from btc_assets.ingestion.due import read_due_slices
@@ -80,8 +82,26 @@ class Automation:
             yield from (request for request in batch if request.key not in existing)
 
 
+@dataclass(frozen=True)
+class Obstacles:
+    """What keeps assets from being made in this process until somebody does something.
+
+    Attributes:
+        reasons: a sentence for each thing that is in the way.
+        barred: the assets of which nothing can be made, so that runs for them would be in vain.
+    """
+
+    reasons: Sequence[str] = ()
+    barred: Sequence[str] = ()
+
+
 def follow_ticks(
-    context: dg.SensorEvaluationContext, deployment: Deployment, store: Store, assets: Sequence[str], jobs: SlicedJobs
+    context: dg.SensorEvaluationContext,
+    deployment: Deployment,
+    store: Store,
+    assets: Sequence[str],
+    jobs: SlicedJobs,
+    find_obstacles: Callable[[psycopg.Connection], Obstacles] = lambda connection: Obstacles(),
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Evaluate a sensor whose assets are rebuilt after their ticks changed: request runs for their due slices.
 
@@ -91,13 +111,17 @@ def follow_ticks(
         store: has the due slices.
         assets: keys such as `market_data/candles_1m`.
         jobs: rebuild those assets.
+        find_obstacles: reads what keeps some of them from being made in this process.
     """
     with plain_failures(), store.connect() as connection:
         automation = Automation(context, deployment)  # before the due slices are read: a run that ends in between is not requested again
-        slices = read_due_slices(connection, assets)
+        obstacles = find_obstacles(connection)
+        slices = read_due_slices(connection, [asset for asset in assets if asset not in obstacles.barred])
+    if obstacles.reasons:
+        # What was requested in vain is requested once more when there is nothing in the way any longer.
+        slices = [replace(due, digest=f"{due.digest} {' '.join(obstacles.reasons)}") for due in slices]
     requests = [*automation.requests(slices, jobs)]
     yield from requests
     if not requests:
-        yield dg.SkipReason(
-            f"{len(slices):,} slices are due, and their runs are in progress or were requested before." if slices else "No slice is due."
-        )
+        waiting = f"{len(slices):,} slices are due, and their runs are in progress or were requested before."
+        yield dg.SkipReason(" ".join([waiting if slices else "No slice is due.", *obstacles.reasons]))

@@ -13,12 +13,18 @@ from btc_assets.orchestration.deployment import DATABASE_POOL, Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key, run_makes
 from btc_assets.orchestration.metadata import Output, Shown, column_schema, pictures
+from btc_assets.signals.encoders.artifacts import load_encoder, load_maintained
+from btc_assets.signals.encoders.interface import Encoder
+from btc_assets.signals.encoders.kinds import Kinds
 from btc_assets.signals.encoders.models import Model, read_maintained_models, read_model
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.torch_extra import require_torch
+from btc_assets.signals.encoders.training import TrainingPlan, train_model
 from btc_assets.signals.features.compute import SliceFeatures
 from btc_assets.signals.features.formulas import FEATURES
 from btc_assets.signals.features.table import TABLE as FEATURES_TABLE
 from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, EVALUATION, INDEXES, MODEL, SLICE_FEATURES, SLICE_FEATURES_HISTORY
+from btc_assets.signals.search.activation import embed_and_activate
 from btc_assets.signals.search.embeddings import TABLE as EMBEDDINGS_TABLE
 from btc_assets.signals.search.embeddings import Embeddings
 from btc_assets.signals.search.index_maintenance import maintain_index
@@ -89,21 +95,24 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
                 due.clear_due_marks(connection, EMBEDDINGS, slices_due)
                 context.log.info("No model is maintained: train one (btc-assets train) and activate it (btc-assets models activate).")
                 return []
-            require_torch()
-            from btc_assets.signals.encoders.artifacts import load_encoder
+            kinds = Kinds.of(deployment.settings)
+            encoders, lacks = load_maintained(models, landing.models(), kinds)
+            for lack in lacks:
+                context.log.warning(f"{lack} Its slices stay due until then, and everything else goes on.")
 
-            def embed_with(model: Model) -> Output:
+            def embed_with(model: Model, encoder: Encoder) -> Output:
+                last = not lacks and model == models[-1]
                 rows = Embeddings(
                     store,
                     model,
-                    load_encoder(model.model_id, landing.models()),
+                    encoder,
                     window,
-                    settles=slices_due if model == models[-1] else (),
+                    settles=slices_due if last else (),
                     progress=lambda done: deployment.report_progress("embeddings", done, len(window)),
                 )
                 return Output(rows, lambda connection: Shown(metadata={model.model_id: rows.summary()}))
 
-            return [embed_with(model) for model in models]
+            return [embed_with(model, encoder) for model, encoder in encoders]
 
     return embeddings
 
@@ -115,7 +124,7 @@ def _embeddings_asset(deployment: Deployment, key: str, partitions: dg.TimeWindo
 class TrainConfig(dg.Config):
     """Launchpad options of training.
 
-    `kind`: rocket-pca or tcn. `start`, `end`: range to train on; by default, everything stored. `symbol`: needed if several feeds
+    `kind`: rocket-pca, tcn, or one that a package or BTC_ASSETS_ENCODERS declares. `start`, `end`: range to train on; by default, everything stored. `symbol`: needed if several feeds
     land. `activate`: also embed what is stored, build the index, and let the model answer searches.
     """
 
@@ -146,20 +155,19 @@ def _model_asset(deployment: Deployment) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: TrainConfig, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
     ) -> dg.MaterializeResult[None]:
         with plain_failures(), store.connect() as connection:
-            require_torch()
-            from btc_assets.signals.encoders.fitting import FitOptions
-            from btc_assets.signals.encoders.training import TrainingPlan, train_model
-            from btc_assets.signals.search.activation import embed_and_activate
-
             plan = TrainingPlan(
                 symbol=settings.landing_feeds.by_label(config.symbol).label,
                 kind=config.kind,
                 start=_time(config.start),
                 end=_time(config.end),
                 options=FitOptions(dim=config.dim, seed=config.seed),
+                kinds=Kinds.of(settings),
             )
             model = train_model(store, landing.models(), settings.home / "training", plan, progress=deployment.report_progress)
-            done = embed_and_activate(store, landing.models(), model, progress=deployment.report_progress) if config.activate else None
+            done = None
+            if config.activate:
+                encoder = load_encoder(model.model_id, landing.models(), kinds=plan.kinds)
+                done = embed_and_activate(store, model, encoder, progress=deployment.report_progress)
             columns = read_columns(connection, "signals.models")
         return dg.MaterializeResult(
             metadata={
@@ -213,7 +221,7 @@ def _evaluation_asset(deployment: Deployment) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: EvaluationConfig, store: dg.ResourceParam[Store], landing: dg.ResourceParam[Landing]
     ) -> dg.MaterializeResult[None]:
         with plain_failures(), store.connect() as connection:
-            require_torch()
+            require_torch()  # whatever is evaluated, an untrained `tcn` is compared with it
             from btc_assets.signals.evaluation.evaluate_encoders import (
                 EvaluationPlan,
                 evaluate_generated,
@@ -221,8 +229,11 @@ def _evaluation_asset(deployment: Deployment) -> dg.AssetsDefinition:
                 read_newest_window,
             )
 
+            kinds = Kinds.of(settings)
             if config.generated:
-                result = evaluate_generated(days=config.generated, kind=config.kind, seed=config.seed, progress=deployment.report_progress)
+                result = evaluate_generated(
+                    days=config.generated, kind=config.kind, seed=config.seed, kinds=kinds, progress=deployment.report_progress
+                )
             else:
                 symbol = settings.landing_feeds.by_label(config.symbol).label
                 plan = EvaluationPlan(
@@ -231,6 +242,7 @@ def _evaluation_asset(deployment: Deployment) -> dg.AssetsDefinition:
                     models=[read_model(connection, model_id) for model_id in config.models],
                     kind=config.kind,
                     seed=config.seed,
+                    kinds=kinds,
                 )
                 result = evaluate_stored(store, landing.models(), plan, progress=deployment.report_progress)
         return dg.MaterializeResult(

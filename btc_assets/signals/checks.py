@@ -8,6 +8,7 @@ from btc_assets.orchestration.checks import Problems, SliceCheck, check_result, 
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.failures import plain_failures
 from btc_assets.orchestration.jobs import asset_key
+from btc_assets.signals.encoders.kinds import Kinds
 from btc_assets.signals.encoders.models import read_maintained_models
 from btc_assets.signals.features.table import find_feature_differences
 from btc_assets.signals.keys import EMBEDDINGS, EMBEDDINGS_HISTORY, INDEXES, SLICE_FEATURES, SLICE_FEATURES_HISTORY
@@ -17,13 +18,6 @@ from btc_assets.signals.search.indexes import read_index
 from btc_assets.signals.search.recall import measure_recall
 from btc_assets.store.database import Store
 
-
-def _find_missing_embeddings(connection: psycopg.Connection, window: Window) -> Problems:
-    models = read_maintained_models(connection)
-    differences = [sentence for model in models for sentence in read_embedding_differences(connection, model, window)]
-    return Problems(differences, {"models": len(models)})
-
-
 FEATURES_CHECK = SliceCheck(
     "features_equal_ticks",
     "The features count the trades and the volume of the ticks that were loaded, as the load recorded them (registry_equals_table compares "
@@ -31,12 +25,26 @@ FEATURES_CHECK = SliceCheck(
     "differences",
     lambda connection, window: Problems(find_feature_differences(connection, window)),
 )
-EMBEDDINGS_CHECK = SliceCheck(
-    "every_slice_embedded",
-    "Every slice that has features was embedded by every maintained model after they were computed.",
-    "differences",
-    _find_missing_embeddings,
-)
+
+
+def embeddings_check(kinds: Kinds) -> SliceCheck:
+    """The check of the embeddings, in a process with these kinds of encoders."""
+
+    def find(connection: psycopg.Connection, window: Window) -> Problems:
+        models = read_maintained_models(connection)
+        problems = []
+        for model in models:
+            differences = read_embedding_differences(connection, model, window)
+            lack = kinds.explain_lack(model) if differences else None
+            problems += [f"{lack} {len(differences):,} slices wait for it."] if lack else differences
+        return Problems(problems, {"models": len(models)})
+
+    return SliceCheck(
+        "every_slice_embedded",
+        "Every slice that has features was embedded by every maintained model after they were computed.",
+        "differences",
+        find,
+    )
 
 
 @dg.asset_check(
@@ -54,12 +62,13 @@ def recall_at_10(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
 
 def signals_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
     """The checks of this room."""
+    of_embeddings = embeddings_check(Kinds.of(deployment.settings))
     steps = {"check_signals": (SLICE_FEATURES, EMBEDDINGS)}
     if deployment.partitions.history:
         steps["check_signals_history"] = (SLICE_FEATURES_HISTORY, EMBEDDINGS_HISTORY)
     return [
         *(
-            check_slices(name, [(asset_key(features), FEATURES_CHECK), (asset_key(embeddings), EMBEDDINGS_CHECK)], deployment)
+            check_slices(name, [(asset_key(features), FEATURES_CHECK), (asset_key(embeddings), of_embeddings)], deployment)
             for name, (features, embeddings) in steps.items()
         ),
         recall_at_10,

@@ -9,7 +9,7 @@ import pytest
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.signals.encoders.models import set_maintained
 from btc_assets_tests.support.daemon import QUIET_LOG
-from btc_assets_tests.support.stored_slices import DAY_START, NEXT_DAY, activate, materialize, train
+from btc_assets_tests.support.stored_slices import NEXT_DAY, activate, materialize, train
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import every
 
@@ -34,13 +34,6 @@ def test_without_a_model_the_chain_succeeds_and_nothing_stays_due(store: StoreUn
     assert store.rows("SELECT count(*) FROM signals.slice_features") == [(2,)]
     assert store.rows("SELECT count(*) FROM signals.btc_embeddings") == [(0,)]
     assert store.rows("SELECT count(*) FROM ingestion.due_slices") == [(0,)]
-
-
-def test_without_pytorch_the_embeddings_say_what_to_install(filled: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    activate(filled, train(filled))
-    monkeypatch.setattr("btc_assets.signals.encoders.torch_extra.find_spec", lambda name: None)
-    with pytest.raises(AssertionError, match=r"pip install 'btc-assets\[torch\]'"):
-        materialize(filled, "rebuild_signals", Window.of_slice(DAY_START))
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.signals.checks import EMBEDDINGS_CHECK, FEATURES_CHECK, recall_at_10
+from btc_assets.signals.checks import FEATURES_CHECK, embeddings_check, recall_at_10
+from btc_assets.signals.encoders.kinds import Kinds
 from btc_assets.signals.encoders.models import set_maintained
 from btc_assets.signals.search.index_maintenance import maintain_index
 from btc_assets.signals.search.indexes import FEWEST_ROWS
@@ -29,11 +30,11 @@ def test_features_that_disagree_with_their_ticks_are_named(filled: StoreUnderTes
 
 def test_slices_that_a_maintained_model_has_not_embedded_are_named(filled: StoreUnderTest) -> None:
     model = train(filled)
-    assert EMBEDDINGS_CHECK.find(filled.connection, FULL_DAY).numbers == {"models": 0}
+    assert embeddings_check(Kinds()).find(filled.connection, FULL_DAY).numbers == {"models": 0}
     activate(filled, model)
-    assert EMBEDDINGS_CHECK.find(filled.connection, FULL_DAY).found == []
+    assert embeddings_check(Kinds()).find(filled.connection, FULL_DAY).found == []
     set_maintained(filled.connection, train(filled, seed=1), True)
-    problems = EMBEDDINGS_CHECK.find(filled.connection, Window(DAY_START, DAY_START + 2 * SLICE))
+    problems = embeddings_check(Kinds()).find(filled.connection, Window(DAY_START, DAY_START + 2 * SLICE))
     assert problems.numbers == {"models": 2}
     assert [str(problem).partition(" (")[0] for problem in problems.found] == [
         "BTCUSDT 2024-01-10T00:00Z is not embedded",

@@ -9,8 +9,9 @@ import pytest
 
 from btc_assets.domain.slices import DAY, Window
 from btc_assets.orchestration.partitions import partition_tags
-from btc_assets.signals.encoders.fitting import FitOptions
+from btc_assets.signals.encoders.artifacts import load_encoder
 from btc_assets.signals.encoders.models import Model
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.training import TrainingPlan, train_model
 from btc_assets.signals.features.compute import SliceFeatures
 from btc_assets.signals.features.table import TABLE
@@ -54,7 +55,7 @@ def train(store: StoreUnderTest, *, seed: int = 0, dim: int = 16) -> Model:
 
 
 def activate(store: StoreUnderTest, model: Model) -> Activation:
-    return embed_and_activate(store.database, store.zone(), model)
+    return embed_and_activate(store.database, model, load_encoder(model.model_id, store.zone()))
 
 
 def materialize(store: StoreUnderTest, job: str, window: Window) -> bool:

@@ -20,9 +20,16 @@ def registered_model(
     connection: psycopg.Connection, name: str = "rocket-pca-0000000000000001", *, dim: int = 8, symbol: str = "BTCUSDT"
 ) -> Model:
     """A registered model without an artifact."""
-    model = Model(name, "rocket-pca", symbol, dim, "schema", EPOCH, EPOCH + SLICE, {}, "memory:///nowhere")
+    model = unregistered_model(name, dim=dim, symbol=symbol)
     register_model(connection, model)
     return model
+
+
+def unregistered_model(
+    name: str, *, kind: str = "rocket-pca", dim: int = 8, symbol: str = "BTCUSDT", metrics: dict[str, object] | None = None
+) -> Model:
+    """A model that is neither trained nor registered."""
+    return Model(name, kind, symbol, dim, "schema", EPOCH, EPOCH + SLICE, metrics or {}, "memory:///nowhere")
 
 
 def market_like(rows: int, dim: int, *, states: int = 12, seed: int = 0) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 
 from btc_assets.domain.errors import UserError
 from btc_assets.signals.encoders.batches import BATCH, map_batches
+from btc_assets.signals.encoders.device import choose_device, full_precision
 from btc_assets.signals.encoders.rocket import MiniRocket
 from btc_assets.signals.encoders.scaling import RobustScaler
 from btc_assets.signals.encoders.tcn import Tcn, pool_states
+from btc_assets.signals.encoders.windows import require_finite
 
 
 class Encoder(nn.Module):
@@ -52,25 +55,41 @@ class Encoder(nn.Module):
         """The vectors of scaled input (float64) before they are normalized."""
         raise NotImplementedError
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every tensor of the encoder by name, on the CPU."""
+        return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in self.state_dict().items()}
+
+    def embed(self, bars: np.ndarray, features: np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
+        """Vectors [n, dim] of bars [n, steps, channels] and features [n, features], float32, computed on the encoder's device.
+
+        They differ by less than 1e-5 between batch sizes, and by little more between devices.
+
+        Raises:
+            UserError: the input has another shape than the encoder takes, or is not finite.
+        """
+        self.eval()
+        device = next(self.buffers()).device
+        if len(bars) != len(features):
+            raise UserError(f"There are bars of {len(bars)} slices and features of {len(features)}: embed the same slices of both.")
+        vectors = np.empty((len(bars), self.dim), np.float32)
+
+        def fill(rows: slice) -> None:
+            batch = (torch.from_numpy(np.ascontiguousarray(values[rows], dtype=np.float32)).to(device) for values in (bars, features))
+            vectors[rows] = self(*batch).cpu().numpy()
+
+        with full_precision(device):
+            for _ in map_batches(fill, len(bars), batch_size, device):
+                pass
+        return vectors
+
     def _check(self, what: str, values: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(values.shape) != shape:
             raise UserError(
                 f"{what} of shape {tuple(values.shape)} do not fit this {self.kind} encoder, which takes {shape}: "
                 "compute them with the version that trained it, or train another model."
             )
-        check_finite(what, values)
-
-
-def check_finite(what: str, values: Tensor) -> None:
-    """Raise a `UserError` that names the columns (of the last dimension) in which `values` are NaN or infinite."""
-    if values.isfinite().all():
-        return
-    rows = ~values.isfinite().view(len(values), -1, values.shape[-1]).all(1)
-    columns = ", ".join(str(column) for column in rows.any(0).nonzero().flatten().tolist()[:8])
-    raise UserError(
-        f"{what} are NaN or infinite in {rows.any(1).sum()} of {len(rows)} rows, in columns {columns} (counted from 0): "
-        "compute these slices again from their ticks, or leave them out."
-    )
+        if not values.isfinite().all():
+            require_finite(what, values.cpu().numpy())
 
 
 class RocketPca(Encoder):
@@ -137,24 +156,17 @@ def build_encoder(kind: str, config: dict[str, Any]) -> Encoder:
     return KINDS[kind](**config)
 
 
-def embed(encoder: Encoder, bars: np.ndarray, features: np.ndarray, *, batch_size: int = BATCH) -> np.ndarray:
-    """Vectors [n, dim] of bars [n, steps, channels] and features [n, features], float32, computed on the encoder's device.
-
-    They differ by less than 1e-5 between batch sizes.
+def restore_ours(model_id: str, config: dict[str, Any], arrays: Mapping[str, np.ndarray], device: str | None) -> Encoder:
+    """The encoder of a model of one of our kinds, from what its artifact holds, on a device and ready to embed.
 
     Raises:
-        UserError: the input has another shape than the encoder takes, or is not finite.
+        UserError: another version trained it, or the device does not exist.
     """
-    encoder.eval()
-    device = next(encoder.buffers()).device
-    if len(bars) != len(features):
-        raise UserError(f"There are bars of {len(bars)} slices and features of {len(features)}: embed the same slices of both.")
-    vectors = np.empty((len(bars), encoder.dim), np.float32)
-
-    def fill(rows: slice) -> None:
-        batch = (torch.from_numpy(np.ascontiguousarray(values[rows], dtype=np.float32)).to(device) for values in (bars, features))
-        vectors[rows] = encoder(*batch).cpu().numpy()
-
-    for _ in map_batches(fill, len(bars), batch_size, device):
-        pass
-    return vectors
+    encoder = build_encoder(model_id.rpartition("-")[0], config)
+    try:
+        encoder.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    except RuntimeError as error:
+        raise UserError(
+            f"Another version, whose encoders have another structure, trained the model {model_id}: train a model with this version."
+        ) from error
+    return encoder.to(choose_device(device)).eval()

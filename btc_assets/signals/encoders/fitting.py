@@ -1,52 +1,16 @@
-"""Fitting encoders: seeded, without labels, and bit-identical on every run of one machine."""
+"""Fitting an encoder of any kind: the one door to training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener, ignore_progress
-from btc_assets.signals.encoders.batches import BATCH, map_batches, single_threaded
-from btc_assets.signals.encoders.encoder import Encoder, RocketPca, TcnEncoder, build_encoder, check_finite
-from btc_assets.signals.encoders.projection import fit_projection
-from btc_assets.signals.encoders.tcn_training import TcnTraining
-from btc_assets.signals.encoders.windows import TrainingWindows
-
-MOST_DIM = 2000  # that a pgvector index takes
-MOST_WINDOWS = 20_160  # windows, drawn at random, that scalers and principal components are fitted on
-DAY_WINDOWS = 288
-BIAS_STEPS = 4096  # steps of windows whose convolutions give the biases; more were not better
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How to fit an encoder.
-
-    Attributes:
-        dim: of the vectors; if the windows span fewer dimensions, the rest is 0.
-        seed: the same seed gives the same encoder on one machine.
-        device: of PyTorch; by default, the GPU if there is one.
-        epochs: passes of the `tcn` over its windows, chosen by their number by default; 0 leaves it untrained.
-
-    Raises:
-        UserError: a seed or a dimension is out of range.
-    """
-
-    dim: int = 256
-    seed: int = 0
-    device: str | None = None
-    epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"The seed is {self.seed}: choose one from 0 to {2**32 - 1}.")
-        if not 2 <= self.dim <= MOST_DIM:
-            raise UserError(f"Vectors of {self.dim} dimensions cannot be indexed: choose from 2 to {MOST_DIM}.")
+from btc_assets.signals.encoders.custom import CustomEncoder
+from btc_assets.signals.encoders.interface import Encoder
+from btc_assets.signals.encoders.kinds import OURS, Kinds
+from btc_assets.signals.encoders.options import FitOptions
+from btc_assets.signals.encoders.windows import TrainingWindows, require_finite
 
 
 def fit_encoder(
@@ -54,115 +18,35 @@ def fit_encoder(
     windows: TrainingWindows,
     options: FitOptions | None = None,
     *,
+    kinds: Kinds | None = None,
     checkpoint: Path | None = None,
     progress: Listener = ignore_progress,
 ) -> Encoder:
     """Fit an encoder on these windows and on nothing else.
 
     Args:
-        kind: one of `encoder.KINDS`.
+        kind: the name of one of `kinds`.
         windows: to learn from.
         options: by default, those of `FitOptions`.
+        kinds: of this process; by default, those that no setting names.
         checkpoint: a file in which the `tcn` saves its state; interrupted training resumes from it and ends with the same encoder.
-        progress: called with stage, done and total.
+        progress: called with stage, done and total; only by our own kinds.
 
     Raises:
-        UserError: the kind or the device does not exist, there are fewer than two windows, all windows are alike, or values are not
-            finite.
+        UserError: the kind or the device does not exist, there are fewer than two windows, all windows are alike, values are not
+            finite, or an encoder of yours breaks its protocol.
     """
-    options = options or FitOptions()
+    options, kinds = options or FitOptions(), kinds or Kinds()
+    kinds.require(kind)
     if len(windows) < 2:
         raise UserError(f"An encoder cannot be trained on {len(windows)} windows: give at least two, better thousands.")
-    check_finite("Bars", torch.from_numpy(windows.bars))
-    check_finite("Features", torch.from_numpy(windows.features))
-    _, steps, channels = windows.bars.shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        config = {"steps": steps, "channels": channels, "features": windows.features.shape[1], "dim": options.dim}
-        encoder = build_encoder(kind, config)
-    generator = torch.Generator().manual_seed(options.seed)
-    sample = _Sample(windows, _draw_days(len(windows), generator))
-    encoder.bar_scaler.fit(sample.bars.reshape(-1, channels))
-    encoder.feature_scaler.fit(sample.features)
-    encoder.to(_choose_device(options.device))
-    if isinstance(encoder, RocketPca):
-        with torch.inference_mode():
-            _fit_rocket(encoder, sample, generator, progress)
-    elif isinstance(encoder, TcnEncoder):
-        training = TcnTraining(encoder, windows, options.seed, options.epochs, checkpoint)
-        training.run(progress)
-        if training.epochs:  # else the encoder keeps its random weights
-            with torch.inference_mode():
-                _fit_states(encoder, sample, generator)
+    require_finite("Bars", windows.bars)
+    require_finite("Features", windows.features)
+    if kind not in OURS:
+        return CustomEncoder.fit(kinds.find(kind), windows, options)
+    from btc_assets.signals.encoders.torch_fitting import fit_ours
+
+    encoder = fit_ours(kind, windows, options, checkpoint, progress)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return encoder.eval()
-
-
-class _Sample:
-    """The windows that scalers and principal components are fitted on."""
-
-    def __init__(self, windows: TrainingWindows, rows: np.ndarray) -> None:
-        self.bars, self.features, self.follows = windows.bars[rows], windows.features[rows], windows.follows(rows)
-
-    def __len__(self) -> int:
-        return len(self.bars)
-
-    def tensors(self, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bars and features of some windows."""
-        return torch.from_numpy(self.bars[rows]).to(device), torch.from_numpy(self.features[rows]).to(device)
-
-
-def _draw_days(windows: int, generator: torch.Generator) -> np.ndarray:
-    """Ascending indices of at most `MOST_WINDOWS` windows: runs as long as a day, drawn at random."""
-    if windows <= MOST_WINDOWS:
-        return np.arange(windows)
-    days = torch.randperm(windows // DAY_WINDOWS, generator=generator)[: MOST_WINDOWS // DAY_WINDOWS].sort().values.numpy()
-    return (days[:, None] * DAY_WINDOWS + np.arange(DAY_WINDOWS)).ravel()
-
-
-def _choose_device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"PyTorch has no device {name!r} here ({str(error).splitlines()[0]}): leave it out to let PyTorch choose."
-        ) from error
-    return device
-
-
-def _fit_rocket(encoder: RocketPca, sample: _Sample, generator: torch.Generator, progress: Listener) -> None:
-    """Fit the biases on a few windows, then the projection on the counts of all windows."""
-    device = encoder.mean.device
-    few = torch.randperm(len(sample), generator=generator)[: max(4, BIAS_STEPS // encoder.steps)].numpy()
-    encoder.rocket.fit(encoder.bar_scaler(torch.from_numpy(sample.bars[few]).to(device)), generator)
-
-    small = torch.uint8 if encoder.steps <= 255 else torch.int16  # each window has ten thousand counts
-
-    def convolve(rows: slice) -> tuple[Tensor, Tensor]:
-        bars, features = sample.tensors(rows, device)
-        return encoder.rocket.counts(encoder.bar_scaler(bars)).to(small), encoder.feature_scaler(features).float()
-
-    counts, scaled = [], []
-    for block, columns in map_batches(convolve, len(sample), BATCH, device):
-        counts.append(block)
-        scaled.append(columns)
-        progress("convolutions", min(len(counts) * BATCH, len(sample)), len(sample))
-    with single_threaded():  # how threads share a sum changes its last bit, and so the id of the model
-        fit_projection(encoder, lambda: map(encoder.rocket.angles, counts), torch.cat(scaled), sample.follows, generator)
-    progress("principal components", 1, 1)
-
-
-def _fit_states(encoder: TcnEncoder, sample: _Sample, generator: torch.Generator) -> None:
-    """Fit the projection on the states of all windows."""
-    device = encoder.mean.device
-
-    def compute_states(rows: slice) -> tuple[Tensor, Tensor]:
-        bars, features = sample.tensors(rows, device)
-        scaled = encoder.feature_scaler(features).float()
-        return encoder.join(encoder.tcn(encoder.bar_scaler(bars).float()), scaled), scaled
-
-    with single_threaded():
-        joined, scaled = zip(*map_batches(compute_states, len(sample), BATCH, device), strict=True)
-        fit_projection(encoder, lambda: iter(joined), torch.cat(scaled), sample.follows, generator)
+    return encoder

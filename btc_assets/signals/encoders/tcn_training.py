@@ -73,12 +73,11 @@ class TcnTraining:
             UserError: the checkpoint is unreadable or belongs to another training.
         """
         first = self._restore_checkpoint()
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            for epoch in range(first, self.epochs):
-                progress("epochs", epoch, self.epochs)
-                self._run_epoch(epoch)
-                if self.checkpoint:
-                    self._save_checkpoint(self.checkpoint, epoch + 1)
+        for epoch in range(first, self.epochs):
+            progress("epochs", epoch, self.epochs)
+            self._run_epoch(epoch)
+            if self.checkpoint:
+                self._save_checkpoint(self.checkpoint, epoch + 1)
         progress("epochs", self.epochs, self.epochs)
 
     def _run_epoch(self, epoch: int) -> None:
@@ -103,16 +102,17 @@ class TcnTraining:
         described = scaled if scaled.shape[1] else encoder.bar_scaler(bars).float().flatten(1)
         targets = soft_targets(described)
         part = draw_crop(encoder.steps, generator)
+        # On a GPU, convolutions and products in bfloat16, whose range is that of float32; statistics of states and losses in float32.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             states, vectors = [], []
             for _ in range(2):
                 view = encoder.bar_scaler(thin_bars(bars, self.names, generator)).float()
                 view, hints = disturb_view(view, scaled, generator)
-                states.append(encoder.tcn(view[:, part]))
+                states.append(encoder.tcn(view[:, part]).float())
                 vectors.append(nn.functional.normalize(self.heads["contrast"](encoder.join(states[-1], hints))))
             predicted = self.heads["foretold"](torch.stack(vectors))
         one, other = (view.float() for view in vectors)
-        loss = contrast_loss(one, other, targets) + hierarchical_loss(states[0].float(), states[1].float(), targets)
+        loss = contrast_loss(one, other, targets) + hierarchical_loss(states[0], states[1], targets)
         truth = torch.cat([scaled, labels], dim=1)
         known = truth.isfinite()
         if known.any():

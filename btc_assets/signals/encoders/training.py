@@ -13,8 +13,10 @@ from btc_assets.domain.slices import Window
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.versions import read_slice_digests
 from btc_assets.signals.encoders.artifacts import artifact_path, save_encoder
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.kinds import Kinds
 from btc_assets.signals.encoders.models import Model, read_model, register_model
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets.signals.features import schema
 from btc_assets.signals.features.formulas import FEWEST_TICKS
@@ -34,6 +36,7 @@ class TrainingPlan:
         kind: of the encoder.
         start, end: range to train on; by default, everything stored.
         options: how to fit the encoder.
+        kinds: of encoders that this process may use; by default, those that no setting names.
     """
 
     symbol: str
@@ -41,6 +44,7 @@ class TrainingPlan:
     start: datetime | None = None
     end: datetime | None = None
     options: FitOptions = field(default_factory=FitOptions)
+    kinds: Kinds = field(default_factory=Kinds)
 
 
 def train_model(
@@ -58,6 +62,7 @@ def train_model(
     Raises:
         UserError: too few slices are stored, or the kind or the device does not exist.
     """
+    plan.kinds.require(plan.kind)
     with store.connect() as connection:
         window = read_stored_window(connection, plan.symbol, plan.start, plan.end)
         # Before the features are read: a slice that is loaded in between is told to have changed, and none is believed not to have.
@@ -72,7 +77,7 @@ def train_model(
     started = datetime.now(UTC)
     checkpoints.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoints / f"{_training_id(plan, window, slices)}.pt"
-    encoder = fit_encoder(plan.kind, TrainingWindows.of(slices), plan.options, checkpoint=checkpoint, progress=progress)
+    encoder = fit_encoder(plan.kind, TrainingWindows.of(slices), plan.options, kinds=plan.kinds, checkpoint=checkpoint, progress=progress)
     model_id = save_encoder(encoder, artifacts)
     seconds = round((datetime.now(UTC) - started).total_seconds(), 1)
     first, last = slices.range
@@ -84,7 +89,7 @@ def train_model(
         feature_schema=schema.digest(),
         trained_from=first,
         trained_to=last,
-        metrics={"slices": len(slices), "seed": plan.options.seed, "training_seconds": seconds},
+        metrics={"slices": len(slices), "seed": plan.options.seed, "training_seconds": seconds, **plan.kinds.describe(plan.kind)},
         uri=f"{artifacts.url}/{artifact_path(model_id)}",
     )
     with store.connect() as connection:

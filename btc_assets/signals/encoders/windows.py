@@ -68,3 +68,15 @@ def next_labels(slices: SliceArrays) -> np.ndarray:
     followed = np.flatnonzero(slices.followed)
     labels[followed] = logs[followed + 1]
     return labels
+
+
+def require_finite(what: str, values: np.ndarray) -> None:
+    """Raise a `UserError` that names the columns (of the last dimension) in which `values` are NaN or infinite."""
+    if np.isfinite(values).all():
+        return
+    rows = ~np.isfinite(values).reshape(len(values), -1, values.shape[-1]).all(1)
+    columns = ", ".join(map(str, rows.any(0).nonzero()[0][:8].tolist()))
+    raise UserError(
+        f"{what} are NaN or infinite in {rows.any(1).sum()} of {len(rows)} rows, in columns {columns} (counted from 0): "
+        "compute these slices again from their ticks, or leave them out."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,9 +15,11 @@ from btc_assets.domain.progress import Listener, ignore_progress
 from btc_assets.domain.slices import MICROSECOND, SLICE_US, Window, to_microseconds
 from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders.artifacts import load_encoder
-from btc_assets.signals.encoders.encoder import Encoder, embed
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.interface import Encoder
+from btc_assets.signals.encoders.kinds import Kinds
 from btc_assets.signals.encoders.models import Model
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets.signals.evaluation.dataset import Dataset
 from btc_assets.signals.evaluation.evaluate_embeddings import evaluate_embeddings
@@ -48,6 +50,8 @@ class EvaluationPlan:
         models: to evaluate. If none is given, an encoder is trained on the slices before the queries, which makes its figures out of
             sample.
         kind, seed: of that encoder.
+        device: of PyTorch; by default, the GPU if there is one.
+        kinds: of encoders that this process may use; by default, those that no setting names.
     """
 
     symbol: str
@@ -55,6 +59,8 @@ class EvaluationPlan:
     models: Sequence[Model] = ()
     kind: str = "rocket-pca"
     seed: int = 0
+    device: str | None = None
+    kinds: Kinds = field(default_factory=Kinds)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class _Candidate:
         """float32 [n, dim]; NaN if a slice has too few ticks."""
         vectors = np.full((len(slices), self.encoder.dim), np.nan, np.float32)
         enough = slices.embeddable
-        vectors[enough] = embed(self.encoder, slices.bars[enough], slices.features[enough])
+        vectors[enough] = self.encoder.embed(slices.bars[enough], slices.features[enough])
         return vectors
 
     def embed_ticks(self, ticks: TickArrays) -> np.ndarray:
@@ -98,23 +104,36 @@ def evaluate_stored(store: Store, artifacts: LandingZone, plan: EvaluationPlan, 
     if not len(slices):
         raise UserError(f"No features of {plan.symbol} are stored in {plan.window}: load that range first (btc-assets load).")
     candidates = {
-        model.model_id: _Candidate(load_encoder(model.model_id, artifacts), to_microseconds(model.trained_to)) for model in plan.models
+        model.model_id: _Candidate(
+            load_encoder(model.model_id, artifacts, kinds=plan.kinds, device=plan.device), to_microseconds(model.trained_to)
+        )
+        for model in plan.models
     }
     ticks = _read_newest_ticks(store, plan.symbol, slices)
     before = _training_slices(slices)
     if not candidates:
-        candidates[plan.kind] = _fit_candidate(plan.kind, before, FitOptions(seed=plan.seed), progress)
-    candidates["untrained"] = _fit_candidate("tcn", before, FitOptions(seed=plan.seed, epochs=0))
+        candidates[plan.kind] = _fit_candidate(plan.kind, before, FitOptions(seed=plan.seed, device=plan.device), progress, plan.kinds)
+    candidates["untrained"] = _fit_candidate("tcn", before, FitOptions(seed=plan.seed, epochs=0, device=plan.device))
     return _evaluate_candidates(_dataset(slices), slices, candidates, ticks, seed=plan.seed, progress=progress)
 
 
-def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 0, progress: Listener = ignore_progress) -> Evaluation:
+def evaluate_generated(
+    *,
+    days: int = 10,
+    kind: str = "rocket-pca",
+    seed: int = 0,
+    device: str | None = None,
+    kinds: Kinds | None = None,
+    progress: Listener = ignore_progress,
+) -> Evaluation:
     """The same on a generated market. Its regimes are known, so the table also shows how many neighbors share the regime of the query.
 
     Args:
         days: of 288 slices with about 300 trades each.
         kind: of the encoder, which is trained on the slices before the queries.
         seed: of the market and the encoder.
+        device: of PyTorch; by default, the GPU if there is one.
+        kinds: of encoders that this process may use; by default, those that no setting names.
         progress: called with stage, done and total.
     """
     parts, regimes = [], []
@@ -127,8 +146,8 @@ def evaluate_generated(*, days: int = 10, kind: str = "rocket-pca", seed: int = 
     slices = SliceArrays.of(ticks)
     before = _training_slices(slices)
     candidates = {
-        kind: _fit_candidate(kind, before, FitOptions(seed=seed), progress),
-        "untrained": _fit_candidate("tcn", before, FitOptions(seed=seed, epochs=0)),
+        kind: _fit_candidate(kind, before, FitOptions(seed=seed, device=device), progress, kinds),
+        "untrained": _fit_candidate("tcn", before, FitOptions(seed=seed, epochs=0, device=device)),
     }
     dataset = replace(_dataset(slices), regimes=np.concatenate(regimes))
     newest = ticks.part(max(len(ticks) - _ROBUSTNESS_SLICES, 0), len(ticks))
@@ -146,8 +165,10 @@ def _training_slices(slices: SliceArrays) -> SliceArrays:
     return before
 
 
-def _fit_candidate(kind: str, slices: SliceArrays, options: FitOptions, progress: Listener = ignore_progress) -> _Candidate:
-    encoder = fit_encoder(kind, TrainingWindows.of(slices), options, progress=progress)
+def _fit_candidate(
+    kind: str, slices: SliceArrays, options: FitOptions, progress: Listener = ignore_progress, kinds: Kinds | None = None
+) -> _Candidate:
+    encoder = fit_encoder(kind, TrainingWindows.of(slices), options, kinds=kinds, progress=progress)
     return _Candidate(encoder, int(slices.times[-1] + 2 * SLICE_US))
 
 

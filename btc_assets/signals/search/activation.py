@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener, ignore_progress
-from btc_assets.landing.zone import LandingZone
-from btc_assets.signals.encoders.artifacts import load_encoder
+from btc_assets.signals.encoders.interface import Encoder
 from btc_assets.signals.encoders.models import Model, activate_model, set_maintained
 from btc_assets.signals.features.formulas import FEWEST_TICKS
 from btc_assets.signals.search.embeddings import backfill_embeddings
@@ -40,8 +39,8 @@ class Activation:
 
 def embed_and_activate(
     store: Store,
-    artifacts: LandingZone,
     model: Model,
+    encoder: Encoder,
     *,
     method: str | None = None,
     element: str | None = None,
@@ -51,15 +50,14 @@ def embed_and_activate(
 
     Args:
         store: holds the slices to embed.
-        artifacts: where encoders are stored.
         model: a registered one.
+        encoder: of the model.
         method, element: of its index, as `maintain_index` takes them.
         progress: called with stage, done and total.
 
     Raises:
-        UserError: there are no slices to embed, the artifact is missing or damaged, or the recall of the index is too low.
+        UserError: there are no slices to embed, or the recall of the index is too low.
     """
-    encoder = load_encoder(model.model_id, artifacts)
     with store.connect(owner=True) as connection:
         set_maintained(connection, model, True)  # first, so that slices loaded meanwhile are embedded too
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psycopg
@@ -14,6 +13,7 @@ import pyarrow as pa
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import TIME
 from btc_assets.ingestion import due
+from btc_assets.signals.encoders.interface import Encoder
 from btc_assets.signals.encoders.models import Model
 from btc_assets.signals.features.slice_arrays import SliceArrays
 from btc_assets.signals.features.table import read_feature_version, read_features
@@ -23,9 +23,6 @@ from btc_assets.store.errors import server_errors
 from btc_assets.store.replace import Replacement, Replacements, Stale
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
-
-if TYPE_CHECKING:
-    from btc_assets.signals.encoders.encoder import Encoder
 
 TABLE = "signals.btc_embeddings"
 
@@ -118,10 +115,9 @@ class _Day(Replacement):
 
 def embeddings_as_table(slices: SliceArrays, labels: pa.Array, model: Model, encoder: Encoder) -> pa.Table:
     """Slices as rows of `signals.btc_embeddings`; a slice with too few ticks has no vector."""
-    from btc_assets.signals.encoders.encoder import embed
 
     enough = slices.embeddable
-    vectors = embed(encoder, slices.bars[enough], slices.features[enough])
+    vectors = encoder.embed(slices.bars[enough], slices.features[enough])
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), model.dim).cast(pa.list_(pa.float32()))
     place = np.full(len(slices), -1)
     place[enough] = np.arange(len(enough))

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from btc_assets.signals.encoders.batches import map_batches
-from btc_assets.signals.encoders.encoder import embed
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.encoder import Encoder
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets_tests.support.windows import training_windows, windows
 
 
@@ -19,10 +20,11 @@ def test_batches_cover_all_rows_in_order() -> None:
 def test_a_vector_does_not_depend_on_the_number_of_threads() -> None:
     bars, features = windows(30, seed=1)
     encoder = fit_encoder("rocket-pca", training_windows(40), FitOptions(dim=16))
-    alone = embed(encoder, bars, features, batch_size=8)
+    assert isinstance(encoder, Encoder)
+    alone = encoder.embed(bars, features, batch_size=8)
     torch.set_num_threads(2)
     try:
-        together = embed(encoder, bars, features, batch_size=8)
+        together = encoder.embed(bars, features, batch_size=8)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)

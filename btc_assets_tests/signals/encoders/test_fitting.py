@@ -11,8 +11,9 @@ import pytest
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.signals.encoders.artifacts import compute_model_id
-from btc_assets.signals.encoders.encoder import KINDS, embed
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.encoder import KINDS
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets_tests.support.windows import training_windows, windows
 
@@ -27,7 +28,8 @@ def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(kind: str
 def test_another_process_fits_the_same_encoders() -> None:
     code = (
         "from btc_assets.signals.encoders.artifacts import compute_model_id; "
-        "from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder; "
+        "from btc_assets.signals.encoders.fitting import fit_encoder; "
+        "from btc_assets.signals.encoders.options import FitOptions; "
         "from btc_assets_tests.support.windows import training_windows; "
         f"print([compute_model_id(fit_encoder(kind, training_windows(20), FitOptions(dim=8, epochs=1))) for kind in {list(KINDS)}])"
     )
@@ -43,7 +45,7 @@ def test_the_tcn_weights_directions_by_their_persistence() -> None:
 
     def shared_by_nearest(times: np.ndarray | None = None) -> float:
         """How much of what persists the nearest neighbors share."""
-        vectors = embed(fit_encoder("tcn", TrainingWindows(bars, features, times), FitOptions(dim=8, epochs=1)), bars, features)
+        vectors = fit_encoder("tcn", TrainingWindows(bars, features, times), FitOptions(dim=8, epochs=1)).embed(bars, features)
         similar = vectors @ vectors.T
         np.fill_diagonal(similar, -1)
         return float(np.corrcoef(persistent[similar.argmax(1)], persistent)[0, 1])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from btc_assets.domain.errors import UserError
-from btc_assets.signals.encoders.encoder import embed
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets_tests.support.windows import training_windows, windows
 
 
 def test_dimensions_that_the_windows_do_not_span_are_zero() -> None:
-    vectors = embed(fit_encoder("rocket-pca", training_windows(5), FitOptions(dim=16)), *windows(9, seed=1))
+    vectors = fit_encoder("rocket-pca", training_windows(5), FitOptions(dim=16)).embed(*windows(9, seed=1))
     assert vectors.shape == (9, 16)
     assert not vectors[:, 4:].any()
 

@@ -12,8 +12,9 @@ import torch
 from btc_assets.domain.errors import UserError
 from btc_assets.signals.encoders.artifacts import compute_model_id
 from btc_assets.signals.encoders.contrast import contrast_loss, soft_targets
-from btc_assets.signals.encoders.encoder import TcnEncoder, embed
-from btc_assets.signals.encoders.fitting import FitOptions, fit_encoder
+from btc_assets.signals.encoders.encoder import TcnEncoder
+from btc_assets.signals.encoders.fitting import fit_encoder
+from btc_assets.signals.encoders.options import FitOptions
 from btc_assets.signals.encoders.windows import TrainingWindows
 from btc_assets_tests.support.windows import training_windows, windows
 
@@ -72,5 +73,5 @@ def test_next_labels_may_be_unknown() -> None:
     bars, features = windows(20)
     labels = np.column_stack([features[:, 0], np.full(20, np.nan), np.where(np.arange(20) % 2, np.nan, 1.0)])
     encoder = fit_encoder("tcn", TrainingWindows(bars, features, next_labels=labels), FitOptions(dim=8, epochs=1))
-    assert np.isfinite(embed(encoder, bars, features)).all()
+    assert np.isfinite(encoder.embed(bars, features)).all()
     assert compute_model_id(encoder) != compute_model_id(fit_encoder("tcn", TrainingWindows(bars, features), FitOptions(dim=8, epochs=1)))

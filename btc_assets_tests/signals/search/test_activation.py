@@ -8,7 +8,6 @@ import pytest
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE
 from btc_assets.signals.encoders.artifacts import load_encoder
-from btc_assets.signals.encoders.encoder import embed
 from btc_assets.signals.encoders.models import read_models
 from btc_assets.signals.features.table import TABLE, read_features
 from btc_assets.signals.search.similar import find_similar_slices
@@ -23,7 +22,7 @@ def test_a_model_is_trained_registered_activated_and_answers_searches(filled: St
     assert (filled.landing / "models" / f"{model.model_id}.safetensors").exists()
     assert "288 vectors are compared one by one" in str(activate(filled, model))
     stored = read_features(filled.database, "BTCUSDT", FULL_DAY)
-    vectors = embed(load_encoder(model.model_id, filled.zone()), stored.bars, stored.features)
+    vectors = load_encoder(model.model_id, filled.zone()).embed(stored.bars, stored.features)
     query = DAY_START + 100 * SLICE
     closeness = vectors @ vectors[100]
     assert [one.bucket_5m for one in find_similar_slices(filled.connection, query, 5)] == [
