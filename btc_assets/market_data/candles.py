@@ -228,6 +228,7 @@ def merge_candles(
     Returns:
         Columns of `COLUMNS` without `bucket_5m`, and the last `tick_bucket` in which a trade of the candle was reported.
     """
+    bucket: sql.Composable
     edges: sql.Composable
     if isinstance(width, timedelta):
         bucket = sql.SQL("date_bin({}, bucket, '1970-01-01 00:00:00+00')").format(width)
