@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Self
 
 from btc_assets.client.candles import candles
 from btc_assets.client.catalog import Catalog
+from btc_assets.client.datasets import Dataset, dataset
 from btc_assets.client.ranges import RangeLike
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import EXACT, Source, check_decimals
 from btc_assets.client.symbols import symbols
 from btc_assets.client.ticks import ticks
+from btc_assets.client.versions import version
 from btc_assets.domain.settings import Settings, load_settings
+from btc_assets.signals.datasets.spans import Span
 from btc_assets.store.database import Store
 
 if TYPE_CHECKING:
@@ -131,3 +134,70 @@ class ClientStore:
     # ---- bars
 
     # ---- data sets
+
+    def dataset(  # noqa: PLR0913  # what it consists of, each by its keyword
+        self,
+        symbol: str,
+        features: Sequence[str] | None = None,
+        *,
+        train: RangeLike,
+        test: RangeLike | None = None,
+        bars: bool | Sequence[str] = False,
+        target: str | None = "return",
+        horizon: Span = "5m",
+        purge: Span = "1h",
+        embargo: Span = "1h",
+        latency: Span | None = None,
+        incomplete: str = "drop",
+    ) -> Dataset:
+        """Rows for learning, one for each slice: its features, and as target what the price does once they are known.
+
+        A row is known at `available_at`, the end of its slice plus the latency. Its target begins then, and ends a horizon later
+        (`target_start`, `target_end`). A row trains only if its target has ended `purge` before the first test row begins, or if it
+        begins `embargo` after the target of the last test row has ended (Lopez de Prado 2018, section 7.4).
+
+        Args:
+            symbol: label.
+            features: names of columns of `signals.slice_features`; all of them if omitted.
+            train, test: ranges as the class tells, or lists of pairs; the slices that they touch.
+            bars: also the 60 bars of each slice, all 16 channels or some by name, as a column of nested lists.
+            target: `return` (log), `direction` (its sign), `volatility` (sqrt of the sum of squared returns of 30 seconds), or None.
+            horizon: of the target: `90s`, `5m`, `1h`, `7d`, a timedelta or seconds.
+            purge: at least this long before the test a row that trains has ended.
+            embargo: no row that trains begins until this long after the test.
+            latency: from the end of a slice until it is known; by default that of the store.
+            incomplete: `drop` leaves out rows that are not complete; `mask` keeps them, with nulls. Nothing is filled. `state` tells why:
+                the slice was not loaded as it landed, trades are missing, or the target reaches into such a slice or past the last one.
+
+        Returns:
+            The data set: `train` and `test` are relations that also have `.torch()`.
+
+        Raises:
+            UserError: something that is named does not exist, or does not fit; one sentence.
+        """
+        return dataset(
+            self._source, symbol, features, train=train, test=test, bars=bars, target=target, horizon=horizon, purge=purge, embargo=embargo,
+            latency=latency, incomplete=incomplete,
+        )  # fmt: skip
+
+    # ---- versions
+
+    def version(self, symbol: str, range: RangeLike, *, every_value: bool = False) -> str:
+        """Which data the slices of a range hold: the same text for the same ticks, on any server and engine, however often they were loaded.
+
+        It is made of what the loads recorded: number of ticks, trade ids, and exact sums of quantity and value in total and by side of
+        the taker. So one change of an id, a price, a quantity or a side changes it. It does not see times and order ids, prices and
+        quantities of trades that are no market trades, nor changes that leave all sums as they are.
+
+        Args:
+            symbol: label.
+            range: as the class tells; the slices that it touches.
+            every_value: read the ticks, and digest every value of every column instead.
+
+        Returns:
+            `records1:` or, of every value, `ticks1:`, and 32 hexadecimal digits.
+
+        Raises:
+            UserError: the symbol or the range is not there.
+        """
+        return version(self._source, symbol, range, every_value=every_value)

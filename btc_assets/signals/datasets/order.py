@@ -17,8 +17,8 @@ import pyarrow as pa
 from btc_assets.domain.slices import Window
 
 _BLOCK = 288  # slices: a day
-_FEWEST_BLOCKS = 16  # so that a short range can be shared out, too
-_SMALLEST_BLOCK = 6
+_FEWEST_BLOCKS = 8  # so that a short range can be shared out, too
+_SMALLEST_BLOCK = 12
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def make_rows(plan: Plan, window: Window, features: pa.Table, later: np.ndarray,
         doubts: of the slices of the window and of those.
 
     Returns:
-        A table in `plan.schema`, in order of time: every slice of the window if the plan masks, otherwise the complete ones. The features
-        of an incomplete row are null if its own slice is incomplete; its target is null.
+        A table in `plan.schema`, in order of time: every slice of the window if the plan masks, otherwise the complete ones. Its inputs
+        are null if its slice is in doubt, its target is null if that is.
     """
     starts = np.arange(to_microseconds(window.start), to_microseconds(window.end), SLICE_US)
     rows = _Rows(plan, starts, features, doubts)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
@@ -12,10 +11,10 @@ from btc_assets.domain.slices import MICROSECOND, SLICE, Window
 from btc_assets.domain.ticks import int64
 from btc_assets.market_data.candles import WIDTHS
 from btc_assets.signals.datasets.doubts import read_doubts
-from btc_assets.signals.datasets.plan import Plan
+from btc_assets.signals.datasets.plan import Plan, Split
 from btc_assets.signals.datasets.rows import make_rows
 from btc_assets.signals.datasets.targets import NO_PRICES, Prices, Target
-from btc_assets.signals.features.table import fetch_features
+from btc_assets.signals.features.table import fetch_features, read_stored_slices
 from btc_assets.store.database import Store, identifier
 from btc_assets.store.read import fetch_table
 
@@ -42,18 +41,43 @@ class RowSource:
             UserError: another version computed features of the window.
             TransientError: the server went away.
         """
-        store, plan = Store(self.dsn), self.plan
+        store, plan = Store(self.dsn, read_only=True), self.plan
         features = fetch_features(store, plan.symbol, window, plan.features, bars=bool(plan.channels))
-        reached, interval, prices, later = window, None, NO_PRICES, np.empty(0, np.int64)
+        reached, interval, prices = window, None, NO_PRICES
         if isinstance(plan.target, Target):
             reached = Window.covering(window.start, window.end - SLICE + plan.reach * MICROSECOND)
             interval = plan.target.interval(plan.target_after)
             prices = _fetch_prices(store, plan.symbol, interval, reached)
-            later = int64(fetch_features(store, plan.symbol, Window(window.end, reached.end), [])["bucket_5m"])
         with store.connect() as connection:
+            later = read_stored_slices(connection, plan.symbol, window.end, reached.end)
             beyond = Window(window.start, reached.end + SLICE)  # the slice after the last tells whether trades are missing before it
             doubts = read_doubts(connection, plan.symbol, beyond, interval=interval, contiguous=plan.contiguous)
         return make_rows(plan, window, features, later, prices, doubts)
+
+
+@dataclass(frozen=True)
+class PartSource:
+    """Reads the rows of a part of a data set.
+
+    Attributes:
+        rows: of both parts.
+        split: of the data set if this is what trains, whose rows keep clear of what is tested; None if this is what is tested.
+    """
+
+    rows: RowSource
+    split: Split | None
+
+    def read(self, window: Window) -> pa.Table:
+        """The rows of a window; raises like `RowSource.read`."""
+        return self.keep(self.rows.read(window))
+
+    def keep(self, rows: pa.Table) -> pa.Table:
+        """Those of rows that belong to the part."""
+        return rows.filter(pa.array(self.split.keeps(self.rows.plan, int64(rows["bucket_5m"])))) if self.split else rows
+
+    def complete(self) -> PartSource:
+        """The same without incomplete rows."""
+        return replace(self, rows=replace(self.rows, plan=replace(self.rows.plan, mask=False)))
 
 
 def _fetch_prices(store: Store, symbol: str, interval: str, window: Window) -> Prices:

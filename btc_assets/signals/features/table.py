@@ -11,7 +11,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, ceil_slice, floor_slice
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, ceil_slice, floor_slice, to_microseconds
 from btc_assets.domain.ticks import int64
 from btc_assets.market_data.slice_records import read_unrecorded
 from btc_assets.signals.features import schema
@@ -64,6 +64,16 @@ def fetch_features(store: Store, symbol: str, window: Window, names: Sequence[st
             f"{schema.digest()}): materialize signals/slice_features for that range again."
         )
     return rows.drop_columns(["feature_schema"])
+
+
+def read_stored_slices(connection: psycopg.Connection, symbol: str, start: datetime, end: datetime) -> np.ndarray:
+    """Starts of the stored slices of a symbol from `start` up to, not including, `end`: µs, ascending."""
+    with server_errors(), connection.transaction():
+        rows = connection.execute(
+            "SELECT bucket_5m FROM signals.slice_features WHERE symbol = %s AND bucket_5m >= %s AND bucket_5m < %s ORDER BY 1",
+            (symbol, start, end),
+        ).fetchall()
+    return np.array([to_microseconds(bucket) for (bucket,) in rows], np.int64)
 
 
 def feature_matrix(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
