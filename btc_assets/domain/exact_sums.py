@@ -50,11 +50,11 @@ class Units(NamedTuple):
             pa.ArrowInvalid: a value has more digits than the type.
         """
         factor = 10 ** (type.scale - self.scale)
-        if isinstance(type, pa.Decimal128Type) and self.values.dtype != object and len(self.values):
+        if isinstance(type, pa.Decimal128Type) and self.values.dtype != object and len(self.values) and factor < 2**_BITS:
             largest = max(abs(int(self.values.min())), abs(int(self.values.max()))) * factor
             if largest < min(2**_BITS, 10**type.precision):
                 return decimal128(self.values * factor, type)
-            if largest < 10**type.precision and factor < 2**_BITS and self.values.min() >= 0:
+            if largest < 10**type.precision and self.values.min() >= 0:
                 return _product(self.values, factor, type)
         return pa.array(self.decimals(), type)
 
@@ -112,6 +112,24 @@ def product_sums(price: Units, quantity: Units, starts: np.ndarray) -> Units:
         part = (prices >> shift) & ((1 << width) - 1)
         total += _add(part * quantities, starts).astype(object) * (1 << shift)
     return Units(_narrow(total), scale)
+
+
+def products(price: Units, quantity: Units) -> Units:
+    """Price times quantity, row by row."""
+    prices, quantities = price.values, quantity.values
+    if len(prices) and object not in (prices.dtype, quantities.dtype):
+        largest = int(np.abs(prices).max()) * int(np.abs(quantities).max())
+        if largest >= 2**_BITS:
+            prices = prices.astype(object)
+    return Units(prices * quantities, price.scale + quantity.scale)
+
+
+def running_sums(counted: Units) -> np.ndarray:
+    """The sum of each value and all before it, in the same unit: int64 with a bit to spare, or Python's integers."""
+    values = counted.values
+    if values.dtype != object and len(values) and int(np.abs(values).max()) * len(values) >= 2 ** (_BITS - 1):
+        values = values.astype(object)
+    return np.cumsum(values)
 
 
 def _add(values: np.ndarray, starts: np.ndarray) -> np.ndarray:

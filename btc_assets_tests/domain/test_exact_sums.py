@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal, localcontext
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from btc_assets.domain.exact_sums import Units, product_sums, sums, units
+from btc_assets.domain.exact_sums import Units, product_sums, products, running_sums, sums, units
 from btc_assets.domain.ticks import PRICE, QUANTITY
 
 HIGHEST_PRICE, HIGHEST_QUANTITY = Decimal("9999999999.99999999"), Decimal("999999999999.999999999999")
@@ -49,6 +49,19 @@ def test_sums_and_sums_of_products_are_those_of_decimals(trades: Trades, data: s
         assert sums(taken, at).decimals() == [sum(row[1] for row in rows if row[2]) for rows in segments]
         assert product_sums(price, quantity, at).decimals() == [sum(row[0] * row[1] for row in rows) for rows in segments]
         assert product_sums(price, taken, at).decimals() == [sum(row[0] * row[1] for row in rows if row[2]) for rows in segments]
+
+
+@given(TRADES)
+def test_products_and_their_running_sums_are_those_of_decimals(trades: Trades) -> None:
+    price, quantity = (
+        units(pa.array([price for price, _, _ in trades], PRICE)),
+        units(pa.array([quantity for _, quantity, _ in trades], QUANTITY)),
+    )
+    signed = products(price, Units(np.where([taken for _, _, taken in trades], quantity.values, -quantity.values), quantity.scale))
+    with localcontext(prec=100):
+        wanted = [price * (quantity if taken else -quantity) for price, quantity, taken in trades]
+        assert signed.decimals() == wanted
+        assert Units(running_sums(signed), signed.scale).decimals() == list(accumulate(wanted))
 
 
 @given(st.lists(QUANTITIES, max_size=30), st.data())
@@ -96,6 +109,7 @@ def test_a_type_that_holds_fewer_digits_is_refused() -> None:
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=20), st.integers(0, 20))
+@example([0], 20)  # as much as takers of a candle bought, at times
 @example([2**63 - 1], 18)
 @example([10**17, 10**18 - 1], 20)
 def test_values_are_written_with_more_places_than_they_are_counted_in(values: list[int], places: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,11 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from btc_assets.domain.slices import EPOCH, Window
+from btc_assets.domain.slices import Window
 from btc_assets.market_data import candles
 from btc_assets.market_data.continuity import read_gaps, read_repeats
 from btc_assets.simulation.batches import BatchLimits
 from btc_assets.simulation.replay import Landed, land_trades, read_trades
+from btc_assets_tests.support.real_trades import KLINE_FIGURES, klines
 from btc_assets_tests.support.stores import FEED, StoreUnderTest, real_data
 
 DAY = Window(datetime(2020, 2, 22, tzinfo=UTC), datetime(2020, 2, 23, tzinfo=UTC))
@@ -29,14 +28,6 @@ CONTENT_WITHOUT_KIND = "SELECT (to_jsonb(t) - 'trade_kind')::text FROM market_da
 def land_file(store: StoreUnderTest, path: Path, seconds: float = 15.0) -> Landed:
     landed = Landed()
     return land_trades(store.zone(), FEED, read_trades(path, FEED, landed), landed, limits=BatchLimits(seconds))
-
-
-def klines() -> Iterator[tuple[datetime, list[Decimal]]]:
-    """The exchange's candles: start, then the nine figures."""
-    with real_data("klines_um_BTCUSDT_1m_2020-02-22T0015-0204.csv").open() as file:
-        for row in csv.DictReader(file):
-            names = ["open", "high", "low", "close", "volume", "quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume"]
-            yield EPOCH + timedelta(milliseconds=int(row["open_time"])), [Decimal(row[name]) for name in names]
 
 
 @pytest.mark.slow
@@ -52,9 +43,7 @@ def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(s
     assert len(expected) == 110
     for start, figures in expected.items():
         candle = dict(zip(candles.COLUMNS, ours[start], strict=True))
-        assert [
-            candle[name] for name in ("open", "high", "low", "close", "volume", "quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume")
-        ] == figures  # fmt: skip
+        assert [candle[name] for name in KLINE_FIGURES] == figures
 
     before = store.rows(CONTENT)
     store.ingest(DAY)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from btc_assets.domain.segments import reduce_segments
 from btc_assets.domain.slices import SLICE_US
 from btc_assets.signals.features.grid import STEPS, Grid, compute_grid, same_as_before
-from btc_assets.signals.features.tick_arrays import TickArrays, log_excess, reduce_segments
+from btc_assets.signals.features.tick_arrays import TickArrays, log_excess
 
 _SLICE_SECONDS = SLICE_US / 1e6
 _VPIN_BUCKETS = 10

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from btc_assets.domain.segments import reduce_segments
 from btc_assets.domain.slices import SLICE_US
-from btc_assets.signals.features.tick_arrays import TickArrays, reduce_segments
+from btc_assets.signals.features.tick_arrays import TickArrays
 
 STEPS = 60
 STEP_US = SLICE_US // STEPS

@@ -11,7 +11,7 @@ from btc_assets.domain.slices import SLICE_US
 from btc_assets.signals.features import tick_arrays as tick_arrays_module
 from btc_assets.signals.features.bars import CHANNELS, compute_bars
 from btc_assets.signals.features.formulas import compute_features
-from btc_assets.signals.features.tick_arrays import TickArrays, reduce_segments
+from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets_tests.support.hand_made import START, tick_arrays
 from btc_assets_tests.support.trades import NOON, every, table, trade
 
@@ -56,9 +56,3 @@ def test_slices_beyond_the_size_of_a_part_are_all_computed(monkeypatch: pytest.M
     assert [len(part) for part in market.parts()] == [2, 2, 1]
     volume = [channel.name for channel in CHANNELS].index("volume")
     assert compute_bars(market)[:, :, volume].sum(1).tolist() == [0, 1, 0, 0, 3]
-
-
-def test_empty_segments_reduce_to_a_given_value() -> None:
-    values, offsets = np.array([3.0, 1.0, 2.0]), np.array([0, 0, 2, 2, 3])
-    assert reduce_segments(np.add, values, offsets).tolist() == [0, 4, 0, 2]
-    assert reduce_segments(np.maximum, values, offsets, empty=-1).tolist() == [-1, 3, -1, 2]
