@@ -7,9 +7,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from btc_assets.client.store import ClientStore, connect
+    from btc_assets.client.store import ClientStore, Expectation, connect
 
-__all__ = ["ClientStore", "connect"]
+__all__ = ["ClientStore", "Expectation", "connect"]
 
 # Dagster reads these when it stores events: those of a range at once, and one planned event instead of one a slice.
 # Set here because every process (webserver, daemon, worker, CLI) imports this package first.

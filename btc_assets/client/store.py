@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
+from btc_assets.client.bars import BarsRelation, bars
 from btc_assets.client.candles import candles
 from btc_assets.client.catalog import Catalog
 from btc_assets.client.datasets import Dataset, dataset
@@ -16,11 +17,15 @@ from btc_assets.client.symbols import symbols
 from btc_assets.client.ticks import ticks
 from btc_assets.client.versions import version
 from btc_assets.domain.settings import Settings, load_settings
+from btc_assets.market_data.clock_bars.bars import BarState
+from btc_assets.market_data.clock_bars.sizes import Clock, Expectation, Side, Size
 from btc_assets.signals.datasets.spans import Span
 from btc_assets.store.database import Store
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+__all__ = ["ClientStore", "Expectation", "connect"]
 
 
 def connect(
@@ -132,6 +137,42 @@ class ClientStore:
         return candles(self._source, symbol, interval, range, tz=tz, decimals=decimals)
 
     # ---- bars
+
+    def bars(  # noqa: PLR0913  # what is read, each by its keyword
+        self,
+        symbol: str,
+        range: RangeLike,
+        *,
+        clock: Clock | str,
+        size: Size | None = None,
+        side: Side | str = "aggressor",
+        expectation: Expectation | None = None,
+        state: BarState | None = None,
+        decimals: str | None = None,
+    ) -> BarsRelation:
+        """Bars on a clock of trades, volume, value, time, or expected one-sidedness, made of the market trades of a range.
+
+        A bar closes with the trade that makes it reach its size; that trade belongs to it whole, and the next bar starts at zero. The
+        last bar of a range is left out until it closes. Bars begin with the first trade of the range, unless a state goes on with those
+        of the range before it. Page `docs/bars.md` has every rule.
+
+        Args:
+            symbol: label.
+            range: as the class tells, by event time; on the clock `time`, by trade time, as candles.
+            clock: `tick`, `volume`, `dollar`, `time`; `tick_imbalance`, `volume_imbalance`, `dollar_imbalance`, `tick_runs`,
+                `volume_runs`, `dollar_runs` (López de Prado 2018, section 2.3).
+            size: of a bar: trades, base units, quote units, or a duration such as `"1m"`; of an adaptive clock, the trades of its first
+                bar, around which it stays.
+            side: on an adaptive clock, `aggressor` (the taker's side, as the exchange reports it) or `tick_rule` (by the change of the
+                price).
+            expectation: how an adaptive clock learns what to expect.
+            state: `state` of the bars of the range before this one, on the same terms.
+            decimals: `exact` or `float`.
+
+        Raises:
+            UserError: the symbol, the range or the clock is not there, or the size is none; the sentence tells what is.
+        """
+        return bars(self._source, symbol, range, clock=clock, size=size, side=side, expectation=expectation, state=state, decimals=decimals)
 
     # ---- data sets
 

@@ -114,6 +114,7 @@ class Book:
 
 def describe(bar: list[Trade]) -> dict[str, Any]:
     """The columns of a bar, but for `available_at` and the symbol; the two measures of variance in fractions of floats."""
+    first, last = min(bar, key=lambda t: t["trade_id"]), max(bar, key=lambda t: t["trade_id"])
     volume, bought = sum(t["quantity"] for t in bar), sum(t["quantity"] for t in bar if not t["is_market_maker"])
     value = sum(Fraction(t["price"]) * Fraction(t["quantity"]) for t in bar)
     bought_value = sum(Fraction(t["price"]) * Fraction(t["quantity"]) for t in bar if not t["is_market_maker"])
@@ -123,9 +124,9 @@ def describe(bar: list[Trade]) -> dict[str, Any]:
     pairs = math.fsum(a * b for a, b in pairwise(steps))
     return {
         "open_time": bar[0]["at"], "close_time": bar[-1]["at"], "bucket_5m": bar[-1]["bucket_5m"],
-        "open": bar[0]["price"], "high": max(t["price"] for t in bar), "low": min(t["price"] for t in bar), "close": bar[-1]["price"],
+        "open": first["price"], "high": max(t["price"] for t in bar), "low": min(t["price"] for t in bar), "close": last["price"],
         "volume": volume, "quote_volume": value, "trade_count": len(bar), "taker_buy_volume": bought, "taker_buy_quote_volume": bought_value,
-        "first_trade_id": bar[0]["trade_id"], "last_trade_id": bar[-1]["trade_id"],
+        "first_trade_id": first["trade_id"], "last_trade_id": last["trade_id"],
         "vwap": float(value / Fraction(volume)), "order_flow_imbalance": float((2 * Fraction(bought) - Fraction(volume)) / Fraction(volume)),
         "realized_variance": math.fsum(step**2 for step in steps), "bipower_variation": math.pi / 2 * n / (n - 1) * pairs if n > 1 else 0.0,
     }  # fmt: skip

@@ -121,6 +121,10 @@ class ClockBars:
         self._state = deepcopy(state) if state else BarState(terms, new_clock(rule, count, terms[-1]))
         self._latency = latency // MICROSECOND
 
+    def copy(self) -> ClockBars:
+        """Bars that go on from here by themselves."""
+        return deepcopy(self)
+
     @property
     def state(self) -> BarState:
         """A copy of the state, from which bars of the ticks that follow can go on."""
@@ -152,7 +156,7 @@ class ClockBars:
         """
         state = self._state
         if state.bar and isinstance(state.hand, TimeClock) and _interval_end(state.bar.close_time, state.hand.size) <= to_microseconds(end):
-            return self._bars(Figures.of_open(self._take()), 1)
+            return _together(list(self._close_open()))
         return _together([])
 
     def _check(self, ticks: pa.Table) -> None:
@@ -175,7 +179,7 @@ class ClockBars:
         cuts = state.hand.cuts(trades, self._sides(trades))
         state.time, state.price = int(trades.time[-1]), int(trades.price[-1])
         if len(cuts) and not cuts[0]:  # the clock moved on between the trades before and these
-            yield self._bars(Figures.of_open(self._take()), 1)
+            yield from self._close_open()
             cuts = cuts[1:]
         closed = len(cuts)
         starts = np.append(np.zeros(1, np.int64), cuts)
@@ -185,10 +189,11 @@ class ClockBars:
         if closed:
             yield self._bars(figures, closed)
 
-    def _take(self) -> OpenBar:
+    def _close_open(self) -> Iterator[pa.RecordBatch]:
+        """The open bar, if there is one: `finish` may have given it already."""
         bar, self._state.bar = self._state.bar, None
-        assert bar is not None
-        return bar
+        if bar:
+            yield self._bars(Figures.of_open(bar), 1)
 
     def _sides(self, trades: Trades) -> np.ndarray:
         """bool [n]: which trades count as up."""

@@ -32,6 +32,7 @@ class OpenBar:
     """A bar that has not closed: what `Figures` say of it, prices and sums in the smallest unit that is stored.
 
     Attributes:
+        price: of the last trade of the stream, which is not always that of the highest id.
         change: absolute log return of the last change of the price within the bar.
     """
 
@@ -52,6 +53,7 @@ class OpenBar:
     squares: int
     products: int
     changes: int
+    price: int
     change: float
 
 
@@ -62,12 +64,14 @@ class Figures:
     Attributes:
         bucket: slice of the last trade.
         open_time, close_time: of the first and the last trade.
-        open, high, low, close: int64, in units of 1e-8.
+        first_trade_id, last_trade_id: the lowest and the highest one.
+        open, high, low, close: int64, in units of 1e-8; first and last are those of these ids, as in candles.
         volume, value, bought, bought_value: quantity and price times quantity, of all trades and of those whose taker bought.
         squares: sums of squared log returns from trade to trade, as integers of 2**-86.
         products: sums of products of the absolute values of consecutive ones, leaving out those that are 0.
         changes: log returns that are not 0, int64.
-        change: the last of them in the last group, absolute; 0 without one.
+        price: of the last trade of the last group.
+        change: the last log return in it that is not 0, absolute; 0 without one.
     """
 
     bucket: np.ndarray
@@ -87,6 +91,7 @@ class Figures:
     squares: list[int]
     products: list[int]
     changes: np.ndarray
+    price: int
     change: float
 
     @classmethod
@@ -99,18 +104,19 @@ class Figures:
             before: the bar that the first group continues, if it does.
         """
         last = np.append(starts[1:], len(trades)) - 1
+        lowest, highest = _extremes(trades.trade_id, starts, last)
         price, bought = trades.price, trades.traded.where(trades.bought)
         squares, products, changes, change = _variations(price, starts, before)
         figures = cls(
             bucket=trades.bucket[last],
             open_time=trades.time[starts],
             close_time=trades.time[last],
-            first_trade_id=trades.trade_id[starts],
-            last_trade_id=trades.trade_id[last],
-            open=price[starts],
+            first_trade_id=trades.trade_id[lowest],
+            last_trade_id=trades.trade_id[highest],
+            open=price[lowest],
             high=np.maximum.reduceat(price, starts),
             low=np.minimum.reduceat(price, starts),
-            close=price[last],
+            close=price[highest],
             trade_count=last - starts + 1,
             volume=sums(trades.traded, starts),
             value=product_sums(trades.priced, trades.traded, starts),
@@ -119,6 +125,7 @@ class Figures:
             squares=squares,
             products=products,
             changes=changes,
+            price=int(price[-1]),
             change=change,
         )
         if before:
@@ -129,13 +136,17 @@ class Figures:
     def of_open(cls, bar: OpenBar) -> Figures:
         """An open bar as a group of its own."""
         types = {"volume": VOLUME, "value": VALUE, "bought": VOLUME, "bought_value": VALUE}
-        others: dict[str, Any] = {"squares": [bar.squares], "products": [bar.products], "change": bar.change}
+        others: dict[str, Any] = {"squares": [bar.squares], "products": [bar.products], "price": bar.price, "change": bar.change}
         others |= {name: Units(np.array([getattr(bar, name)], object), type.scale) for name, type in types.items()}
         return cls(**{name: np.array([value], np.int64) for name, value in vars(bar).items() if name not in others} | others)
 
     def _continue(self, bar: OpenBar) -> None:
         """Add to the first group what was known of its bar before."""
-        self.open_time[0], self.first_trade_id[0], self.open[0] = bar.open_time, bar.first_trade_id, bar.open
+        self.open_time[0] = bar.open_time
+        if bar.first_trade_id < self.first_trade_id[0]:
+            self.first_trade_id[0], self.open[0] = bar.first_trade_id, bar.open
+        if bar.last_trade_id > self.last_trade_id[0]:
+            self.last_trade_id[0], self.close[0] = bar.last_trade_id, bar.close
         self.high[0], self.low[0] = max(bar.high, int(self.high[0])), min(bar.low, int(self.low[0]))
         self.trade_count[0] += bar.trade_count
         self.changes[0] += bar.changes
@@ -154,9 +165,9 @@ class Figures:
             if isinstance(figure, Units):
                 scale = VALUE.scale if one.name.endswith("value") else VOLUME.scale
                 values[one.name] = int(figure.values[-1]) * 10 ** (scale - figure.scale)
-            elif one.name != "change":
+            elif one.name not in ("price", "change"):
                 values[one.name] = int(figure[-1])
-        return OpenBar(**values, change=self.change)
+        return OpenBar(**values, price=self.price, change=self.change)
 
     def columns(self, count: int) -> dict[str, pa.Array]:
         """The figures of the first `count` groups as columns of `SCHEMA`."""
@@ -188,6 +199,14 @@ class Figures:
         }
 
 
+def _extremes(ids: np.ndarray, starts: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the lowest and the highest id of each group."""
+    if (np.diff(ids) > 0).all():
+        return starts, last  # the common case
+    order = np.lexsort((ids, np.repeat(np.arange(len(starts)), last - starts + 1)))  # each group keeps its place
+    return order[starts], order[last]
+
+
 def _plus(figure: Units, value: int, scale: int) -> Units:
     """Sums of groups with a value, which counts units of `10 ** -scale`, added to the first of them."""
     factor = 10 ** (scale - figure.scale)
@@ -214,7 +233,7 @@ def _bipower(products: list[int], changes: np.ndarray) -> np.ndarray:
 
 def _variations(price: np.ndarray, starts: np.ndarray, before: OpenBar | None) -> tuple[list[int], list[int], np.ndarray, float]:
     """`squares`, `products`, `changes` and `change` of `Figures`."""
-    step = np.diff(price, prepend=before.close if before else price[0])
+    step = np.diff(price, prepend=before.price if before else price[0])
     step[starts[1:]] = 0  # no change reaches into another bar
     at = np.flatnonzero(step)
     step = step[at]
