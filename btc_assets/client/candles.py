@@ -9,49 +9,36 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from btc_assets.client.intervals import Grid, Interval, choose_level, parse_interval
+from btc_assets.client.candle_shapes import SCHEMA, Quiet, fill_candles, slices_over, wide_schema, widen_candles
+from btc_assets.client.intervals import Grid, choose_level, parse_interval
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
-from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, columns_of, microseconds
-from btc_assets.domain.slices import MICROSECOND, SLICE_US, from_microseconds
-from btc_assets.domain.ticks import PRICE, TIME
-from btc_assets.market_data.candles import merge_candles
-
-VOLUME, VALUE = pa.decimal128(38, 12), pa.decimal128(38, 20)
-
-SCHEMA = pa.schema(
-    [
-        pa.field("bucket", TIME, nullable=False),
-        pa.field("symbol", pa.string(), nullable=False),
-        *(pa.field(name, PRICE, nullable=False) for name in ("open", "high", "low", "close")),
-        pa.field("volume", VOLUME, nullable=False),
-        pa.field("quote_volume", VALUE, nullable=False),
-        pa.field("trade_count", pa.int64(), nullable=False),
-        pa.field("taker_buy_volume", VOLUME, nullable=False),
-        pa.field("taker_buy_quote_volume", VALUE, nullable=False),
-        pa.field("first_trade_id", pa.int64()),
-        pa.field("last_trade_id", pa.int64()),
-        AVAILABLE_AT,
-    ]
-)
+from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, choose_columns, columns_of, microseconds
+from btc_assets.domain.slices import MICROSECOND, SLICE_US, from_microseconds, to_microseconds
+from btc_assets.domain.ticks import TIME
+from btc_assets.market_data.candles import merge_candles, read_closes_before
 
 # What the server sends: instead of when a candle was known, the last slice in which one of its trades was reported.
 _LAST_REPORTED = pa.field("last_reported", TIME, nullable=False)
 _FETCHED = pa.schema([*(field for field in SCHEMA if field.name != AVAILABLE_AT.name), _LAST_REPORTED])
 
 
-def candles(  # what is read, each by its keyword
+def candles(  # noqa: PLR0913  # what is read, each by its keyword
     source: Source,
     symbol: str | Sequence[str],
     interval: str | timedelta,
     range: RangeLike,
+    columns: Sequence[str] | None = None,
     *,
+    fill: bool = False,
+    wide: bool = False,
     tz: str = "UTC",
     decimals: str | None = None,
 ) -> Relation:
     """As `ClientStore.candles`."""
-    symbols = [symbol] if isinstance(symbol, str) else list(dict.fromkeys(symbol))
+    symbols = sorted({symbol} if isinstance(symbol, str) else set(symbol))
     asked, span = parse_interval(interval, tz), parse_range(range)
+    chosen = choose_columns(columns, SCHEMA, "candles")
     source.catalog.require(symbols, span)
     levels = source.catalog.levels()
     grid = asked.grid(_until_now(span))
@@ -59,16 +46,25 @@ def candles(  # what is read, each by its keyword
     step = max(levels[level] // MICROSECOND, SLICE_US)
 
     def shape(rows: Rows) -> Rows:
-        for batch in rows:
-            yield columns_of(batch, SCHEMA, {AVAILABLE_AT.name: _available_at(batch, grid, step, source.latency)})
+        made: Rows = (columns_of(batch, SCHEMA, {AVAILABLE_AT.name: _available_at(batch, grid, step, source.latency)}) for batch in rows)
+        if fill:
+            made = fill_candles(made, grid, _quiet(source, symbols, level, grid))
+        if wide:
+            return widen_candles(made, symbols, chosen)
+        return made if chosen == SCHEMA else (columns_of(batch, chosen, {}) for batch in made)
 
     query = Query(lambda limit: _select(symbols, grid, level, limit), _FETCHED)
-    return source.relation(_name(symbols, asked, span), query, SCHEMA, shape, decimals=decimals)
+    schema = wide_schema(symbols, chosen) if wide else chosen
+    name = f"candles of {', '.join(symbols)}, {asked}, {span}"
+    return source.relation(name, query, schema, shape, decimals=decimals, rows_stay=not (fill or wide))
 
 
-def _name(symbols: Sequence[str], interval: Interval, span: TimeRange) -> str:
-    zone = f" in {interval.zone}" if interval.width is None else ""
-    return f"candles of {', '.join(symbols)}, {interval.name}{zone}, {span}"
+def _quiet(source: Source, symbols: Sequence[str], level: str, grid: Grid) -> Quiet:
+    """What candles without trades are made of."""
+    ends = {symbol: to_microseconds(source.catalog.end(symbol).end) for symbol in symbols}
+    with source.store.connect() as connection:
+        closes = read_closes_before(connection, level, symbols, from_microseconds(grid.first))
+    return Quiet(closes, ends, source.latency)
 
 
 def _until_now(span: TimeRange) -> TimeRange:
@@ -87,8 +83,7 @@ def _available_at(batch: pa.RecordBatch, grid: Grid, step: int, latency: timedel
 
     Partial candles above a slice tell the hour or the day of a late report; it is seconds late, so its slice is the first of these.
     """
-    ends = grid.ends_of(microseconds(batch["bucket"]))
-    over = -(-ends // SLICE_US) * SLICE_US
+    over = slices_over(grid.ends_of(microseconds(batch["bucket"])))
     reported = microseconds(batch[_LAST_REPORTED.name])
     late = (reported if step == SLICE_US else over) + SLICE_US
     return pa.array(np.where(reported >= over, late, over) + latency // MICROSECOND).cast(TIME)

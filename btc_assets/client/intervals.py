@@ -60,6 +60,12 @@ class Grid:
             return starts + self.step
         return self.edges[np.searchsorted(self.edges, starts) + 1]
 
+    def count_before(self, time: int) -> int:
+        """How many candles start before a time."""
+        if self.edges is None:
+            return min(max(-(-(time - self.first) // self.step), 0), self.count)
+        return int(np.searchsorted(self.edges[:-1], time))
+
     def numbers(self, starts: np.ndarray) -> np.ndarray:
         """The numbers of candles by their starts; int64."""
         if self.edges is None:
@@ -80,6 +86,9 @@ class Interval:
     name: str
     width: timedelta | None
     zone: tzinfo = UTC
+
+    def __str__(self) -> str:
+        return self.name if self.width else f"{self.name} in {self.zone}"
 
     def grid(self, span: TimeRange) -> Grid:
         """The candles that start in a range.

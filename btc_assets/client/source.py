@@ -80,7 +80,7 @@ class Source:
         """
 
         def read(limit: int | None) -> Rows:
-            return shape(stream_query(self.store, query.statement(limit), query.schema))
+            yield from shape(stream_query(self.store, query.statement(limit), query.schema))
 
         return self.relation_of(name, schema, lambda: read(None), first=(lambda n: read(n)) if rows_stay else None, decimals=decimals)
 

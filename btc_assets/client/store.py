@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from btc_assets.client.bars import BarsRelation, bars
 from btc_assets.client.candles import candles
 from btc_assets.client.catalog import Catalog
+from btc_assets.client.coverage import coverage, gaps, slices
 from btc_assets.client.datasets import Dataset, dataset
-from btc_assets.client.ranges import RangeLike
+from btc_assets.client.embeddings import SearchOptions, embeddings, similar
+from btc_assets.client.features import features, slice_bars
+from btc_assets.client.ranges import Moment, RangeLike
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import EXACT, Source, check_decimals
 from btc_assets.client.symbols import symbols
@@ -86,6 +89,39 @@ class ClientStore:
         """The symbols of the store: `symbol`, `first_slice`, `end` (of the last slice), `slices`, `ticks` (as far as they were counted)."""
         return symbols(self._source)
 
+    def coverage(self, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
+        """Which days can be trusted: a row for each day and symbol, up to the last slice that is over.
+
+        `state` is the first of these that holds: `nothing` landed; `rejected` objects or rows; `pending`: landed, not loaded; `gaps` of
+        trade ids (of slices, where the exchange itself skips ids, as `BTC_ASSETS_LANDING_FEEDS` says); `partial`: the symbol begins or ends
+        within the day; `dropped`: it was complete, and only candles and features are left; `complete`. The counts beside it say how much.
+
+        Args:
+            range: as the class tells.
+            symbol: label, or several; all if omitted.
+        """
+        return coverage(self._source, range, symbol)
+
+    def gaps(self, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
+        """Trade ids that are missing: `first_missing`, `last_missing`, and the slice of the next trade.
+
+        Nothing is told of symbols whose exchange itself skips ids, as `BTC_ASSETS_LANDING_FEEDS` says.
+
+        Args:
+            range: as the class tells; whole slices.
+            symbol: label, or several; all if omitted.
+        """
+        return gaps(self._source, range, symbol)
+
+    def slices(self, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
+        """The slices that start in a range and of which something landed: their state and counts, as `landing.slices` explains them.
+
+        Args:
+            range: as the class tells.
+            symbol: label, or several; all if omitted.
+        """
+        return slices(self._source, range, symbol)
+
     # ---- market data
 
     def ticks(  # what is read, each by its keyword
@@ -112,12 +148,15 @@ class ClientStore:
         """
         return ticks(self._source, symbol, range, columns, by=by, decimals=decimals)
 
-    def candles(  # what is read, each by its keyword
+    def candles(  # noqa: PLR0913  # what is read, each by its keyword
         self,
         symbol: str | Sequence[str],
         interval: str | timedelta,
         range: RangeLike,
+        columns: Sequence[str] | None = None,
         *,
+        fill: bool = False,
+        wide: bool = False,
         tz: str = "UTC",
         decimals: str | None = None,
     ) -> Relation:
@@ -128,13 +167,75 @@ class ClientStore:
             interval: a multiple of one that the store keeps, such as `3m`, `15m`, `4h` or `7d`, counted from 1970-01-01 UTC; or `day`,
                 `week` (from Monday), `month`, `quarter`, `year` of a calendar.
             range: as the class tells. A candle does not depend on it: the last one is whole, also if it ends later.
+            columns: some of those of the candles; all if omitted.
+            fill: an interval without a trade has the close before it, also if that lies before the range, and no volume. None is made
+                before the first trade of a symbol nor after its last slice. One that is not loaded looks the same: see `coverage`.
+            wide: one row for each `bucket`, with columns such as `close_BTCUSDT`; null where a symbol has no candle.
             tz: time zone of a calendar interval, such as `America/New_York`.
             decimals: `exact` or `float`.
 
         Raises:
             UserError: the symbol or the range is not there, or the interval cannot be built; the sentence tells what can.
         """
-        return candles(self._source, symbol, interval, range, tz=tz, decimals=decimals)
+        return candles(self._source, symbol, interval, range, columns, fill=fill, wide=wide, tz=tz, decimals=decimals)
+
+    # ---- signals
+
+    def features(self, symbol: str, range: RangeLike, columns: Sequence[str] | None = None) -> Relation:
+        """The features of the slices that start in a range (docs/features.md).
+
+        Args:
+            symbol: label.
+            range: as the class tells.
+            columns: some of the features, and `bars`, which are left out if `columns` is omitted: 60 bars of 5 seconds with 16 channels,
+                as an array of 60 arrays.
+
+        Raises:
+            UserError: the symbol, a column or the range is not there; or, while reading, another version computed the features.
+        """
+        return features(self._source, symbol, range, columns)
+
+    def slice_bars(self, symbol: str, range: RangeLike, columns: Sequence[str] | None = None) -> Relation:
+        """The bars of 5 seconds by event time of the slices that start in a range, a row for each; the columns of `signals.slice_bars`.
+
+        Args:
+            symbol: label.
+            range: as the class tells.
+            columns: some of the columns; all if omitted.
+
+        Raises:
+            UserError: as `features`.
+        """
+        return slice_bars(self._source, symbol, range, columns)
+
+    def embeddings(self, range: RangeLike | None = None, *, symbol: str | None = None, model: str | None = None) -> Relation:
+        """The vectors of slices by one model, as arrays; null where a slice has too few ticks.
+
+        The columns `next_…` are what the next slice brought: they were not known at `available_at`, and are no inputs.
+
+        Args:
+            range: as the class tells; everything if omitted.
+            symbol: label; needed if several symbols have an active model.
+            model: its id; the active one if omitted.
+
+        Raises:
+            UserError: there is no such model; the sentence tells which there are.
+        """
+        return embeddings(self._source, range, symbol=symbol, model=model)
+
+    def similar(self, time: Moment, k: int = 10, **options: Unpack[SearchOptions]) -> Relation:
+        """The slices most similar to the slice that contains `time`, nearest first: when did the market look like this before?
+
+        Args:
+            time: any moment of the slice.
+            k: how many.
+            options: `before_only` (as a forecast requires), `within` (a range), `apart` (a timedelta: at least so far from the slice),
+                `symbol`, `model`, `exact` (compare all vectors even if there is an index).
+
+        Raises:
+            UserError: there is no such model; or, while reading, the slice has no vector.
+        """
+        return similar(self._source, time, k, **options)
 
     # ---- bars
 

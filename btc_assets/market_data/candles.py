@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from btc_assets.domain.errors import TransientError, UserError
 from btc_assets.domain.settings import Settings
-from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window
+from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, floor_day
 from btc_assets.ingestion.due import clearing_due_marks, read_due_windows
 from btc_assets.market_data.keys import candles_key
 from btc_assets.market_data.refresh_ahead import refresh_ahead
@@ -238,6 +239,27 @@ def merge_candles(
         edges = sql.SQL(", (SELECT {}::timestamptz[] AS starts) AS edges").format(list(width))
     partials = identifier(f"market_data.candle_partials_{level}")
     return sql.SQL(_MERGED).format(bucket=bucket, partials=partials, edges=edges, symbols=list(symbols), start=start, end=end, limit=limit)
+
+
+# From the candles of the same day, or else from those of days.
+_CLOSES_BEFORE = """
+SELECT symbol, coalesce(
+    (SELECT close FROM {partials} AS candle WHERE candle.symbol = asked.symbol AND bucket >= {day} AND bucket < {time}
+     ORDER BY bucket DESC, last_trade_id DESC LIMIT 1),
+    (SELECT close FROM market_data.candle_partials_1d AS candle WHERE candle.symbol = asked.symbol AND bucket < {day}
+     ORDER BY bucket DESC, last_trade_id DESC LIMIT 1)
+)
+FROM unnest({symbols}::text[]) AS asked (symbol)
+"""
+
+
+def read_closes_before(connection: psycopg.Connection, level: str, symbols: Sequence[str], time: datetime) -> dict[str, Decimal | None]:
+    """The last price of each symbol before a time, which is an edge of candles of a level; None if it had not traded yet."""
+    query = sql.SQL(_CLOSES_BEFORE).format(
+        partials=identifier(f"market_data.candle_partials_{level}"), day=floor_day(time), time=time, symbols=list(symbols)
+    )
+    with server_errors(), connection.transaction():
+        return dict(connection.execute(query).fetchall())
 
 
 def read_candle_differences(connection: psycopg.Connection, interval: str, window: Window) -> list[str]:

@@ -16,7 +16,7 @@ FROM (
     SELECT symbol, min(bucket_5m) AS first, max(bucket_5m) + interval '5 minutes' AS "end", count(*) AS slices, sum(ticks) AS ticks
     FROM market_data.loaded_slices GROUP BY symbol
     UNION ALL
-    SELECT symbol, min(bucket), max(bucket), 0, 0 FROM market_data.candle_partials_1d AS day
+    SELECT symbol, min(bucket), least(max(bucket) + interval '1 day', now()), 0, 0 FROM market_data.candle_partials_1d AS day
     WHERE NOT EXISTS (
         SELECT FROM market_data.loaded_slices
         WHERE bucket_5m >= day.bucket AND bucket_5m < day.bucket + interval '1 day' AND symbol = day.symbol

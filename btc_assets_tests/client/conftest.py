@@ -1,10 +1,9 @@
-"""A store that all tests of the client read: two symbols, an hour and a half of trades, and their candles; nobody writes to it."""
+"""A store that all tests of the client read: two symbols, an hour and a half of trades, their candles, the features and vectors of one; nobody writes to it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,11 +14,20 @@ import pytest
 
 import btc_assets as btc
 from btc_assets.domain.slices import floor_slice
+from btc_assets.signals.encoders.models import activate_model
+from btc_assets.signals.features.compute import SliceFeatures
+from btc_assets.signals.features.table import TABLE
+from btc_assets.store.database import Store
+from btc_assets.store.tables import Target
+from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.databases import write_candles, write_ticks
 from btc_assets_tests.support.stores import temporary_copy
 from btc_assets_tests.support.trades import NOON, table, trade
+from btc_assets_tests.support.vectors import market_like, registered_model, write_vectors
 
 SPOT, FUTURE = "BTCUSDT", "BTCUSDT.P"
+MODEL, OTHER_MODEL, DIM = "rocket-pca-0000000000000001", "tcn-0000000000000002", 8
+VECTORS = market_like(18, DIM, states=3)
 
 # A load writes these with the ticks.
 _RECORD = """
@@ -30,12 +38,11 @@ FROM market_data.btc_ticks GROUP BY 1, 2
 """
 
 
-@dataclass(frozen=True)
 class Market:
     """A store with trades: its connection string, and the rows of its tick table in the order of the key."""
 
-    dsn: str
-    rows: list[dict[str, Any]]
+    def __init__(self, dsn: str, rows: list[dict[str, Any]]) -> None:
+        self.dsn, self.rows = dsn, rows
 
     def of(self, symbol: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["symbol"] == symbol]
@@ -70,6 +77,10 @@ def market(server_dsn: str, template: str) -> Iterator[Market]:
             )
             write_candles(connection, window)
             connection.execute(_RECORD)
+            replace_all(connection, Target.of(connection, TABLE), SliceFeatures(Store(dsn), window, (SPOT,)))
+            write_vectors(connection, model := registered_model(connection, MODEL, dim=DIM), VECTORS, window.start, missing=(2,))
+            write_vectors(connection, registered_model(connection, OTHER_MODEL, dim=3), market_like(18, 3, states=3), window.start)
+            activate_model(connection, model)
         yield Market(dsn, rows)
 
 

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import btc_assets as btc
-from btc_assets.client.candles import SCHEMA
+from btc_assets.client.candle_shapes import SCHEMA
 from btc_assets.client.intervals import choose_level, parse_interval
 from btc_assets.client.ranges import parse_range
 from btc_assets.domain.errors import UserError
@@ -58,6 +58,7 @@ def test_candles_of_any_multiple_are_what_the_ticks_say(client: btc.ClientStore,
     assert found.arrow().to_pylist() == candles_of(market.of(SPOT), width)
 
 
+@settings(max_examples=20)
 @given(seconds=st.integers(1, 5000), start=st.integers(-6000, 6000), length=st.integers(5000, 20_000))
 def test_a_candle_does_not_depend_on_the_range_that_it_is_asked_for_with(
     client: btc.ClientStore, market: Market, seconds: int, start: int, length: int
@@ -176,3 +177,77 @@ def test_volumes_are_sums_without_rounding(client: btc.ClientStore, market: Mark
     total = sum((row["price"] * row["quantity"] for row in market.of(FUTURE)), Decimal(0))
     assert sum(client.candles(FUTURE, "7m", DAY).arrow()["quote_volume"].to_pylist()) == total
     assert np.isclose(client.candles(FUTURE, "7m", DAY, decimals="float").numpy()["quote_volume"].sum(), float(total))
+
+
+def filled(rows: Sequence[dict[str, Any]], width: timedelta, start: datetime, end: datetime) -> list[dict[str, Any]]:
+    """Candles from ticks with those of quiet intervals, one after the other."""
+    real = {one["bucket"]: one for one in candles_of(rows, width)}
+    last_slice = max(row["bucket_5m"] for row in rows) + SLICE
+    found, close, bucket = [], None, EPOCH + (start - EPOCH) // width * width - 400 * width
+    while bucket < end:
+        if bucket in real:
+            close = real[bucket]["close"]
+        if bucket >= start and (bucket in real or (close is not None and bucket < last_slice)):
+            quiet = {
+                "bucket": bucket, "symbol": rows[0]["symbol"], **dict.fromkeys(("open", "high", "low", "close"), close),
+                **dict.fromkeys(("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume"), Decimal(0)), "trade_count": 0,
+                "first_trade_id": None, "last_trade_id": None, "available_at": ceil_slice(bucket + width) + LATENCY,
+            }  # fmt: skip
+            found.append(real.get(bucket, quiet))
+        bucket += width
+    return found
+
+
+@given(
+    seconds=st.integers(20, 900), start=st.integers(-3000, 6000), length=st.integers(1300, 9000), at_once=st.sampled_from([2, 7, 65_536])
+)
+def test_quiet_intervals_have_the_close_before_them(
+    client: btc.ClientStore, market: Market, seconds: int, start: int, length: int, at_once: int
+) -> None:
+    width, first = timedelta(seconds=seconds), NOON + timedelta(seconds=start)
+    end = first + timedelta(seconds=length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("btc_assets.client.candle_shapes._INTERVALS", at_once)
+        found = client.candles([SPOT, FUTURE], width, (first, end), fill=True)
+        assert found.schema == SCHEMA
+        both = filled(market.of(SPOT), width, first, end) + filled(market.of(FUTURE), width, first, end)
+        assert found.arrow().to_pylist() == sorted(both, key=lambda row: (row["bucket"], row["symbol"]))
+
+
+def test_the_close_before_a_range_may_be_that_of_an_earlier_day(client: btc.ClientStore, market: Market) -> None:
+    """Nothing is known after the last slice of a symbol, so no candle is made up there."""
+    assert client.candles(SPOT, "1m", ("2024-01-11", "2024-01-12"), fill=True).arrow().num_rows == 0
+    first_minute = NOON + timedelta(minutes=12)
+    [found] = client.candles(SPOT, "1m", (first_minute, first_minute + timedelta(minutes=1)), fill=True).arrow().to_pylist()
+    before = [row for row in market.of(SPOT) if row["trade_time"] < first_minute]
+    assert (found["close"], found["trade_count"]) == (max(before, key=lambda row: row["trade_id"])["price"], 0)
+
+
+def test_candles_of_two_symbols_side_by_side_are_those_of_each(client: btc.ClientStore) -> None:
+    for fill in (False, True):
+        wide = client.candles([SPOT, FUTURE], "20s", DAY, fill=fill, wide=True)
+        long = client.candles([SPOT, FUTURE], "20s", DAY, fill=fill).arrow().to_pylist()
+        rows = wide.arrow().to_pylist()
+        assert wide.columns[:4] == ["bucket", "open_BTCUSDT", "high_BTCUSDT", "low_BTCUSDT"] and wide.columns[-1] == "available_at"
+        assert [row["bucket"] for row in rows] == sorted({row["bucket"] for row in long})
+        for symbol in (SPOT, FUTURE):
+            of_symbol = {row["bucket"]: row for row in long if row["symbol"] == symbol}
+            for name in ("open", "quote_volume", "trade_count", "last_trade_id"):
+                assert [row[f"{name}_{symbol}"] for row in rows] == [of_symbol.get(row["bucket"], {}).get(name) for row in rows]
+        assert [row["available_at"] for row in rows] == [
+            max(row["available_at"] for row in long if row["bucket"] == bucket) for bucket in sorted({row["bucket"] for row in long})
+        ]
+
+
+def test_candles_have_the_columns_that_are_asked_for(client: btc.ClientStore) -> None:
+    assert client.candles(SPOT, "1m", DAY, ["close", "bucket"]).arrow().column_names == ["close", "bucket"]
+    wide = client.candles([SPOT, FUTURE], "1m", DAY, ["close"], wide=True)
+    assert wide.columns == wide.arrow().column_names == ["bucket", "close_BTCUSDT", "close_BTCUSDT.P"]
+    with pytest.raises(UserError, match=r"^There is no column 'vwap' in candles: name some of bucket, symbol, open,"):
+        client.candles(SPOT, "1m", DAY, ["vwap"])
+
+
+def test_the_basis_is_the_perpetual_over_spot(client: btc.ClientStore) -> None:
+    closes = client.candles([SPOT, FUTURE], "1m", DAY, ["close"], fill=True, wide=True, decimals="float").polars()
+    basis = closes.select("bucket", basis=closes["close_BTCUSDT.P"] / closes["close_BTCUSDT"] - 1).drop_nulls()
+    assert len(basis) > 80 and all(abs(value) < 0.01 for value in basis["basis"].to_list())

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import btc_assets as btc
@@ -30,6 +30,7 @@ def test_ticks_are_what_was_loaded_in_the_order_of_slices_and_ids(client: btc.Cl
 
 
 @pytest.mark.parametrize("by", ["event_time", "trade_time"])
+@settings(max_examples=20)
 @given(first=st.integers(0, 3000), length=st.integers(1, 2_000_000_000), shift=st.integers(-2, 2))
 def test_a_range_is_exact_to_the_microsecond(client: btc.ClientStore, market: Market, by: str, first: int, length: int, shift: int) -> None:
     rows = market.of(SPOT)

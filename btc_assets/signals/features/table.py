@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -57,13 +57,21 @@ def fetch_features(store: Store, symbol: str, window: Window, names: Sequence[st
         sql.SQL(", ").join(columns), identifier(TABLE), *map(sql.Literal, (symbol, window.start, window.end))
     )
     rows = fetch_table(store, statement)
-    other = set(rows["feature_schema"].unique().to_pylist()) - {schema.digest()}
-    if other:
+    require_schema(rows["feature_schema"].unique().to_pylist(), symbol, window)
+    return rows.drop_columns(["feature_schema"])
+
+
+def require_schema(found: Iterable[str], symbol: str, where: object) -> None:
+    """Make sure that this version computed features, of which `found` are the digests; `where` is their range.
+
+    Raises:
+        UserError: another version computed some of them.
+    """
+    if other := set(found) - {schema.digest()}:
         raise UserError(
-            f"Another version of btc_assets computed features of {symbol} in {window} ({', '.join(sorted(other))}; this version computes "
+            f"Another version of btc_assets computed features of {symbol} in {where} ({', '.join(sorted(other))}; this version computes "
             f"{schema.digest()}): materialize signals/slice_features for that range again."
         )
-    return rows.drop_columns(["feature_schema"])
 
 
 def read_stored_slices(connection: psycopg.Connection, symbol: str, start: datetime, end: datetime) -> np.ndarray:

@@ -133,7 +133,8 @@ def embeddings_as_table(slices: SliceArrays, labels: pa.Array, model: Model, enc
     )
 
 
-_NEXT = {
+# What a label holds, and the feature of the next slice that it is.
+LABELS = {
     "next_return": "log_return",
     "next_realized_volatility": "realized_volatility",
     "next_volume": "volume",
@@ -143,8 +144,8 @@ _NEXT = {
 
 def _compute_labels(slices: SliceArrays) -> pa.Array:
     """Labels from the slice after each, as `signals.fill_labels` writes them; null if that slice is not stored."""
-    *values, counts = (slices.feature(name).tolist() for name in _NEXT.values())
-    own = [json.dumps(dict(zip(_NEXT, row, strict=True))) for row in zip(*values, map(int, counts), strict=True)]
+    *values, counts = (slices.feature(name).tolist() for name in LABELS.values())
+    own = [json.dumps(dict(zip(LABELS, row, strict=True))) for row in zip(*values, map(int, counts), strict=True)]
     return pa.array([own[row + 1] if followed else None for row, followed in enumerate(slices.followed.tolist())], pa.string())
 
 
