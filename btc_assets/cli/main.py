@@ -13,6 +13,7 @@ from btc_assets.cli.database import db
 from btc_assets.cli.demo import demo
 from btc_assets.cli.dev import dev
 from btc_assets.cli.doctor import doctor
+from btc_assets.cli.export import export
 from btc_assets.cli.feeds import feeds
 from btc_assets.cli.interrupts import end_soon_after_interrupt
 from btc_assets.cli.landing import land
@@ -44,6 +45,7 @@ for command in (
     acknowledge,
     feeds,
     candles,
+    export,
     train,
     models,
     similar,

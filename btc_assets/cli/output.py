@@ -82,19 +82,17 @@ def _encodable(text: Any) -> str | None:
 
 def print_batches(form: str, batches: pa.RecordBatchReader) -> None:
     """Print batches as they come; arguments and errors are those of `print_rows`."""
-    from btc_assets.client.formats import WRITERS
+    from btc_assets.client.formats import writing
 
     if form == "table":
         _print_table(batches)
         return
-    with standard_output(binary=form in BINARY) as stream:
-        writer = WRITERS[form](stream, batches.schema)
+    with standard_output(binary=form in BINARY) as stream, writing(form, stream, batches.schema) as writer:
         for batch in batches:
             writer.write(batch)
-        writer.close()
 
 
-BINARY = ("parquet", "arrow")
+BINARY = ("parquet", "arrow", "arrow stream")
 
 
 @contextmanager

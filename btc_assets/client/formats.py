@@ -12,9 +12,11 @@ Text is UTF-8 whatever the locale says. CSV has a line of headings, JSON is one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, BinaryIO, Protocol
+from functools import partial
+from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +31,7 @@ _SUPERFLUOUS_ZEROS = r"^(-?\d+\.\d{8}\d*?)0+$"  # the exchange's figures have ei
 
 
 class BatchWriter(Protocol):
-    """Writes batches of one schema into a stream. What was written is whole once it is closed, and not before; the stream stays open."""
+    """Writes batches of one schema into a stream, which stays open; made by `writing`."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write one batch."""
@@ -115,21 +117,56 @@ class JsonWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         import orjson
 
-        for row in zip(*map(_json_values, batch.columns), strict=True):
-            self._stream.write(self._between)
-            self._stream.write(orjson.dumps(dict(zip(self._names, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY))
+        for start in range(0, batch.num_rows, _TEXT_ROWS):
+            rows = zip(*map(_json_values, batch.slice(start, _TEXT_ROWS).columns), strict=True)
+            lines = (orjson.dumps(dict(zip(self._names, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in rows)
+            self._stream.write(self._between + b",\n".join(lines))
             self._between = b",\n"
 
     def close(self) -> None:
         self._stream.write(b"[]\n" if self._between == b"[\n" else b"\n]\n")
 
 
-WRITERS: dict[str, Callable[[BinaryIO, pa.Schema], BatchWriter]] = {
+_WRITERS: dict[str, Callable[[BinaryIO, pa.Schema], BatchWriter]] = {
     "parquet": ParquetWriter,
     "arrow": ArrowWriter,
+    "arrow stream": partial(ArrowWriter, seekable=False),
     "csv": CsvWriter,
     "json": JsonWriter,
 }
+
+
+@contextmanager
+def writing(form: str, stream: BinaryIO, schema: pa.Schema) -> Iterator[BatchWriter]:
+    """Write batches into a stream. It is whole after the block; after an error, nothing but CSV can be taken for whole.
+
+    Args:
+        form: `parquet`, `arrow` (a file), `arrow stream`, `csv` or `json`.
+        stream: stays open.
+        schema: of the batches.
+    """
+    gate = _Gate(stream)
+    writer = _WRITERS[form](cast(BinaryIO, gate), schema)
+    try:
+        yield writer
+        writer.close()
+    finally:
+        gate.shut = True
+
+
+class _Gate:
+    """A stream until it is shut: a writer of Parquet that is thrown away would still write what makes the file whole."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.shut = stream, False
+
+    def write(self, data: Any) -> int:
+        return len(data) if self.shut else self._stream.write(data)
+
+    def flush(self) -> None:
+        pass
 
 
 def cell_texts(column: pa.Array) -> pa.Array:

@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 from btc_assets.cli.main import main
 from btc_assets.cli.output import FORMATS, print_rows
@@ -71,9 +70,11 @@ def test_what_a_person_reads_stays_the_default(loaded: StoreUnderTest) -> None:
     assert run_command("candles", "5m").output == run_command("candles", "5m", "--format", "csv").output
 
 
-def test_a_table_of_candles_is_for_people(loaded: StoreUnderTest) -> None:
-    output = CliRunner().invoke(main, ["candles", "5m", "--format", "table"], env={"COLUMNS": "300"}).output
-    assert "│ 2024-01-10T12:00:00Z │ 42000.00000000 │" in output
+def test_a_table_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    at = datetime(2024, 1, 10, 12, tzinfo=UTC)
+    print_rows("table", {"at": "time", "count": "integer"}, [(at, 1), (None, 1_000)])
+    lines = [line.strip("│┃ ") for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == "at                          ┃ count" and lines[3:5] == ["2024-01-10T12:00:00.000000Z │     1", "1000"]
 
 
 def test_decimals_are_strings_in_json_and_exact_in_parquet(loaded: StoreUnderTest) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_assets.client.formats import WRITERS, ArrowWriter, cell_texts
+from btc_assets.client.formats import cell_texts, writing
 
 SCHEMA = pa.schema(
     [
@@ -61,10 +63,9 @@ def batch(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
 
 def written(form: str, batches: list[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> bytes:
     stream = io.BytesIO()
-    writer = WRITERS[form](stream, schema)
-    for each in batches:
-        writer.write(each)
-    writer.close()
+    with writing(form, stream, schema) as writer:
+        for each in batches:
+            writer.write(each)
     return stream.getvalue()
 
 
@@ -109,11 +110,7 @@ def test_parquet_and_arrow_hold_the_batches_themselves(rows: list[tuple[Any, ...
     read = pq.read_table(io.BytesIO(written("parquet", parts)))
     assert read.cast(SCHEMA).to_pylist() == whole.to_pylist()
     assert pa.ipc.open_file(written("arrow", parts)).read_all().to_pylist() == whole.to_pylist()
-    stream = io.BytesIO()
-    writer = ArrowWriter(stream, SCHEMA, seekable=False)
-    writer.write(whole)
-    writer.close()
-    assert pa.ipc.open_stream(stream.getvalue()).read_all().to_pylist() == whole.to_pylist()
+    assert pa.ipc.open_stream(written("arrow stream", parts)).read_all().to_pylist() == whole.to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -151,10 +148,13 @@ def test_nothing_is_an_empty_array_and_a_line_of_headings() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "parquet", "arrow"])
-def test_what_was_not_closed_cannot_be_taken_for_whole(form: str) -> None:
+def test_what_was_broken_off_cannot_be_taken_for_whole(form: str) -> None:
     stream = io.BytesIO()
-    writer = WRITERS[form](stream, SCHEMA)
-    writer.write(batch([(None,) * len(SCHEMA)]))
+    with suppress(KeyboardInterrupt), writing(form, stream, SCHEMA) as writer:
+        writer.write(batch([(None,) * len(SCHEMA)]))
+        raise KeyboardInterrupt
+    del writer
+    gc.collect()  # what is thrown away may write as well
     reader = {"json": json.loads, "parquet": lambda data: pq.read_table(io.BytesIO(data)), "arrow": pa.ipc.open_file}[form]
     with pytest.raises((ValueError, pa.ArrowException)):
         reader(stream.getvalue())
