@@ -114,6 +114,26 @@ def unpack_columns(schema: pa.Schema, pieces: Sequence[Sequence[bytes]], counts:
     return [_unpack(field, sent, counts) for field, sent in zip(schema, pieces, strict=True)]
 
 
+def pack_value(field: pa.Field) -> sql.Composed:
+    """The expression that sends one value of a column of numbers or times, for `repeat_each`."""
+    wire = _wire(field.type)
+    return sql.SQL("{}({}::{})").format(sql.SQL(wire.send), sql.Identifier(field.name), sql.SQL(wire.sql_type))
+
+
+def repeat_each(field: pa.Field, sent: Sequence[bytes], counts: Sequence[int]) -> pa.Array:
+    """A column in which each value is repeated, from what `pack_value` sent."""
+    values = _wire(field.type).decode(Sent(np.frombuffer(b"".join(sent), np.uint8), None, None, len(sent)), field.type)
+    places = np.repeat(np.arange(len(sent)), counts)
+    return values.take(pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)]))
+
+
+def repeat_text(value: str, count: int) -> pa.Array:
+    """A column in which a text is repeated; `pa.scalar` imports pandas, which takes longer than a hundred thousand rows."""
+    data = value.encode()
+    alone = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, len(data)], np.int32)), pa.py_buffer(data)])
+    return pa.repeat(alone[0], count)
+
+
 def _pack(field: pa.Field) -> sql.Composed:
     wire = _wire(field.type)
     value = sql.SQL("{}::{}").format(sql.Identifier(field.name), sql.SQL(wire.sql_type))
@@ -194,7 +214,7 @@ def _decode_bytes(sent: Sent, type: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(type, sent.rows, [sent.validity, sent.offsets(sent.lengths), pa.py_buffer(sent.data)])
 
 
-def _decode_vectors(sent: Sent, type: pa.ListType) -> pa.Array:
+def _decode_vectors(sent: Sent, type: pa.ListType | pa.FixedSizeListType) -> pa.Array:
     """Vectors as pgvector sends them: the dimension and a zero as big-endian int16, then big-endian float32 values."""
     assert sent.lengths is not None
     starts = np.cumsum(sent.lengths) - sent.lengths
@@ -203,7 +223,11 @@ def _decode_vectors(sent: Sent, type: pa.ListType) -> pa.Array:
         elements[starts + byte] = False
     floats = sent.data[elements].view(">f4").astype(np.float32)
     offsets = sent.offsets((sent.lengths - _VECTOR_HEADER) // floats.itemsize)
-    return pa.Array.from_buffers(type, sent.rows, [sent.validity, offsets], children=[pa.array(floats)])
+    return pa.Array.from_buffers(type, sent.rows, [sent.validity, offsets], children=[_floats(floats)])
+
+
+def _floats(values: np.ndarray) -> pa.Array:
+    return pa.Array.from_buffers(pa.float32(), len(values), [None, pa.py_buffer(values)])
 
 
 def _decode_numerics(sent: Sent, type: pa.Decimal128Type) -> pa.Array:

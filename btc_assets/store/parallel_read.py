@@ -16,7 +16,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import numpy as np
 import psycopg
 import pyarrow as pa
 from psycopg import sql
@@ -25,7 +24,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.errors import server_errors
-from btc_assets.store.packed import pack_columns, unpack_columns
+from btc_assets.store.packed import pack_columns, pack_value, repeat_each, repeat_text, unpack_columns
 from btc_assets.store.prefetch import take_short_turns
 
 log = logging.getLogger(__name__)
@@ -53,9 +52,9 @@ class Query:
             values, text, bytes and vectors (lists of float32).
         window: all of it.
         step: parts begin at multiples of it after the window's start.
-        group_by: column that leads the order and few values of which are shared by all rows, such as the slice of ticks. It is sent once
+        group_by: column of numbers or times that leads the order and few values of which are shared by all rows, such as the slice of ticks. It is sent once
             a value, and no more than the rows of one value are packed together; without one, those of a part are.
-        constants: columns of the schema that are not selected, with their value.
+        constants: columns of text that are not selected, with their value.
     """
 
     select: Callable[[Window], sql.Composable]
@@ -63,7 +62,7 @@ class Query:
     window: Window
     step: timedelta = SLICE
     group_by: str | None = None
-    constants: Mapping[str, object] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
 
 
 def stream(store: Store, query: Query, *, sessions: int = SESSIONS) -> pa.RecordBatchReader:
@@ -238,8 +237,8 @@ class _Reading:
         group, select = self._query.group_by, self._query.select(window)
         if group is None:
             return sql.SQL("SELECT count(*), {} FROM ({}) AS part").format(pack_columns(self._packed), select)
-        return sql.SQL("SELECT count(*), {group}, {} FROM ({}) AS part GROUP BY {group} ORDER BY {group}").format(
-            pack_columns(self._packed), select, group=sql.Identifier(group)
+        return sql.SQL("SELECT count(*), {}, {} FROM ({}) AS part GROUP BY {group} ORDER BY {group}").format(
+            pack_value(self._query.schema.field(group)), pack_columns(self._packed), select, group=sql.Identifier(group)
         )
 
     def _unpack(self, packed_rows: list[tuple[object, ...]]) -> pa.RecordBatch:
@@ -248,11 +247,9 @@ class _Reading:
         columns: dict[str, pa.Array] = {}
         if query.group_by is not None:
             groups, *sent = sent
-            values = pa.array(groups, query.schema.field(query.group_by).type)
-            columns[query.group_by] = values.take(pa.array(np.repeat(np.arange(len(groups)), counts)))
+            columns[query.group_by] = repeat_each(query.schema.field(query.group_by), groups, counts)
         columns |= zip(self._packed.names, unpack_columns(self._packed, sent, counts), strict=True)
-        for name, value in query.constants.items():
-            columns[name] = pa.repeat(pa.scalar(value, query.schema.field(name).type), sum(counts))
+        columns |= {name: repeat_text(value, sum(counts)) for name, value in query.constants.items()}
         return pa.RecordBatch.from_arrays([columns[name] for name in query.schema.names], schema=query.schema)
 
     def _put(self, part: _Part, batch: pa.RecordBatch) -> None:

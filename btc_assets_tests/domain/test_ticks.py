@@ -15,6 +15,7 @@ from btc_assets.domain.ticks import (
     DECODED_SCHEMA,
     PRICE,
     QUANTITY,
+    TIME,
     choose_versions,
     contradict,
     decimal128,
@@ -22,6 +23,7 @@ from btc_assets.domain.ticks import (
     float64,
     symbol_codes,
     tick_order,
+    times,
     with_event_times,
 )
 from btc_assets_tests.support.trades import NOON, decoded_table, every, table, trade
@@ -156,3 +158,9 @@ def test_a_slice_begins_where_the_slice_or_the_symbol_changes(ticks: pa.Table) -
     ordered = ticks.take(tick_order(ticks))
     keys = list(zip(ordered["bucket_5m"].to_pylist(), ordered["symbol"].to_pylist(), strict=True))
     assert first_of_slices(ordered).tolist() == [i for i, one in enumerate(keys) if i == 0 or one != keys[i - 1]]
+
+
+def test_times_are_what_their_microseconds_say() -> None:
+    given = np.array([0, 1, -1, 2**53], np.int64)
+    assert times(given).equals(pa.array(given).cast(TIME))
+    assert times(given[::2]).equals(pa.array(given[::2]).cast(TIME))

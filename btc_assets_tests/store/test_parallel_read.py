@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -29,6 +31,21 @@ TWO_HOURS = Window(NOON, NOON + timedelta(hours=2))
 SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type LIKE 'client%'"
 )
+
+PROGRAM = """
+import sys
+from datetime import datetime, UTC
+from psycopg import sql
+from btc_assets.domain.slices import DAY, Window
+from btc_assets.domain.ticks import TICK_SCHEMA
+from btc_assets.store.database import Store
+from btc_assets.store.parallel_read import Query, stream
+window = Window(datetime(2024, 1, 10, tzinfo=UTC), datetime(2024, 1, 11, tzinfo=UTC))
+select = sql.SQL("SELECT * FROM market_data.btc_ticks ORDER BY bucket_5m, trade_id")
+query = Query(lambda part: select, TICK_SCHEMA, window, group_by="bucket_5m", constants={"symbol": "BTCUSDT"}, step=DAY)
+assert stream(Store(sys.argv[1]), query).read_next_batch().num_rows
+sys.exit("pandas" in sys.modules)
+"""
 
 
 def select_ticks(window: Window) -> sql.Composed:
@@ -163,3 +180,8 @@ def test_a_standby_is_read_by_several_sessions(own_server: Server, tmp_path_fact
     with own_server.standby(tmp_path_factory.mktemp("s")) as dsn:
         back = stream(Store(dsn), query).read_all()
     assert back["n"].to_pylist() == [NOON + timedelta(seconds=n) for n in range(7200)]
+
+
+def test_reading_does_not_import_pandas(loaded: StoreUnderTest) -> None:
+    """Arrow does so in `pa.array` and `pa.scalar` wherever pandas is installed, which takes longer than the first batch may."""
+    subprocess.run([sys.executable, "-c", PROGRAM, loaded.dsn], check=True)
