@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-bars bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -92,6 +92,9 @@ bench-ui: $(VENV)/ready-dev  ## The UI's asset page with a million materialised 
 
 bench-features: $(VENV)/ready-dev  ## Features and bars of a day of ticks.
 	$(BIN)/python benchmarks/bench_features.py $(ARGS)
+
+bench-bars: $(VENV)/ready-dev  ## Bars on every clock, of a day of ticks.
+	$(BIN)/python benchmarks/bench_bars.py $(ARGS)
 
 bench-encoders: $(VENV)/ready-dev  ## Encoders: slices a second, and training time.
 	$(BIN)/python benchmarks/bench_encoders.py --rate $(ARGS)
