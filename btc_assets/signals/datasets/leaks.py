@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import MICROSECOND, SLICE, SLICE_US, Window
 from btc_assets.domain.ticks import int64
 from btc_assets.signals.datasets.own_columns import look_up
@@ -14,7 +15,7 @@ from btc_assets.signals.evaluation import baselines
 from btc_assets.signals.evaluation.dataset import SOURCES, Dataset
 from btc_assets.signals.evaluation.leakage import errors_of, find_leaks, find_target_leaks
 from btc_assets.signals.evaluation.neighbors import nearest_neighbors
-from btc_assets.signals.evaluation.trial import EvaluationOptions, Trial
+from btc_assets.signals.evaluation.trial import FEWEST, EvaluationOptions, Trial
 
 
 def newest_windows(split: Split, slices: int) -> list[Window]:
@@ -37,7 +38,7 @@ def find_dataset_leaks(plan: Plan, split: Split, rows: pa.Table, features: pa.Ta
     Args:
         plan: of the rows.
         split: its purge is the embargo of the neighbors, whose targets have ended besides.
-        rows: complete ones, in order of time.
+        rows: complete ones, in order of time; nothing before the first or after the last of them is judged.
         features: of all stored slices of the same windows, with the columns `SOURCES`.
 
     Returns:
@@ -46,12 +47,19 @@ def find_dataset_leaks(plan: Plan, split: Split, rows: pa.Table, features: pa.Ta
     Raises:
         UserError: too few slices.
     """
+    buckets = int64(rows["bucket_5m"])
     times = int64(features["bucket_5m"])
-    dataset = Dataset(times, np.column_stack([features[name].to_numpy() for name in SOURCES]), SOURCES)
+    covered = np.flatnonzero((times >= buckets[0]) & (times <= buckets[-1])) if len(rows) else np.empty(0, np.int64)
+    times = times[covered]
+    dataset = Dataset(times, np.column_stack([features[name].to_numpy()[covered] for name in SOURCES]), SOURCES)
     reach = int((plan.ends(times) - times).max(initial=0)) - SLICE_US
     trial = Trial(dataset, EvaluationOptions(embargo=max(split.purge, reach) * MICROSECOND))
     inputs = np.column_stack([rows[name].to_numpy() for name in plan.inputs]) if plan.inputs else np.empty((len(rows), 0))
-    vectors = look_up(int64(rows["bucket_5m"]), inputs, times)
+    vectors = look_up(buckets, inputs, times)
+    if (asked := np.isfinite(vectors[trial.queries]).all(axis=1).sum()) < FEWEST:
+        raise UserError(
+            f"Only {asked} of the newest {len(trial.queries)} slices are complete rows, and leaks show in {FEWEST} or more: give a longer range."
+        )
     candidates = {name: vectors[:, [place]] for place, name in enumerate(plan.inputs)}
     if len(candidates) > 1:
         fitted = trial.fitted[np.isfinite(vectors[trial.fitted]).all(axis=1)]

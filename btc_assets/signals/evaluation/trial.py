@@ -17,7 +17,7 @@ from btc_assets.signals.evaluation.neighbors import Neighbors, admissible
 from btc_assets.signals.evaluation.purging import EMBARGO_US
 from btc_assets.signals.evaluation.report import LEVELS, Row
 
-_FEWEST = 30  # slices to fit on, and queries
+FEWEST = 30  # slices to fit on, and queries
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Trial:
             self.ends = admissible(self.times, self.times, embargo=self.embargo, same_day=self.same_day)
             self.fitted = np.arange(self.ends[self.queries[0]] if len(self.queries) else 0)
             known = [int(np.isfinite(self.next[VARIANCE][rows]).sum()) for rows in (self.queries, self.fitted)]
-            if known[1] >= _FEWEST:
+            if known[1] >= FEWEST:
                 break
-        if min(known) < _FEWEST:
+        if min(known) < FEWEST:
             raise UserError(
-                f"Of these {n:,} slices {known[0]:,} are queries, and {known[1]:,} are admissible for the first of them: {_FEWEST} of each are "
+                f"Of these {n:,} slices {known[0]:,} are queries, and {known[1]:,} are admissible for the first of them: {FEWEST} of each are "
                 "needed, with the slice after each; give a longer range."
             )
         self.shuffled = self._shuffle(options.seed)

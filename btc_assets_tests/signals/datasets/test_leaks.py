@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, SLICE_US, Window, to_microseconds
 from btc_assets.domain.ticks import TIME, int64
 from btc_assets.signals.datasets.doubts import Doubts
@@ -103,6 +104,19 @@ def test_a_target_that_was_shifted_into_the_slice_is_caught(market: tuple[pa.Tab
     )
     found = alarms(market, replace(plan, target=OwnTarget.of(table, LATENCY)))
     assert any("the target" in alarm for alarm in found)
+
+
+def test_columns_that_end_before_the_newest_slices_are_judged_where_they_are(market: tuple[pa.Table, Prices]) -> None:
+    features, prices = market
+    plan = plan_of(Target("return", 300_000_000))
+    early = shifted(market, "log_return", 1).slice(0, 1000)
+    leaking = replace(plan, own=OwnColumns.of(early, LATENCY))
+    rows = make_rows(leaking, WINDOW, features, np.empty(0, np.int64), prices, Doubts())
+    assert len(rows) == 1000
+    assert find_dataset_leaks(leaking, SPLIT, rows, features.select(["bucket_5m", *SOURCES]))
+    sparse = pa.concat_tables([rows.slice(0, 800), rows.slice(len(rows) - 10)])
+    with pytest.raises(UserError, match=r"^Only 10 of the newest \d+ slices are complete rows, and leaks show in 30 or more"):
+        find_dataset_leaks(leaking, SPLIT, sparse, features.select(["bucket_5m", *SOURCES]))
 
 
 def test_the_newest_slices_are_judged() -> None:
