@@ -14,7 +14,7 @@ from btc_assets.client.intervals import Grid, choose_level, parse_interval
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, choose_columns, columns_of, microseconds
-from btc_assets.domain.slices import MICROSECOND, SLICE_US, from_microseconds, to_microseconds
+from btc_assets.domain.slices import EPOCH, MICROSECOND, SLICE_US, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TIME
 from btc_assets.market_data.candles import merge_candles, read_closes_before
 
@@ -68,8 +68,9 @@ def _quiet(source: Source, symbols: Sequence[str], level: str, grid: Grid) -> Qu
 
 
 def _until_now(span: TimeRange) -> TimeRange:
-    """A range without the time to come, in which no candle starts."""
-    return TimeRange(span.start, max(min(span.end, datetime.now(UTC)), span.start + MICROSECOND))
+    """A range without the time to come and the time before 1970, in which no candle starts."""
+    start = max(span.start, EPOCH)
+    return TimeRange(start, max(min(span.end, datetime.now(UTC)), start + MICROSECOND))
 
 
 def _select(symbols: Sequence[str], grid: Grid, level: str, limit: int | None) -> sql.Composed:

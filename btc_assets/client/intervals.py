@@ -192,6 +192,6 @@ def _parse_zone(tz: str) -> tzinfo:
     if tz == "UTC":
         return UTC
     try:
-        return ZoneInfo(tz)
+        return ZoneInfo(str(tz))  # also a ZoneInfo, which shows its name
     except (KeyError, ValueError, OSError):  # KeyError: ZoneInfoNotFoundError
         raise UserError(f"There is no time zone {tz!r}: name one such as UTC, Europe/Berlin or America/New_York.") from None

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import DAY, Window, parse_time
+from btc_assets.domain.slices import DAY, MICROSECOND, Window, parse_time
 
 _WRITE = 'write a day such as "2024-01-10", a month such as "2024-01", or a pair such as ("2024-01-10", "2024-01-12T13:35")'
 _MONTH = re.compile(r"\d{4}(-\d{2})?")
@@ -67,20 +67,32 @@ def parse_range(value: RangeLike, now: datetime | None = None) -> TimeRange:
 def parse_moment(value: object) -> datetime:
     """A moment in UTC from a text in ISO 8601, a date (its midnight) or a datetime; without a zone it is UTC.
 
+    Nanoseconds of NumPy and pandas are rounded up to a microsecond: times of the store lie at or after both moments, or before both.
+
     Raises:
-        UserError: it is none of them.
+        UserError: it is none of them, or lies outside of the years 1 to 9999.
     """
-    if type(value).__module__ == "numpy" and hasattr(value, "astype"):
-        value = value.astype("datetime64[us]").item()
     if isinstance(value, str):
         return parse_time(value)
-    if isinstance(value, datetime):
-        # Not `fromtimestamp`: a pandas Timestamp is a datetime, too, and becomes a plain one.
-        plain = datetime.combine(value.date(), value.time(), value.tzinfo or UTC)
-        return plain.replace(fold=value.fold).astimezone(UTC)
-    if isinstance(value, date):
-        return datetime.combine(value, time(), UTC)
-    raise UserError(f"{value!r} is no time: write 2024-01-10 or 2024-01-10T13:35Z, or pass a date or datetime.")
+    given = value
+    try:
+        if getattr(getattr(value, "dtype", None), "kind", None) == "M" and getattr(value, "ndim", 1) == 0:
+            value = _from_numpy(value)
+        if isinstance(value, datetime) and value == value:  # pandas' NaT is a datetime, too
+            # Not `fromtimestamp`: a pandas Timestamp is a datetime, too, and becomes a plain one.
+            plain = datetime.combine(value.date(), value.time(), value.tzinfo or UTC).replace(fold=value.fold)
+            return plain.astimezone(UTC) + (MICROSECOND if getattr(value, "nanosecond", 0) else timedelta(0))
+        if isinstance(value, date) and value == value:
+            return datetime.combine(value, time(), UTC)
+    except (OverflowError, ValueError):
+        pass
+    raise UserError(f"{given!r} is no time: write 2024-01-10 or 2024-01-10T13:35Z, or pass a date or datetime.")
+
+
+def _from_numpy(value: Any) -> object:
+    """A `datetime64` as a datetime (or what NumPy makes of one that none can hold), rounded up to a microsecond."""
+    floor = value.astype("datetime64[us]")
+    return (floor + 1 if value > floor else floor).item()
 
 
 def format_moment(moment: datetime) -> str:
@@ -97,16 +109,20 @@ def format_moment(moment: datetime) -> str:
 
 def _parse_single(value: object) -> TimeRange:
     if isinstance(value, date) and not isinstance(value, datetime):
-        return TimeRange(start := parse_moment(value), start + DAY)
+        return _day(parse_moment(value))
     if isinstance(value, str):
         text = value.strip()
         if _MONTH.fullmatch(text):
             return _parse_month(text)
         if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            return TimeRange(start := parse_time(text), start + DAY)
+            return _day(parse_time(text))
         parse_time(text)  # says what is wrong with a text that is no time at all
         raise UserError(f"{value!r} is one moment and no range: {_WRITE}.")
     raise UserError(f"{value!r} is no range: {_WRITE}.")
+
+
+def _day(start: datetime) -> TimeRange:
+    return TimeRange(start, start + min(DAY, datetime.max.replace(tzinfo=UTC) - start))
 
 
 def _parse_month(text: str) -> TimeRange:

@@ -132,6 +132,12 @@ def test_candles_of_a_calendar_are_those_of_its_days(client: btc.ClientStore, ma
         }
 
 
+def test_a_range_from_year_1_and_a_zone_as_an_object_are_taken(client: btc.ClientStore) -> None:
+    [found] = client.candles(SPOT, "month", ("0001-01-01", "2024-01-11"), tz="America/New_York").arrow().to_pylist()
+    [same] = client.candles(SPOT, "month", ("2023-12-20", "2024-01-11"), tz=ZoneInfo("America/New_York")).arrow().to_pylist()  # type: ignore[arg-type]
+    assert found == same
+
+
 @pytest.mark.parametrize(
     ("interval", "tz", "sentence"),
     [
