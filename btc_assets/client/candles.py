@@ -10,6 +10,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.client.candle_shapes import SCHEMA, Quiet, fill_candles, slices_over, wide_schema, widen_candles
+from btc_assets.client.catalog import as_symbols
 from btc_assets.client.intervals import Grid, choose_level, parse_interval
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
@@ -36,7 +37,7 @@ def candles(  # noqa: PLR0913  # what is read, each by its keyword
     decimals: str | None = None,
 ) -> Relation:
     """As `ClientStore.candles`."""
-    symbols = sorted({symbol} if isinstance(symbol, str) else set(symbol))
+    symbols = as_symbols(symbol)
     asked, span = parse_interval(interval, tz), parse_range(range)
     chosen = choose_columns(columns, SCHEMA, "candles")
     source.catalog.require(symbols, span)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from btc_assets.client.ranges import TimeRange, format_moment
@@ -11,6 +11,18 @@ from btc_assets.domain.errors import UserError
 from btc_assets.market_data.candles import read_levels
 from btc_assets.market_data.symbols import StoredSymbol, read_symbols
 from btc_assets.store.database import Store
+
+
+def as_symbols(symbols: object) -> list[str]:
+    """One symbol or several, as a list without repetitions, by label.
+
+    Raises:
+        UserError: something else is given.
+    """
+    found = [symbols] if isinstance(symbols, str | bytes) or not isinstance(symbols, Iterable) else list(symbols)
+    if wrong := [one for one in found if not isinstance(one, str)]:
+        raise UserError(f"{wrong[0]!r} is no symbol: name one by its label, such as 'BTCUSDT'.")
+    return sorted({str(one) for one in found})
 
 
 class Catalog:
@@ -52,6 +64,7 @@ class Catalog:
         """
         if not symbols:
             raise UserError("No symbol is named: name at least one.")
+        as_symbols(symbols)
         if not self._holds(symbols, range):
             self.symbols()
         if not self._holds(symbols, range):

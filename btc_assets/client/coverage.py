@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from psycopg import sql
 
+from btc_assets.client.catalog import as_symbols
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, columns_of, shifted
@@ -112,7 +113,7 @@ def coverage(source: Source, range: RangeLike, symbol: str | Sequence[str] | Non
 
 def _asked(source: Source, symbol: str | Sequence[str] | None) -> list[str]:
     """The symbols that are asked for; none for all."""
-    symbols = [symbol] if isinstance(symbol, str) else sorted(symbol or ())
+    symbols = [] if symbol is None else as_symbols(symbol)
     if symbols:
         source.catalog.require(symbols)
     return symbols

@@ -52,7 +52,7 @@ class Relation:
     def batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of record batches, in bounded memory whatever the range.
 
-        The reader holds a session of the server until it is exhausted, closed or deleted.
+        The reader holds a session of the server until it is exhausted or deleted; `close()` of pyarrow does not end it.
 
         Raises:
             TransientError: while it is read: the server ended the session. What was read until then is not all.
@@ -111,7 +111,13 @@ class Relation:
             return write_parquet(self.batches(), path)
 
     def head(self, n: int = 5) -> pa.Table:
-        """The first rows as an Arrow table, without reading the others."""
+        """The first rows as an Arrow table, without reading the others.
+
+        Raises:
+            UserError: `n` is below 0.
+        """
+        if n < 0:
+            raise UserError(f"The first {n} rows cannot be read: name 0 or more.")
         if self._open_head:
             return whole_vectors(self._open_head(n)).read_all()
         rows: list[pa.RecordBatch] = []

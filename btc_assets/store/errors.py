@@ -60,9 +60,16 @@ _SENTENCES: dict[str | None, tuple[type[UserError], str]] = {  # by SQLSTATE; {}
 }
 
 
-def ended(words: str) -> TransientError:
-    """The error to raise where a server ended a session within a stream of rows."""
-    return TransientError(_ENDED.format(" ".join(words.split())))
+def ended(words: str) -> UserError:
+    """The error to raise where a stream of rows broke off, by the words of a driver that tells no SQLSTATE."""
+    message = " ".join(words.partition("ERROR:")[2].split())  # a session goes on after it; not after FATAL, or no word of the server
+    if not message:
+        return TransientError(_ENDED.format(" ".join(words.split())))
+    if "recovery" in message:  # of a standby, whose query lasted longer than the rows on the primary
+        return TransientError(_BUSY.format(message))
+    if message.startswith("canceling statement"):
+        return UserError(_LIMIT.format(message))
+    return UserError(f"The database server broke off the query ({message}): correct that, and run it again.")
 
 
 @contextmanager

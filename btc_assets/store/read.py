@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window
 from btc_assets.store.database import Store, identifier, location, prepare_conninfo
 from btc_assets.store.errors import ended, plain_error
@@ -56,6 +57,8 @@ def _query_errors() -> Iterator[None]:
         raise plain from error
     except OSError as error:  # what a stream of Arrow makes of any error
         raise ended(str(error)) from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"A value is beyond what Arrow can hold exactly ({error}): leave out its column, or read it with SQL.") from error
 
 
 def _as_type(column: pa.Array, type: pa.DataType) -> pa.Array:

@@ -113,6 +113,8 @@ def test_a_relation_without_rows_keeps_its_columns(tmp_path: Path) -> None:
 def test_the_head_is_read_without_the_rest() -> None:
     assert relation(broken).head(2).to_pylist() == ROWS[:2]
     assert relation().head(5).to_pylist() == ROWS[:5] and relation().head(100).num_rows == 7 and relation().head(0).num_rows == 0
+    with pytest.raises(UserError, match="The first -1 rows cannot be read"):
+        relation().head(-1)
 
 
 @pytest.mark.parametrize("way", ["arrow", "polars", "pandas", "numpy"])

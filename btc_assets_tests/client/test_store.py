@@ -7,11 +7,13 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 import btc_assets as btc
 from btc_assets.client.store import ClientStore
@@ -153,3 +155,34 @@ def test_neither_the_store_nor_its_errors_show_a_password() -> None:
     with pytest.raises(UserError, match=r"^BTC_ASSETS_DSN is wrong: it must look like") as wrong:
         btc.connect("hunter2").symbols().arrow()
     assert "hunter2" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("1 / (id - 900000)", r"^The database server broke off the query \(division by zero\): correct that, and run it again\.$"),
+        ("id * 1e33", r"^A value is beyond what Arrow can hold exactly \(.*\): leave out its column, or read it with SQL\.$"),
+    ],
+)
+def test_an_error_within_a_stream_says_what_it_is(client: ClientStore, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    select = sql.SQL(f"SELECT ({value})::numeric FROM generate_series(1, 1000000) AS id")
+    monkeypatch.setattr("btc_assets.client.ticks._select", lambda *_: select)
+    with pytest.raises(UserError, match=sentence):
+        client.ticks(SPOT, DAY, ["price"]).arrow()
+
+
+def test_a_limit_of_the_user_s_own_is_told_as_a_limit(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = sql.SQL("SELECT id, pg_sleep(0.001)::text FROM generate_series(1, 1000000) AS id")
+    monkeypatch.setattr("btc_assets.client.ticks._select", lambda *_: slow)
+    limited = btc.connect(make_conninfo(market.dsn, options="-c statement_timeout=2s"))
+    with pytest.raises(UserError, match=r"ended what took longer than a limit allows \(canceling statement due to statement timeout\)"):
+        limited.ticks(SPOT, DAY, ["trade_id", "symbol"]).arrow()
+
+
+@pytest.mark.parametrize("symbol", [None, 5, ["BTCUSDT"], b"BTCUSDT", [None], ["BTCUSDT", 5]])
+def test_what_is_no_symbol_is_one_sentence(client: ClientStore, symbol: Any) -> None:
+    if symbol != ["BTCUSDT"]:  # candles take several
+        with pytest.raises(UserError, match=r"is no symbol: name one by its label, such as 'BTCUSDT'\.$"):
+            client.candles(symbol, "1m", DAY)
+    with pytest.raises(UserError, match=r"is no symbol: name one by its label, such as 'BTCUSDT'\.$"):
+        client.ticks(symbol, DAY)
