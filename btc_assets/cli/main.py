@@ -9,6 +9,7 @@ import click
 from btc_assets.cli.app import App, PlainErrorsGroup, example
 from btc_assets.cli.candles import candles
 from btc_assets.cli.console import leave_closed_pipe
+from btc_assets.cli.coverage import coverage
 from btc_assets.cli.database import db
 from btc_assets.cli.demo import demo
 from btc_assets.cli.dev import dev
@@ -44,6 +45,7 @@ for command in (
     status,
     acknowledge,
     feeds,
+    coverage,
     candles,
     export,
     train,
