@@ -20,8 +20,8 @@ from btc_assets.store.tables import Target
 
 
 def fetch_table(store: Store, statement: sql.Composable) -> pa.Table:
-    """All rows of a query."""
-    with _connect(store) as connection, connection.cursor() as cursor:
+    """All rows of a query; raises as `stream_query` does."""
+    with _query_errors(), _connect(store) as connection, connection.cursor() as cursor:
         cursor.execute(statement.as_string(None))
         return cursor.fetch_arrow_table()
 
