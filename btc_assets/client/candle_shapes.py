@@ -35,10 +35,7 @@ SCHEMA = pa.schema(
 )
 
 _PRICES = ("open", "high", "low", "close")
-_ZEROS = {
-    name: pa.scalar(0 if name == "trade_count" else Decimal(0), SCHEMA.field(name).type)
-    for name in ("volume", "quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume")
-}
+_SUMS = ("volume", "quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume")
 
 _INTERVALS = 65_536  # filled at once, of all symbols together
 
@@ -130,12 +127,16 @@ class _Filler:
             "bucket": pa.array(starts).cast(TIME),
             "symbol": pa.array([symbol]).take(pa.array(np.zeros(len(starts), np.int64))),
             **{name: pc.coalesce(traded[name], close) for name in _PRICES},
-            **{name: pc.fill_null(traded[name], zero) for name, zero in _ZEROS.items()},
+            **{name: pc.fill_null(traded[name], _zero(traded[name].type)) for name in _SUMS},
             **{name: traded[name] for name in ("first_trade_id", "last_trade_id")},
             AVAILABLE_AT.name: pc.coalesce(traded[AVAILABLE_AT.name], over),
         }
         known = there | (close.is_valid().to_numpy(zero_copy_only=False) & (starts < self._quiet.ends[symbol]))
         return pa.RecordBatch.from_arrays([made[name] for name in SCHEMA.names], schema=SCHEMA).filter(pa.array(known))
+
+
+def _zero(type: pa.DataType) -> pa.Scalar:
+    return pa.scalar(Decimal(0) if pa.types.is_decimal(type) else 0, type)
 
 
 def wide_schema(symbols: Sequence[str], chosen: pa.Schema) -> pa.Schema:

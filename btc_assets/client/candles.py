@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -14,14 +15,17 @@ from btc_assets.client.catalog import as_symbols
 from btc_assets.client.intervals import Grid, choose_level, parse_interval
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
-from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, choose_columns, columns_of, microseconds
-from btc_assets.domain.slices import EPOCH, MICROSECOND, SLICE_US, from_microseconds, to_microseconds
+from btc_assets.client.source import AVAILABLE_AT, Rows, Source, choose_columns, columns_of, microseconds
+from btc_assets.domain.slices import EPOCH, MICROSECOND, SLICE_US, Window, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TIME
 from btc_assets.market_data.candles import merge_candles, read_closes_before
+from btc_assets.store.parallel_read import Query
 
 # What the server sends: instead of when a candle was known, the last slice in which one of its trades was reported.
 _LAST_REPORTED = pa.field("last_reported", TIME, nullable=False)
 _FETCHED = pa.schema([*(field for field in SCHEMA if field.name != AVAILABLE_AT.name), _LAST_REPORTED])
+
+_PART = timedelta(hours=6)  # the least that is read at once
 
 
 def candles(  # noqa: PLR0913  # what is read, each by its keyword
@@ -54,10 +58,9 @@ def candles(  # noqa: PLR0913  # what is read, each by its keyword
             return widen_candles(made, symbols, chosen)
         return made if chosen == SCHEMA else (columns_of(batch, chosen, {}) for batch in made)
 
-    query = Query(lambda limit: _select(symbols, grid, level, limit), _FETCHED)
-    schema = wide_schema(symbols, chosen) if wide else chosen
     name = f"candles of {', '.join(symbols)}, {asked}, {span}"
-    return source.relation(name, query, schema, shape, decimals=decimals, rows_stay=not (fill or wide))
+    schema = wide_schema(symbols, chosen) if wide else chosen
+    return source.relation(name, lambda limit: _query(symbols, grid, level, limit), schema, shape, decimals=decimals)
 
 
 def _quiet(source: Source, symbols: Sequence[str], level: str, grid: Grid) -> Quiet:
@@ -74,10 +77,22 @@ def _until_now(span: TimeRange) -> TimeRange:
     return TimeRange(start, max(min(span.end, datetime.now(UTC)), start + MICROSECOND))
 
 
-def _select(symbols: Sequence[str], grid: Grid, level: str, limit: int | None) -> sql.Composed:
-    first, end = from_microseconds(grid.first), from_microseconds(grid.end)
-    edges = None if grid.edges is None else [from_microseconds(edge) for edge in grid.edges]
-    return merge_candles(level, edges or timedelta(microseconds=grid.step), symbols, first, end, limit)
+def _query(symbols: Sequence[str], grid: Grid, level: str, limit: int | None) -> Query:
+    """The candles, in parts that cut none."""
+    if grid.edges is not None:
+        edges: list[datetime] | timedelta = [from_microseconds(edge) for edge in grid.edges]
+        window = Window.covering(from_microseconds(grid.first), from_microseconds(grid.end))
+        step = window.end - window.start
+    else:
+        edges, both = timedelta(microseconds=grid.step), math.lcm(grid.step, SLICE_US)
+        step = -(-_PART // timedelta(microseconds=both)) * timedelta(microseconds=both)
+        window = Window.covering(from_microseconds(grid.first), from_microseconds(grid.end)).widened_to(timedelta(microseconds=both))
+
+    def select(part: Window) -> sql.Composed:
+        start = max(part.start, from_microseconds(grid.first))
+        return merge_candles(level, edges, symbols, start, min(part.end, from_microseconds(grid.end)), limit)
+
+    return Query(select, _FETCHED, window, step)
 
 
 def _available_at(batch: pa.RecordBatch, grid: Grid, step: int, latency: timedelta) -> pa.Array:

@@ -43,6 +43,21 @@ def whole_vectors(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(reader.schema, batches)
 
 
+def fixed_lists(lists: pa.ListArray, type: pa.FixedSizeListType) -> pa.Array:
+    """Lists of one length, nested or not, from flat lists; a null stays one."""
+    sizes, inner = [], type
+    while pa.types.is_fixed_size_list(inner):
+        sizes.append(inner.list_size)
+        inner = inner.value_type
+    values = lists.drop_null().flatten()
+    for size in reversed(sizes):
+        values = pa.FixedSizeListArray.from_arrays(values, size)
+    if lists.null_count:
+        there = lists.is_valid().to_numpy(zero_copy_only=False)
+        values = values.take(pa.array(np.cumsum(there) - 1, mask=~there))
+    return values.cast(type)
+
+
 def to_pandas(pandas: Any, table: pa.Table) -> Any:
     """A data frame; decimals keep their Arrow type, integers that may be missing are `Int64`."""
     frame = table.to_pandas(types_mapper=lambda type: pandas.ArrowDtype(type) if pa.types.is_decimal(type) else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 from psycopg import sql
@@ -12,12 +12,13 @@ from psycopg import sql
 from btc_assets.client.catalog import as_symbols
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
-from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, columns_of, shifted
+from btc_assets.client.source import AVAILABLE_AT, Rows, Source, columns_of, shifted
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TIME
 from btc_assets.market_data.continuity import not_judged, read_gaps
 from btc_assets.ops.coverage import read_coverage
+from btc_assets.store.parallel_read import Query
 
 _SYMBOL = pa.field("symbol", pa.string(), nullable=False)
 _SLICE = pa.field("bucket_5m", TIME, nullable=False)
@@ -54,6 +55,7 @@ COVERAGE_SCHEMA = pa.schema(
 )
 
 _DAYS = 31  # looked at together
+_PART = timedelta(hours=6)  # of slices, the least that is read at once
 
 
 def gaps(source: Source, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
@@ -81,19 +83,23 @@ def slices(source: Source, range: RangeLike, symbol: str | Sequence[str] | None 
     span, symbols = parse_range(range), _asked(source, symbol)
     fetched = pa.schema([field for field in SLICES_SCHEMA if field.name != AVAILABLE_AT.name])
 
-    def statement(limit: int | None) -> sql.Composable:
+    def select(part: Window, limit: int | None) -> sql.Composable:
         return sql.SQL(
             "SELECT {} FROM landing.slices WHERE bucket_5m >= {} AND bucket_5m < {} AND (symbol = ANY({symbols}) OR cardinality({symbols}) = 0) "
             "ORDER BY bucket_5m, symbol LIMIT {limit}"
         ).format(
-            sql.SQL(", ").join(map(sql.Identifier, fetched.names)), span.start, span.end, symbols=sql.SQL("{}::text[]").format(symbols), limit=limit
+            sql.SQL(", ").join(map(sql.Identifier, fetched.names)), max(part.start, span.start), min(part.end, span.end),
+            symbols=sql.SQL("{}::text[]").format(symbols), limit=limit,
         )  # fmt: skip
+
+    def query(limit: int | None) -> Query:
+        return Query(lambda part: select(part, limit), fetched, span.window, _PART)
 
     def shape(rows: Rows) -> Rows:
         for batch in rows:
             yield columns_of(batch, SLICES_SCHEMA, {AVAILABLE_AT.name: shifted(batch["bucket_5m"], SLICE + source.latency)})
 
-    return source.relation(f"slices{_of(symbols)}, {span}", Query(statement, fetched), SLICES_SCHEMA, shape)
+    return source.relation(f"slices{_of(symbols)}, {span}", query, SLICES_SCHEMA, shape)
 
 
 def coverage(source: Source, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:

@@ -9,23 +9,29 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from btc_assets.client.conversions import fixed_lists
 from btc_assets.client.ranges import Moment, RangeLike, TimeRange, format_moment, parse_moment, parse_range
 from btc_assets.client.relation import Relation
-from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, columns_of, shifted
+from btc_assets.client.source import AVAILABLE_AT, Rows, Source, columns_of, shifted
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import SLICE, floor_slice
+from btc_assets.domain.slices import EPOCH, SLICE, Window, floor_slice
 from btc_assets.domain.ticks import TIME
 from btc_assets.signals.encoders.models import Model, read_models
 from btc_assets.signals.search.embeddings import LABELS
 from btc_assets.signals.search.similar import find_similar_slices, read_active_model
-from btc_assets.store.database import identifier
+from btc_assets.store.database import identifier, only_row
+from btc_assets.store.errors import server_errors
+from btc_assets.store.parallel_read import Query
 
 _SLICE = [pa.field("bucket_5m", TIME, nullable=False), pa.field("symbol", pa.string(), nullable=False)]
+_VECTOR = pa.field("embedding", pa.list_(pa.float32()))  # as it is read
 _COUNT = pa.field("tick_count", pa.int64(), nullable=False)
 # What the next slice brought: nothing that was known at `available_at`.
 _LABELS = [pa.field(name, pa.float64()) for name in LABELS]
 
 SIMILAR_SCHEMA = pa.schema([*_SLICE, pa.field("distance", pa.float64(), nullable=False), _COUNT, *_LABELS, AVAILABLE_AT])
+
+_PART = timedelta(hours=6)  # the least that is read at once
 
 
 class SearchOptions(TypedDict, total=False):
@@ -47,26 +53,36 @@ def embeddings(source: Source, range: RangeLike | None = None, *, symbol: str | 
     with source.store.connect() as connection:
         chosen = require_model(connection, model, symbol)
     vector = pa.field("embedding", pa.list_(pa.float32(), chosen.dim))
-    fetched = pa.schema([*_SLICE, pa.field("model_id", pa.string(), nullable=False), vector, _COUNT, *_LABELS])
-    schema = fetched.append(AVAILABLE_AT)
+    before, after = [*_SLICE, pa.field("model_id", pa.string(), nullable=False)], [_COUNT, *_LABELS]
+    fetched, schema = pa.schema([*before, _VECTOR, *after]), pa.schema([*before, vector, *after, AVAILABLE_AT])
+
+    def query(limit: int | None) -> Query:
+        window = span.window if span else _stored(source, chosen)
+        known = {"symbol": chosen.symbol, "model_id": chosen.model_id}
+        return Query(lambda part: _select(chosen, span, part, limit), fetched, window, _PART, constants=known)
 
     def shape(rows: Rows) -> Rows:
         for batch in rows:
-            yield columns_of(batch, schema, {AVAILABLE_AT.name: shifted(batch["bucket_5m"], SLICE + source.latency)})
+            available = shifted(batch["bucket_5m"], SLICE + source.latency)
+            yield columns_of(batch, schema, {vector.name: fixed_lists(batch[vector.name], vector.type), AVAILABLE_AT.name: available})
 
-    name = f"embeddings of {chosen.symbol} by {chosen.model_id}, {span or 'all'}"
-    return source.relation(name, Query(lambda limit: _select(chosen, span, limit), fetched), schema, shape)
+    return source.relation(f"embeddings of {chosen.symbol} by {chosen.model_id}, {span or 'all'}", query, schema, shape)
 
 
-def _select(model: Model, span: TimeRange | None, limit: int | None) -> sql.Composed:
-    labels = [sql.SQL("(label_snapshot ->> {})::double precision").format(name) for name in LABELS]
+def _stored(source: Source, model: Model) -> Window:
+    """The slices of which a model has rows; one without any if it has none."""
+    query = sql.SQL("SELECT min(bucket_5m), max(bucket_5m) FROM {}").format(identifier(model.table))
+    with source.store.connect() as connection, server_errors():
+        first, last = only_row(connection.execute(query))
+    return Window(first, last + SLICE) if first else Window.of_slice(EPOCH)
+
+
+def _select(model: Model, span: TimeRange | None, part: Window, limit: int | None) -> sql.Composed:
+    labels = [sql.SQL("(label_snapshot ->> {})::double precision AS {}").format(name, sql.Identifier(name)) for name in LABELS]
+    start, end = (max(part.start, span.start), min(part.end, span.end)) if span else (part.start, part.end)
     return sql.SQL(
-        "SELECT bucket_5m, symbol, model_id, embedding::real[], tick_count, {} FROM {} WHERE model_id = {} "
-        "AND bucket_5m >= {}::timestamptz AND bucket_5m < {}::timestamptz ORDER BY bucket_5m LIMIT {}"
-    ).format(
-        sql.SQL(", ").join(labels), identifier(model.table), model.model_id, span.start if span else "-infinity",
-        span.end if span else "infinity", limit,
-    )  # fmt: skip
+        "SELECT bucket_5m, embedding, tick_count, {} FROM {} WHERE bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m LIMIT {}"
+    ).format(sql.SQL(", ").join(labels), identifier(model.table), start, end, limit)
 
 
 def similar(source: Source, time: Moment, k: int = 10, **options: Unpack[SearchOptions]) -> Relation:

@@ -34,7 +34,7 @@ class Relation:
         name: what it is, with its range, as `repr` shows it.
         schema: of the batches.
         open_batches: starts reading.
-        open_head: starts reading the first rows only, where the server can leave out the others.
+        open_head: starts reading where only so many rows are wanted; it may give more.
         settings: of the store; `to_parquet` needs them for S3.
     """
 
@@ -118,10 +118,8 @@ class Relation:
         """
         if n < 0:
             raise UserError(f"The first {n} rows cannot be read: name 0 or more.")
-        if self._open_head:
-            return whole_vectors(self._open_head(n)).read_all()
         rows: list[pa.RecordBatch] = []
-        reader = self.batches()
+        reader = self._open_head(n) if self._open_head else self._open()
         while sum(map(len, rows)) < n:
             try:
                 rows.append(reader.read_next_batch())

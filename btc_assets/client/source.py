@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-from psycopg import sql
 
 from btc_assets.client.catalog import Catalog
 from btc_assets.client.conversions import float_schema, floats
@@ -18,26 +17,13 @@ from btc_assets.domain.settings import Settings
 from btc_assets.domain.slices import MICROSECOND
 from btc_assets.domain.ticks import TIME
 from btc_assets.store.database import Store
-from btc_assets.store.read import stream_query
+from btc_assets.store.parallel_read import SESSIONS, Query, stream
 
 EXACT, FLOAT = "exact", "float"
 
 Rows = Iterator[pa.RecordBatch]
 
 AVAILABLE_AT = pa.field("available_at", TIME, nullable=False)
-
-
-@dataclass(frozen=True)
-class Query:
-    """What the server is asked for.
-
-    Attributes:
-        statement: makes the query when reading begins; its parameter is the largest number of rows, None for all.
-        schema: of its columns, in their order.
-    """
-
-    statement: Callable[[int | None], sql.Composable]
-    schema: pa.Schema
 
 
 @dataclass(frozen=True)
@@ -61,28 +47,28 @@ class Source:
     def relation(
         self,
         name: str,
-        query: Query,
+        query: Callable[[int | None], Query],
         schema: pa.Schema,
         shape: Callable[[Rows], Rows],
         *,
         decimals: str | None = None,
-        rows_stay: bool = True,
     ) -> Relation:
         """The relation of a query.
 
         Args:
             name: of it.
-            query: read anew by each way out.
+            query: what is read, made anew when reading begins; its parameter is how many rows are wanted at most, None for all. It may give
+                more.
             schema: of the relation, with exact decimals.
             shape: makes the relation's batches of the query's, such as with columns that the server need not send.
             decimals: `exact` or `float`; what the store says if omitted.
-            rows_stay: whether `shape` makes one row of each, so that the server can leave out rows that nobody wants.
         """
 
         def read(limit: int | None) -> Rows:
-            yield from shape(stream_query(self.store, query.statement(limit), query.schema))
+            sessions = SESSIONS if limit is None else 1
+            yield from shape(iter(stream(self.store, query(limit), sessions=sessions)))
 
-        return self.relation_of(name, schema, lambda: read(None), first=(lambda n: read(n)) if rows_stay else None, decimals=decimals)
+        return self.relation_of(name, schema, lambda: read(None), first=read, decimals=decimals)
 
     def relation_of(
         self,
@@ -99,7 +85,7 @@ class Source:
             name: of it.
             schema: of the batches, with exact decimals.
             rows: starts reading.
-            first: starts reading the first rows only.
+            first: starts reading where only so many rows are wanted; it may give more.
             decimals: as `relation` takes it.
         """
         as_floats = check_decimals(decimals or self.decimals) == FLOAT

@@ -9,12 +9,13 @@ from psycopg import sql
 
 from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
 from btc_assets.client.relation import Relation
-from btc_assets.client.source import AVAILABLE_AT, Query, Rows, Source, choose_columns, columns_of, shifted
+from btc_assets.client.source import AVAILABLE_AT, Rows, Source, choose_columns, columns_of, shifted
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
 from btc_assets.store.database import identifier
 from btc_assets.store.errors import server_errors
+from btc_assets.store.parallel_read import Query
 
 SCHEMA = TICK_SCHEMA.append(AVAILABLE_AT)
 CLOCKS = ("event_time", "trade_time")
@@ -43,22 +44,27 @@ def ticks(  # what is read, each by its keyword
     source.catalog.require([symbol], span)
     fetched = _fetched(schema)
 
-    def statement(limit: int | None) -> sql.Composable:
+    def query(limit: int | None) -> Query:
         window = span.window if by == "event_time" else _reported(source, symbol, span)
-        return _select(symbol, span, by, window, fetched, limit)
+        return Query(
+            lambda part: _select(symbol, span, by, part, fetched, limit),
+            fetched,
+            window,
+            group_by="bucket_5m",
+            constants={"symbol": symbol},
+        )
 
     def shape(rows: Rows) -> Rows:
         for batch in rows:
             known = {AVAILABLE_AT.name: shifted(batch["bucket_5m"], SLICE + source.latency)} if AVAILABLE_AT in schema else {}
             yield columns_of(batch, schema, known)
 
-    name = f"ticks of {symbol}, {by} {span}"
-    return source.relation(name, Query(statement, fetched), schema, shape, decimals=decimals)
+    return source.relation(f"ticks of {symbol}, {by} {span}", query, schema, shape, decimals=decimals)
 
 
 def _fetched(schema: pa.Schema) -> pa.Schema:
-    """What the server must send for a schema."""
-    wanted = set(schema.names) | ({"bucket_5m"} if AVAILABLE_AT in schema else set())
+    """What is read for a schema; the id as well, for there must be something in each row."""
+    wanted = {*schema.names, "bucket_5m", "trade_id", "symbol"}
     return pa.schema([field for field in TICK_SCHEMA if field.name in wanted])
 
 
@@ -71,12 +77,12 @@ def _reported(source: Source, symbol: str, span: TimeRange) -> Window:
 
 
 def _select(symbol: str, span: TimeRange, by: str, window: Window, schema: pa.Schema, limit: int | None) -> sql.Composed:
-    """The query. Its bounds of slices let the server skip days; those of the time cut to the microsecond."""
+    """The ticks of some slices. Their bounds let the server skip days; those of the time cut to the microsecond."""
     return sql.SQL(
         "SELECT {columns} FROM {table} WHERE symbol = {symbol} AND bucket_5m >= {first} AND bucket_5m < {last} "
         "AND {time} >= {start} AND {time} < {end} ORDER BY bucket_5m, trade_id LIMIT {limit}"
     ).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, schema.names)),
+        columns=sql.SQL(", ").join(sql.Identifier(name) for name in schema.names if name != "symbol"),
         table=identifier(TABLE),
         symbol=sql.Literal(symbol),
         first=sql.Literal(window.start),

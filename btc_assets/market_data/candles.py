@@ -205,9 +205,11 @@ def read_candles_of(
 # As the view of a level merges the partial candles of each of its candles; here those of a longer one.
 _MERGED = """
 SELECT {bucket} AS bucket, symbol,
-       (array_agg(open ORDER BY first_trade_id))[1], max(high), min(low), (array_agg(close ORDER BY last_trade_id DESC))[1],
-       sum(volume), sum(quote_volume), sum(trade_count)::bigint, sum(taker_buy_volume), sum(taker_buy_quote_volume),
-       min(first_trade_id), max(last_trade_id), max(tick_bucket)
+       (array_agg(open ORDER BY first_trade_id))[1] AS open, max(high) AS high, min(low) AS low,
+       (array_agg(close ORDER BY last_trade_id DESC))[1] AS close, sum(volume) AS volume, sum(quote_volume) AS quote_volume,
+       sum(trade_count)::bigint AS trade_count, sum(taker_buy_volume) AS taker_buy_volume,
+       sum(taker_buy_quote_volume) AS taker_buy_quote_volume, min(first_trade_id) AS first_trade_id, max(last_trade_id) AS last_trade_id,
+       max(tick_bucket) AS last_reported
 FROM {partials}{edges}
 WHERE symbol = ANY({symbols}) AND bucket >= {start} AND bucket < {end}
 GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {limit}
@@ -227,7 +229,7 @@ def merge_candles(
         limit: at most so many rows; None for all.
 
     Returns:
-        Columns of `COLUMNS` without `bucket_5m`, and the last `tick_bucket` in which a trade of the candle was reported.
+        Columns of `COLUMNS` without `bucket_5m`, and `last_reported`: the last `tick_bucket` in which a trade of the candle was reported.
     """
     bucket: sql.Composable
     edges: sql.Composable

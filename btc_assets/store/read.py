@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import adbc_driver_postgresql.dbapi as adbc
-import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window
 from btc_assets.store.database import Store, identifier, location, prepare_conninfo
-from btc_assets.store.errors import ended, plain_error
 from btc_assets.store.refusals import refusal
 from btc_assets.store.sessions import opening_statement
 from btc_assets.store.tables import Target
+
+if TYPE_CHECKING:
+    import adbc_driver_postgresql.dbapi as adbc
 
 
 def fetch_table(store: Store, statement: sql.Composable) -> pa.Table:
@@ -24,65 +24,6 @@ def fetch_table(store: Store, statement: sql.Composable) -> pa.Table:
     with _query_errors(), _connect(store) as connection, connection.cursor() as cursor:
         cursor.execute(statement.as_string(None))
         return cursor.fetch_arrow_table()
-
-
-def stream_query(store: Store, statement: sql.Composable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a query; the session opens with the first batch and closes with the last.
-
-    Args:
-        store: to read.
-        statement: its columns in the order of the schema.
-        schema: of the batches. Numerics become its decimals, arrays become its lists, of one length or of any.
-
-    Raises:
-        UserError: the server refuses the query.
-        TransientError: the server ends the session before all rows are there.
-    """
-    with _query_errors(), _connect(store) as connection, connection.cursor() as cursor:
-        cursor.execute(statement.as_string(None))
-        for batch in cursor.fetch_record_batch():
-            columns = [_as_type(column, field.type) for field, column in zip(schema, batch.columns, strict=True)]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-@contextmanager
-def _query_errors() -> Iterator[None]:
-    """Turn errors of ADBC and of its stream, which are no errors of psycopg, into one sentence where there is one."""
-    try:
-        yield
-    except adbc.Error as error:
-        plain = plain_error(error)
-        if plain is None:
-            raise
-        raise plain from error
-    except OSError as error:  # what a stream of Arrow makes of any error
-        raise ended(str(error)) from error
-    except pa.ArrowInvalid as error:
-        raise UserError(f"A value is beyond what Arrow can hold exactly ({error}): leave out its column, or read it with SQL.") from error
-
-
-def _as_type(column: pa.Array, type: pa.DataType) -> pa.Array:
-    """A column of ADBC in the type that its values have."""
-    if pa.types.is_fixed_size_list(type):
-        return _as_vectors(column, type)
-    if pa.types.is_decimal(type):
-        column = column.cast(pa.string())
-    return column if column.type == type else column.cast(type)
-
-
-def _as_vectors(column: pa.Array, type: pa.FixedSizeListType) -> pa.Array:
-    """Lists of one length, nested or not, from flat lists; a null stays one."""
-    sizes, inner = [], type
-    while pa.types.is_fixed_size_list(inner):
-        sizes.append(inner.list_size)
-        inner = inner.value_type
-    values = column.drop_null().flatten().cast(inner)
-    for size in reversed(sizes):
-        values = pa.FixedSizeListArray.from_arrays(values, size)
-    if column.null_count:
-        there = column.is_valid().to_numpy(zero_copy_only=False)
-        values = values.take(pa.array(np.cumsum(there) - 1, mask=~there))
-    return values.cast(type)
 
 
 def stream_slices(store: Store, target: Target, window: Window) -> pa.RecordBatchReader:
@@ -102,6 +43,8 @@ def stream_slices(store: Store, target: Target, window: Window) -> pa.RecordBatc
 
 def _connect(store: Store) -> adbc.Connection:
     """A session for reading Arrow; it is in a transaction, to whose end it is as `sessions` makes all of ours."""
+    import adbc_driver_postgresql.dbapi as adbc  # it imports Polars and pandas if they are there
+
     conninfo = prepare_conninfo(store.dsn)
     connection = None
     try:
