@@ -17,7 +17,7 @@ import click
 from btc_assets.cli.app import App, example, progress_bar, save_picture
 from btc_assets.cli.console import out, styled
 from btc_assets.cli.landing import land_file
-from btc_assets.cli.loading import count_candles, print_report, run_ingest
+from btc_assets.cli.loading import count_candles, count_landed, print_failed_checks, print_report, run_ingest
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 
@@ -62,7 +62,8 @@ def demo(trades: Path | None, ticks: int, perpetual: bool) -> None:
     app = App(store.use(partitions_start=window.start))
     app.set_up_embedded_database()
     report = run_ingest(app, window)
-    print_report(report, count_candles(app, report.window))
+    print_report(report, count_landed(app, report.window).objects, count_candles(app, report.window))
+    print_failed_checks(app, report)
     _draw_candles(app, store.picture, window)
     out.print(f"Candles: {store.picture}")
     out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.")

@@ -14,7 +14,10 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, Window, parse_time
 
 if TYPE_CHECKING:
+    from btc_assets.landing.sources import ObjectCount
     from btc_assets.orchestration.ingest import IngestReport
+
+_GAPS_CHECK = " trade_ids_contiguous"  # of the ticks, and of those of the history
 
 
 @click.command(epilog=example("btc-assets load --from 2020-02-22 --to 2020-02-23"))
@@ -30,8 +33,13 @@ def load(app: App, start: str | None, end: str | None, force: bool, reread: bool
     window = what_is_over(Window.covering(parse_time(start), parse_time(end)), datetime.now(UTC))
     app.set_up_embedded_database()
     report = run_ingest(app, window, force=force, reread=reread, new_landing=new_landing)
-    print_report(report, count_candles(app, report.window))
+    landed = count_landed(app, report.window)
+    if landed.any_ever:
+        print_report(report, landed.objects, count_candles(app, report.window))
+    print_failed_checks(app, report)
     _print_what_is_missing(app, report)
+    if not landed.any_ever:
+        raise UserError(f"0 objects: nothing landed between {report.window.start:{KEY_FORMAT}} and {report.window.end:{KEY_FORMAT}}.")
     if not report.checks_passed:
         sys.exit(2)
 
@@ -53,19 +61,47 @@ def what_is_over(window: Window, now: datetime) -> Window:
     return over
 
 
-def print_report(report: IngestReport, candles: int) -> None:
-    """Print what a run loaded, and the checks that failed."""
+def print_report(report: IngestReport, objects: int, candles: int) -> None:
+    """Print what a run loaded.
+
+    Args:
+        report: of the run.
+        objects: that cover its slices.
+        candles: of its slices.
+    """
     headings = "objects", "slices", "ticks", "candles", "seconds", "ticks/s"
     table = new_table(*headings, numbers=slice(None), title=f"Loaded {report.window}")
     table.add_row(
-        f"{report.objects:,}", f"{report.slices:,}", f"{report.ticks:,}", f"{candles:,}", f"{report.seconds:.1f}",
+        f"{objects:,}", f"{report.slices:,}", f"{report.ticks:,}", f"{candles:,}", f"{report.seconds:.1f}",
         f"{report.ticks / report.seconds:,.0f}",
     )  # fmt: skip
     out.print(table)
-    for name, metadata in report.failed_checks.items():
-        out.print(styled("check failed", "red"), f"{name}: {metadata}")
     if report.checks_passed:
         out.print(f"All {report.checks} asset checks passed.")
+
+
+def print_failed_checks(app: App, report: IngestReport) -> None:
+    """Print the problems that checks found: the first ones of each, and all gaps."""
+    for name, check in report.failed_checks.items():
+        problems = check.first
+        if name.endswith(_GAPS_CHECK) and check.count > len(problems):
+            problems = _read_gaps(app, check.window)
+        failed = styled("check failed", "red")
+        if check.count == 1:
+            out.print(failed, f"{name}: {problems[0]}")
+            continue
+        out.print(failed, f"{name}: {check.count:,} {check.noun}")
+        for problem in problems:
+            out.print(f"  {problem}")
+        if (more := check.count - len(problems)) > 0:
+            out.print(f"  and {more:,} more")
+
+
+def _read_gaps(app: App, window: Window) -> list[str]:
+    from btc_assets.market_data.continuity import read_gaps
+
+    with app.store.connect() as connection:
+        return [str(gap) for gap in read_gaps(connection, window, app.settings.landing_feeds.labels_with_gaps)]
 
 
 def _print_what_is_missing(app: App, report: IngestReport) -> None:
@@ -93,6 +129,14 @@ def run_ingest(app: App, window: Window, *, force: bool = False, reread: bool = 
     with progress_bar("loading") as advance:
         definitions = build_definitions(app.settings, patient=False, progress=advance)
         return ingest(definitions, LOADING_ASSETS, Partitions.of(app.settings), window, IngestOptions(force, reread, new_landing))
+
+
+def count_landed(app: App, window: Window) -> ObjectCount:
+    """How many objects cover the slices of a window, and whether any ever did."""
+    from btc_assets.landing.sources import count_objects
+
+    with app.store.connect() as connection:
+        return count_objects(connection, window)
 
 
 def count_candles(app: App, window: Window) -> int:

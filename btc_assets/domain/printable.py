@@ -23,6 +23,11 @@ def escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(lambda match: f"{match[0][:-1]}\\{match[0][-1]}", printable(text))
 
 
+def unescape_markdown(text: str) -> str:
+    """The text that `escape_markdown` was given, as far as it was printable."""
+    return re.sub(r"\\(.)", r"\1", text)
+
+
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as Markdown that shows its cells as they are."""
     lines = [head, ["---"] * len(head), *([escape_markdown(cell) for cell in row] for row in rows)]

@@ -43,9 +43,9 @@ def find_unusable_objects(connection: psycopg.Connection, window: Window) -> Pro
 
 
 def find_rejected_rows(connection: psycopg.Connection, window: Window) -> Problems:
-    """The first 50 rows of readable objects that are no valid trades, each with the reason; `rows` counts all of them."""
+    """The first 50 rows of readable objects that are no valid trades, each with the reason, and the number of all of them."""
     rows = connection.execute(_REJECTED_ROWS, (window.start, window.end)).fetchall()
-    return Problems([f"{uri}, row {number}: {reason}" for uri, number, reason, _ in rows], {"rows": rows[0][3] if rows else 0})
+    return Problems([f"{uri}, row {number}: {reason}" for uri, number, reason, _ in rows], count=rows[0][3] if rows else 0)
 
 
 _CHECKS = [
@@ -55,7 +55,7 @@ _CHECKS = [
         "objects",
         find_unusable_objects,
     ),
-    SliceCheck("no_rejected_row", "Every row of the readable objects is a valid trade of its feed.", "rows_shown", find_rejected_rows),
+    SliceCheck("no_rejected_row", "Every row of the readable objects is a valid trade of its feed.", "rows", find_rejected_rows),
 ]
 
 
@@ -69,13 +69,13 @@ def landing_checks(deployment: Deployment) -> list[dg.AssetChecksDefinition]:
 def _no_open_problem(labels: Sequence[str]) -> SliceCheck:
     def find(connection: psycopg.Connection, window: Window) -> Problems:
         found = read_problems(connection, labels)
-        return Problems(found.shown, {"open": found.count})
+        return Problems(found.shown, count=found.count)
 
     return SliceCheck(
         "no_open_problem",
         "No problem of the whole store waits for a person: an unreadable or lost object, rows that are no valid trades, a slice that "
         "an object which is gone blocks. It fails until the problem is mended or acknowledged (btc-assets acknowledge).",
-        "shown",
+        "open",
         find,
         whole_store=True,
     )

@@ -64,6 +64,11 @@ SELECT (SELECT count(DISTINCT (uri, etag)) FROM landing.raw_blobs_5m
        (SELECT coalesce(sum(row_count), 0)::bigint FROM landing.rejected_rows WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s)
 """
 
+_OBJECTS = """
+SELECT count(DISTINCT uri) FILTER (WHERE status IN (%(noticed)s, %(registered)s, %(rejected)s)), count(*) > 0
+FROM landing.raw_blobs_5m WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
+"""
+
 _STATUSES = {status.value: status.value for status in Status}
 
 
@@ -156,3 +161,16 @@ def count_sources(connection: psycopg.Connection, window: Window) -> tuple[int, 
     with server_errors():
         objects, rejected_rows = only_row(connection.execute(_COUNTS, {"start": window.start, "end": window.end}))
     return objects, rejected_rows
+
+
+class ObjectCount(NamedTuple):
+    """How many objects cover the slices of a window, each counted once, and whether any ever did: it may be gone."""
+
+    objects: int
+    any_ever: bool
+
+
+def count_objects(connection: psycopg.Connection, window: Window) -> ObjectCount:
+    """Count the objects that cover slices of a window, according to the registry."""
+    with server_errors(), connection.transaction():
+        return ObjectCount(*only_row(connection.execute(_OBJECTS, _STATUSES | {"start": window.start, "end": window.end})))

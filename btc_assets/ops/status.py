@@ -11,24 +11,40 @@ from operator import attrgetter
 import psycopg
 
 from btc_assets.domain.slices import DAY, SLICE, Window
-from btc_assets.landing.states import SliceState
+from btc_assets.landing.states import SliceState, Status
 from btc_assets.store.errors import server_errors
 
+# An object that covers several slices is one object of the day.
 _DAYS = """
-SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset,
-       sum(objects + noticed_objects)::bigint, sum(size_bytes)::bigint, sum(row_count)::bigint, sum(loaded_rows)::bigint,
-       count(*) FILTER (WHERE objects + noticed_objects > 0),
-       count(*) FILTER (WHERE state = %(loaded)s OR state = %(rejected)s AND loaded_at IS NOT NULL),
-       count(*) FILTER (WHERE state IN (%(pending)s, %(stale)s)),
-       count(*) FILTER (WHERE state IN (%(source_gone)s, %(lost)s)),
-       sum(rejected_objects)::bigint,
-       min(bucket_5m), max(bucket_5m)
-FROM landing.slices
-WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
-GROUP BY 1, 2 ORDER BY 1, 2
+WITH objects AS (
+    SELECT day, asset, count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
+    FROM (
+        SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset, uri, max(size_bytes) FILTER (WHERE status = %(registered)s) AS size_bytes
+        FROM landing.raw_blobs_5m
+        WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s AND status IN (%(registered)s, %(noticed)s)
+        GROUP BY 1, 2, 3
+    ) AS object
+    GROUP BY 1, 2
+), days AS (
+    SELECT (bucket_5m AT TIME ZONE 'UTC')::date AS day, asset, sum(row_count)::bigint AS row_count, sum(loaded_rows)::bigint AS loaded_rows,
+           count(*) FILTER (WHERE objects + noticed_objects > 0) AS slices,
+           count(*) FILTER (WHERE state = %(loaded)s OR state = %(rejected)s AND loaded_at IS NOT NULL) AS loaded,
+           count(*) FILTER (WHERE state IN (%(pending)s, %(stale)s)) AS waiting,
+           count(*) FILTER (WHERE state IN (%(source_gone)s, %(lost)s)) AS gone,
+           sum(rejected_objects)::bigint AS rejected_objects, min(bucket_5m) AS first, max(bucket_5m) AS last
+    FROM landing.slices
+    WHERE bucket_5m >= %(start)s AND bucket_5m < %(end)s
+    GROUP BY 1, 2
+)
+SELECT day, asset, coalesce(objects, 0), coalesce(size_bytes, 0), row_count, loaded_rows, slices, loaded, waiting, gone, rejected_objects,
+       first, last
+FROM days LEFT JOIN objects USING (day, asset) ORDER BY 1, 2
 """
 
-_SLICE_STATES: dict[str, object] = {state.name.lower(): state.value for state in SliceState}
+_STATES: dict[str, object] = {
+    **{state.name.lower(): state.value for state in SliceState},
+    **{status.value: status.value for status in (Status.REGISTERED, Status.NOTICED)},
+}
 
 _REJECTED_ROWS = """
 SELECT (bucket_5m AT TIME ZONE 'UTC')::date, sum(row_count)::bigint FROM landing.rejected_rows
@@ -42,7 +58,7 @@ class DayStatus:
 
     Attributes:
         day, symbol: the UTC day and the label of the feed.
-        objects, bytes: number and size of its objects.
+        objects, bytes: number and size of its objects, each counted once; one that reaches over midnight is an object of both days.
         landed_rows, loaded_rows: rows in the objects, and in the table.
         slices: slices with objects.
         loaded: slices that are loaded.
@@ -92,7 +108,7 @@ _SUMMED = ("objects", "bytes", "landed_rows", "loaded_rows", "slices", "loaded",
 def read_daily_status(connection: psycopg.Connection, window: Window) -> list[DayStatus]:
     """The days of a window on which something landed, by symbol."""
     with server_errors(), connection.transaction():
-        rows = connection.execute(_DAYS, _SLICE_STATES | {"start": window.start, "end": window.end}).fetchall()
+        rows = connection.execute(_DAYS, _STATES | {"start": window.start, "end": window.end}).fetchall()
         rejected: dict[date, int] = dict(connection.execute(_REJECTED_ROWS, {"start": window.start, "end": window.end}).fetchall())
     first = {row[1]: row[11] for row in reversed(rows)}  # the days come in order
     last = {row[1]: row[12] for row in rows}

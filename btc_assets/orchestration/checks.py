@@ -1,5 +1,6 @@
 """Asset checks of slices, for all rooms: how one is declared, which slices it covers, and how its result is shown."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import dagster as dg
 import psycopg
 
-from btc_assets.domain.printable import escape_markdown, printable
+from btc_assets.domain.printable import escape_markdown, printable, unescape_markdown
 from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.orchestration.dagster_private import WindowCheckResult
 from btc_assets.orchestration.deployment import Deployment
@@ -18,6 +19,7 @@ from btc_assets.store.database import Store, only_row
 
 Found = TypeVar("Found")
 
+_MORE = re.compile(r"and \d+ more")
 _SHOWN = 50  # problems in the metadata of a result
 _LOOKBACK = timedelta(days=7)  # of a check that runs without a range
 _NEWEST = """
@@ -34,11 +36,13 @@ class Problems:
         found: the problems; `str(problem)` is a sentence.
         numbers: further metadata.
         note: what the result does not say if there is no problem.
+        count: how many problems there are, if `found` holds the first ones alone.
     """
 
     found: Sequence[object]
     numbers: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class SliceCheck:
         """What the check finds in a window."""
         problems = self.find(connection, window)
         covered = {} if self.whole_store else {"slices": str(window)}
-        return check_result(problems.found, self.noun, problems.note, CheckTarget(asset, self.name), **covered, **problems.numbers)
+        target, count = CheckTarget(asset, self.name), problems.count
+        return check_result(problems.found, self.noun, problems.note, target, count, **covered, **problems.numbers)
 
 
 def check_slices(name: str, checks: Sequence[tuple[dg.AssetKey, SliceCheck]], deployment: Deployment) -> dg.AssetChecksDefinition:
@@ -123,7 +128,13 @@ class CheckTarget(NamedTuple):
 
 
 def check_result(
-    problems: Sequence[object], noun: str, note: str = "", target: CheckTarget | None = None, /, **metadata: int | str
+    problems: Sequence[object],
+    noun: str,
+    note: str = "",
+    target: CheckTarget | None = None,
+    count: int | None = None,
+    /,
+    **metadata: int | str,
 ) -> dg.AssetCheckResult:
     """The result of a check, with the number of problems and the first of them as metadata; it passes if there is none.
 
@@ -134,6 +145,7 @@ def check_result(
         noun: plural noun for them; the metadata key of their number.
         note: what the result does not say if there is no problem.
         target: needed if the step has several checks.
+        count: how many problems there are, if that is not all.
         metadata: further metadata.
     """
     return WindowCheckResult(
@@ -142,17 +154,23 @@ def check_result(
         passed=not problems,
         description=printable(str(problems[0])) if problems else note or None,
         metadata={
-            noun: len(problems),
+            noun: len(problems) if count is None else count,
             **metadata,
             **({"not_judged": note} if note else {}),
-            "examples": dg.MetadataValue.md(bullets(problems)),
+            "examples": dg.MetadataValue.md(bullets(problems, count)),
         },
     )
 
 
-def bullets(problems: Sequence[object]) -> str:
-    """A Markdown list of the first problems, each of them as it is."""
+def bullets(problems: Sequence[object], count: int | None = None) -> str:
+    """A Markdown list of the first problems, each of them as it is; `count` is how many there are, if that is not all."""
     listed = [f"* {escape_markdown(str(problem))}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        listed.append(f"* and {len(problems) - _SHOWN} more")
+    if (more := (len(problems) if count is None else count) - len(listed)) > 0:
+        listed.append(f"* and {more} more")
     return "\n".join(listed) or "none"
+
+
+def read_bullets(markdown: str) -> list[str]:
+    """The problems that `bullets` lists, without the line that tells how many more there are."""
+    lines = [line.removeprefix("* ") for line in markdown.split("\n") if line.startswith("* ")]
+    return [unescape_markdown(line) for line in lines if not _MORE.fullmatch(line)]

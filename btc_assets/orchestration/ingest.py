@@ -12,6 +12,7 @@ import dagster as dg
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
+from btc_assets.orchestration.checks import read_bullets
 from btc_assets.orchestration.dagster_private import run_job
 from btc_assets.orchestration.jobs import asset_key
 from btc_assets.orchestration.lost_runs import command_tags
@@ -27,6 +28,23 @@ class IngestOptions:
     new_landing: bool = False
 
 
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check that failed.
+
+    Attributes:
+        window: the slices of its run.
+        noun: for its problems, in the plural.
+        count: how many there are.
+        first: the first of them, a sentence each; all of them but for a long list.
+    """
+
+    window: Window
+    noun: str
+    count: int
+    first: list[str]
+
+
 @dataclass
 class IngestReport:
     """Result of a run.
@@ -34,12 +52,12 @@ class IngestReport:
     Attributes:
         window: the slices, including the rest of days of history.
         seconds: that the run took.
-        objects: listed in the landing zone.
+        objects: listed in the landing zone, in the folders of the slices and beside them.
         strays: what lies among them and can be no object.
         slices: that have ticks.
         ticks: that were loaded.
         checks: that ran.
-        failed_checks: the first problem of each, by asset and check.
+        failed_checks: by asset and check.
     """
 
     window: Window
@@ -49,7 +67,7 @@ class IngestReport:
     slices: int = 0
     ticks: int = 0
     checks: int = 0
-    failed_checks: dict[str, str] = field(default_factory=dict)
+    failed_checks: dict[str, FailedCheck] = field(default_factory=dict)
 
     @property
     def checks_passed(self) -> bool:
@@ -96,7 +114,7 @@ def ingest(
             assets, tags = loading[name], partition_tags(part, DAY if name == "ingest_history" else SLICE)
             report.window = Window(min(report.window.start, part.start), max(report.window.end, part.end))
             events = run_job(definitions.resolve_job_def(name), _run_config(assets, options), tags | command_tags(), instance)
-            _add_run(report, events, assets)
+            _add_run(report, events, assets, part)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -119,8 +137,8 @@ def _run_config(assets: LoadingAssets, options: IngestOptions) -> dict[str, obje
     }
 
 
-def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: LoadingAssets) -> None:
-    """Run a job by consuming its events, and add its result to the report."""
+def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: LoadingAssets, window: Window) -> None:
+    """Run a job over a window by consuming its events, and add its result to the report."""
     materializations: dict[dg.AssetKey | None, dg.DagsterEvent] = {}
     failures: list[dg.DagsterEvent] = []
     for event in events:
@@ -129,7 +147,7 @@ def _add_run(report: IngestReport, events: Iterable[dg.DagsterEvent], assets: Lo
         elif event.is_failure:
             failures.append(event)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            _add_check(report, event.asset_check_evaluation_data)
+            _add_check(report, event.asset_check_evaluation_data, window)
     if any(_interrupted(event) for event in failures):
         raise KeyboardInterrupt
     if failures:
@@ -145,11 +163,15 @@ def _metadata(event: dg.DagsterEvent) -> dict[str, Any]:
     return {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
 
 
-def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation) -> None:
+def _add_check(report: IngestReport, evaluation: dg.AssetCheckEvaluation, window: Window) -> None:
     report.checks += 1
     if not evaluation.passed:
         name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-        report.failed_checks[name] = evaluation.description or ""
+        noun, count = next(iter(evaluation.metadata.items()))  # as `check_result` made it
+        assert isinstance(count, dg.IntMetadataValue) and count.value is not None
+        problems = evaluation.metadata["examples"]
+        assert isinstance(problems, dg.MarkdownMetadataValue)
+        report.failed_checks[name] = FailedCheck(window, noun.replace("_", " "), count.value, read_bullets(problems.md_str or ""))
 
 
 def _interrupted(event: dg.DagsterEvent) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow.compute as pc
 import pytest
 
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, floor_slice
@@ -20,6 +21,31 @@ def test_loading_with_failed_checks_reports_them_and_exits_with_2(store: StoreUn
     result = run_command("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:05Z")
     assert result.exit_code == 2
     assert "check failed landing/raw_blobs_5m no_rejected_object" in result.output
+
+
+def test_a_load_of_a_range_beside_all_objects_loads_nothing_and_fails_and_one_that_is_up_to_date_succeeds(store: StoreUnderTest) -> None:
+    store.land(every(10, 60), seconds=3600)
+    beside = run_command("load", "--from", "2024-01-10T12:10Z", "--to", "2024-01-10T12:20Z")  # its folder is listed all the same
+    assert (beside.exit_code, beside.output.splitlines()[-1]) == (
+        1,
+        "Error: 0 objects: nothing landed between 2024-01-10T12:10Z and 2024-01-10T12:20Z.",
+    )
+    for _ in range(2):
+        loaded = run_command("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:10Z")
+        assert loaded.exit_code == 0
+        assert "│       1 │      2 │    60 │" in loaded.output  # one object that covers two slices
+
+
+@pytest.mark.parametrize("gaps", [2, 60])
+def test_all_gaps_are_listed_with_their_number(store: StoreUnderTest, gaps: int) -> None:
+    ids = every(4, 4 * gaps + 1)
+    store.land(ids.filter(pc.not_equal(pc.bit_wise_and(ids["trade_id"], 3), 0)), seconds=3600)  # every fourth is missing
+    loaded = run_command("load", "--from", "2024-01-10T12:00Z", "--to", "2024-01-10T12:20Z")
+    assert loaded.exit_code == 2
+    lines = loaded.output.splitlines()
+    head = lines.index(f"check failed market_data/btc_ticks trade_ids_contiguous: {gaps} gaps")
+    listed = [line for line in lines[head + 1 :] if line.startswith("  BTCUSDT")]
+    assert [line.split(" before")[0] for line in listed] == [f"  BTCUSDT {n} to {n} (1 trades)" for n in range(4, 4 * gaps + 1, 4)]
 
 
 FOLDER_OF_THE_CASE = "2026/11/20/12/00"
@@ -73,8 +99,10 @@ def test_times_at_the_ends_of_the_calendar_are_no_tracebacks(store: StoreUnderTe
 def test_objects_in_folders_that_are_no_time_are_named_by_a_load_that_lists_nothing(store: StoreUnderTest) -> None:
     store.put("date=2026-11-20/data_0.jsonl", (case("18-hive-folders") / "data_0.jsonl").read_bytes())
     loaded = run_command("load", "--from", "2026-11-20T18:00Z", "--to", "2026-11-20T20:10Z")
-    assert loaded.exit_code == 0
-    assert "Nothing was listed in the folders of 2026-11-20T18:00Z to 2026-11-20T20:10Z." in " ".join(loaded.output.split())
+    assert loaded.exit_code == 1
+    words = " ".join(loaded.output.split())
+    assert "Nothing was listed in the folders of 2026-11-20T18:00Z to 2026-11-20T20:10Z." in words
+    assert words.endswith("Error: 0 objects: nothing landed between 2026-11-20T18:00Z and 2026-11-20T20:10Z.")
     for output in (loaded.output, run_command("status").output, run_command("doctor").output):
         assert "lies in a minute folder (YYYY/MM/DD/HH/MM/); what lies there begins with date=2026-11-20/: move" in " ".join(output.split())
 

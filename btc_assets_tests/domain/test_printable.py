@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from btc_assets.domain.printable import escape_markdown, markdown_table, printable
+from btc_assets.domain.printable import escape_markdown, markdown_table, printable, unescape_markdown
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,11 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str)
 )
 def test_markdown_in_text_is_shown_and_not_obeyed(text: str, markdown: str) -> None:
     assert escape_markdown(text) == markdown
+
+
+@given(st.text())
+def test_text_that_was_escaped_is_read_back(text: str) -> None:
+    assert unescape_markdown(escape_markdown(text)) == printable(text)
 
 
 def test_a_cell_cannot_end_its_row() -> None:

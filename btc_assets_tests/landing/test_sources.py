@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.landing.sources import count_object_rows, count_rows_by_slice, count_sources, read_lost_sources, read_sources
+from btc_assets.landing.sources import count_object_rows, count_objects, count_rows_by_slice, count_sources, read_lost_sources, read_sources
 from btc_assets.simulation.batches import encode_batch
 from btc_assets_tests.support.stores import FEED, StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -43,6 +43,16 @@ def test_only_an_object_that_was_loaded_can_be_lost(store: StoreUnderTest, loade
     store.delete(uri)
     store.register(HOUR)
     assert read_lost_sources(store.connection.cursor(), HOUR, ["BTCUSDT"]) == ([(NOON, uri)] if loaded else [])
+
+
+def test_an_object_is_counted_once_however_many_slices_it_covers_and_one_that_is_gone_is_remembered(store: StoreUnderTest) -> None:
+    (uri,) = store.land(every(10, 90), seconds=3600)
+    store.ingest(HOUR)
+    assert count_objects(store.connection, HOUR) == (1, True)
+    assert count_objects(store.connection, Window(HOUR.end, HOUR.end + SLICE)) == (0, False)
+    store.delete(uri)
+    store.register(HOUR)
+    assert count_objects(store.connection, HOUR) == (0, True)
 
 
 def test_an_object_that_was_overwritten_is_not_lost(store: StoreUnderTest) -> None:

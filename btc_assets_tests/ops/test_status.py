@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from btc_assets.domain.slices import DAY, SLICE, Window
+from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
 from btc_assets.ops.status import DayStatus, read_daily_status, sum_symbols
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
@@ -33,6 +33,15 @@ def test_slices_are_counted_by_their_state(store: StoreUnderTest) -> None:
     assert (day.landed_rows, day.loaded_rows) == (610, 900)  # the rows of the object that is gone are still loaded
     assert (day.slices, day.loaded, day.waiting, day.gone, day.missing, day.rejected_objects) == (3, 2, 1, 1, 3, 1)
     assert day.problems() == ["1 waiting", "3 missing", "1 with a source gone", "1 objects rejected"]
+
+
+def test_an_object_that_covers_several_slices_is_one_object_of_each_of_its_days(store: StoreUnderTest) -> None:
+    midnight = floor_day(NOON) + DAY
+    store.land(every(100, 15, start=midnight - 2 * SLICE), seconds=3600)  # 20 minutes before midnight to 5 after it
+    store.ingest(Window(midnight - 2 * SLICE, midnight + 3 * SLICE))
+    before, after = read(store)
+    size = before.bytes
+    assert [(day.objects, day.bytes, day.slices) for day in (before, after)] == [(1, size, 2), (1, size, 3)] and size > 0
 
 
 def test_slices_are_missing_only_between_the_first_and_the_last_with_an_object(store: StoreUnderTest) -> None:

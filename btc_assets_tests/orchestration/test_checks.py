@@ -9,7 +9,7 @@ import psycopg
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.orchestration.checks import Problems, SliceCheck, bullets, check_result, check_slices
+from btc_assets.orchestration.checks import Problems, SliceCheck, bullets, check_result, check_slices, read_bullets
 from btc_assets.orchestration.deployment import Deployment
 from btc_assets.orchestration.partitions import partition_tags
 from btc_assets_tests.support.stores import StoreUnderTest
@@ -75,6 +75,9 @@ def test_fifty_problems_are_listed_and_the_others_counted() -> None:
     assert bullets([]) == "none"
     assert bullets(range(50)).splitlines()[-1] == "* 49"
     assert bullets(range(53)).splitlines()[-2:] == ["* 49", "* and 3 more"]
+    assert read_bullets(bullets(range(53))) == [str(number) for number in range(50)]
+    assert bullets(range(3), 7).splitlines()[-2:] == ["* 2", "* and 4 more"]
+    assert read_bullets(bullets(["* a_b *", "1. c"], 7)) == ["* a_b *", "1. c"] and read_bullets(bullets([])) == []
     assert check_result([], "gaps").passed and not check_result(["one"], "gaps").passed
 
 

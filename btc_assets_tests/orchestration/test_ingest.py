@@ -11,7 +11,7 @@ from btc_assets.assembly import LOADING_ASSETS
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.orchestration.home import prepare_dagster_home
-from btc_assets.orchestration.ingest import IngestOptions, IngestReport, ingest, last_failure
+from btc_assets.orchestration.ingest import FailedCheck, IngestOptions, IngestReport, ingest, last_failure
 from btc_assets.orchestration.partitions import Partitions
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
@@ -32,15 +32,15 @@ def test_the_report_counts_what_was_loaded_and_the_run_is_recorded(store: StoreU
         assert run.is_success and run.job_name == "ingest"
 
 
-def test_failed_checks_are_reported_with_their_first_problem(store: StoreUnderTest) -> None:
+def test_failed_checks_are_reported_with_their_problems(store: StoreUnderTest) -> None:
     store.land(every(1, 60))
     uri = store.put("2024/01/10/12/00/batch-x.parquet", b"")
     report = run_ingest(store, HOUR)
     assert not report.checks_passed
     sentence = f"{uri}: the object is empty (0 bytes): land it again"
     assert report.failed_checks == {
-        "landing/raw_blobs_5m no_open_problem": sentence,
-        "landing/raw_blobs_5m no_rejected_object": sentence,
+        "landing/raw_blobs_5m no_open_problem": FailedCheck(HOUR, "open", 1, [sentence]),
+        "landing/raw_blobs_5m no_rejected_object": FailedCheck(HOUR, "objects", 1, [sentence]),
     }
 
 
