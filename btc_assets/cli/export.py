@@ -170,18 +170,79 @@ def ticks(app: App, /, by: str, **common: Any) -> None:
     """Write ticks."""
     options = Export(**common)
     columns = options.names and [*dict.fromkeys([*options.names, "bucket_5m"])]  # by which the progress is told
-    _write(app, options, lambda store: store.ticks(options.label(app), options.range, columns, by=by, decimals=options.decimals))
+    _write(app, options, lambda store: store.ticks(options.label(app), options.range, columns, by=by))
 
 
 @export.command(epilog=example("btc-assets export candles --interval 15m --between 2024-01-01 2024-02-01 --to january.parquet"))
 @_export_options
 @click.option("--interval", required=True, help="Such as 1m, 15m, 4h, 7d, or day, week, month in the time zone --tz.")
 @click.option("--tz", default="UTC", show_default=True, help="Time zone of a calendar's interval, such as America/New_York.")
+@click.option("--fill", is_flag=True, help="Also the intervals without a trade, with the close before them and no volume.")
+@click.option("--wide", is_flag=True, help="One row for each interval, with columns such as close_BTCUSDT.")
 @pass_app
-def candles(app: App, /, interval: str, tz: str, **common: Any) -> None:
+def candles(app: App, /, interval: str, tz: str, fill: bool, wide: bool, **common: Any) -> None:
     """Write candles of any interval that those of the store make up."""
     options = Export(**common)
-    _write(app, options, lambda store: store.candles(options.labels(app), interval, options.range, tz=tz, decimals=options.decimals))
+    _write(app, options, lambda store: store.candles(options.labels(app), interval, options.range, tz=tz, fill=fill, wide=wide))
+
+
+@export.command(epilog=example("btc-assets export bars --clock dollar --size 1000000 --during 2024-01 --to bars.parquet"))
+@_export_options
+@click.option("--clock", required=True, help="tick, volume, dollar, time; or tick_imbalance, dollar_runs and the like (docs/bars.md).")
+@click.option("--size", required=True, help="Trades, base units or quote units of a bar; on the clock time, a duration such as 1m.")
+@click.option("--side", type=click.Choice(["aggressor", "tick_rule"]), default="aggressor", show_default=True, help="Of an adaptive clock.")
+@pass_app
+def bars(app: App, /, clock: str, size: str, side: str, **common: Any) -> None:
+    """Write bars on any clock of trades, which close within the range."""
+    options = Export(**common)
+    _write(app, options, lambda store: store.bars(options.label(app), options.range, clock=clock, size=size, side=side))
+
+
+@export.command(epilog=example("btc-assets export features --during 2024-01 --columns bucket_5m,available_at,vpin --to vpin.csv"))
+@_export_options
+@pass_app
+def features(app: App, /, **common: Any) -> None:
+    """Write the features of slices; with the column bars named in --columns, their 60 bars as well."""
+    options = Export(**common)
+    columns = options.names and [*dict.fromkeys([*options.names, "bucket_5m"])]
+    _write(app, options, lambda store: store.features(options.label(app), options.range, columns))
+
+
+@export.command(epilog=example("btc-assets export slice-bars --during 2024-01-10 --to bars.parquet"))
+@_export_options
+@pass_app
+def slice_bars(app: App, /, **common: Any) -> None:
+    """Write the bars of 5 seconds of slices, a row for each."""
+    options = Export(**common)
+    _write(app, options, lambda store: store.slice_bars(options.label(app), options.range))
+
+
+@export.command(epilog=example("btc-assets export embeddings --during 2024-01 --to vectors.parquet"))
+@_export_options
+@click.option("--model", help="Id of the model; by default the active one.")
+@pass_app
+def embeddings(app: App, /, model: str | None, **common: Any) -> None:
+    """Write the vectors of slices by a model, as arrays."""
+    options = Export(**common)
+    _write(app, options, lambda store: store.embeddings(options.range, symbol=options.label(app), model=model))
+
+
+@export.command(epilog=example("btc-assets export slices --during 2024-01 --to slices.csv"))
+@_export_options
+@pass_app
+def slices(app: App, /, **common: Any) -> None:
+    """Write the state of each slice; of all symbols, unless some are named."""
+    options = Export(**common)
+    _write(app, options, lambda store: store.slices(options.range, options.symbols))
+
+
+@export.command(epilog=example("btc-assets export gaps --during 2024 --to gaps.csv"))
+@_export_options
+@pass_app
+def gaps(app: App, /, **common: Any) -> None:
+    """Write the trade ids that are missing; of all symbols, unless some are named."""
+    options = Export(**common)
+    _write(app, options, lambda store: store.gaps(options.range, options.symbols))
 
 
 def _write(app: App, options: Export, choose: Callable[[ClientStore], Relation]) -> None:
@@ -190,7 +251,7 @@ def _write(app: App, options: Export, choose: Callable[[ClientStore], Relation])
     form, name = options.format, "standard output" if options.to == _STDOUT else options.to
     from btc_assets.client.store import connect
 
-    with connect(settings=app.settings) as store:
+    with connect(settings=app.settings, decimals=options.decimals) as store:
         relation = choose(store)
         names = options.names or relation.columns
         if unknown := [each for each in names if each not in relation.columns]:
@@ -239,7 +300,7 @@ def _copy(relation: Relation, names: list[str], form: str, opened: Open, progres
         batches = (batch for batch in reader if batch.num_rows)
         first = next(batches, None)
         if first is None:
-            raise UserError(f"There are no {relation.name}: load that range first (btc-assets load).")
+            raise UserError(f"There are no {relation.name}, so nothing was written: see btc-assets coverage.")
         with opened() as stream, writing(form, stream, schema) as writer:
             for batch in chain([first], batches):
                 writer.write(batch.select(names))

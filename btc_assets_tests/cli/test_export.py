@@ -78,6 +78,34 @@ def test_candles_of_several_symbols(docs_store: StoreUnderTest) -> None:
     assert len(rows) == 12 and {row["symbol"] for row in rows} == {"BTCUSDT", "BTCUSDT.P"}
 
 
+Read = Callable[[ClientStore], Relation]
+DAY = "2024-01-11"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ("candles --interval 4h --fill", lambda store: store.candles("BTCUSDT", "4h", DAY, fill=True)),
+        ("candles --interval day --tz Europe/Berlin", lambda store: store.candles("BTCUSDT", "day", DAY, tz="Europe/Berlin")),
+        ("bars --clock dollar --size 250000.5", lambda store: store.bars("BTCUSDT", DAY, clock="dollar", size="250000.5")),
+        ("bars --clock time --size 90m", lambda store: store.bars("BTCUSDT", DAY, clock="time", size="90m")),
+        ("bars --clock tick --size 1000", lambda store: store.bars("BTCUSDT", DAY, clock="tick", size=1000)),
+        ("features", lambda store: store.features("BTCUSDT", DAY)),
+        ("features --columns bars,vpin", lambda store: store.features("BTCUSDT", DAY, ["bars", "vpin"])),
+        ("slice-bars", lambda store: store.slice_bars("BTCUSDT", DAY)),
+        ("embeddings", lambda store: store.embeddings(DAY, symbol="BTCUSDT")),
+        ("slices", lambda store: store.slices(DAY, "BTCUSDT")),
+        ("gaps", lambda store: store.gaps(DAY, "BTCUSDT")),
+    ],
+)
+def test_each_kind_of_rows_is_what_the_client_reads(docs_store: StoreUnderTest, arguments: str, read: Read) -> None:
+    result = run_command("export", *arguments.split(), "--symbol", "BTCUSDT", "--during", DAY, "--to", "rows.arrow")
+    assert result.exit_code == 0, result.output
+    wanted = read(btc.connect()).arrow()
+    assert len(wanted) and pa.ipc.open_file("rows.arrow").read_all().select(wanted.column_names).equals(wanted)
+    assert result.stdout == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
