@@ -60,6 +60,18 @@ _SENTENCES: dict[str | None, tuple[type[UserError], str]] = {  # by SQLSTATE; {}
 }
 
 
+def ended(words: str) -> UserError:
+    """The error to raise where a stream of rows broke off, by the words of a driver that tells no SQLSTATE."""
+    message = " ".join(words.partition("ERROR:")[2].split())  # a session goes on after it; not after FATAL, or no word of the server
+    if not message:
+        return TransientError(_ENDED.format(" ".join(words.split())))
+    if "recovery" in message:  # of a standby, whose query lasted longer than the rows on the primary
+        return TransientError(_BUSY.format(message))
+    if message.startswith("canceling statement"):
+        return UserError(_LIMIT.format(message))
+    return UserError(f"The database server broke off the query ({message}): correct that, and run it again.")
+
+
 @contextmanager
 def server_errors() -> Iterator[None]:
     """Turn errors that a person can correct into one sentence.
@@ -89,6 +101,8 @@ def plain_error(error: BaseException | None) -> UserError | None:
     sqlstate = getattr(original, "pgcode", None) or getattr(original, "sqlstate", None)
     if isinstance(original, psycopg.Error):
         lost, message = isinstance(original, psycopg.OperationalError), original.diag.message_primary
+    elif type(original).__module__.startswith("adbc"):
+        lost, message = sqlstate is None, str(original).partition("ERROR:")[2].partition("\n")[0].strip()
     elif type(original).__module__.startswith("psycopg2"):
         lost, message = type(original).__name__ == "OperationalError", original.diag.message_primary  # type: ignore[union-attr]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from psycopg import sql
 
 from btc_assets.domain.slices import Window
 from btc_assets.store.database import Store, identifier, location, prepare_conninfo
+from btc_assets.store.errors import ended, plain_error
 from btc_assets.store.refusals import refusal
 from btc_assets.store.sessions import opening_statement
 from btc_assets.store.tables import Target
@@ -20,10 +21,31 @@ if TYPE_CHECKING:
 
 
 def fetch_table(store: Store, statement: sql.Composable) -> pa.Table:
-    """All rows of a query; raises as `stream_query` does."""
+    """All rows of a query.
+
+    Raises:
+        UserError: the server refuses the query.
+        TransientError: the server ends the session before all rows are there.
+    """
     with _query_errors(), _connect(store) as connection, connection.cursor() as cursor:
         cursor.execute(statement.as_string(None))
         return cursor.fetch_arrow_table()
+
+
+@contextmanager
+def _query_errors() -> Iterator[None]:
+    """Turn errors of ADBC and of its stream, which are no errors of psycopg, into one sentence where there is one."""
+    import adbc_driver_postgresql.dbapi as adbc
+
+    try:
+        yield
+    except adbc.Error as error:
+        plain = plain_error(error)
+        if plain is None:
+            raise
+        raise plain from error
+    except OSError as error:  # what a stream of Arrow makes of any error
+        raise ended(str(error)) from error
 
 
 def stream_slices(store: Store, target: Target, window: Window) -> pa.RecordBatchReader:
