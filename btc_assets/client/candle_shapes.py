@@ -60,14 +60,14 @@ def slices_over(times: np.ndarray) -> np.ndarray:
     return -(-times // SLICE_US) * SLICE_US
 
 
-def whole_buckets(rows: Rows) -> Rows:
-    """Batches of candles in order, cut so that all candles of a bucket are in the same one."""
+def whole_buckets(rows: Rows, column: str = "bucket") -> Rows:
+    """Batches in the order of a column of times, cut so that all rows of a time are in the same one."""
     rest: pa.RecordBatch | None = None
     for batch in rows:
         if not len(batch):
             continue
         joined = batch if rest is None else pa.concat_batches([rest, batch])
-        buckets = microseconds(joined["bucket"])
+        buckets = microseconds(joined[column])
         cut = int(np.searchsorted(buckets, buckets[-1]))
         rest = joined.slice(cut)
         if cut:

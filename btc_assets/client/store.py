@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self, Unpack
 
+from btc_assets.client.asof import asof
 from btc_assets.client.bars import BarsRelation, bars
 from btc_assets.client.candles import candles
 from btc_assets.client.catalog import Catalog
@@ -178,6 +179,32 @@ class ClientStore:
             UserError: the symbol or the range is not there, or the interval cannot be built; the sentence tells what can.
         """
         return candles(self._source, symbol, interval, range, columns, fill=fill, wide=wide, tz=tz, decimals=decimals)
+
+    def asof(  # what is read, each by its keyword
+        self,
+        left: str,
+        right: str,
+        range: RangeLike,
+        *,
+        tolerance: timedelta = timedelta(hours=1),
+        decimals: str | None = None,
+    ) -> Relation:
+        """The ticks of one symbol, each with the last tick of another one that was reported at the same time or before.
+
+        Of several at the same event time, the one with the highest id; its columns are called `right_price` and so on, and are null if there
+        is none. Ordered by slice and trade id, in bounded memory.
+
+        Args:
+            left: label of the symbol that has a row for each of its ticks.
+            right: label of the other one.
+            range: of the ticks of `left`, by event time, as the class tells.
+            tolerance: how much older the tick of `right` may be.
+            decimals: `exact` or `float`.
+
+        Raises:
+            UserError: a symbol or the range is not there; the sentence tells what is.
+        """
+        return asof(self._source, left, right, range, tolerance=tolerance, decimals=decimals)
 
     # ---- signals
 
