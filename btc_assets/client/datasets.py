@@ -203,7 +203,8 @@ class Dataset:
         windows = newest_windows(self.split, slices)
         rows = RowSource(self.source.store.dsn, replace(self.plan, mask=False, channels=()) if self.plan.inputs else self.plan)
         read = [rows.read(piece) for piece in _pieces(windows)]
-        features = [fetch_features(self.source.store, self.plan.symbol, window, SOURCES) for window in windows]
+        with self.source.store.connect() as connection:
+            features = [fetch_features(connection, self.plan.symbol, window, SOURCES) for window in windows]
         return find_dataset_leaks(rows.plan, self.split, pa.concat_tables(read), pa.concat_tables(features))
 
     def _rows(self, what: str, windows: Sequence[Window], split: Split | None) -> Rows:

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import KEY_FORMAT, SLICE, Window, ceil_slice, floor_slice, to_microseconds
-from btc_assets.domain.ticks import int64
+from btc_assets.domain.ticks import TIME, int64
 from btc_assets.market_data.slice_records import read_unrecorded
 from btc_assets.signals.features import schema
 from btc_assets.signals.features.bars import CHANNELS, STEPS
@@ -20,6 +20,7 @@ from btc_assets.signals.features.formulas import FEATURES
 from btc_assets.signals.features.slice_arrays import SliceArrays
 from btc_assets.store.database import Store, identifier, only_row
 from btc_assets.store.errors import server_errors
+from btc_assets.store.packed import fetch_packed
 from btc_assets.store.read import fetch_table
 
 TABLE = "signals.slice_features"
@@ -32,17 +33,18 @@ def read_features(store: Store, symbol: str, window: Window) -> SliceArrays:
         UserError: another version of the features computed some of them.
     """
     names = [feature.name for feature in FEATURES]
-    rows = fetch_features(store, symbol, window, names, bars=True)
+    rows = fetch_table(store, _select(symbol, window, names, bars=True))
+    require_schema(rows["feature_schema"].unique().to_pylist(), symbol, window)
     return SliceArrays(int64(rows["bucket_5m"]), feature_matrix(rows, names), decode_bars(rows))
 
 
-def fetch_features(store: Store, symbol: str, window: Window, names: Sequence[str], *, bars: bool = False) -> pa.Table:
+def fetch_features(connection: psycopg.Connection, symbol: str, window: Window, names: Sequence[str], *, bars: bool = False) -> pa.Table:
     """Some features of the stored slices of a symbol in a window, in order of time.
 
     Args:
-        store: that holds them.
+        connection: to the store.
         symbol: whose.
-        window: the slices.
+        window: the slices; a year at most with bars.
         names: of the features.
         bars: also fetch the bars, as `decode_bars` takes them.
 
@@ -52,13 +54,19 @@ def fetch_features(store: Store, symbol: str, window: Window, names: Sequence[st
     Raises:
         UserError: another version of the features computed some of them.
     """
-    columns = [*map(sql.Identifier, ["bucket_5m", "feature_schema", *names]), *([sql.SQL("vector_send(bars) AS bars")] if bars else [])]
-    statement = sql.SQL("SELECT {} FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m").format(
-        sql.SQL(", ").join(columns), identifier(TABLE), *map(sql.Literal, (symbol, window.start, window.end))
-    )
-    rows = fetch_table(store, statement)
+    fields = [pa.field("bucket_5m", TIME, nullable=False), pa.field("feature_schema", pa.string(), nullable=False)]
+    fields += [pa.field(name, pa.float64(), nullable=False) for name in names]
+    fields += [pa.field("bars", pa.binary(), nullable=False)] if bars else []
+    rows = fetch_packed(connection, _select(symbol, window, names, bars=bars), pa.schema(fields))
     require_schema(rows["feature_schema"].unique().to_pylist(), symbol, window)
     return rows.drop_columns(["feature_schema"])
+
+
+def _select(symbol: str, window: Window, names: Sequence[str], *, bars: bool) -> sql.Composed:
+    columns = [*map(sql.Identifier, ["bucket_5m", "feature_schema", *names]), *([sql.SQL("vector_send(bars) AS bars")] if bars else [])]
+    return sql.SQL("SELECT {} FROM {} WHERE symbol = {} AND bucket_5m >= {} AND bucket_5m < {} ORDER BY bucket_5m").format(
+        sql.SQL(", ").join(columns), identifier(TABLE), *map(sql.Literal, (symbol, window.start, window.end))
+    )
 
 
 def require_schema(found: Iterable[str], symbol: str, where: object) -> None:
