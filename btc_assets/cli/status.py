@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from btc_assets.landing.problems import OpenProblems
     from btc_assets.ops.health import Health
     from btc_assets.ops.status import DayStatus
+    from btc_assets.signals.encoders.models import Model
 
 _SYMBOLS_SHOWN = 10  # one by one; of more, each day is one line
 
@@ -35,7 +36,6 @@ def status(app: App, start: str | None, end: str | None, limit: int, form: str, 
     from btc_assets.landing.problems import read_problems
     from btc_assets.ops.health import read_health
     from btc_assets.ops.status import read_daily_status
-    from btc_assets.signals.encoders.kinds import Kinds
     from btc_assets.signals.encoders.models import read_maintained_models
 
     now, settings = datetime.now(UTC), app.settings
@@ -50,8 +50,7 @@ def status(app: App, start: str | None, end: str | None, limit: int, form: str, 
             daemon_runs=lambda: _daemon_runs(settings, now),
         )
         problems = read_problems(connection, settings.landing_feeds.labels, limit=limit)
-        lacks = [lack for model in read_maintained_models(connection) if (lack := Kinds.of(settings).explain_lack(model))]
-        health = replace(health, reasons=[*health.reasons, *lacks])
+        health = replace(health, reasons=[*health.reasons, *_explain_lacks(settings, read_maintained_models(connection))])
     if form != "table" or part:
         _print_part(form, part or "days", days, health, problems)
         return
@@ -63,6 +62,15 @@ def status(app: App, start: str | None, end: str | None, limit: int, form: str, 
     _print_problems(problems)
     if health.stuck:
         _print_dagster(app)
+
+
+def _explain_lacks(settings: Settings, models: Sequence[Model]) -> list[str]:
+    """Why models are not kept up."""
+    if not models:  # what follows imports NumPy
+        return []
+    from btc_assets.signals.encoders.kinds import Kinds
+
+    return [lack for model in models if (lack := Kinds.of(settings).explain_lack(model))]
 
 
 def _daemon_runs(settings: Settings, now: datetime) -> bool:

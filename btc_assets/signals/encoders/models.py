@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import class_row
@@ -12,9 +12,11 @@ from psycopg.types.json import Jsonb
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import Window
-from btc_assets.market_data.versions import SliceDigests, read_slice_digests
 from btc_assets.store.database import only_row
 from btc_assets.store.errors import server_errors
+
+if TYPE_CHECKING:
+    from btc_assets.market_data.versions import SliceDigests
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ def read_changed_slices(connection: psycopg.Connection, model: Model) -> list[da
         (digests,) = only_row(connection.execute("SELECT data_digests FROM signals.models WHERE model_id = %s", (model.model_id,)))
     if digests is None:
         return None
+    from btc_assets.market_data.versions import read_slice_digests  # with NumPy, for which `status` and `models` need not wait
+
     return read_slice_digests(connection, model.symbol, Window(model.trained_from, model.trained_to)).changed_since(digests)
 
 
