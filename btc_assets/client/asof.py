@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 )
 
 
-def asof(  # what is read, each by its keyword
+def asof(
     source: Source,
     left: str,
     right: str,

@@ -125,7 +125,7 @@ class ClientStore:
 
     # ---- market data
 
-    def ticks(  # what is read, each by its keyword
+    def ticks(
         self,
         symbol: str,
         range: RangeLike,
@@ -180,7 +180,7 @@ class ClientStore:
         """
         return candles(self._source, symbol, interval, range, columns, fill=fill, wide=wide, tz=tz, decimals=decimals)
 
-    def asof(  # what is read, each by its keyword
+    def asof(
         self,
         left: str,
         right: str,

@@ -27,7 +27,7 @@ WHERE symbol = %s AND bucket >= %s AND bucket < %s
 """
 
 
-def ticks(  # what is read, each by its keyword
+def ticks(
     source: Source,
     symbol: str,
     range: RangeLike,

@@ -14,13 +14,14 @@ import psycopg
 import pyarrow as pa
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import btc_assets as btc
 from btc_assets.client.ranges import TimeRange
 from btc_assets.client.store import ClientStore
 from btc_assets.client.ticks import _select
 from btc_assets.domain.errors import TransientError, UserError
+from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import Window
 from btc_assets.ops.roles import grant_rights
 from btc_assets.store.read import fetch_table
@@ -79,13 +80,31 @@ def test_symbols_tells_what_is_there(client: ClientStore, market: Market) -> Non
         assert row["first_slice"] == rows[0]["bucket_5m"]
 
 
-def test_a_reader_s_rights_are_enough(market: Market) -> None:
+def test_a_reader_s_rights_are_enough_for_everything(market: Market, client: ClientStore) -> None:
+    def read_all(opened: ClientStore) -> list[pa.Table]:
+        day = (NOON - timedelta(minutes=30), NOON + timedelta(hours=2))
+        relations = [
+            opened.symbols(), opened.ticks(SPOT, day), opened.ticks(SPOT, day, by="trade_time"), opened.candles(SPOT, "15m", day),
+            opened.candles([SPOT, FUTURE], "90s", day, fill=True, wide=True), opened.asof(SPOT, FUTURE, day), opened.gaps(day),
+            opened.slices(day), opened.coverage(day), opened.features(SPOT, day), opened.slice_bars(SPOT, day), opened.embeddings(),
+            opened.similar(NOON, 3), opened.bars(SPOT, day, clock="tick", size=100),
+        ]  # fmt: skip
+        return [relation.arrow() for relation in relations]
+
     with role_of_a_test(market.dsn) as (name, dsn), psycopg.connect(market.dsn, autocommit=True) as owner:
         grant_rights(owner, readers=[name])
-        with btc.connect(dsn) as opened:
-            assert opened.ticks(SPOT, DAY).arrow().num_rows == len(market.of(SPOT))
-            assert opened.candles(SPOT, "15m", DAY).arrow().num_rows == 6
-            assert opened.symbols().arrow().num_rows == 2
+        found = read_all(btc.connect(dsn))
+    assert found == read_all(client) and all(found)
+
+
+def test_without_a_connection_string_the_embedded_server_is_read(market: Market) -> None:
+    parts = conninfo_to_dict(market.dsn)
+    if not str(parts["host"]).startswith("/"):
+        pytest.skip("the server of the tests is not the embedded one")
+    settings = load_settings().model_copy(update={"home": Path(str(parts["host"])).parent, "database": parts["dbname"], "dsn": None})
+    with btc.connect(settings=settings) as opened:
+        assert repr(opened) == "<btc_assets Store(embedded), decimals=exact>"
+        assert opened.ticks(SPOT, DAY).arrow().num_rows == len(market.of(SPOT))
 
 
 def test_a_role_without_rights_is_told_so(market: Market) -> None:
