@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,12 @@ def test_a_loader_with_workers_reads_each_row_once(store: btc.ClientStore) -> No
         assert joined["features"][:, 1] == pytest.approx(expected["vpin"].to_numpy(), rel=1e-6)
         assert joined["bars"].shape == (len(expected), 60, 1)
         assert joined["target"] == pytest.approx(expected["target"].to_numpy(), rel=1e-6)
+
+
+def test_workers_that_are_started_anew_may_have_the_rows(store: btc.ClientStore) -> None:
+    rows = store.dataset("BTCUSDT", ["volume"], train=TRAIN, test=TEST).train.torch(batch_size=64)
+    copied = pickle.loads(pickle.dumps(rows))
+    assert [batch["bucket_5m"].tolist() for batch in copied] == [batch["bucket_5m"].tolist() for batch in rows]
 
 
 def test_rows_with_nulls_are_not_handed_to_pytorch(store: btc.ClientStore) -> None:

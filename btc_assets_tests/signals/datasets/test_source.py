@@ -16,6 +16,7 @@ import pytest
 
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import QUANTITY
+from btc_assets.market_data.slice_records import describe_slices, record_slices
 from btc_assets.signals.datasets.plan import Plan
 from btc_assets.signals.datasets.source import RowSource
 from btc_assets.signals.datasets.targets import Target
@@ -105,8 +106,9 @@ def test_incomplete_slices_are_left_out_or_masked_with_the_reason(hours: StoreUn
     execute("UPDATE landing.raw_blobs_5m SET loaded_at = NULL WHERE bucket_5m = %s", (at(10),))
     execute("DELETE FROM signals.slice_features WHERE bucket_5m = %s", (at(15),))
     execute(
-        "INSERT INTO ingestion.due_slices (asset, bucket_5m) VALUES ('signals/slice_features', %s), ('market_data/candles_30s', %s)",
-        (at(20), at(25)),
+        "INSERT INTO ingestion.due_slices (asset, bucket_5m) "
+        "VALUES ('signals/slice_features', %s), ('market_data/candles_30s', %s), ('market_data/btc_ticks', %s)",
+        (at(20), at(25), at(30)),
     )
     rows = read(hours, mask=True)
     assert states(rows) == {
@@ -115,17 +117,36 @@ def test_incomplete_slices_are_left_out_or_masked_with_the_reason(hours: StoreUn
         13: "target: no trades", 14: "target: no trades", 15: "no features",
         20: "features due",
         23: "target: candles due", 24: "target: candles due",
+        28: "target: open", 29: "target: open", 30: "open",
         34: "target: no trades", 35: "target: no trades",
     }  # fmt: skip
     unknown = [row for row in rows.to_pylist() if row["volume"] is None]
     assert [(row["bucket_5m"], row["bars"], row["log_return"]) for row in unknown] == [
-        (at(number), None, None) for number in (5, 10, 15, 20)
+        (at(number), None, None) for number in (5, 10, 15, 20, 30)
     ]
-    assert Counter(row["target"] is None for row in rows.to_pylist() if row["state"].startswith("target")) == {True: 10}
+    assert Counter(row["target"] is None for row in rows.to_pylist() if row["state"].startswith("target")) == {True: 12}
     kept = read(hours)
     assert kept.equals(rows.filter(pc.equal(rows["state"], "complete")))
     assert sum(column.null_count for column in kept.columns) == 0
     assert 5 not in states(read(hours, mask=True, contiguous=False))
+
+
+def test_lost_trades_are_known_after_the_ticks_were_dropped(hours: StoreUnderTest, market_day: pa.Table) -> None:
+    ticks = market_day.filter(pc.less(market_day["bucket_5m"], pa.scalar(HOURS.end)))
+    first_of_20 = pc.index(pc.greater_equal(ticks["bucket_5m"], pa.scalar(at(20))), True).as_py()
+    lost = ticks.filter(pc.invert(pc.is_in(ticks["trade_id"], pc.take(ticks["trade_id"], pa.array([150, first_of_20 - 1])))))
+    write_market(hours, lost)
+    with hours.connection.transaction(), hours.connection.cursor() as cursor:
+        record_slices(cursor, HOURS, describe_slices(lost))
+    before = read(hours, mask=True)
+    inside = (ticks["bucket_5m"][150].as_py() - DAY_START) // SLICE
+    assert {number for number, state in states(before).items() if state == "gap"} == {inside, 19, 20}
+    hours.connection.execute("DELETE FROM market_data.btc_ticks")
+    hours.connection.execute(
+        "INSERT INTO ops.retention_jobs (job_name, hypertable, policy, enabled, state) "
+        "VALUES ('drop market_data.btc_ticks', 'market_data.btc_ticks', '{\"after\": \"1 day\"}', true, 'applied')"
+    )
+    assert read(hours, mask=True).equals(before)
 
 
 def test_a_source_goes_to_another_process_without_telling_its_password() -> None:
