@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pytest
 
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import DAY, SLICE_US, Window, to_microseconds
-from btc_assets.domain.ticks import TIME, int64
+from btc_assets.domain.ticks import TIME, float64, int64
 from btc_assets.signals.datasets.doubts import Doubts
 from btc_assets.signals.datasets.leaks import find_dataset_leaks, newest_windows
 from btc_assets.signals.datasets.own_columns import OwnColumns, OwnTarget
@@ -24,12 +24,15 @@ from btc_assets.signals.features.compute import features_as_table
 from btc_assets.signals.features.formulas import FEATURES
 from btc_assets.signals.features.tick_arrays import TickArrays
 from btc_assets.simulation.generate_market import generate_market
+from btc_assets_tests.support.hand_made import read_ordered_trades
 from btc_assets_tests.support.stored_slices import DAY_START
+from btc_assets_tests.support.stores import real_data
 
 DAYS = 6
 WINDOW = Window(DAY_START, DAY_START + DAYS * DAY)
 SPLIT = Split((Window(DAY_START, DAY_START + 4 * DAY),), (Window(DAY_START + 4 * DAY, WINDOW.end),))
 LATENCY = 90_000_000
+REAL_DAY = datetime(2020, 2, 22, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,22 @@ def test_columns_that_end_before_the_newest_slices_are_judged_where_they_are(mar
     sparse = pa.concat_tables([rows.slice(0, 700), rows.slice(len(rows) - 10)])
     with pytest.raises(UserError, match=r"^Only 10 of the newest \d+ slices are complete rows, and leaks show in 30 or more"):
         find_dataset_leaks(leaking, SPLIT, sparse, features.select(["bucket_5m", *SOURCES]))
+
+
+def test_a_real_day_raises_no_alarm_until_a_leak_is_planted() -> None:
+    ticks = read_ordered_trades(real_data("um_BTCUSDT_2020-02-22_fullday_trades.csv.gz"))
+    seconds = int64(ticks["trade_time"]) // 1_000_000
+    last = np.flatnonzero(np.append(np.diff(seconds) != 0, True))
+    prices = Prices((seconds[last] + 1) * 1_000_000, float64(ticks["price"])[last])
+    features = features_as_table(TickArrays.of(ticks), "BTCUSDT")
+    day = Window(REAL_DAY, REAL_DAY + DAY)
+    split = Split((Window(day.start, day.start + DAY * 2 // 3),), (Window(day.start + DAY * 2 // 3, day.end),))
+    planted = OwnColumns.of(shifted((features, prices), "volume", 1), LATENCY)
+    for own, names in ((None, EVERY), (planted, SOME)):
+        plan = replace(plan_of(Target("volatility", 900_000_000), names), own=own)
+        rows = make_rows(plan, day, features, np.empty(0, np.int64), prices, Doubts())
+        found = find_dataset_leaks(plan, split, rows, features.select(["bucket_5m", *SOURCES]))
+        assert any(alarm.startswith("mine: knows log_volume of the next slice") for alarm in found) if own else found == []
 
 
 def test_the_newest_slices_are_judged() -> None:
