@@ -19,9 +19,11 @@ from btc_assets.cli.console import err
 from btc_assets.cli.interrupts import EXIT_STATUS, STOPPED
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.printable import printable
-from btc_assets.domain.slices import KEY_FORMAT, LAST_SLICE, SLICE, Window, parse_time
+from btc_assets.domain.slices import KEY_FORMAT, LAST_SLICE, SLICE, Window, floor_day, parse_time
 
 if TYPE_CHECKING:
+    import psycopg
+
     from btc_assets.domain.progress import Listener
     from btc_assets.domain.settings import Settings
     from btc_assets.landing.resources import Landing
@@ -133,6 +135,12 @@ def parse_window(start: str | None, end: str | None, default_start: datetime, de
     return Window.covering(first, parse_time(end) if end else max(default_end, min(first, LAST_SLICE - SLICE) + SLICE))
 
 
+def newest_day(connection: psycopg.Connection) -> datetime:
+    """The newest day with ticks, or today."""
+    newest = connection.execute("SELECT max(bucket_5m) FROM landing.raw_blobs_5m WHERE loaded_rows > 0").fetchone()
+    return floor_day(newest[0] if newest and newest[0] else datetime.now(UTC))
+
+
 def parse_past_time(text: str | None) -> datetime | None:
     """The start of a range of what is stored; None if it is not given.
 
@@ -143,6 +151,23 @@ def parse_past_time(text: str | None) -> datetime | None:
     if time is not None and time > datetime.now(UTC):
         raise UserError(f"The range starts in the future, at {time:{KEY_FORMAT}}, where nothing is stored: name an earlier one.")
     return time
+
+
+def plot_option(what: str, ending: str = ".png") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the option --plot to a command. It refuses another ending before any work is done: viewers go by it.
+
+    Args:
+        what: the command saves, in the help.
+        ending: of the files that it writes.
+    """
+
+    def check(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None and path.suffix.lower() != ending:
+            raise UserError(f"The picture is written as {kind}, and {path} does not end in {ending}: name a file that does.")
+        return path
+
+    kind = ending.removeprefix(".").upper()
+    return click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), callback=check, help=f"{what} ({kind}).")
 
 
 def save_picture(path: Path, png: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from btc_assets.cli.app import App, example, parse_past_time, pass_app, range_options, save_picture
+from btc_assets.cli.app import App, example, parse_past_time, pass_app, plot_option, range_options, save_picture
 from btc_assets.cli.console import err, out, styled
 from btc_assets.cli.output import format_option, print_batches
 from btc_assets.domain.errors import UserError
@@ -29,7 +29,7 @@ _MARGIN = 4  # for the names of weekdays
 @click.command(epilog=example("btc-assets coverage --from 2024-01-01 --to 2025-01-01 --plot 2024.png"))
 @range_options
 @click.option("--symbol", "symbols", multiple=True, help="Label of a feed; by default all that are stored.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Save the calendar as a picture (PNG) instead.")
+@plot_option("Save the calendar as a picture instead")
 @format_option()
 @pass_app
 def coverage(app: App, start: str | None, end: str | None, symbols: tuple[str, ...], plot: Path | None, form: str) -> None:

@@ -166,6 +166,7 @@ def _land_generated(app: App, day: datetime, ticks: int) -> Landed:
 
 
 def _draw_candles(app: App, path: Path, window: Window) -> None:
+    from btc_assets.landing.generated import holds_generated
     from btc_assets.market_data.candles import read_candles
     from btc_assets.market_data.plot import plot_candles
 
@@ -174,4 +175,5 @@ def _draw_candles(app: App, path: Path, window: Window) -> None:
     with app.store.connect() as connection:
         # Candles go by trade time, so the first may begin just before the first slice.
         rows = read_candles(connection, interval, label, window.widened(SLICE))
-    save_picture(path, plot_candles(rows, interval, label))
+        generated = holds_generated(connection, label, window)
+    save_picture(path, plot_candles(rows, interval, label, generated=generated))

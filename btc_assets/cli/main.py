@@ -16,6 +16,7 @@ from btc_assets.cli.dev import dev
 from btc_assets.cli.doctor import doctor
 from btc_assets.cli.export import export
 from btc_assets.cli.feeds import feeds
+from btc_assets.cli.gaps import gaps
 from btc_assets.cli.interrupts import end_soon_after_interrupt
 from btc_assets.cli.landing import land
 from btc_assets.cli.live import live
@@ -46,6 +47,7 @@ for command in (
     acknowledge,
     feeds,
     coverage,
+    gaps,
     candles,
     export,
     train,

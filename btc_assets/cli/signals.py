@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from btc_assets.cli.app import App, example, parse_past_time, pass_app, progress_bar, range_options, save_picture
+from btc_assets.cli.app import App, example, parse_past_time, pass_app, plot_option, progress_bar, range_options, save_picture
 from btc_assets.cli.console import err, lines, out
 from btc_assets.cli.output import Columns, Kind, format_option, part_option, print_rows
 from btc_assets.domain.errors import UserError
@@ -202,7 +202,7 @@ def remove(app: App, model_id: str) -> None:
 @click.option("--symbol", help="Label of the feed; needed if several have an active model.")
 @click.option("--model", "model_id", help="Search with this model instead of the active one.")
 @click.option("--exact", is_flag=True, help="Compare all vectors, even if there is an index.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save their candles, side by side, as a picture (PNG).")
+@plot_option("Also save their candles and what came next, side by side, as a picture")
 @format_option()
 @pass_app
 def similar(
@@ -228,9 +228,12 @@ def similar(
         else:
             print_rows(form, _NEIGHBOR_COLUMNS, map(_neighbor_values, found))
         if plot:
+            from btc_assets.landing.generated import holds_generated
             from btc_assets.signals.search.plot import plot_slices, read_slice_pictures
 
-            save_picture(plot, plot_slices(read_slice_pictures(connection, floor_slice(query), found)))
+            asked = floor_slice(query)
+            generated = holds_generated(connection, found[0].symbol, Window.of_slice(asked))
+            save_picture(plot, plot_slices(read_slice_pictures(connection, asked, found), generated=generated))
             (out if form == "table" else err).print(f"Saved their candles to {plot}.")
 
 
@@ -297,7 +300,7 @@ def _labels(labels: dict[str, float] | None) -> tuple[str, str, str, str]:
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @_device_option
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also save a picture (PNG).")
+@plot_option("Also save a picture")
 @format_option()
 @part_option("methods", "robustness", "notes")
 @pass_app

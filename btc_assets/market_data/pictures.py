@@ -8,14 +8,16 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_assets.domain.slices import MICROSECOND, SLICE, Window, to_microseconds
 from btc_assets.domain.ticks import int64, market_trades
-from btc_assets.market_data.candles import COLUMNS, WIDTHS
+from btc_assets.market_data.candles import COLUMNS, INTERVALS, WIDTHS
 from btc_assets.market_data.continuity import Gap
 from btc_assets.market_data.svg import LEFT, Axes, Stick, document, step_for, sticks
+from btc_assets.store.errors import server_errors
 
 _UP, _DOWN, _VOLUME, _MISSING = "#26a269", "#d73027", "#5b8def", "#e5484d"
 _MOST_BARS = 300
@@ -37,6 +39,28 @@ class VolumeStrips:
         self._volume = {symbol: np.zeros(bars) for symbol in symbols}
         self._trades = {symbol: np.zeros(len(window), np.int64) for symbol in self._volume}
 
+    @classmethod
+    def of_candles(cls, connection: psycopg.Connection, window: Window, symbols: Iterable[str]) -> VolumeStrips:
+        """The same from candles, by trade time: of any window at once, also after its ticks were dropped."""
+        strips = cls(window, symbols)
+        level = max((one for one, width in INTERVALS.items() if width <= SLICE and not strips._width % width), key=INTERVALS.__getitem__)
+        with server_errors(), connection.transaction():
+            for interval, width, figure in ((level, strips._width, "volume"), ("5m", SLICE, "trade_count")):
+                rows = connection.execute(
+                    f"SELECT symbol, floor(extract(epoch FROM bucket - %s) / %s)::int, sum({figure})::float8 "  # noqa: S608  # names of our own
+                    f"FROM market_data.candles_{interval} WHERE symbol = ANY(%s) AND bucket >= %s AND bucket < %s GROUP BY 1, 2",
+                    (window.start, width.total_seconds(), list(strips._volume), window.start, window.end),
+                )
+                into = strips._volume if figure == "volume" else strips._trades
+                for symbol, place, total in rows:
+                    into[symbol][place] = total
+        return strips
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no trade at all."""
+        return not any(trades.any() for trades in self._trades.values())
+
     def add(self, ticks: pa.Table) -> None:
         """Count the market trades among ticks of the window."""
         ticks = market_trades(ticks)
@@ -48,26 +72,28 @@ class VolumeStrips:
             bars += np.bincount(times // (self._width // MICROSECOND), volume if own.all() else volume[own], len(bars))
             self._trades[symbol] += np.bincount(times // (SLICE // MICROSECOND), minlength=len(self._window))
 
-    def draw(self, gaps: Sequence[Gap], unjudged: Collection[str] = ()) -> dict[str, str]:
+    def draw(self, gaps: Sequence[Gap], unjudged: Collection[str] = (), *, generated: bool = False) -> dict[str, str]:
         """An SVG for each symbol, with empty slices and gaps in red.
 
         Args:
             gaps: of all symbols.
             unjudged: symbols whose ids say nothing about what is missing.
+            generated: whether the pictures say that the trades are.
         """
         return {
-            symbol: self._draw(symbol, [gap for gap in gaps if gap.symbol == symbol], judged=symbol not in unjudged)
+            symbol: self._draw(symbol, [gap for gap in gaps if gap.symbol == symbol], judged=symbol not in unjudged, generated=generated)
             for symbol in self._volume
         }
 
-    def _draw(self, symbol: str, gaps: Sequence[Gap], *, judged: bool) -> str:
+    def _draw(self, symbol: str, gaps: Sequence[Gap], *, judged: bool, generated: bool) -> str:
         volume, trades = self._volume[symbol], self._trades[symbol]
         axes = Axes(self._window, 0.0, float(volume.max()) or 1.0, 52, 188)
         missing = [*_empty_text(int((trades == 0).sum())), *_gap_text(gaps)]
         text = f'<tspan fill="{_MISSING}">{", ".join(missing)}</tspan>' if missing else "nothing is missing" if judged else "no empty slice"
         if not judged:
             text += "; trade ids are not judged, because the exchange skips some"
-        title = f"{escape(symbol)}, volume, {_range(self._window)}: {int(trades.sum()):,} trades, {volume.sum():,.2f} traded"
+        title = f"{escape(symbol)}, volume, {_range(self._window)}: {int(trades.sum()):,} {'generated ' * generated}trades"
+        title += f", {volume.sum():,.2f} base units"
         parts = [
             f'<text x="{LEFT}" y="35">{text}</text>',
             *axes.times(),

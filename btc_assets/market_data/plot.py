@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ from btc_assets.market_data.candles import COLUMNS, WIDTHS
 UP, DOWN = "#1a9850", "#d73027"
 
 
-def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) -> bytes:
+def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str, *, generated: bool = False) -> bytes:
     """Draw candles.
 
     Args:
         rows: from `read_candles`; at least one.
         interval: a key of `candles.WIDTHS`.
         symbol: for the title.
+        generated: whether the title says that the trades are.
 
     Returns:
         The bytes of a PNG.
@@ -34,20 +35,28 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str) ->
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     price_axes, volume_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     _draw(price_axes, volume_axes, column, middle, width * 0.8)
-    first, last = column["bucket"][0], column["bucket"][-1]
-    trades = sum(column["trade_count"])
-    price_axes.set_title(f"{symbol}, {interval} candles, {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {trades:,} trades")
-    price_axes.set_ylabel("price")
-    volume_axes.set_ylabel("volume")
+    first, end = column["bucket"][0], column["bucket"][-1] + WIDTHS[interval]
+    price_axes.set_title(_title(f"{symbol}, {interval} candles", first, end, sum(column["trade_count"]), generated=generated))
+    price_axes.set_ylabel("price (quote)")
+    volume_axes.set_ylabel("volume (base)")
+    price_axes.yaxis.set_major_formatter("{x:,.10g}")
     locator = AutoDateLocator()
     volume_axes.xaxis.set_major_locator(locator)
-    volume_axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    # Without the formatter's offset, which is the date of the last label: at midnight, that of the day after the candles.
+    volume_axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    days = f"{first:%Y-%m-%d}" + (f" to {last:%Y-%m-%d}" if (last := column["bucket"][-1]).date() != first.date() else "")
+    volume_axes.set_xlabel(f"{days}, UTC")
     for axes in (price_axes, volume_axes):
         axes.grid(alpha=0.25)
         axes.margins(x=0.01)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _title(what: str, first: datetime, end: datetime, trades: int, *, generated: bool) -> str:
+    until = f"{end:%H:%M}" if end.date() == first.date() else f"{end:%Y-%m-%d %H:%M}"
+    return f"{what}, {first:%Y-%m-%d %H:%M} to {until} UTC, {trades:,} {'generated ' * generated}trades"
 
 
 def _draw(price_axes: Any, volume_axes: Any, column: dict[str, list[Any]], middle: Any, width: float) -> None:

@@ -13,6 +13,7 @@ from btc_assets.domain.slices import DAY, SLICE, Window
 from btc_assets.market_data.candles import COLUMNS, WIDTHS
 from btc_assets.market_data.continuity import Gap
 from btc_assets.market_data.pictures import VolumeStrips, draw_candles
+from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON, every
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -91,7 +92,7 @@ def test_every_interval_is_drawn(interval: str) -> None:
 
 def test_volume_is_drawn_in_bars_with_trades_and_volume_in_the_title() -> None:
     svg = strip(HOUR, every(1, 2000), every(1, 1600, start=NOON + timedelta(seconds=2000), first_id=2001))
-    assert text(svg)[:2] == ["BTCUSDT, volume, 2024-01-10 12:00 to 13:00 UTC: 3,600 trades, 900.00 traded", "nothing is missing"]
+    assert text(svg)[:2] == ["BTCUSDT, volume, 2024-01-10 12:00 to 13:00 UTC: 3,600 trades, 900.00 base units", "nothing is missing"]
     assert sticks(svg, VOLUME) == [240]  # of 15 seconds
     assert shapes(svg, MISSING) == 0
 
@@ -125,3 +126,17 @@ def test_each_symbol_has_a_picture_of_its_own() -> None:
     strips = VolumeStrips(HOUR, ["BTCUSDT", "BTCUSDT.P"])
     strips.add(pa.concat_tables([every(1, 300), perpetual]))
     assert [text(svg)[1] for svg in strips.draw([]).values()] == ["11 slices without trades (shaded)", "10 slices without trades (shaded)"]
+
+
+@pytest.mark.parametrize("hours", [1, 30])
+def test_volume_of_candles_is_that_of_the_ticks(store: StoreUnderTest, hours: int) -> None:
+    window = Window(NOON - (hours - 1) * timedelta(hours=1), NOON + timedelta(hours=1))
+    ticks = every(7, 400)
+    store.land(ticks)
+    store.ingest(HOUR)
+    strips = VolumeStrips.of_candles(store.connection, window, ["BTCUSDT", "OTHER"])
+    gaps = [Gap("BTCUSDT", 4, 5, NOON)]
+    assert strips.draw(gaps)["BTCUSDT"] == strip(window, ticks, gaps=tuple(gaps))
+    assert "400 generated trades" in text(strips.draw([], generated=True)["BTCUSDT"])[0]
+    assert not strips.empty
+    assert VolumeStrips.of_candles(store.connection, window, ["OTHER"]).empty

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from btc_assets.market_data.candles import COLUMNS
-from btc_assets.market_data.plot import plot_candles
+from btc_assets.market_data.plot import _title, plot_candles
 from btc_assets_tests.support.trades import NOON
 
 
@@ -28,3 +28,9 @@ def test_candles_are_drawn_as_a_png(prices: list[str]) -> None:
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", png[16:24])
     assert (width, height) == (1320, 715)
+
+
+def test_the_title_ends_where_the_last_candle_does() -> None:
+    assert _title("x", NOON, NOON + timedelta(minutes=10), 1500, generated=False) == "x, 2024-01-10 12:00 to 12:10 UTC, 1,500 trades"
+    title = _title("x", NOON, NOON + timedelta(hours=12), 3, generated=True)
+    assert title == "x, 2024-01-10 12:00 to 2024-01-11 00:00 UTC, 3 generated trades"

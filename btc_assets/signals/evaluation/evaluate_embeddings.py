@@ -65,7 +65,12 @@ def evaluate_embeddings(
         row = trial.judge_neighbors(name, found, metrics.effective_rank(vectors))
         rows.append(row)
         alarms += find_leaks(trial, row, found, trained_until.get(name))
-    return Evaluation(rows, options.k, _describe_trial(trial), alarms)
+    return Evaluation(rows, options.k, _describe_trial(trial), alarms, questions=_describe_questions(trial))
+
+
+def _describe_questions(trial: Trial) -> str:
+    first, last = (format_time(trial.times[trial.queries[place]]) for place in (0, -1))
+    return f"{len(trial.queries):,} questions, {first} to {last}"
 
 
 def _describe_trial(trial: Trial) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener, ignore_progress
 from btc_assets.domain.slices import MICROSECOND, SLICE_US, Window, to_microseconds
+from btc_assets.landing.generated import holds_generated
 from btc_assets.landing.zone import LandingZone
 from btc_assets.signals.encoders.artifacts import load_encoder
 from btc_assets.signals.encoders.fitting import fit_encoder
@@ -114,7 +115,10 @@ def evaluate_stored(store: Store, artifacts: LandingZone, plan: EvaluationPlan, 
     if not candidates:
         candidates[plan.kind] = _fit_candidate(plan.kind, before, FitOptions(seed=plan.seed, device=plan.device), progress, plan.kinds)
     candidates["untrained"] = _fit_candidate("tcn", before, FitOptions(seed=plan.seed, epochs=0, device=plan.device))
-    return _evaluate_candidates(_dataset(slices), slices, candidates, ticks, seed=plan.seed, progress=progress)
+    found = _evaluate_candidates(_dataset(slices), slices, candidates, ticks, seed=plan.seed, progress=progress)
+    with store.connect() as connection:
+        generated = holds_generated(connection, plan.symbol, plan.window)
+    return replace(found, market=f"{plan.symbol}{', generated trades' * generated}")
 
 
 def evaluate_generated(
@@ -151,7 +155,8 @@ def evaluate_generated(
     }
     dataset = replace(_dataset(slices), regimes=np.concatenate(regimes))
     newest = ticks.part(max(len(ticks) - _ROBUSTNESS_SLICES, 0), len(ticks))
-    return _evaluate_candidates(dataset, slices, candidates, newest, seed=seed, progress=progress)
+    found = _evaluate_candidates(dataset, slices, candidates, newest, seed=seed, progress=progress)
+    return replace(found, market=f"a generated market of {days} days")
 
 
 def _training_slices(slices: SliceArrays) -> SliceArrays:

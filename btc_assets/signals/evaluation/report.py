@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from btc_assets.signals.evaluation.metrics import UNKNOWN, Estimate
 from btc_assets.signals.evaluation.robustness import Robustness
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The targets measured by R2, and their titles.
 LEVELS = {"log_realized_variance": "log realized variance", "log_volume": "log volume", "log_trade_count": "log trade count"}
@@ -52,6 +56,8 @@ class Evaluation:
         notes: sentences that qualify the table.
         alarms: sentences, one for each sign of leakage.
         robustness: of each embedding, by its name; empty if it was not measured.
+        questions: how many there were, and when.
+        market: whose slices these are; empty if nobody said.
     """
 
     rows: Sequence[Row]
@@ -59,6 +65,8 @@ class Evaluation:
     notes: Sequence[str]
     alarms: Sequence[str]
     robustness: Mapping[str, Robustness] = field(default_factory=dict)
+    questions: str = ""
+    market: str = ""
 
     def row(self, name: str) -> Row:
         """The row of a method."""
@@ -86,7 +94,13 @@ class Evaluation:
 
     def plot(self) -> bytes:
         """A PNG that shows each R2 as a bar with its standard error."""
-        return _plot_rows(self.rows)
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+    def figure(self) -> Figure:
+        """That picture as a figure of matplotlib."""
+        return _draw_rows(self.rows, ", ".join(filter(None, (self.market, self.questions))))
 
 
 def _format_number(value: float) -> str:
@@ -97,17 +111,17 @@ def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _plot_rows(rows: Sequence[Row]) -> bytes:
+def _draw_rows(rows: Sequence[Row], title: str) -> Figure:
     """Draw R2 with one standard error to each side: one panel per target, one bar per method, embeddings in blue.
 
-    Bars are cut at -0.5; each is labeled with its value.
+    Bars are cut at -0.5, and those that are lower end in an arrow; each is labeled with its value.
     """
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     figure = Figure(figsize=(12, 1.6 + 0.42 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(LEVELS), sharey=True)
     at = np.arange(len(rows))
-    for axes, (target, title) in zip(panels, LEVELS.items(), strict=True):
+    for axes, (target, name) in zip(panels, LEVELS.items(), strict=True):
         values = np.array([row.r2[target].value for row in rows])
         shown = values > _LOWEST
         errors = np.where(shown, [row.r2[target].error for row in rows], 0.0)
@@ -115,14 +129,18 @@ def _plot_rows(rows: Sequence[Row]) -> bytes:
         axes.barh(at, seen, color=[_EMBEDDING if np.isfinite(row.effective_rank) else _BASELINE for row in rows])
         axes.errorbar(seen[shown], at[shown], xerr=errors[shown], fmt="none", ecolor="black", elinewidth=1, capsize=2)
         for y, value, end in zip(at, values, np.maximum(seen, 0) + errors, strict=True):
-            axes.annotate(f"{value:.3f}", (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(
+                f"{value:.3f}" if np.isfinite(value) else "unknown", (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(f"next slice's {title}", fontsize=10)
+        axes.set_title(f"next slice's {name}", fontsize=10)
         axes.set_xlabel("R2 out of sample")
-        axes.set_xlim(min((seen - errors).min(), 0) - 0.05, max((seen + errors).max(), 0.1) * 1.25)
+        lowest, highest = min((seen - errors).min(), 0), max((seen + errors).max(), 0.1)
+        axes.set_xlim(lowest - 0.03 * (highest - lowest), highest + 0.25 * (highest - lowest))
+        cut = values < _LOWEST
+        axes.scatter(seen[cut], at[cut], marker="<", color="black", s=20)
         axes.grid(axis="x", alpha=0.25)
+    figure.suptitle(title, fontsize=11)
     panels[0].set_yticks(at, [row.name for row in rows])
     panels[0].invert_yaxis()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return figure
