@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-bars bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar explore dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-bars bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -10,6 +10,11 @@ demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES
 similar: $(VENV)/ready-torch  ## After a demo: an encoder trained on its day, and the slices that look most like the one of AT. Installs PyTorch.
 	$(BIN)/btc-assets train --activate
 	$(BIN)/btc-assets similar $(AT) -k 7 --apart 30 --plot .btc_assets/similar.png
+
+# The token keeps other users of this machine out: whoever opens the app reads the store.
+explore: $(VENV)/ready-notebooks  ## The store in the browser: candles, volume, gaps, similar slices. Loads a demo if there is no store. Installs marimo.
+	[ -e .env ] || [ -n "$$BTC_ASSETS_DSN" ] || [ -e "$${BTC_ASSETS_HOME:-.btc_assets}/demo.env" ] || $(BIN)/btc-assets demo
+	$(BIN)/marimo run notebooks/first_look.py --host 127.0.0.1 --token $(ARGS)
 
 dev: $(VENV)/ready  ## The Dagster UI on the same database.
 	$(BIN)/btc-assets dev
@@ -36,9 +41,9 @@ workers: $(VENV)/ready-dev  ## A backfill of ten days over three workers that ar
 	WORKERS_DAYS=$${WORKERS_DAYS:-10} WORKERS_KILLS=$${WORKERS_KILLS:-9} WORKERS_TICKS=$${WORKERS_TICKS:-100000} \
 		$(BIN)/python -m pytest btc_assets_tests/end_to_end/test_workers.py -s $(ARGS)
 
-test-browser: $(VENV)/ready-dev  ## The UI in a real Chromium; screenshots go to .btc_assets/screenshots.
+test-browser: $(VENV)/ready-dev  ## The UI and the first notebook in a real Chromium; screenshots go to .btc_assets/screenshots.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
-	$(BIN)/python -m pytest btc_assets_tests/end_to_end/test_ui.py $(ARGS)
+	$(BIN)/python -m pytest btc_assets_tests/end_to_end/test_ui.py btc_assets_tests/end_to_end/test_explore.py $(ARGS)
 
 bench: $(VENV)/ready-dev  ## The figures of docs/benchmarks.md, measured and written into it; also on the server of BTC_ASSETS_TEST_DSN. Half an hour.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
@@ -116,6 +121,7 @@ lint: $(VENV)/ready-dev  ## Style, types, which package imports which, and spell
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
+	$(BIN)/marimo --quiet check --strict --ignore MF001 notebooks/*.py
 
 # Here without Terraform's registry where that tool is.
 TERRAFORM_CHECK := ../shared/tools/terraform_check/check
@@ -147,6 +153,10 @@ $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/ready-torch: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[torch]'
+	touch $@
+
+$(VENV)/ready-notebooks: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
 	touch $@
 
 # Apart, because they hold pandas below 3 and packages of Dagster's at other versions than ours.

@@ -6,40 +6,26 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from btc_assets.domain.slices import DAY, KEY_FORMAT, SLICE, Window, floor_day
 from btc_assets.simulation.generate_day import generate_day
+from btc_assets_tests.support.browser import NEEDS_BROWSER, expect, open_page, screenshot, wait_until_it_serves
 from btc_assets_tests.support.paths import PROJECT
 from btc_assets_tests.support.stores import StoreUnderTest
-from btc_assets_tests.support.waiting import PATIENCE_SECONDS, free_port, wait_for
+from btc_assets_tests.support.waiting import PATIENCE_SECONDS, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright: make test-browser installs it")
-expect = playwright.expect
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif("CI" in os.environ, reason="the browser test is for a person's machine, not for continuous integration"),
-    pytest.mark.skipif(CHROMIUM is None, reason="the browser test needs chromium on the PATH"),
-]
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-SCREENSHOTS = PROJECT / ".btc_assets" / "screenshots"
+pytestmark = NEEDS_BROWSER
 
 # The partitions start yesterday, so that the UI draws two days of them and not months.
 YESTERDAY = floor_day(datetime.now(UTC)) - DAY
@@ -68,36 +54,10 @@ def ui(store: StoreUnderTest) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_until_it_serves(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    def serves() -> bool:
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            urllib.request.urlopen(address, timeout=PATIENCE_SECONDS).close()
-        except OSError:
-            return False
-        return True
-
-    wait_for(serves, f"the webserver answers at {address}", interval=0.5)
-
-
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 950}, timezone_id="UTC")
-        page.set_default_timeout(PATIENCE_SECONDS * 1000)
-        expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+    with open_page() as page:
         yield page
-        browser.close()
-
-
-_shots = count(1)
-
-
-def screenshot(page: Page, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(500)  # until animations are over
-    page.screenshot(path=SCREENSHOTS / f"{next(_shots)} {name}.png")
 
 
 def test_a_range_is_backfilled_from_the_asset_graph_and_its_pages_show_rows_columns_and_pictures(
