@@ -17,7 +17,7 @@ from btc_assets.cli.doctor import doctor
 from btc_assets.cli.export import export
 from btc_assets.cli.feeds import feeds
 from btc_assets.cli.gaps import gaps
-from btc_assets.cli.interrupts import end_soon_after_interrupt
+from btc_assets.cli.interrupts import GRACE_SECONDS, UPLOAD_GRACE_SECONDS, end_soon_after_interrupt
 from btc_assets.cli.landing import land
 from btc_assets.cli.live import live
 from btc_assets.cli.loading import load
@@ -67,7 +67,7 @@ _END_IN_THEIR_OWN_WAY = ["dev"], ["worker"], ["live"], ["ops", "restore-drill"] 
 def run() -> None:
     """Run the command that the process was started with."""
     if not any(sys.argv[1 : 1 + len(words)] == words for words in _END_IN_THEIR_OWN_WAY):
-        end_soon_after_interrupt()
+        end_soon_after_interrupt(UPLOAD_GRACE_SECONDS if sys.argv[1:2] == ["export"] else GRACE_SECONDS)
     try:
         main()
     finally:

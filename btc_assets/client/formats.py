@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 # A row group of Parquet: large enough to compress well, small enough to be held in memory, also with vectors in it.
 _GROUP_ROWS, _GROUP_BYTES = 250_000, 32 << 20
 
-_TEXT_ROWS = 50_000  # written at once as text
+_TEXT_ROWS = 10_000  # written at once as text
 
 _SPECIAL = '[",\r\n]'  # what makes quotes necessary in CSV
-_SUPERFLUOUS_ZEROS = r"^(-?\d+\.\d{8}\d*?)0+$"  # the exchange's figures have eight decimals, and products of them twenty
+_DECIMALS = 8  # of the exchange's figures; a product of two of them has up to twenty, most of them zeros
+_SUPERFLUOUS_ZEROS = r"^(-?\d+\.\d{8}\d*?)0+$"
 
 
 class BatchWriter(Protocol):
@@ -91,17 +92,16 @@ class CsvWriter:
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         self._stream = stream
-        self._write_lines([pa.array([name]) for name in schema.names])
+        self._write_lines([_quoted(pa.array([name])) for name in schema.names])
 
     def write(self, batch: pa.RecordBatch) -> None:
         for start in range(0, batch.num_rows, _TEXT_ROWS):
-            self._write_lines([cell_texts(column) for column in batch.slice(start, _TEXT_ROWS).columns])
+            self._write_lines([_csv_cells(column) for column in batch.slice(start, _TEXT_ROWS).columns])
 
     def close(self) -> None:
         pass
 
-    def _write_lines(self, columns: list[pa.Array]) -> None:
-        cells = [_quoted(column) for column in columns]
+    def _write_lines(self, cells: list[pa.Array]) -> None:
         lines = pc.binary_join_element_wise(*cells, ",", null_handling="replace", null_replacement="")
         whole = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines), "\n")
         self._stream.write(whole[0].as_buffer())
@@ -176,12 +176,21 @@ def cell_texts(column: pa.Array) -> pa.Array:
         naive = pc.cast(column, pa.timestamp(kind.unit)).cast(pa.string())  # needs no list of time zones; they all count from UTC
         return pc.binary_join_element_wise(pc.binary_replace_slice(naive, 10, 11, "T"), "Z", "")
     if pa.types.is_decimal(kind):
-        return pc.replace_substring_regex(_in_full(column.cast(pa.string())), _SUPERFLUOUS_ZEROS, r"\1")
+        return _decimal_texts(column)
     if pa.types.is_nested(kind):
         return pa.array([None if value is None else _json_text(value) for value in _json_values(column)], pa.string())
     if pa.types.is_dictionary(kind):
         return cell_texts(column.dictionary_decode())
     return column.cast(pa.string())
+
+
+def _decimal_texts(column: pa.Array) -> pa.Array:
+    if column.type.scale <= _DECIMALS:
+        return _in_full(column.cast(pa.string()))
+    try:
+        return _in_full(column.cast(pa.decimal128(38, _DECIMALS)).cast(pa.string()))
+    except pa.ArrowInvalid:  # one of them has more, or as many digits before the point as there can be
+        return pc.replace_substring_regex(_in_full(column.cast(pa.string())), _SUPERFLUOUS_ZEROS, r"\1")
 
 
 def _in_full(texts: pa.Array) -> pa.Array:
@@ -192,6 +201,13 @@ def _in_full(texts: pa.Array) -> pa.Array:
     short = pc.filter(texts, scientific).dictionary_encode()
     in_full = pa.array([f"{Decimal(text):f}" for text in short.dictionary.to_pylist()], pa.string())
     return pc.replace_with_mask(texts, pc.fill_null(scientific, False), in_full.take(short.indices))
+
+
+def _csv_cells(column: pa.Array) -> pa.Array:
+    texts = cell_texts(column)
+    kind = column.type
+    plain = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)  # numbers and times need no quotes
+    return texts if plain else _quoted(texts)
 
 
 def _quoted(texts: pa.Array) -> pa.Array:
