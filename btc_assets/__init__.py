@@ -23,6 +23,11 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`")
 
 
+def __dir__() -> list[str]:
+    """For people who press Tab: what is imported later is there as well."""
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     """The Python client, imported when it is first used: every process imports this package, and most do without Arrow."""
     if name in __all__:

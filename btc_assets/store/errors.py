@@ -25,6 +25,7 @@ _ENDED = "The database server ended the connection ({}): run it again once it is
 _BUSY = "The database server is busy ({}): run it again later."
 _LIMIT = "The database server ended what took longer than a limit allows ({}): remove the limit from `options` of the connection string, or raise it."
 _NOT_SET_UP = "The database is not set up ({}): run btc-assets db migrate."
+_OLDER = "The database was set up by an older version ({}): run btc-assets db migrate."
 _OTHER_ENCODING = (
     "The database cannot hold a character ({}): copy the store to one in UTF-8 (createdb --encoding=UTF8 --template=template0, then "
     "btc-assets db copy)."
@@ -37,6 +38,7 @@ _SENTENCES: dict[str | None, tuple[type[UserError], str]] = {  # by SQLSTATE; {}
     ),
     errors.UndefinedTable.sqlstate: (UserError, _NOT_SET_UP),
     errors.InvalidSchemaName.sqlstate: (UserError, _NOT_SET_UP),
+    errors.UndefinedColumn.sqlstate: (UserError, _OLDER),
     errors.UndefinedFunction.sqlstate: (UserError, _NOT_SET_UP),
     TICKS_DROPPED: (
         UserError,

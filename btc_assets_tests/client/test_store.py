@@ -33,6 +33,10 @@ from btc_assets_tests.support.trades import NOON, every
 DAY = "2024-01-10"
 
 
+def test_what_is_imported_when_it_is_used_is_offered_before() -> None:
+    assert {"connect", "ClientStore", "Expectation"} <= set(dir(btc))
+
+
 def test_importing_the_package_imports_none_of_the_client() -> None:
     heavy = "pyarrow", "dagster", "torch", "polars", "pandas", "duckdb", "btc_assets.client"
     code = f"import btc_assets, sys; print([name for name in {heavy} if name in sys.modules])"

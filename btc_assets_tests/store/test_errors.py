@@ -24,6 +24,10 @@ NOT_SET_UP = r"^The database is not set up \(.*\): run btc-assets db migrate\.$"
         ("SELECT market_data.none()", NOT_SET_UP),
         ("CREATE TABLE none.none (a int)", NOT_SET_UP),
         (
+            "SELECT newer FROM market_data.btc_ticks",
+            r"^The database was set up by an older version \(column .*\): run btc-assets db migrate\.$",
+        ),
+        (
             "SET ROLE pg_monitor; DELETE FROM market_data.btc_ticks",
             r"^The database user lacks a right \(permission denied .*\): have the owner run btc-assets db grant, or name the owner in "
             r"BTC_ASSETS_OWNER_DSN\.$",
@@ -39,7 +43,7 @@ NOT_SET_UP = r"^The database is not set up \(.*\): run btc-assets db migrate\.$"
         ),
         (f"DO $$ BEGIN RAISE 'Do this.' USING ERRCODE = '{FOR_PEOPLE}'; END $$", r"^Do this\.$"),
     ],
-    ids=["no table", "no function", "no schema", "no right", "disk full", "ticks dropped", "a sentence of our own"],
+    ids=["no table", "no function", "no schema", "no column", "no right", "disk full", "ticks dropped", "a sentence of our own"],
 )
 def test_what_a_person_can_correct_is_one_sentence(store: StoreUnderTest, statement: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence), server_errors():
