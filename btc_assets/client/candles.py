@@ -65,7 +65,7 @@ def candles(  # noqa: PLR0913  # what is read, each by its keyword
 
 def _quiet(source: Source, symbols: Sequence[str], level: str, grid: Grid) -> Quiet:
     """What candles without trades are made of."""
-    ends = {symbol: to_microseconds(source.catalog.end(symbol).end) for symbol in symbols}
+    ends = {symbol: to_microseconds(end) for symbol, end in source.catalog.ends(symbols).items()}
     with source.store.connect() as connection:
         closes = read_closes_before(connection, level, symbols, from_microseconds(grid.first))
     return Quiet(closes, ends, source.latency)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import psycopg
 
 from btc_assets.client.ranges import TimeRange, format_moment
 from btc_assets.domain.errors import UserError
 from btc_assets.market_data.candles import read_levels
-from btc_assets.market_data.symbols import StoredSymbol, read_symbols
+from btc_assets.market_data.symbols import StoredSymbol, read_reach, read_symbols
 from btc_assets.store.database import Store
 
 
@@ -37,16 +39,13 @@ class Catalog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._symbols: dict[str, StoredSymbol] = {}
+        self._reach: dict[str, tuple[datetime, datetime]] = {}  # start of the first slice and end of the last, by symbol
         self._levels: dict[str, timedelta] | None = None
 
     def symbols(self) -> list[StoredSymbol]:
-        """The symbols as they are now."""
+        """The symbols as they are now, with their counts."""
         with self._store.connect() as connection:
-            found = read_symbols(connection) or read_symbols(connection, registry=True)
-        with self._lock:
-            self._symbols |= {one.symbol: one for one in found}
-        return found
+            return read_symbols(connection) or read_symbols(connection, registry=True)
 
     def levels(self) -> dict[str, timedelta]:
         """The candle intervals that the store keeps, the shortest first."""
@@ -65,36 +64,45 @@ class Catalog:
         if not symbols:
             raise UserError("No symbol is named: name at least one.")
         as_symbols(symbols)
-        if not self._holds(symbols, range):
-            self.symbols()
-        if not self._holds(symbols, range):
+        for look in (read_reach, _reach_of_slices, _reach_of_registry):
+            if self._holds(symbols, range):
+                return
             with self._store.connect() as connection:
-                found = read_symbols(connection, registry=True)
-            with self._lock:
-                self._symbols = {one.symbol: _widest(one, self._symbols.get(one.symbol)) for one in found} | {
-                    name: one for name, one in self._symbols.items() if name not in {each.symbol for each in found}
-                }
-        if unknown := [symbol for symbol in symbols if symbol not in self._symbols]:
-            known = f"name one of {', '.join(sorted(self._symbols))}" if self._symbols else "load ticks first (btc-assets load)"
+                self._remember(look(connection))
+        if unknown := [symbol for symbol in symbols if symbol not in self._reach]:
+            known = f"name one of {', '.join(sorted(self._reach))}" if self._reach else "load ticks first (btc-assets load)"
             raise UserError(f"There is no symbol {unknown[0]!r} in this store: {known}.")
         if range and not self._holds(symbols, range):
-            first = min(self._symbols[symbol].first for symbol in symbols)
+            first = min(self._reach[symbol][0] for symbol in symbols)
             raise UserError(
                 f"The range from {range} lies before the first tick of {', '.join(symbols)} at {format_moment(first)}: name a later one."
             )
 
-    def end(self, symbol: str) -> StoredSymbol:
-        """A symbol as it is now, with the end of its last slice."""
-        self.symbols()
-        self.require([symbol])
-        return self._symbols[symbol]
+    def ends(self, symbols: Sequence[str]) -> dict[str, datetime]:
+        """Where symbols end as they are now: the ends of their last slices.
+
+        Raises:
+            UserError: the store does not hold one of them.
+        """
+        with self._store.connect() as connection:
+            self._remember(read_reach(connection))
+        self.require(symbols)
+        return {symbol: self._reach[symbol][1] for symbol in symbols}
+
+    def _remember(self, found: Mapping[str, tuple[datetime, datetime]]) -> None:
+        with self._lock:
+            for symbol, (first, end) in found.items():
+                before = self._reach.get(symbol, (first, end))
+                self._reach[symbol] = min(first, before[0]), max(end, before[1])
 
     def _holds(self, symbols: Sequence[str], range: TimeRange | None) -> bool:
-        known = [self._symbols.get(symbol) for symbol in symbols]
-        return all(known) and (range is None or any(one.first < range.end for one in known if one))
+        known = [self._reach.get(symbol) for symbol in symbols]
+        return all(known) and (range is None or any(reach[0] < range.end for reach in known if reach))
 
 
-def _widest(one: StoredSymbol, other: StoredSymbol | None) -> StoredSymbol:
-    if other is None:
-        return one
-    return StoredSymbol(one.symbol, min(one.first, other.first), max(one.end, other.end), one.slices, one.ticks)
+def _reach_of_slices(connection: psycopg.Connection) -> dict[str, tuple[datetime, datetime]]:
+    return {one.symbol: (one.first, one.end) for one in read_symbols(connection)}
+
+
+def _reach_of_registry(connection: psycopg.Connection) -> dict[str, tuple[datetime, datetime]]:
+    return {one.symbol: (one.first, one.end) for one in read_symbols(connection, registry=True)}

@@ -87,7 +87,12 @@ class ClientStore:
     # ---- what is there
 
     def symbols(self) -> Relation:
-        """The symbols of the store: `symbol`, `first_slice`, `end` (of the last slice), `slices`, `ticks` (as far as they were counted)."""
+        """The symbols of the store: `symbol`, `first_slice`, `end` (of the last slice), `slices`, `ticks` (as far as they were counted).
+
+        Examples:
+            >>> store.symbols().arrow()["symbol"].to_pylist()
+            ['BTCUSDT', 'BTCUSDT.P']
+        """
         return symbols(self._source)
 
     def coverage(self, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
@@ -100,6 +105,10 @@ class ClientStore:
         Args:
             range: as the class tells.
             symbol: label, or several; all if omitted.
+
+        Examples:
+            >>> store.coverage(("2024-01-10", "2024-01-12"), "BTCUSDT").arrow()["state"].to_pylist()
+            ['complete', 'gaps']
         """
         return coverage(self._source, range, symbol)
 
@@ -111,6 +120,10 @@ class ClientStore:
         Args:
             range: as the class tells; whole slices.
             symbol: label, or several; all if omitted.
+
+        Examples:
+            >>> store.gaps("2024-01-11").arrow().select(["symbol", "missing"]).to_pylist()
+            [{'symbol': 'BTCUSDT', 'missing': 5}]
         """
         return gaps(self._source, range, symbol)
 
@@ -146,6 +159,10 @@ class ClientStore:
 
         Raises:
             UserError: the symbol, a column or the range is not there; the sentence tells what is.
+
+        Examples:
+            >>> store.ticks("BTCUSDT", ("2024-01-10T12:00", "2024-01-10T12:05"), ["price", "quantity"]).arrow().num_rows
+            87
         """
         return ticks(self._source, symbol, range, columns, by=by, decimals=decimals)
 
@@ -177,6 +194,12 @@ class ClientStore:
 
         Raises:
             UserError: the symbol or the range is not there, or the interval cannot be built; the sentence tells what can.
+
+        Examples:
+            >>> store.candles("BTCUSDT", "4h", "2024-01-10", ["bucket", "close", "trade_count"]).polars()["trade_count"].to_list()
+            [...]
+            >>> store.candles(["BTCUSDT", "BTCUSDT.P"], "1m", "2024-01-10", ["close"], fill=True, wide=True).columns
+            ['bucket', 'close_BTCUSDT', 'close_BTCUSDT.P']
         """
         return candles(self._source, symbol, interval, range, columns, fill=fill, wide=wide, tz=tz, decimals=decimals)
 
@@ -203,6 +226,10 @@ class ClientStore:
 
         Raises:
             UserError: a symbol or the range is not there; the sentence tells what is.
+
+        Examples:
+            >>> store.asof("BTCUSDT", "BTCUSDT.P", "2024-01-10").head(100)["right_price"].null_count < 100
+            True
         """
         return asof(self._source, left, right, range, tolerance=tolerance, decimals=decimals)
 
@@ -219,6 +246,10 @@ class ClientStore:
 
         Raises:
             UserError: the symbol, a column or the range is not there; or, while reading, another version computed the features.
+
+        Examples:
+            >>> store.features("BTCUSDT", "2024-01-10", ["realized_volatility"]).numpy()["realized_volatility"].shape
+            (288,)
         """
         return features(self._source, symbol, range, columns)
 
@@ -232,6 +263,10 @@ class ClientStore:
 
         Raises:
             UserError: as `features`.
+
+        Examples:
+            >>> store.slice_bars("BTCUSDT", "2024-01-10", ["bar", "close"]).arrow().num_rows  # 288 slices of 60
+            17280
         """
         return slice_bars(self._source, symbol, range, columns)
 
@@ -261,6 +296,10 @@ class ClientStore:
 
         Raises:
             UserError: there is no such model; or, while reading, the slice has no vector.
+
+        Examples:
+            >>> store.similar("2024-01-11T12:00", 3, before_only=True).arrow().num_rows
+            3
         """
         return similar(self._source, time, k, **options)
 

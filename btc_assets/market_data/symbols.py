@@ -26,6 +26,28 @@ FROM (
 GROUP BY symbol ORDER BY symbol
 """
 
+# The same of the days of a symbol, and of the newest slices, for a store of ten years has a million rows for each of its symbols there.
+_REACH = """
+SELECT symbol, coalesce((
+    SELECT min(bucket_5m) FROM market_data.loaded_slices AS loaded
+    WHERE bucket_5m >= known.first AND bucket_5m < known.first + interval '2 days' AND loaded.symbol = known.symbol
+), known.first), coalesce((
+    SELECT max(bucket_5m) + interval '5 minutes' FROM market_data.loaded_slices AS loaded
+    WHERE bucket_5m >= known.last AND loaded.symbol = known.symbol
+), least(known.last + interval '1 day', now()))
+FROM (
+    SELECT symbol, min(first) AS first, max(last) AS last
+    FROM (
+        SELECT symbol, min(bucket) AS first, max(bucket) AS last FROM market_data.candle_partials_1d GROUP BY symbol
+        UNION ALL
+        SELECT symbol, min(bucket_5m), max(bucket_5m) FROM market_data.loaded_slices
+        WHERE bucket_5m >= (SELECT max(bucket_5m) FROM market_data.loaded_slices) - interval '1 day' GROUP BY symbol
+    ) AS told
+    GROUP BY symbol
+) AS known
+ORDER BY symbol
+"""
+
 # The whole registry, which may have millions of rows.
 _REGISTERED = """
 SELECT asset, min(bucket_5m), max(bucket_5m) + interval '5 minutes', count(DISTINCT bucket_5m), sum(loaded_rows)::bigint
@@ -49,6 +71,15 @@ class StoredSymbol:
     end: datetime
     slices: int
     ticks: int
+
+
+def read_reach(connection: psycopg.Connection) -> dict[str, tuple[datetime, datetime]]:
+    """The start of the first slice and the end of the last one of each symbol, quickly.
+
+    A symbol is left out if its candles were never made, nor was it loaded within a day before the newest slice of all.
+    """
+    with server_errors(), connection.transaction():
+        return {symbol: (first, end) for symbol, first, end in connection.execute(_REACH).fetchall()}
 
 
 def read_symbols(connection: psycopg.Connection, *, registry: bool = False) -> list[StoredSymbol]:

@@ -12,7 +12,7 @@ import psycopg
 
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.market_data.continuity import Spans, read_gaps, read_spans
-from btc_assets.market_data.symbols import read_symbols
+from btc_assets.market_data.symbols import read_reach
 from btc_assets.ops.status import DayStatus, read_daily_status
 from btc_assets.store.errors import server_errors
 
@@ -84,7 +84,7 @@ def read_coverage(
         symbols: some of them; all of the store if empty.
     """
     past = window.until(now)
-    known = {one.symbol: (one.first, one.end) for one in read_symbols(connection) if not symbols or one.symbol in symbols}
+    known = {symbol: reach for symbol, reach in read_reach(connection).items() if not symbols or symbol in symbols}
     if past is None or not known:
         return
     statuses = {(status.day, status.symbol): status for status in read_daily_status(connection, past)}
