@@ -101,6 +101,8 @@ class _Filler:
         """All candles up to a number, which is exclusive; `rows` are those with trades among them."""
         step = max(_INTERVALS // len(self._closes), 1)
         numbers = self._grid.numbers(microseconds(rows["bucket"]))
+        if not any(close[0].is_valid for close in self._closes.values()):  # nobody has traded yet, perhaps for years
+            self._done = int(numbers[0]) if len(numbers) else until
         while self._done < until:
             end = min(self._done + step, until)
             first, last = np.searchsorted(numbers, [self._done, end])

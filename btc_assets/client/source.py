@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -122,7 +122,7 @@ def choose_columns(columns: Sequence[str] | None, schema: pa.Schema, what: str) 
     """
     if columns is None:
         return schema
-    if isinstance(columns, str):
+    if isinstance(columns, str) or not isinstance(columns, Iterable):
         columns = [columns]
     if unknown := [name for name in columns if name not in schema.names]:
         raise UserError(f"There is no column {unknown[0]!r} in {what}: name some of {', '.join(schema.names)}.")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import btc_assets as btc
 from btc_assets.client.candle_shapes import SCHEMA
-from btc_assets.client.intervals import choose_level, parse_interval
+from btc_assets.client.intervals import Grid, choose_level, parse_interval
 from btc_assets.client.ranges import parse_range
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import EPOCH, MICROSECOND, SLICE, ceil_slice, to_microseconds
@@ -227,6 +227,22 @@ def test_the_close_before_a_range_may_be_that_of_an_earlier_day(client: btc.Clie
     [found] = client.candles(SPOT, "1m", (first_minute, first_minute + timedelta(minutes=1)), fill=True).arrow().to_pylist()
     before = [row for row in market.of(SPOT) if row["trade_time"] < first_minute]
     assert (found["close"], found["trade_count"]) == (max(before, key=lambda row: row["trade_id"])["price"], 0)
+
+
+def test_years_before_the_first_trade_are_not_gone_through(
+    client: btc.ClientStore, market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    starts = Grid.starts
+
+    def count(grid: Grid, begin: int, end: int) -> np.ndarray:
+        counted.append(end - begin)
+        return starts(grid, begin, end)
+
+    monkeypatch.setattr(Grid, "starts", count)
+    first = market.of(SPOT)[0]["trade_time"].replace(microsecond=0)
+    assert client.candles(SPOT, "1s", ("1970-01-01", "2024-01-11"), fill=True).head(1)["bucket"].to_pylist() == [first]
+    assert sum(counted) < 10**6  # of 1.7 billion seconds
 
 
 def test_candles_of_two_symbols_side_by_side_are_those_of_each(client: btc.ClientStore) -> None:

@@ -113,6 +113,8 @@ class ClockBars:
             raise UserError(f"The clock {clock!r} expects nothing: give side and expectation only for {', '.join(ADAPTIVE)}.")
         count = parse_size(clock, size)
         terms = (clock, count, side, expectation or Expectation())
+        if state is not None and not isinstance(state, BarState):
+            raise UserError(f"{state!r} is no state of bars: give `state` of the bars of the range before.")
         if state and state.terms != terms:
             raise UserError(
                 f"This state is one of bars on the clock {state.terms[0]!r} with another size, side or expectation, or on another clock than "

@@ -253,6 +253,8 @@ def test_what_does_not_belong_to_a_clock_is_refused() -> None:
     for wrong in ({"span": 0}, {"shortest": 2}, {"longest": 0.5}, {"floor": -1}, {"span": float("nan")}):
         with pytest.raises(UserError, match="is no expectation of bars"):
             Expectation(**wrong)
+    with pytest.raises(UserError, match="'yes' is no state of bars"):
+        ClockBars("tick", 5, state="yes")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="This state is one of bars on the clock 'tick' with another size"):
         ClockBars("tick", 6, state=ClockBars("tick", 5).state)
 
