@@ -9,6 +9,7 @@ works on a standby as well. The others begin after the first part; where the ser
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -112,16 +113,21 @@ class _Reading:
     def batches(self, sessions: int) -> Iterator[pa.RecordBatch]:
         """The batches, in order."""
         take_short_turns()
+        process = os.getpid()
         try:
             self._start(lambda: self._read_first(sessions))
             while (batch := self._take()) is not None:
                 yield batch
+                if os.getpid() != process:
+                    raise UserError("What one process began to read, another that was forked from it cannot read on: let it begin anew.")
         except BaseException:
-            self._stop()
+            if os.getpid() == process:  # else the threads, and whoever holds their lock, are not here; the sessions are the parent's
+                self._stop()
             raise
         finally:
-            for thread in self._threads:
-                thread.join()
+            if os.getpid() == process:
+                for thread in self._threads:
+                    thread.join()
 
     def _take(self) -> pa.RecordBatch | None:
         with self._changed:

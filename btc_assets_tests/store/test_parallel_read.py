@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from btc_assets.simulation.generate_day import generate_day
 from btc_assets.store import parallel_read
 from btc_assets.store.cut import ArrowReplacements
 from btc_assets.store.database import Store, identifier
-from btc_assets.store.parallel_read import Query, stream
+from btc_assets.store.parallel_read import Query, _Reading, stream
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 from btc_assets_tests.support.servers import Server
@@ -141,6 +142,28 @@ def test_a_reader_that_is_dropped_early_ends_its_sessions(loaded: StoreUnderTest
     assert loaded.rows(SESSIONS)[0][0] >= 1
     del reader
     wait_for(lambda: loaded.rows(SESSIONS) == [(0,)], "its sessions end")
+
+
+@pytest.mark.parametrize("child", ["drops it", "reads on"])
+def test_a_process_that_is_forked_does_not_touch_the_reading_of_its_parent(
+    loaded: StoreUnderTest, ticks: pa.Table, child: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_read, "_BATCH_ROWS", 100)
+    batches = _Reading(loaded.database, ticks_query()).batches(2)
+    read = [next(batches)]
+    if not (pid := os.fork()):
+        status = 1
+        try:
+            if child == "reads on":
+                next(batches)
+            del batches
+            status = 2 if child == "reads on" else 0
+        except UserError:
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pa.Table.from_batches([*read, *batches]).equals(ticks)
 
 
 def test_nothing_is_connected_before_the_first_batch_is_asked_for() -> None:
