@@ -125,7 +125,7 @@ def _list_models(app: App, form: str) -> None:
 def _tell_changes(changed: list[datetime] | None) -> str:
     """What a model was trained on that is other data now; empty if nothing is."""
     if changed is None:
-        return "was trained by a release that did not record its data: whether that has changed since is unknown"
+        return "was trained by a release that did not record its data, or on slices that such a release loaded: whether they changed is unknown"
     if not changed:
         return ""
     count = "1 slice that has" if len(changed) == 1 else f"{len(changed):,} slices that have"

@@ -194,14 +194,16 @@ class Dataset:
             A sentence for each sign of a leak; none if there is none.
 
         Raises:
-            UserError: too few slices.
+            UserError: too few slices, or no columns but bars.
         """
         from btc_assets.signals.datasets.leaks import find_dataset_leaks, newest_windows
         from btc_assets.signals.evaluation.dataset import SOURCES
         from btc_assets.signals.features.table import fetch_features
 
+        if not self.plan.inputs:
+            raise UserError("This data set has no columns to judge but bars, whose leaks do not show: name some features.")
         windows = newest_windows(self.split, slices)
-        rows = RowSource(self.source.store.dsn, replace(self.plan, mask=False, channels=()) if self.plan.inputs else self.plan)
+        rows = RowSource(self.source.store.dsn, replace(self.plan, mask=False, channels=()))
         read = [rows.read(piece) for piece in _pieces(windows)]
         with self.source.store.connect() as connection:
             features = [fetch_features(connection, self.plan.symbol, window, SOURCES) for window in windows]

@@ -13,7 +13,7 @@ Slices that the record does not tell of (loaded by a former release) are counted
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,6 +31,7 @@ RECORDS, TICKS = "records1", "ticks1"  # what a version is made of, and how; ano
 
 _HEX = 32  # hexadecimal digits of a version
 _AT_ONCE = 8640  # slices that are described at once: a month
+_FEW = 2016  # slices whose ticks may be counted without being asked to: a week
 
 _LINE = """
 concat_ws('|', extract(epoch FROM bucket_5m)::bigint, ticks, first_trade_id, last_trade_id, trade_ids_xor, market_trades,
@@ -92,24 +93,37 @@ class SliceDigests:
 
 def read_slice_digests(connection: psycopg.Connection, symbol: str, window: Window) -> SliceDigests:
     """The digests of what a window holds of a symbol, without reading its ticks where loads recorded what they wrote."""
+    found = _digest(connection, symbol, window, None)
+    assert found
+    return found
+
+
+def read_recorded_digests(connection: psycopg.Connection, symbol: str, window: Window) -> SliceDigests | None:
+    """The same if it is cheap; None if more than a week of slices have no record, so that all of their ticks would be read."""
+    return _digest(connection, symbol, window, _FEW)
+
+
+def _digest(connection: psycopg.Connection, symbol: str, window: Window, most: int | None) -> SliceDigests | None:
     digests = np.zeros(len(window), np.uint64)
-    for bucket, line in _describe(connection, symbol, window):
-        digest = hashlib.sha256(line.encode()).digest()
-        digests[(bucket - window.start) // SLICE] = int.from_bytes(digest[:8])
-    return SliceDigests(window, digests)
-
-
-def _describe(connection: psycopg.Connection, symbol: str, window: Window) -> Iterator[tuple[datetime, str]]:
-    """What there is to tell of each slice, as text, in order; a month at a time."""
     for start in range(0, len(window), _AT_ONCE):
         part = Window(window.start + start * SLICE, min(window.start + (start + _AT_ONCE) * SLICE, window.end))
         unrecorded = read_unrecorded(connection, part)
-        parameters: dict[str, object] = {"symbol": symbol, "start": part.start, "end": part.end, "unrecorded": unrecorded}
-        with server_errors(), connection.transaction():
-            rows = connection.execute(_RECORDED, parameters).fetchall()
-            if unrecorded:
-                rows += connection.execute(_COUNTED, parameters | {"first": unrecorded[0], "last": unrecorded[-1]}).fetchall()
-        yield from sorted(rows)
+        if most is not None and (most := most - len(unrecorded)) < 0:
+            return None
+        for bucket, line in _describe(connection, symbol, part, unrecorded):
+            digest = hashlib.sha256(line.encode()).digest()
+            digests[(bucket - window.start) // SLICE] = int.from_bytes(digest[:8])
+    return SliceDigests(window, digests)
+
+
+def _describe(connection: psycopg.Connection, symbol: str, window: Window, unrecorded: list[datetime]) -> list[tuple[datetime, str]]:
+    """What there is to tell of each slice, as text."""
+    parameters: dict[str, object] = {"symbol": symbol, "start": window.start, "end": window.end, "unrecorded": unrecorded}
+    with server_errors(), connection.transaction():
+        rows = connection.execute(_RECORDED, parameters).fetchall()
+        if unrecorded:
+            rows += connection.execute(_COUNTED, parameters | {"first": unrecorded[0], "last": unrecorded[-1]}).fetchall()
+    return rows
 
 
 def digest_ticks(batches: Iterable[pa.RecordBatch]) -> str:

@@ -161,6 +161,8 @@ def test_planted_leaks_raise_the_alarm_and_honest_rows_do_not(store: btc.ClientS
     assert any(alarm.startswith("mine: the AUC of the sign of the target is ") for alarm in planted.check_leaks())
     with pytest.raises(UserError, match="give a longer range"):
         data.check_leaks(slices=30)
+    with pytest.raises(UserError, match="no columns to judge but bars"):
+        store.dataset("BTCUSDT", [], bars=True, train=TRAIN).check_leaks()
 
 
 def test_walking_forward(store: btc.ClientStore) -> None:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_assets.domain.slices import SLICE, Window
+from btc_assets.market_data import versions
 from btc_assets.market_data.slice_records import describe_slices, record_slices
-from btc_assets.market_data.versions import digest_ticks, read_slice_digests
+from btc_assets.market_data.versions import digest_ticks, read_recorded_digests, read_slice_digests
 from btc_assets_tests.support.databases import write_ticks
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every, table
@@ -67,16 +68,16 @@ UNSEEN: dict[str, dict[str, object]] = {
 
 
 def test_every_change_of_a_trade_that_the_record_tells_changes_the_version(store: StoreUnderTest) -> None:
-    versions = {}
+    found = {}
     for name, values in {"none": {}, **CHANGES}.items():
         record(store.connection, table(sorted(changed(7, **values).to_pylist(), key=lambda row: (row["bucket_5m"], row["trade_id"]))))
-        versions[name] = version(store.connection)
+        found[name] = version(store.connection)
     record(store.connection, TICKS.slice(0, 199))
-    versions["a trade less"] = version(store.connection)
-    assert len(set(versions.values())) == len(versions)
+    found["a trade less"] = version(store.connection)
+    assert len(set(found.values())) == len(found)
     for values in UNSEEN.values():
         record(store.connection, changed(7, **values))
-        assert version(store.connection) == versions["none"]
+        assert version(store.connection) == found["none"]
 
 
 def test_only_slices_that_changed_have_changed(store: StoreUnderTest) -> None:
@@ -88,6 +89,17 @@ def test_only_slices_that_changed_have_changed(store: StoreUnderTest) -> None:
     assert now.changed_since(former.to_bytes()) == [NOON + SLICE]
     record(store.connection, TICKS.slice(0, 120), WINDOW)
     assert read_slice_digests(store.connection, "BTCUSDT", WINDOW).changed_since(former.to_bytes()) == [NOON + 2 * SLICE, NOON + 3 * SLICE]
+
+
+def test_slices_without_a_record_are_counted_unasked_only_if_they_are_few(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ticks(store.connection, TICKS, WINDOW)
+    few = read_recorded_digests(store.connection, "BTCUSDT", WINDOW)
+    assert few and few.version == version(store.connection)
+    monkeypatch.setattr(versions, "_FEW", 3)
+    assert read_recorded_digests(store.connection, "BTCUSDT", WINDOW) is None
+    assert version(store.connection) == few.version
+    record(store.connection, TICKS)
+    assert read_recorded_digests(store.connection, "BTCUSDT", WINDOW)
 
 
 def test_the_version_of_a_part_is_that_of_its_slices(store: StoreUnderTest) -> None:

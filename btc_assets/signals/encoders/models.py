@@ -93,17 +93,19 @@ def read_model(connection: psycopg.Connection, model_id: str) -> Model:
 
 
 def read_changed_slices(connection: psycopg.Connection, model: Model) -> list[datetime] | None:
-    """The slices that a model was trained on and that hold other ticks now, ascending; None if a release that kept no versions trained it.
+    """The slices that a model was trained on and that hold other ticks now, ascending.
 
-    Of a model of several years this reads as many records; no ticks are read that loads recorded (`market_data.versions`).
+    None if nobody knows: a release that kept no versions trained it, or a release that recorded nothing loaded much of what it was
+    trained on, then or now.
     """
     with server_errors(), connection.transaction():
         (digests,) = only_row(connection.execute("SELECT data_digests FROM signals.models WHERE model_id = %s", (model.model_id,)))
     if digests is None:
         return None
-    from btc_assets.market_data.versions import read_slice_digests  # with NumPy, for which `status` and `models` need not wait
+    from btc_assets.market_data.versions import read_recorded_digests  # with NumPy, for which `status` and `models` need not wait
 
-    return read_slice_digests(connection, model.symbol, Window(model.trained_from, model.trained_to)).changed_since(digests)
+    now = read_recorded_digests(connection, model.symbol, Window(model.trained_from, model.trained_to))
+    return now.changed_since(digests) if now else None
 
 
 def read_maintained_models(connection: psycopg.Connection) -> list[Model]:

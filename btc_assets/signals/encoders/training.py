@@ -11,7 +11,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.progress import Listener, ignore_progress
 from btc_assets.domain.slices import Window
 from btc_assets.landing.zone import LandingZone
-from btc_assets.market_data.versions import read_slice_digests
+from btc_assets.market_data.versions import read_recorded_digests
 from btc_assets.signals.encoders.artifacts import artifact_path, save_encoder
 from btc_assets.signals.encoders.fitting import fit_encoder
 from btc_assets.signals.encoders.kinds import Kinds
@@ -66,7 +66,7 @@ def train_model(
     with store.connect() as connection:
         window = read_stored_window(connection, plan.symbol, plan.start, plan.end)
         # Before the features are read: a slice that is loaded in between is told to have changed, and none is believed not to have.
-        data = read_slice_digests(connection, plan.symbol, window)
+        data = read_recorded_digests(connection, plan.symbol, window)
     slices = read_features(store, plan.symbol, window)
     slices = slices.where(slices.embeddable)
     if len(slices) < FEWEST_SLICES:
@@ -93,7 +93,7 @@ def train_model(
         uri=f"{artifacts.url}/{artifact_path(model_id)}",
     )
     with store.connect() as connection:
-        register_model(connection, model, data.part(Window(first, last)))
+        register_model(connection, model, data and data.part(Window(first, last)))
         return read_model(connection, model_id)
 
 
