@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -174,7 +174,9 @@ class _Reading:
     # ---- sessions, each in a thread of its own
 
     def _read_first(self, sessions: int) -> None:
-        with self._store.connect() as session:
+        with closing(
+            self._store.connect()
+        ) as session:  # its transaction ends with it; to roll back a lost one would be told on the terminal
             self._begin(session)
             more = self._read_part(session)
             if more and sessions > 1:
@@ -189,7 +191,7 @@ class _Reading:
     def _read_beside(self, snapshot: str) -> None:
         with ExitStack() as opened:
             try:
-                session = opened.enter_context(self._store.connect())
+                session = opened.enter_context(closing(self._store.connect()))
                 self._begin(session, snapshot)
             except (UserError, psycopg.Error) as error:  # the server admits no more, or the first session is lost and will say so itself
                 log.info("No further session reads: %s", error)

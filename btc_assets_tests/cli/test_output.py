@@ -26,7 +26,8 @@ from btc_assets_tests.support.waiting import PATIENCE_SECONDS
 PRINTING = [
     "candles 5m", "status", "status --part symbols", "status --part reasons", "status --part problems", "feeds", "models", "db status",
     "acknowledge --list", "ops status", "ops status --part tables", "ops backup-status", "ops backup-status --part archive",
-    "ops backup-status --part problems", "doctor",
+    "ops backup-status --part problems", "doctor", "gaps",
+    "coverage --from 2024-01-10 --to 2024-01-11",
 ]  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_every_format_of_a_command_holds_the_same_rows(loaded: StoreUnderTest, a
 
 def test_every_command_that_prints_rows_has_the_option() -> None:
     having = {path for path in commands(main) if any(option.name == "form" for option in command(path).params)}
-    asked = {tuple(word for word in arguments.split() if not word.startswith("--") and word != "5m") for arguments in PRINTING}
+    asked = {tuple(word for word in arguments.split() if word.isalpha() or "-" in word[1:]) for arguments in PRINTING}
     assert {path[: 2 if path[0] in ("ops", "db") else 1] for path in asked if path} <= having
     assert {("similar",), ("evaluate",)} <= having
 
