@@ -261,7 +261,8 @@ def _write(app: App, options: Export, choose: Callable[[ClientStore], Relation])
                 progress = _Progress(options, advance)
                 _copy(relation, names, form, partial(_opened, app, options, form), progress)
         except KeyboardInterrupt:
-            err.print(f"\nStopped: nothing was written to {name}." if options.to != _STDOUT else "\nStopped.")
+            err.print()
+            err.print(f"Stopped: nothing was written to {name}." if options.to != _STDOUT else "Stopped.")
             raise click.exceptions.Exit(EXIT_STATUS) from None
     err.print(f"Wrote {progress.rows:,} rows to {name}.")
 

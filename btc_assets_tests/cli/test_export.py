@@ -177,7 +177,7 @@ main()
 
 def test_ctrl_c_leaves_no_file(docs_store: StoreUnderTest) -> None:
     done = interrupted("hour.parquet")
-    assert done.returncode == 130 and "Stopped: nothing was written to hour.parquet." in done.stderr, done.stderr
+    assert done.returncode == 130 and done.stderr.endswith("\nStopped: nothing was written to hour.parquet.\n"), done.stderr
     assert "Traceback" not in done.stderr and not list(Path().iterdir())
 
 
