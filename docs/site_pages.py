@@ -55,7 +55,8 @@ def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, file
     if page.file.src_uri == "index.md":
         page.meta["hide"] = ["toc"]
     source = _source(page.file.src_uri)
-    return _with_links(markdown, lambda target: _turned(source, target, page.file.src_uri))
+    sessions = markdown.replace("```python\n>>> ", "```pycon\n>>> ")  # colored as Python's prompt and its answers
+    return _with_links(sessions, lambda target: _turned(source, target, page.file.src_uri))
 
 
 def _source(name: str) -> str:
