@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo similar explore dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores bench-chain bench-load bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-bars bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
+.PHONY: demo similar explore dev test test-all faults drill fuzz workers soak test-browser bench compare compare-loading compare-stores compare-research bench-chain bench-load bench-read bench-start bench-timescale bench-live bench-sensor bench-search bench-encoders bench-accuracy bench-features bench-bars bench-scale bench-symbols bench-worst-day bench-ui docs lint check-terraform lock clean
 
 demo: $(VENV)/ready  ## A day of trades from the landing zone to candles. TRADES=file.csv.gz for your own.
 	$(BIN)/btc-assets demo $(if $(TRADES),--trades "$(TRADES)")
@@ -53,6 +53,10 @@ bench-load: $(VENV)/ready-dev  ## Load rates as ratios to the server's own COPY.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_load.py $(ARGS)
 
+bench-read: $(VENV)/ready-dev  ## Reading a day of ticks back, beside COPY, ADBC, connectorx and pandas. ARGS='--ticks 900000 --repeat 2' for a try.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_read.py $(ARGS)
+
 bench-start: $(VENV)/ready-dev  ## How long commands take to answer.
 	$(BIN)/python benchmarks/bench_start.py $(ARGS)
 
@@ -64,6 +68,7 @@ compare: $(VENV)/ready-dev $(VENV)-stores/bin/python  ## The project beside dlt,
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
 	$(BIN)/python benchmarks/bench_compare.py --table docs/compare.md --plot docs/compare.png
 	$(BIN)/python benchmarks/bench_stores.py --apart $(VENV)-stores/bin/python --table docs/compare.md
+	$(BIN)/python benchmarks/compare_research.py --apart $(VENV)-stores/bin/python --table docs/compare.md
 
 compare-loading: $(VENV)/ready-dev  ## Its first half: rates of loading. ARGS='--ticks 300000 --repeat 1' for a try.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
@@ -72,6 +77,10 @@ compare-loading: $(VENV)/ready-dev  ## Its first half: rates of loading. ARGS='-
 compare-stores: $(VENV)/ready-dev $(VENV)-stores/bin/python  ## Its second half: loaded twice, corrected, killed, read. ARGS='--only project duckdb' for some.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
 	$(BIN)/python benchmarks/bench_stores.py --apart $(VENV)-stores/bin/python $(ARGS)
+
+compare-research: $(VENV)/ready-dev $(VENV)-stores/bin/python  ## Ten research tasks: lines and seconds of the client, SQL, DuckDB and ArcticDB. ARGS='--ticks 20000 --repeat 1' for a try.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	$(BIN)/python benchmarks/compare_research.py --apart $(VENV)-stores/bin/python $(ARGS)
 
 bench-timescale: $(VENV)/ready-dev  ## The TimescaleDB engine on the server that BTC_ASSETS_TEST_DSN names.
 	$(BIN)/python benchmarks/bench_timescale.py $(ARGS)
@@ -162,7 +171,7 @@ $(VENV)/ready-notebooks: $(VENV)/ready
 # Apart, because they hold pandas below 3 and packages of Dagster's at other versions than ours.
 $(VENV)-stores/bin/python:
 	$(PYTHON) -m venv $(VENV)-stores
-	$@ -m pip install --quiet --disable-pip-version-check 'arcticdb>=6.28,<7' 'nautilus_trader>=1.221,<2' pyarrow psutil
+	$@ -m pip install --quiet --disable-pip-version-check 'arcticdb>=6.28,<7' 'nautilus_trader>=1.221,<2' polars pyarrow psutil
 
 $(VENV)-accuracy/bin/python: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-accuracy

@@ -27,6 +27,7 @@ PATIENCE = 900  # seconds for one program
 TITLES = {
     "chain": "The chain of a day",
     "load": "Loading alone",
+    "read": "Reading a day back",
     "worst_day": "The worst day",
     "symbols": "Many symbols",
     "scale": "As days pile up",
@@ -37,6 +38,7 @@ TITLES = {
     "start": "Start of commands",
     "search": "Similar slices",
     "compare": "Beside other tools",
+    "research": "Research tasks",
 }
 STAGES = ("c", "c2", "register", "load", "candles", "features", "checks", "Dagster", "whole")
 ENGINES = {"plain": "PostgreSQL", "timescale": "TimescaleDB", "": "ours"}
@@ -62,6 +64,7 @@ RUNS = (
     Run("bench_chain.py", ("--repeat", "2")),
     Run("bench_chain.py", ("--repeat", "1", "--busy", "4")),
     Run("bench_load.py", ("--repeat", "3", "--no-pandas", "--memory-ticks", "0")),
+    Run("bench_read.py", ("--repeat", "2")),
     Run("bench_dagster.py", ("--slices", "2016", "--repeat", "2")),
     Run("bench_start.py", (), servers=False),
 )

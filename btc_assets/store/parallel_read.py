@@ -3,7 +3,7 @@
 The window of a query is cut into parts, of about as many rows each as the parts before them told. Each session reads the next part that
 nobody reads, in rows that the server packed (`packed`). Batches come in the order of the parts. A session that is ahead waits once
 enough is kept, so memory is bounded by a constant. All sessions see the store as the first one saw it: it exports its snapshot, which
-works on a standby as well. The others begin after the first part; where the server admits no more sessions, there are none.
+works on a standby as well. The others begin after the first two parts; where the server admits no more sessions, there are none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -174,11 +174,9 @@ class _Reading:
     # ---- sessions, each in a thread of its own
 
     def _read_first(self, sessions: int) -> None:
-        with closing(
-            self._store.connect()
-        ) as session:  # its transaction ends with it; to roll back a lost one would be told on the terminal
+        with self._store.connect() as session:
             self._begin(session)
-            more = self._read_part(session)
+            more = self._read_part(session) and self._read_part(session)  # the first batch is on its way before another session connects
             if more and sessions > 1:
                 (snapshot,) = only_row(session.execute("SELECT pg_export_snapshot()"))
                 for _ in range(sessions - 1):
@@ -191,7 +189,7 @@ class _Reading:
     def _read_beside(self, snapshot: str) -> None:
         with ExitStack() as opened:
             try:
-                session = opened.enter_context(closing(self._store.connect()))
+                session = opened.enter_context(self._store.connect())
                 self._begin(session, snapshot)
             except (UserError, psycopg.Error) as error:  # the server admits no more, or the first session is lost and will say so itself
                 log.info("No further session reads: %s", error)
