@@ -57,11 +57,11 @@ def train(
     then_activate: bool,
 ) -> None:  # fmt: skip
     """Train an encoder on the stored slices, or on those of a range. Interrupted training resumes where it stopped."""
+    first, last = parse_past_time(start), _time(end)  # before anything slow is imported
     from btc_assets.signals.encoders.kinds import Kinds
     from btc_assets.signals.encoders.options import FitOptions
     from btc_assets.signals.encoders.training import TrainingPlan, train_model
 
-    first, last = parse_past_time(start), _time(end)
     kinds, name = Kinds.of(app.settings).with_class(kind)
     label = app.settings.landing_feeds.by_label(symbol).label
     plan = TrainingPlan(label, name, first, last, FitOptions(dim, seed, device, epochs), kinds)
