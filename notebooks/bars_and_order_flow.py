@@ -52,8 +52,8 @@ def _(count, day, mo, store, symbol):
     sizes = {
         "time": f"{1440 // count.value}m",
         "tick": max(hours["trade_count"].sum() // count.value, 1),
-        "volume": hours["volume"].sum() / count.value,
-        "dollar": hours["quote_volume"].sum() / count.value,
+        "volume": round(hours["volume"].sum() / count.value, 6),
+        "dollar": round(hours["quote_volume"].sum() / count.value),
     }
     bars = {clock: store.bars(symbol.value, day.value, clock=clock, size=size).polars() for clock, size in sizes.items()}
     return bars, hours, sizes
@@ -70,7 +70,7 @@ def _(bars, mo, np, pl, sizes):
         around = moves - moves.mean()
         return {
             "clock": clock,
-            "size": str(sizes[clock]) if clock == "time" else f"{sizes[clock]:,.0f}",
+            "size": str(sizes[clock]) if clock == "time" else f"{sizes[clock]:,}",
             "bars": len(bars[clock]),
             "deviation (bp)": round(float(moves.std()), 2),
             "excess kurtosis": round(float((around**4).mean() / (around**2).mean() ** 2 - 3), 2),

@@ -95,7 +95,12 @@ def _(np, paths, plt, symbol, time):
 
 @app.cell
 def _(found, mo):
-    mo.vstack([mo.md("The shaded five minutes are what was compared. What followed is no part of the comparison."), mo.ui.table(found)])
+    mo.vstack(
+        [
+            mo.md("The shaded five minutes are what was compared. What followed is no part of the comparison."),
+            mo.ui.table(found, selection=None, show_data_types=False, show_download=False, show_search=False),
+        ]
+    )
     return
 
 
