@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -238,10 +238,10 @@ def dataset(  # noqa: PLR0913  # what it consists of, each by its keyword
         raise UserError(f'incomplete={incomplete!r} is unknown: write incomplete="drop" or incomplete="mask".')
     trained, tested = _windows(train), _windows(test) if test is not None else ()
     source.catalog.require([symbol], TimeRange(trained[0].start, trained[-1].end))
-    channels = [channel.name for channel in CHANNELS] if bars is True else bars or ()
+    channels = [channel.name for channel in CHANNELS] if bars is True else _names(bars or ())
     plan = Plan(
         symbol,
-        tuple(feature.name for feature in FEATURES) if features is None else tuple(features),
+        tuple(feature.name for feature in FEATURES) if features is None else _names(features),
         tuple(channels),
         Target(target, to_span("horizon", horizon)) if target else None,
         latency=source.latency // MICROSECOND if latency is None else to_span("latency", latency),
@@ -273,3 +273,8 @@ def _pieces(windows: Sequence[Window]) -> Iterator[Window]:
             end = min(start + _AT_ONCE, window.end)
             yield Window(start, end)
             start = end
+
+
+def _names(names: object) -> tuple[Any, ...]:
+    """One name or several."""
+    return (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)

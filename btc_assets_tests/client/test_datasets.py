@@ -98,6 +98,14 @@ def test_every_way_out_gives_the_same_rows(store: btc.ClientStore, tmp_path: Pat
     assert arrays["bars"].tolist() == table["bars"].to_pylist()
 
 
+def test_bars_alone_and_one_name_alone_are_taken(store: btc.ClientStore) -> None:
+    alone = store.dataset("BTCUSDT", [], bars="close", train=TRAIN, test=TEST).train.arrow()
+    beside = store.dataset("BTCUSDT", "volume", bars=["close"], train=TRAIN, test=TEST).train.arrow()
+    assert alone.equals(beside.drop_columns(["volume"]))
+    with pytest.raises(UserError, match="There is no channel of bars 5: name some of"):
+        store.dataset("BTCUSDT", [], bars=5, train=TRAIN, test=TEST)  # type: ignore[arg-type]
+
+
 def test_a_loader_with_workers_reads_each_row_once(store: btc.ClientStore) -> None:
     rows = store.dataset("BTCUSDT", ["volume", "vpin"], bars=["close"], train=TRAIN, test=TEST).train
     expected = rows.arrow()

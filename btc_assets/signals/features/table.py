@@ -94,7 +94,7 @@ def read_stored_slices(connection: psycopg.Connection, symbol: str, start: datet
 
 def feature_matrix(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
     """Columns of a table as float64 [n, len(names)]."""
-    return np.column_stack([rows[name].to_numpy() for name in names]) if len(rows) else np.empty((0, len(names)))
+    return np.column_stack([rows[name].to_numpy() for name in names]) if len(rows) and names else np.empty((len(rows), len(names)))
 
 
 def decode_bars(rows: pa.Table) -> np.ndarray:
