@@ -23,7 +23,7 @@ from btc_assets.domain.slices import Window
 from btc_assets.ingestion.due import mark_due, settle
 from btc_assets.store.encode import EncodedRows, encode_rows
 from btc_assets.store.errors import server_errors
-from btc_assets.store.replace import replace_rows
+from btc_assets.store.replace import CreatedAt, replace_rows
 from btc_assets.store.tables import Target
 
 
@@ -52,7 +52,12 @@ class Maker(ABC):
         assets: keys of the assets whose slices are made by it.
         targets: the tables that it writes.
         weight: how many ticks take as much memory as what is made of one slice and symbol.
+
+    Attributes:
+        created_at: how the tables keep that column, if they have it.
     """
+
+    created_at: CreatedAt | None = None
 
     def __init__(self, name: str, assets: Sequence[str], targets: Sequence[Target], *, weight: int = 0) -> None:
         self.name, self.assets, self.targets, self.weight = name, assets, targets, weight
@@ -117,7 +122,7 @@ class Makers:
             with self._timed(maker):
                 maker.lock(cursor)
                 for target, encoded in zip(maker.targets, of_maker, strict=True):
-                    replace_rows(cursor, target, rows.window, encoded, rows.kept_symbols)
+                    replace_rows(cursor, target, rows.window, encoded, rows.kept_symbols, maker.created_at)
 
     def mark(self, cursor: psycopg.Cursor, followers: Sequence[str], rows: DerivedRows) -> None:
         """Mark the part due for the followers of ticks that were not made, and no longer due for those that were.

@@ -11,7 +11,9 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 import psycopg
 import pyarrow as pa
@@ -36,6 +38,19 @@ class Stale(Exception):
     """The sources of a replacement changed since it was built: rebuild it and retry."""
 
 
+@dataclass(frozen=True)
+class CreatedAt:
+    """How a table keeps its column `created_at`: that of a row stays while the content of the row does.
+
+    Attributes:
+        content: columns; none for all that are written.
+        unless: a condition on the row `old` under which it moves all the same.
+    """
+
+    content: tuple[str, ...] = ()
+    unless: LiteralString = "false"
+
+
 class Replacement:
     """The new rows of one window of a table.
 
@@ -49,10 +64,12 @@ class Replacement:
     Attributes:
         also_locked: slices outside the window that nobody may write until this replacement is committed.
         lock_table: the table whose slices are locked, if they are not those of the table that is written.
+        created_at: how the table keeps that column, if it has it; not for a hypertable.
     """
 
     also_locked: Collection[datetime] = ()
     lock_table: str | None = None
+    created_at: CreatedAt | None = None
 
     def __init__(self, window: Window, rows: pa.Table | None = None, kept_symbols: Collection[str] = ()) -> None:
         self.window = window
@@ -142,21 +159,71 @@ def _write_rows(cursor: psycopg.Cursor, target: Target, replacement: Replacement
         _copy_rows(cursor, compressed.incoming, encoded)
         compressed.write(len(replacement.rows))
         return
-    replace_rows(cursor, target, replacement.window, encoded, replacement.kept_symbols)
+    replace_rows(cursor, target, replacement.window, encoded, replacement.kept_symbols, replacement.created_at)
 
 
-def replace_rows(cursor: psycopg.Cursor, target: Target, window: Window, encoded: EncodedRows, kept_symbols: Sequence[str] = ()) -> None:
-    """Delete the rows of a window and copy others, in the caller's transaction and under its locks; not for compressed chunks."""
-    cursor.execute(
-        sql.SQL("DELETE FROM {} WHERE {column} >= %s AND {column} < %s {others}").format(
-            identifier(target.table),
-            column=sql.Identifier(target.slice_column),
-            others=sql.SQL("AND symbol <> ALL(%s)") if kept_symbols else sql.SQL(""),
-        ),
-        (window.start, window.end, *([kept_symbols] if kept_symbols else ())),
-        prepare=False,  # a generic plan would make TimescaleDB decompress whole chunks
+def replace_rows(
+    cursor: psycopg.Cursor,
+    target: Target,
+    window: Window,
+    encoded: EncodedRows,
+    kept_symbols: Sequence[str] = (),
+    created_at: CreatedAt | None = None,
+) -> None:
+    """Delete the rows of a window and copy others, in the caller's transaction and under its locks; not for compressed chunks.
+
+    Args:
+        cursor: in that transaction.
+        target: the table.
+        window: the slices.
+        encoded: their new rows.
+        kept_symbols: symbols whose rows stay as they are.
+        created_at: how the table keeps that column.
+    """
+    old_rows = sql.SQL("{} WHERE {column} >= {} AND {column} < {} {others}").format(
+        identifier(target.table),
+        sql.Literal(window.start),
+        sql.Literal(window.end),
+        column=sql.Identifier(target.slice_column),
+        others=sql.SQL("AND symbol <> ALL({})").format(sql.Literal(list(kept_symbols))) if kept_symbols else sql.SQL(""),
     )
+    if created_at and encoded.buffers and cursor.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(old_rows)).fetchone() is not None:
+        _replace_changed_rows(cursor, target, old_rows, encoded, created_at)
+        return
+    cursor.execute(
+        sql.SQL("DELETE FROM {}").format(old_rows), prepare=False
+    )  # a generic plan would make TimescaleDB decompress whole chunks
     _copy_rows(cursor, identifier(target.table), encoded)
+
+
+# Each new row that has an old one waits for it to be deleted.
+_REPLACE = sql.SQL("""
+WITH old AS (DELETE FROM {old_rows} RETURNING *)
+INSERT INTO {table} ({columns}, created_at)
+SELECT {new}, CASE WHEN ({new_content}) IS NOT DISTINCT FROM ({old_content}) AND NOT ({unless}) THEN old.created_at ELSE now() END
+FROM incoming LEFT JOIN old ON ({new_key}) = ({old_key})
+""")
+
+
+def _replace_changed_rows(
+    cursor: psycopg.Cursor, target: Target, old_rows: sql.Composable, encoded: EncodedRows, created_at: CreatedAt
+) -> None:
+    def listed(names: Iterable[str], *qualifier: str) -> sql.Composed:
+        return sql.SQL(", ").join(sql.Identifier(*qualifier, name) for name in names)
+
+    columns, content = encoded.columns, created_at.content or encoded.columns
+    table, incoming = identifier(target.table), sql.Identifier("incoming")
+    cursor.execute(sql.SQL("CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS SELECT {} FROM {} LIMIT 0").format(listed(columns), table))
+    _copy_rows(cursor, incoming, encoded)
+    parts = {
+        "new": listed(columns, "incoming"),
+        "new_content": listed(content, "incoming"),
+        "old_content": listed(content, "old"),
+        "new_key": listed(target.key, "incoming"),
+        "old_key": listed(target.key, "old"),
+    }
+    cursor.execute(_REPLACE.format(old_rows=old_rows, table=table, columns=listed(columns), unless=sql.SQL(created_at.unless), **parts))
+    cursor.execute("DROP TABLE incoming")
 
 
 def _copy_rows(cursor: psycopg.Cursor, table: sql.Identifier, encoded: EncodedRows) -> None:

@@ -12,7 +12,7 @@ from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TIME
 from btc_assets.store.encode import encode_rows
-from btc_assets.store.replace import Replacement, Stale, replace_slices
+from btc_assets.store.replace import CreatedAt, Replacement, Stale, replace_slices
 from btc_assets.store.tables import Target
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import HOUR, NOON
@@ -41,6 +41,27 @@ def replace(store: StoreUnderTest, replacement: Replacement) -> list[str]:
 
 def content(store: StoreUnderTest) -> list[int]:
     return [n for (n,) in store.rows("SELECT n FROM ops.numbers ORDER BY bucket_5m, n")]
+
+
+class Dated(Replacement):
+    """A replacement in a table whose rows know when their content came to be."""
+
+    created_at = CreatedAt(("n",), unless="old.n = 3")
+
+
+def test_a_row_whose_content_is_the_same_keeps_the_time_at_which_it_was_created(store: StoreUnderTest) -> None:
+    store.connection.execute(
+        "CREATE TABLE ops.numbers (bucket_5m timestamptz PRIMARY KEY, n bigint, created_at timestamptz NOT NULL DEFAULT now())"
+    )
+    times = []
+    for numbers in ((1, 2, 3, 4), (1, 20, 3), (1, 20, 3, 4)):
+        replace(store, Dated(HOUR, rows(*numbers)))
+        times.append([at for (at,) in store.rows("SELECT created_at FROM ops.numbers ORDER BY bucket_5m")])
+    assert content(store) == [1, 20, 3, 4]
+    assert [len({row[column] for row in times}) for column in range(3)] == [1, 2, 3]  # the third moves all the same
+    assert times[2][3] == times[2][2]  # it is a new row
+    replace(store, Replacement(HOUR, rows(1)))
+    assert store.rows("SELECT created_at > %s FROM ops.numbers", times[2][2]) == [(True,)]
 
 
 class Scripted(Replacement):

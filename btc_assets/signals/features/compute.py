@@ -27,7 +27,7 @@ from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store, identifier, only_row
 from btc_assets.store.errors import server_errors
 from btc_assets.store.read import fetch_table
-from btc_assets.store.replace import Replacement, Replacements, Stale
+from btc_assets.store.replace import CreatedAt, Replacement, Replacements, Stale
 
 _PART_TICKS = 250_000  # ticks in memory at once: about 80 MB with what is computed from them
 SLICE_WEIGHT = 16  # ticks that take as much memory as a row of features and bars, which has 4 kB
@@ -114,6 +114,7 @@ class SliceFeatures(Replacements):
 
 
 class _Part(Replacement):
+    created_at = CreatedAt()
     lock_table = TICKS  # so that a load, which writes features as well, and this never write the same slice
 
     def __init__(

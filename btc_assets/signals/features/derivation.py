@@ -12,6 +12,7 @@ from btc_assets.market_data.derived import Maker, Part
 from btc_assets.signals.features.compute import SLICE_WEIGHT, compute_rows
 from btc_assets.signals.features.table import TABLE
 from btc_assets.signals.keys import SLICE_FEATURES
+from btc_assets.store.replace import CreatedAt
 from btc_assets.store.tables import Target
 
 
@@ -24,6 +25,8 @@ class FeaturesOfTicks:
 
 
 class _FeatureMaker(Maker):
+    created_at = CreatedAt()
+
     def __init__(self, connection: psycopg.Connection) -> None:
         super().__init__("features", [SLICE_FEATURES], [Target.of(connection, TABLE)], weight=SLICE_WEIGHT)
 

@@ -116,7 +116,7 @@ def _first_byte(chunk: pa.Array) -> int:
 
 
 def read_feature_version(connection: psycopg.Connection | psycopg.Cursor, symbol: str, window: Window) -> object:
-    """A value that changes whenever a slice of the window is computed again."""
+    """A value that changes whenever features of a slice of the window do."""
     return connection.execute(
         "SELECT bucket_5m, created_at FROM signals.slice_features WHERE symbol = %s AND bucket_5m >= %s AND bucket_5m < %s ORDER BY 1",
         (symbol, window.start, window.end),

@@ -20,7 +20,7 @@ from btc_assets.signals.features.table import read_feature_version, read_feature
 from btc_assets.signals.keys import EMBEDDINGS
 from btc_assets.store.database import Store, only_row
 from btc_assets.store.errors import server_errors
-from btc_assets.store.replace import Replacement, Replacements, Stale
+from btc_assets.store.replace import CreatedAt, Replacement, Replacements, Stale
 from btc_assets.store.tables import Target
 from btc_assets.store.writers import replace_all
 
@@ -102,6 +102,13 @@ def _split_weeks(window: Window) -> Iterator[list[Window]]:
 
 
 class _Day(Replacement):
+    # A vector that is the same as before its features changed is one of the new features all the same. Labels come and go.
+    created_at = CreatedAt(
+        ("embedding", "tick_count"),
+        unless="EXISTS (SELECT FROM signals.slice_features AS made_of WHERE made_of.bucket_5m = old.bucket_5m AND made_of.symbol = old.symbol "
+        "AND made_of.created_at > old.created_at)",
+    )
+
     def __init__(self, source: Embeddings, window: Window, rows: pa.Table, version: object) -> None:
         super().__init__(window, rows)
         self._source, self._version = source, version

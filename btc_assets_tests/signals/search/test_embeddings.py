@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -74,6 +75,7 @@ def test_slices_that_changed_since_are_reported_and_embedded_again_on_activation
     model = train(filled)
     activate(filled, model)
     assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == []
+    write_ticks(filled.connection, every(3.0, 60, start=DAY_START), Window.of_slice(DAY_START))
     store_features(filled, Window.of_slice(DAY_START))
     filled.connection.execute(f"DELETE FROM {model.table} WHERE bucket_5m = %s", (DAY_START + SLICE,))
     assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == [
@@ -81,6 +83,27 @@ def test_slices_that_changed_since_are_reported_and_embedded_again_on_activation
         f"BTCUSDT 2024-01-10T00:05Z is not embedded ({model.model_id})",
     ]
     assert activate(filled, model).written == 2
+    assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == []
+
+
+def test_features_and_vectors_that_are_made_again_keep_the_time_at_which_their_content_came_to_be(filled: StoreUnderTest) -> None:
+    model = train(filled)
+    activate(filled, model)
+
+    def times() -> list[dict[datetime, datetime]]:
+        tables = "signals.slice_features", "signals.btc_embeddings"
+        return [dict(filled.rows(f"SELECT bucket_5m, created_at FROM {table}")) for table in tables]
+
+    before, changed, touched = times(), DAY_START + SLICE, DAY_START + 2 * SLICE
+    write_ticks(filled.connection, every(3.0, 60, start=changed), Window.of_slice(changed))
+    store_features(filled, FULL_DAY)
+    filled.connection.execute("UPDATE signals.slice_features SET created_at = now() WHERE bucket_5m = %s", (touched,))  # no vector differs
+    encoder = load_encoder(model.model_id, filled.zone())
+    replace_all(
+        filled.connection, Target.of(filled.connection, model.table), embeddings.Embeddings(filled.database, model, encoder, FULL_DAY)
+    )
+    moved = [{bucket for bucket, time in after.items() if time != old[bucket]} for old, after in zip(before, times(), strict=True)]
+    assert moved == [{changed, touched}, {changed, touched}]
     assert embeddings.read_embedding_differences(filled.connection, model, FULL_DAY) == []
 
 
