@@ -370,10 +370,22 @@ def mark_gone(connection: psycopg.Connection, uris: Sequence[str]) -> None:
 
 # ---- a slice is loaded
 
+# Slices of which the same numbers of rows come from the same sources as before.
+_SAME_SOURCES = """
+SELECT bucket_5m, asset FROM (
+    SELECT * FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[])
+        AS of_source (bucket_5m, asset, uri, etag, row_count, loaded_rows)
+) AS source FULL JOIN (
+    SELECT * FROM landing.raw_blobs_5m WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL AND row_count > 0
+) AS blob USING (bucket_5m, asset, uri, etag)
+GROUP BY bucket_5m, asset HAVING bool_and(coalesce(source.loaded_rows = blob.loaded_rows, false))
+"""
+
 _MARK_LOADED = """
-UPDATE landing.raw_blobs_5m AS blob SET loaded_at = now(), loaded_rows = source.loaded_rows
-FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[])
-    AS source (bucket_5m, asset, uri, etag, row_count, loaded_rows)
+UPDATE landing.raw_blobs_5m AS blob
+SET loaded_at = CASE WHEN source.same THEN blob.loaded_at ELSE now() END, loaded_rows = source.loaded_rows
+FROM unnest(%b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::boolean[])
+    AS source (bucket_5m, asset, uri, etag, row_count, loaded_rows, same)
 WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (source.bucket_5m, source.asset, source.uri, source.etag)
     AND blob.status = 'registered' AND blob.row_count = source.row_count
 """
@@ -395,7 +407,7 @@ WHERE (blob.bucket_5m, blob.asset, blob.uri, blob.etag) = (known.bucket_5m, know
 """
 
 _MARK_EMPTY_LOADED = """
-UPDATE landing.raw_blobs_5m SET loaded_at = now(), loaded_rows = 0
+UPDATE landing.raw_blobs_5m SET loaded_at = coalesce(loaded_at, now()), loaded_rows = 0
 WHERE bucket_5m >= %s AND bucket_5m < %s AND status = 'registered' AND row_count = 0
 RETURNING bucket_5m, asset
 """
@@ -436,9 +448,16 @@ class Marks(NamedTuple):
 
 
 def mark_loaded(
-    cursor: psycopg.Cursor, window: Window, sources: Sequence[Source], rows: Sequence[int], kept_symbols: Sequence[str] = ()
+    cursor: psycopg.Cursor,
+    window: Window,
+    sources: Sequence[Source],
+    rows: Sequence[int],
+    kept_symbols: Sequence[str] = (),
+    same: Collection[tuple[datetime, str]] = (),
 ) -> Marks:
     """Record that the ticks of a window come from `sources`, and from nothing else.
+
+    The time of a slice's last load stays if nothing but that load is new.
 
     What is marked stays as it is until the transaction ends: whoever registers, overwrites or deletes one of these objects waits for it,
     and finds the marks of what the table holds. What changed before this is in the result, and the transaction must not commit.
@@ -449,10 +468,13 @@ def mark_loaded(
         sources: all sources of the window.
         rows: ticks in the table that come from each source, after de-duplication.
         kept_symbols: symbols of which nothing was replaced; their marks stay.
+        same: slices, each with a symbol, whose ticks are the same as before, as far as the ticks tell.
     """
     loaded = [(one.bucket_5m, one.asset, one.uri, one.etag, one.row_count, count) for one, count in zip(sources, rows, strict=True)]
     columns = _columns(loaded) if loaded else [[]] * 6
-    current = cursor.execute(_MARK_LOADED, columns).rowcount == len(sources)
+    unchanged = set(same) & set(cursor.execute(_SAME_SOURCES, [*columns, window.start, window.end]) if same else ())
+    are_same = [(one.bucket_5m, one.asset) in unchanged for one in sources]
+    current = cursor.execute(_MARK_LOADED, [*columns, are_same]).rowcount == len(sources)
     others = cursor.execute(_MARK_OTHERS_UNLOADED, (window.start, window.end, list(kept_symbols), *columns[:4])).fetchall()
     empty = cursor.execute(_MARK_EMPTY_LOADED, (window.start, window.end)).fetchall()
     return Marks(current, any(gone for _, gone in others), frozenset(label for label, _ in others), frozenset(empty))

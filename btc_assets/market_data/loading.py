@@ -39,7 +39,7 @@ from btc_assets.landing.spool import Spool
 from btc_assets.landing.zone import LandingZone
 from btc_assets.market_data.contest import Contest, Field, read_rivals_of
 from btc_assets.market_data.derived import Derivation, Makers, Part
-from btc_assets.market_data.slice_records import describe_slices, record_slices
+from btc_assets.market_data.slice_records import describe_slices, read_same_slices, record_slices
 from btc_assets.market_data.source_rows import SourceReader, SourceRows, SourcesRefused
 from btc_assets.store.cut import cut_window
 from btc_assets.store.database import Store
@@ -140,7 +140,8 @@ class TickReplacement(Replacement):
 
     def record(self, cursor: psycopg.Cursor) -> None:
         self._derived.write(cursor)  # first, for loads that write the same symbols wait for each other from the offsets on
-        marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows, self.kept_symbols)
+        same = read_same_slices(cursor, self._described)
+        marks = mark_loaded(cursor, self.window, self._sources, self._loaded_rows, self.kept_symbols, same)
         if not marks.current:
             raise Stale("an object changed while its rows were written")
         if marks.lost and not self._load.options.force:

@@ -33,6 +33,13 @@ _INSERT = (
     f"SELECT * FROM unnest({', '.join(f'%s::{of}[]' for of in _COLUMNS.values())})"
 )
 
+_FIGURES = list(_COLUMNS)[2:]
+_SAME = (
+    f"SELECT bucket_5m, symbol FROM unnest({', '.join(f'%s::{of}[]' for of in _COLUMNS.values())}) AS ticks ({', '.join(_COLUMNS)}) "  # noqa: S608
+    "JOIN market_data.loaded_slices AS record USING (bucket_5m, symbol) "
+    f"WHERE ({', '.join(f'ticks.{name}' for name in _FIGURES)}) = ({', '.join(f'record.{name}' for name in _FIGURES)})"
+)
+
 Columns = list[list[object]]  # of `_COLUMNS`
 
 
@@ -71,6 +78,11 @@ def _market(ticks: pa.Table) -> np.ndarray | None:
     """Which ticks are part of the market; None if all are."""
     kind = ticks["trade_kind"]
     return None if kind.null_count == len(kind) else pc.fill_null(pc.equal(kind, MARKET), True).to_numpy()
+
+
+def read_same_slices(cursor: psycopg.Cursor, described: Columns) -> set[tuple[datetime, str]]:
+    """Slices, each with a symbol, whose record is what is described by `describe_slices`."""
+    return set(cursor.execute(_SAME, described)) if described[0] else set()
 
 
 def record_slices(cursor: psycopg.Cursor, window: Window, described: Columns, kept_symbols: Sequence[str] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +49,28 @@ def test_a_second_load_changes_nothing(store: StoreUnderTest) -> None:
     store.ingest(HOUR)
     assert len(before) == 600
     assert store.rows(CONTENT) == before
+
+
+def test_the_time_of_a_load_moves_in_the_slices_that_it_changes_alone(store: StoreUnderTest) -> None:
+    store.land(every(1, 1500), seconds=300)  # five slices
+
+    def moved_by(change: Callable[[], object]) -> set[int]:
+        """The numbers of the slices whose time moved when a change was loaded."""
+        times = "SELECT bucket_5m, max(loaded_at) FROM landing.raw_blobs_5m GROUP BY 1"
+        before = dict(store.rows(times))
+        change()
+        store.ingest(HOUR)
+        return {(bucket - NOON) // FIVE for bucket, time in store.rows(times) if time != before.get(bucket)}
+
+    record = "UPDATE market_data.loaded_slices SET volume = volume + 1 WHERE bucket_5m = %s"
+    assert moved_by(lambda: None) == {0, 1, 2, 3, 4}
+    assert moved_by(lambda: None) == set()
+    assert moved_by(lambda: store.put("2024/01/10/12/05/more.jsonl", messages([trade(9999, NOON + FIVE)]))) == {1}
+    assert moved_by(lambda: store.put("2024/01/10/12/05/more.jsonl", messages([trade(9999, NOON + FIVE, price="1")]))) == {1}
+    assert moved_by(lambda: store.connection.execute(record, (NOON + 2 * FIVE,))) == {2}
+    assert moved_by(lambda: store.land(every(1, 300, start=NOON + 3 * FIVE, first_id=901), seconds=300)) == {3}  # the same trades again
+    loads = "SELECT count(DISTINCT loaded_at) FROM market_data.loaded_slices"
+    assert store.rows(loads) == [(1,)]  # each load has its time in its record
 
 
 def test_loading_one_slice_changes_only_that_slice(store: StoreUnderTest) -> None:

@@ -38,9 +38,11 @@ SELECT bucket_5m, asset, sum(coalesce(loaded_rows, 0))::bigint FROM landing.raw_
 WHERE asset = ANY(%s) AND bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL GROUP BY bucket_5m, asset ORDER BY bucket_5m, asset
 """
 
+# The record of a load has its time also where it changed nothing that the registry or the ticks' figures tell.
 _TICK_VERSION = """
-SELECT bucket_5m, asset, max(loaded_at), sum(loaded_rows), count(*) FROM landing.raw_blobs_5m
-WHERE bucket_5m >= %s AND bucket_5m < %s AND loaded_at IS NOT NULL GROUP BY bucket_5m, asset ORDER BY bucket_5m, asset
+SELECT blob.bucket_5m, asset, max(blob.loaded_at), sum(loaded_rows), count(*), max(record.loaded_at) FROM landing.raw_blobs_5m AS blob
+LEFT JOIN market_data.loaded_slices AS record ON record.bucket_5m = blob.bucket_5m AND record.symbol = asset
+WHERE blob.bucket_5m >= %s AND blob.bucket_5m < %s AND blob.loaded_at IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 

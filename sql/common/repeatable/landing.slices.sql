@@ -41,5 +41,5 @@ COMMENT ON COLUMN landing.slices.size_bytes IS 'Bytes of those objects; an objec
 COMMENT ON COLUMN landing.slices.row_count IS 'Valid trades of those objects in the slice, repeats included';
 COMMENT ON COLUMN landing.slices.loaded_rows IS 'Rows in btc_ticks';
 COMMENT ON COLUMN landing.slices.state IS 'loaded; pending: not loaded yet; stale: loaded from other objects than the landing zone holds now; rejected: loaded, except for unreadable objects; source gone: loaded, and an object has disappeared since; lost: an object disappeared before it was loaded';
-COMMENT ON COLUMN landing.slices.loaded_at IS 'When the slice was last loaded';
+COMMENT ON COLUMN landing.slices.loaded_at IS 'When a load last changed the slice';
 COMMENT ON COLUMN landing.slices.noticed_objects IS 'Objects that were seen in the landing zone and have not been read yet';
