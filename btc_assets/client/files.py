@@ -42,7 +42,12 @@ def whole_file(to: str | PathLike[str], settings: Settings | None = None) -> Ite
         wrong = "is a directory" if target.is_dir() else f"cannot be written, because {Path(to).parent} is no directory"
         raise UserError(f"{to} {wrong}: name a file in a directory that exists.")
     if target.exists() and not target.is_file():  # a pipe or a device has no name to give to another file
-        yield target
+        try:
+            yield target
+        except BrokenPipeError:  # whoever read it has enough
+            raise
+        except OSError as error:
+            raise UserError(f"{to} cannot be written ({error.strerror or error}): name a file in a writable directory.") from None
         return
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:

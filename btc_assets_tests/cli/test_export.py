@@ -128,6 +128,13 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_no_file(
     assert "Traceback" not in result.output and not list(Path().iterdir())
 
 
+def test_a_device_that_is_full_is_one_sentence(docs_store: StoreUnderTest) -> None:
+    refused = run_command(
+        "export", "candles", "--interval", "1h", "--symbol", "BTCUSDT", "--during", "2024-01-10", "--format", "csv", "--to", "/dev/full"
+    )
+    assert refused.exit_code == 1 and "/dev/full cannot be written (No space left on device)" in refused.output
+
+
 def test_a_range_without_rows_writes_no_file(docs_store: StoreUnderTest) -> None:
     result = run_command("export", "ticks", "--symbol", "BTCUSDT", "--during", "2024-02-01", "--to", "day.csv")
     assert result.exit_code == 1 and not list(Path().iterdir()), result.output
