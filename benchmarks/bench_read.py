@@ -33,7 +33,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 from rich.table import Table
-from throwaway import database, machine
+from throwaway import RECORDS, database, machine
 
 from btc_assets.domain.slices import DAY, Window, from_microseconds, to_microseconds
 from btc_assets.domain.ticks import TABLE, TICK_SCHEMA
@@ -90,6 +90,12 @@ def select(window: Window) -> str:
         f"SELECT {columns} FROM {TABLE} WHERE symbol = '{SYMBOL}' AND bucket_5m >= '{window.start}' AND bucket_5m < '{window.end}' "  # noqa: S608
         "ORDER BY bucket_5m, symbol, trade_id"
     )
+
+
+def client(dsn: str, window: Window) -> Batches:
+    import btc_assets
+
+    return (len(batch) for batch in btc_assets.connect(dsn).ticks(SYMBOL, window).batches())
 
 
 def ours(sessions: int) -> Callable[[str, Window], Batches]:
@@ -151,10 +157,16 @@ def _address(dsn: str) -> str:
     return f"postgresql://{user}{password}@{host}:{parts.get('port', 5432)}/{parts['dbname']}?{urlencode({'cxprotocol': 'binary'})}"
 
 
-OURS, ONE_SESSION, COPY, ADBC, PANDAS = "ours, 2 sessions", "ours, 1 session", "COPY, thrown away", "ADBC as it comes", "pandas.read_sql"
+OURS, ONE_SESSION, COPY, ADBC, PANDAS = (
+    "ours: store.ticks(…).batches()",
+    "ours, 1 session",
+    "COPY, thrown away",
+    "ADBC as it comes",
+    "pandas.read_sql",
+)
 CONNECTORX, PARTITIONS = "connectorx", "connectorx, 2 partitions"
 WAYS: dict[str, Callable[[str, Window], Batches]] = {
-    OURS: ours(2),
+    OURS: client,
     ONE_SESSION: ours(1),
     COPY: copy,
     ADBC: adbc,
@@ -162,7 +174,13 @@ WAYS: dict[str, Callable[[str, Window], Batches]] = {
     PARTITIONS: connectorx(2),
     PANDAS: pandas,
 }
-IMPORTS = {ADBC: "adbc_driver_postgresql.dbapi", CONNECTORX: "connectorx", PARTITIONS: "connectorx", PANDAS: "pandas, sqlalchemy"}
+IMPORTS = {
+    OURS: "btc_assets.client.store",
+    ADBC: "adbc_driver_postgresql.dbapi",
+    CONNECTORX: "connectorx",
+    PARTITIONS: "connectorx",
+    PANDAS: "pandas, sqlalchemy",
+}
 
 
 def read_once(way: str, dsn: str, window: Window) -> Reading:
@@ -203,7 +221,9 @@ class Bench:
         batches = (batch for hour in generate_days(first, days, ticks) for batch in hour.to_batches())
         target = Target.of(self.connection, TABLE)
         replace_all(self.connection, target, ArrowReplacements(batches, window, target.slice_column, 65_536))
-        self.connection.execute(f"VACUUM ANALYZE {TABLE}")
+        self.connection.execute("TRUNCATE market_data.loaded_slices")
+        self.connection.execute(RECORDS)
+        self.connection.execute("VACUUM ANALYZE")
         return window
 
     def compress(self) -> None:

@@ -28,7 +28,7 @@ from bench_compare import replace_measured
 from figures import OURS, Figure, parse, record
 from research_tasks import PERP, SPOT, TASKS, WAYS
 from rich.console import Console
-from throwaway import database, machine
+from throwaway import RECORDS, database, machine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -52,13 +52,6 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS, DIM, LOST = 31, 64, 7
 PATIENCE = 900
 
-# What a load records of each slice, and its object in the registry.
-_RECORDS = """
-INSERT INTO market_data.loaded_slices
-SELECT bucket_5m, symbol, count(*), min(trade_id), max(trade_id), bit_xor(trade_id), count(*), sum(quantity), sum(price * quantity),
-       coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0), coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0)
-FROM market_data.btc_ticks GROUP BY 1, 2
-"""
 _REGISTRY = """
 INSERT INTO landing.raw_blobs_5m (bucket_5m, asset, uri, etag, size_bytes, row_count, status, last_modified, loaded_at, loaded_rows)
 SELECT bucket_5m, symbol, 'file:///generated', 'etag', 1, count(*), 'registered', now(), now(), count(*)
@@ -140,7 +133,7 @@ def fill(connection: psycopg.Connection, store: Store, folder: Path, ticks: int)
                 replace_all(connection, target, replace)
             else:
                 replace_other(connection, day)
-    for statement in (_RECORDS, _REGISTRY, "VACUUM ANALYZE"):
+    for statement in (RECORDS, _REGISTRY, "VACUUM ANALYZE"):
         connection.execute(statement)
     for interval in INTERVALS:
         refresh_candles(connection, interval, month)

@@ -18,6 +18,14 @@ from psycopg import sql
 from btc_assets.domain.settings import PREFIX
 from btc_assets.store.embedded import embedded_dsn, stop
 
+# What a load records of each slice, for stores whose ticks were written without one.
+RECORDS = """
+INSERT INTO market_data.loaded_slices
+SELECT bucket_5m, symbol, count(*), min(trade_id), max(trade_id), bit_xor(trade_id), count(*), sum(quantity), sum(price * quantity),
+       coalesce(sum(quantity) FILTER (WHERE NOT is_market_maker), 0), coalesce(sum(price * quantity) FILTER (WHERE NOT is_market_maker), 0)
+FROM market_data.btc_ticks GROUP BY 1, 2
+"""
+
 
 @contextmanager
 def database(directory: Path) -> Iterator[tuple[str, bool]]:

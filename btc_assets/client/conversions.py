@@ -25,7 +25,7 @@ def floats(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.
 
 def _as_floats(column: pa.Array) -> pa.Array:
     if not column.null_count:
-        return pa.array(float64(pa.chunked_array([column])))
+        return pa.Array.from_buffers(pa.float64(), len(column), [None, pa.py_buffer(float64(pa.chunked_array([column])))])
     there = column.is_valid().to_numpy(zero_copy_only=False)
     values = np.zeros(len(column))
     values[there] = float64(pa.chunked_array([column.drop_null()]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -103,3 +105,14 @@ def test_decimals_are_exact_to_the_last_digit(client: btc.ClientStore, market: M
     found = client.ticks(SPOT, ALL, ["price", "quantity"]).arrow()
     total = sum((row["price"] * row["quantity"] for row in market.of(SPOT)), Decimal(0))
     assert sum(price * quantity for price, quantity in zip(*found.to_pydict().values(), strict=True)) == total
+
+
+def test_the_first_batch_does_not_wait_for_pandas(market: Market) -> None:
+    """Arrow imports it in `pa.array`, `pa.scalar` and `to_numpy` wherever it is installed; that takes longer than the batch."""
+    program = (
+        "import sys, btc_assets as btc\n"
+        "batches = btc.connect(sys.argv[1]).ticks('BTCUSDT', ('2024-01-10T12:00', '2024-01-10T12:10')).batches()\n"
+        "assert batches.read_next_batch().num_rows\n"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, market.dsn], check=True)
