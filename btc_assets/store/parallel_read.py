@@ -125,7 +125,8 @@ class _Reading:
                 self._stop()
             raise
         finally:
-            if os.getpid() == process:
+            # A reading that nobody holds may be collected in one of its threads, maybe while that holds what the others wait for.
+            if os.getpid() == process and threading.current_thread() not in self._threads:
                 for thread in self._threads:
                     thread.join()
 
