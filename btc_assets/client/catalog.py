@@ -78,6 +78,11 @@ class Catalog:
                 f"The range from {range} lies before the first tick of {', '.join(symbols)} at {format_moment(first)}: name a later one."
             )
 
+    def labels(self) -> set[str]:
+        """All symbols as they are now, by label."""
+        with self._store.connect() as connection:
+            return set(read_reach(connection) or _reach_of_slices(connection) or _reach_of_registry(connection))
+
     def ends(self, symbols: Sequence[str]) -> dict[str, datetime]:
         """Where symbols end as they are now: the ends of their last slices.
 

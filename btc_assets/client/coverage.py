@@ -16,7 +16,7 @@ from btc_assets.client.source import AVAILABLE_AT, Rows, Source, columns_of, shi
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.slices import SLICE, Window
 from btc_assets.domain.ticks import TIME
-from btc_assets.market_data.continuity import not_judged, read_gaps
+from btc_assets.market_data.continuity import read_gaps
 from btc_assets.ops.coverage import read_coverage
 from btc_assets.store.parallel_read import Query
 
@@ -61,11 +61,14 @@ _PART = timedelta(hours=6)  # of slices, the least that is read at once
 def gaps(source: Source, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
     """As `ClientStore.gaps`."""
     span, symbols = parse_range(range), _asked(source, symbol)
-    unjudged = source.settings.landing_feeds.labels_with_gaps
-    if symbols and unjudged.issuperset(symbols):
-        raise UserError(not_judged(symbols))
+    if symbols and source.unjudged().issuperset(symbols):
+        raise UserError(
+            f"Which ids of {', '.join(symbols)} are missing cannot be told: the exchange itself skips ids there, or no feed in "
+            "BTC_ASSETS_LANDING_FEEDS has that label; `slices` tells which slices are missing."
+        )
 
     def rows() -> Rows:
+        unjudged = source.unjudged()
         with source.store.connect() as connection:
             for window in _months(span):
                 found = [
@@ -108,7 +111,7 @@ def coverage(source: Source, range: RangeLike, symbol: str | Sequence[str] | Non
 
     def rows() -> Rows:
         over = datetime.now(UTC) - source.latency
-        unjudged = source.settings.landing_feeds.labels_with_gaps
+        unjudged = source.unjudged()
         with source.store.connect() as connection:
             for window in _months(span):
                 found = read_coverage(connection, window, now=over, unjudged=unjudged, symbols=symbols)

@@ -246,7 +246,7 @@ def dataset(  # noqa: PLR0913  # what it consists of, each by its keyword
         Target(target, to_span("horizon", horizon)) if target else None,
         latency=source.latency // MICROSECOND if latency is None else to_span("latency", latency),
         mask=incomplete == "mask",
-        contiguous=symbol not in source.settings.landing_feeds.labels_with_gaps,
+        contiguous=symbol not in source.unjudged(),
     )
     return Dataset(source, plan, Split(trained, tested, to_span("purge", purge), to_span("embargo", embargo)))
 

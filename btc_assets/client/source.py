@@ -45,6 +45,14 @@ class Source:
     latency: timedelta
     decimals: str
 
+    def unjudged(self) -> frozenset[str]:
+        """The symbols whose trade ids say nothing about what is missing.
+
+        The exchange skips ids there, as the settings tell; or no feed of the settings has that label, so nobody can tell.
+        """
+        feeds = self.settings.landing_feeds
+        return feeds.labels_with_gaps | (self.catalog.labels() - set(feeds.labels))
+
     def relation(
         self,
         name: str,

@@ -115,7 +115,7 @@ class ClientStore:
     def gaps(self, range: RangeLike, symbol: str | Sequence[str] | None = None) -> Relation:
         """Trade ids that are missing: `first_missing`, `last_missing`, and the slice of the next trade.
 
-        Nothing is told of symbols whose exchange itself skips ids, as `BTC_ASSETS_LANDING_FEEDS` says.
+        Nothing is told of symbols whose exchange itself skips ids, as `BTC_ASSETS_LANDING_FEEDS` says, nor of those that it does not name.
 
         Args:
             range: as the class tells; whole slices.

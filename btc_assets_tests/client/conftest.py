@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 import btc_assets as btc
+from btc_assets.domain.feeds import Feeds
+from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import floor_slice
 from btc_assets.signals.encoders.models import activate_model
 from btc_assets.signals.features.compute import SliceFeatures
@@ -87,4 +89,10 @@ def market(server_dsn: str, template: str) -> Iterator[Market]:
 @pytest.fixture(scope="session")
 def client(market: Market) -> btc.ClientStore:
     """That store, opened."""
-    return btc.connect(market.dsn, latency=timedelta(seconds=90))
+    return open_market(market.dsn)
+
+
+def open_market(dsn: str) -> btc.ClientStore:
+    """That store by another connection string; its settings name both symbols."""
+    feeds = Feeds.parse(f"a=BTCUSDT, b=BTCUSDT:{FUTURE}")
+    return btc.connect(dsn, settings=load_settings().model_copy(update={"landing_feeds": feeds}), latency=timedelta(seconds=90))

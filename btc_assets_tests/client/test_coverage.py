@@ -28,11 +28,12 @@ def test_gaps_are_the_ids_that_are_missing(client: btc.ClientStore, market: Mark
     assert client.gaps(DAY, FUTURE).arrow().to_pylist() == found[1:]
 
 
-def test_ids_that_the_exchange_skips_are_not_judged(market: Market) -> None:
-    settings = load_settings().model_copy(update={"landing_feeds": Feeds.parse(f"a=BTCUSDT, b=BTCUSDT:{FUTURE};market=um")})
+@pytest.mark.parametrize("feeds", [f"a=BTCUSDT, b=BTCUSDT:{FUTURE};market=um", "a=BTCUSDT"], ids=["skipped", "unknown"])
+def test_ids_that_the_exchange_skips_and_those_of_unknown_feeds_are_not_judged(market: Market, feeds: str) -> None:
+    settings = load_settings().model_copy(update={"landing_feeds": Feeds.parse(feeds)})
     opened = btc.connect(market.dsn, settings=settings)
     assert opened.gaps(DAY).arrow()["symbol"].to_pylist() == [SPOT]
-    with pytest.raises(UserError, match=r"^The ids of BTCUSDT\.P are not judged: the exchange skips ids there\.$"):
+    with pytest.raises(UserError, match=r"^Which ids of BTCUSDT\.P are missing cannot be told: the exchange"):
         opened.gaps(DAY, FUTURE)
     [row] = opened.coverage(DAY, FUTURE).arrow().to_pylist()
     assert (row["state"], row["gaps"], row["missing_trades"], row["missing"]) == ("gaps", None, None, 1)

@@ -25,7 +25,7 @@ from btc_assets.domain.settings import load_settings
 from btc_assets.domain.slices import Window
 from btc_assets.ops.roles import grant_rights
 from btc_assets.store.read import fetch_table
-from btc_assets_tests.client.conftest import FUTURE, SPOT, Market
+from btc_assets_tests.client.conftest import FUTURE, SPOT, Market, open_market
 from btc_assets_tests.support.roles import role_of_a_test
 from btc_assets_tests.support.stores import StoreUnderTest
 from btc_assets_tests.support.trades import NOON, every
@@ -97,7 +97,7 @@ def test_a_reader_s_rights_are_enough_for_everything(market: Market, client: Cli
 
     with role_of_a_test(market.dsn) as (name, dsn), psycopg.connect(market.dsn, autocommit=True) as owner:
         grant_rights(owner, readers=[name])
-        found = read_all(btc.connect(dsn))
+        found = read_all(open_market(dsn))
     assert found == read_all(client) and all(found)
 
 
