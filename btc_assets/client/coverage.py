@@ -10,7 +10,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from btc_assets.client.catalog import as_symbols
-from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
+from btc_assets.client.ranges import RangeLike, TimeRange, clip_to_trades, parse_range
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import AVAILABLE_AT, Rows, Source, columns_of, shifted
 from btc_assets.domain.errors import UserError
@@ -135,7 +135,8 @@ def _of(symbols: Sequence[str]) -> str:
 def _months(span: TimeRange) -> Iterator[Window]:
     """The slices of a range, some days at a time, so that memory is bounded."""
     days: list[Window] = []
-    for day in span.window.days():
+    window = clip_to_trades(span.window)
+    for day in window.days() if window else ():
         days.append(day)
         if len(days) == _DAYS:
             yield Window(days[0].start, days[-1].end)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
+from btc_assets.client.ranges import RangeLike, TimeRange, clip_to_trades, parse_range
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import Source
 from btc_assets.domain.errors import UserError
@@ -255,7 +255,8 @@ def _windows(ranges: RangeLike) -> tuple[Window, ...]:
     """The slices that a range touches, or that those of a list of ranges touch: in order, each once."""
     several = isinstance(ranges, list) and all(isinstance(each, tuple | list | Window | TimeRange) for each in ranges)
     found: list[Window] = []
-    for window in sorted(parse_range(each).window for each in (ranges if several else [ranges])):
+    asked = (parse_range(each).window for each in (ranges if several else [ranges]))
+    for window in sorted(clip_to_trades(window) or window for window in asked):
         if found and window.start <= found[-1].end:
             found[-1] = Window(found[-1].start, max(window.end, found[-1].end))
         else:

@@ -8,7 +8,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from btc_assets.domain.errors import UserError
-from btc_assets.domain.slices import DAY, MICROSECOND, Window, parse_time
+from btc_assets.domain.slices import DAY, MICROSECOND, SLICE, Window, floor_slice, parse_time
+
+BITCOIN_BEGAN = datetime(2009, 1, 3, tzinfo=UTC)
 
 _WRITE = 'write a day such as "2024-01-10", a month such as "2024-01", or a pair such as ("2024-01-10", "2024-01-12T13:35")'
 _MONTH = re.compile(r"\d{4}(-\d{2})?")
@@ -35,6 +37,19 @@ class TimeRange:
 
     def __str__(self) -> str:
         return f"{format_moment(self.start)} to {format_moment(self.end)}"
+
+
+def clip_to_trades(window: Window, step: timedelta = SLICE) -> Window | None:
+    """The part of a window in which there can be trades: since Bitcoin began, and up to a day from now, as clocks may differ.
+
+    Args:
+        window: as a person wrote it, maybe of thousands of years.
+        step: whole multiples of it are left out.
+    """
+    before = max(BITCOIN_BEGAN - window.start, timedelta(0)) // step
+    after = max(window.end - floor_slice(datetime.now(UTC)) - DAY, timedelta(0)) // step
+    start, end = window.start + before * step, window.end - after * step
+    return Window(start, end) if start < end else None
 
 
 def parse_range(value: RangeLike, now: datetime | None = None) -> TimeRange:

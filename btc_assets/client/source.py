@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from btc_assets.client.catalog import Catalog
 from btc_assets.client.conversions import float_schema, floats
+from btc_assets.client.ranges import clip_to_trades
 from btc_assets.client.relation import Relation
 from btc_assets.domain.errors import UserError
 from btc_assets.domain.settings import Settings
@@ -74,8 +75,10 @@ class Source:
         """
 
         def read(limit: int | None) -> Rows:
-            sessions = SESSIONS if limit is None else 1
-            yield from shape(iter(stream(self.store, query(limit), sessions=sessions)))
+            asked = query(limit)
+            if window := clip_to_trades(asked.window, asked.step):
+                sessions = SESSIONS if limit is None else 1
+                yield from shape(iter(stream(self.store, replace(asked, window=window), sessions=sessions)))
 
         return self.relation_of(name, schema, lambda: read(None), first=read, decimals=decimals)
 

@@ -24,7 +24,7 @@ from btc_assets.domain.settings import Settings, load_settings
 from btc_assets.market_data.clock_bars.bars import BarState
 from btc_assets.market_data.clock_bars.sizes import Clock, Expectation, Side, Size
 from btc_assets.signals.datasets.spans import Span
-from btc_assets.store.database import Store
+from btc_assets.store.database import Store, prepare_conninfo
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,6 +50,8 @@ def connect(
         UserError: a setting or the connection string is wrong.
     """
     settings = settings or load_settings()
+    if dsn:
+        prepare_conninfo(dsn, setting="The connection string")
     store = Store(dsn, read_only=True) if dsn else Store.of(settings, read_only=True)
     catalog = Catalog(store)
     grace = settings.landing_grace if latency is None else latency

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from psycopg import sql
 
-from btc_assets.client.ranges import RangeLike, TimeRange, parse_range
+from btc_assets.client.ranges import RangeLike, TimeRange, clip_to_trades, parse_range
 from btc_assets.client.relation import Relation
 from btc_assets.client.source import AVAILABLE_AT, Rows, Source, choose_columns, columns_of, shifted
 from btc_assets.domain.errors import UserError
@@ -70,7 +70,7 @@ def _fetched(schema: pa.Schema) -> pa.Schema:
 
 def _reported(source: Source, symbol: str, span: TimeRange) -> Window:
     """The slices whose ticks have trade times in a range: those around it, and later ones as far as candles tell."""
-    window = span.window.widened(SLICE)
+    window = (clip_to_trades(span.window) or span.window).widened(SLICE)
     with source.store.connect() as connection, server_errors():
         first, end = connection.execute(_REPORTED, (symbol, span.window.start, span.window.end)).fetchone() or (None, None)
     return Window(min(window.start, first), max(window.end, end)) if first else window

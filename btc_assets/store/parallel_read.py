@@ -53,8 +53,8 @@ class Query:
             values, text, bytes and vectors (lists of float32).
         window: all of it.
         step: parts begin at multiples of it after the window's start.
-        group_by: column of numbers or times that leads the order and few values of which are shared by all rows, such as the slice of ticks. It is sent once
-            a value, and no more than the rows of one value are packed together; without one, those of a part are.
+        group_by: column of numbers or times that leads the order and few values of which are shared by all rows, such as the slice of
+            ticks. It is sent once a value, and no more than the rows of one value are packed together; without one, those of a part are.
         constants: columns of text that are not selected, with their value.
     """
 
@@ -69,7 +69,8 @@ class Query:
 def stream(store: Store, query: Query, *, sessions: int = SESSIONS) -> pa.RecordBatchReader:
     """Stream a query. Nothing is connected before the first batch is asked for.
 
-    The sessions are in a transaction until the reader is exhausted, closed or deleted; the server keeps old versions of rows for it.
+    The sessions are in a transaction until the reader is exhausted or deleted (closing it is not enough); the server keeps old versions
+    of rows for it.
 
     Args:
         store: whose sessions are opened.

@@ -176,6 +176,18 @@ def test_a_database_that_is_no_store_is_told(empty_database: str) -> None:
         btc.connect(empty_database).ticks(SPOT, DAY)
 
 
+@pytest.mark.parametrize("edges", [("0001-01-01", "9999-12-31"), ("0001-01-01", "2024-02-01"), ("2024-01-01", "9999-12-31")])
+def test_a_range_of_all_time_reads_what_is_there(client: ClientStore, edges: tuple[str, str]) -> None:
+    assert client.ticks(SPOT, edges).arrow() == client.ticks(SPOT, DAY).arrow()
+    assert client.ticks(SPOT, edges, by="trade_time").arrow() == client.ticks(SPOT, DAY).arrow()
+    for interval in ("90s", "4h", "month"):
+        assert client.candles(SPOT, interval, edges).arrow() == client.candles(SPOT, interval, "2024-01").arrow()
+    assert client.features(SPOT, edges).arrow() == client.features(SPOT, DAY).arrow()
+    assert client.slices(edges).arrow() == client.slices(DAY).arrow()
+    assert client.gaps(edges).arrow() == client.gaps(DAY).arrow()
+    assert client.dataset(SPOT, ["volume"], train=edges).train.arrow() == client.dataset(SPOT, ["volume"], train="2024-01-10").train.arrow()
+
+
 def test_neither_the_store_nor_its_errors_show_a_password() -> None:
     opened = btc.connect("postgresql://reader:hunter2@127.0.0.1:1/store")
     assert repr(opened) == "<btc_assets Store(127.0.0.1:1/store), decimals=exact>"
@@ -183,8 +195,8 @@ def test_neither_the_store_nor_its_errors_show_a_password() -> None:
         opened.ticks(SPOT, DAY)
     assert "127.0.0.1:1/store" in str(raised.value) and "hunter2" not in str(raised.value)
     assert "hunter2" not in repr(opened._source)
-    with pytest.raises(UserError, match=r"^BTC_ASSETS_DSN is wrong: it must look like") as wrong:
-        btc.connect("hunter2").symbols().arrow()
+    with pytest.raises(UserError, match=r"^The connection string is wrong: it must look like") as wrong:
+        btc.connect("hunter2")
     assert "hunter2" not in str(wrong.value)
 
 

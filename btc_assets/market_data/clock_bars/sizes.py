@@ -97,7 +97,8 @@ def parse_size(clock: str, size: Size | None) -> int:
     """The size of a bar as an integer: of trades, of the smallest unit of the measure (see `SCALES`), or of microseconds.
 
     Raises:
-        UserError: it is missing, no number, not above zero, or finer than what is stored.
+        UserError: it is missing, no number, not above zero, or finer than what is stored. A float is rounded instead: nobody means its
+            last digits.
     """
     wanted = _WHAT[clock if clock in _WHAT else "tick"]
     if size is None:
@@ -107,6 +108,8 @@ def parse_size(clock: str, size: Size | None) -> int:
     else:
         value = _decimal(size)
         count = None if value is None else value.scaleb(SCALES.get(clock, 0), _EXACT)
+        if count is not None and isinstance(size, float) and SCALES.get(clock):
+            count = count.to_integral_value()
     if count is None or count <= 0:
         raise UserError(f"{size!r} is no size of a bar on the clock {clock!r}: give {wanted}; it must be above zero.")
     if count != int(count):

@@ -245,6 +245,10 @@ def test_a_size_may_be_any_kind_of_number(size: Any) -> None:
     assert ClockBars("tick", size).state.terms[1] == 2
 
 
+def test_a_float_is_rounded_to_what_the_clock_counts() -> None:
+    assert ClockBars("volume", 325.280370000000123 / 288).state.terms[1] == 1_129_445_729_167
+
+
 def test_what_does_not_belong_to_a_clock_is_refused() -> None:
     with pytest.raises(UserError, match="There is no side 'left': use one of aggressor, tick_rule"):
         ClockBars("tick_runs", 5, side="left")
