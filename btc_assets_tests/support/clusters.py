@@ -198,11 +198,16 @@ class Cluster:
         )  # fmt: skip
 
 
+_ABOUT_SIGNALS = {
+    "0014_slice_features", "0015_embeddings", "0016_definer_functions", "0028_model_data", "0029_encoder_kinds", "0030_times_of_change"
+}  # fmt: skip
+
+
 def make_tables_without_signals(connection: psycopg.Connection) -> None:
     """Apply the numbered migrations but those that need pgvector."""
     connection.execute(migrations._BOOTSTRAP)
     for file in sql_files.read_migrations("postgres"):
-        if file.name not in {"0014_slice_features", "0015_embeddings", "0016_definer_functions"}:
+        if file.name not in _ABOUT_SIGNALS:
             connection.execute(file.text.replace("CREATE EXTENSION IF NOT EXISTS vector;", ""))
 
 
