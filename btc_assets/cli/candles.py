@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,45 +17,47 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@click.command(epilog=example("btc-assets candles 5m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
-@click.argument("interval", type=click.Choice(["100ms", "1s", "30s", "1m", "5m", "1h", "1d"]))
+@click.command(epilog=example("btc-assets candles 15m --from 2020-02-22 --to 2020-02-23 --plot day.png"))
+@click.argument("interval")
 @range_options
 @click.option("--symbol", help="Label of the feed; required if there are several.")
 @plot_option("Save a picture instead of printing rows")
 @format_option("csv")
 @pass_app
 def candles(app: App, interval: str, start: str | None, end: str | None, symbol: str | None, plot: Path | None, form: str) -> None:
-    """Print or plot the candles of an INTERVAL; without a range, those of the newest day."""
+    """Print or plot the candles of an INTERVAL; without a range, those of the newest day.
+
+    An INTERVAL is any multiple of one that the store keeps, such as 30s, 15m, 4h or 7d; or day, week, month, quarter or year.
+    """
+    from btc_assets.client.intervals import parse_interval
+    from btc_assets.client.store import connect
     from btc_assets.landing.generated import holds_generated
-    from btc_assets.market_data.candles import read_candles
 
     label = app.settings.landing_feeds.by_label(symbol).label
+    width = parse_interval(interval).width
     with app.store.connect() as connection:
         day = newest_day(connection)
         window = parse_window(start, end, day, day + DAY)
-        rows = read_candles(connection, interval, label, window)
         generated = plot is not None and holds_generated(connection, label, window)
-    if not rows:
+    with connect(settings=app.settings, decimals="float" if plot else "exact") as store:
+        rows = store.candles(label, interval, window).arrow().drop_columns(_NOT_SHOWN)
+    if not len(rows):
         raise UserError(f"There are no {interval} candles of {label} from {window}: load that range first (btc-assets load).")
     if plot:
         from btc_assets.market_data.plot import plot_candles
 
-        save_picture(plot, plot_candles(rows, interval, label, generated=generated))
+        save_picture(plot, plot_candles(rows, width, f"{label}, {interval} candles", generated=generated))
         out.print(f"Saved {len(rows):,} candles to {plot}.")
     else:
-        print_batches(form, _batches(rows, fraction=interval == "100ms"))
+        print_batches(form, _with_short_times(rows, fraction=width is not None and width.microseconds > 0).to_reader())
 
 
-def _batches(rows: Sequence[tuple[Any, ...]], *, fraction: bool) -> pa.RecordBatchReader:
-    """The candles without what all of them share."""
+_NOT_SHOWN = ["symbol", "available_at"]  # what all of them share, and what is for joining
+
+
+def _with_short_times(rows: pa.Table, *, fraction: bool) -> pa.Table:
+    """The candles with times that show no fraction of a second unless they have one."""
     import pyarrow as pa
 
-    from btc_assets.market_data.candles import COLUMNS
-
-    columns = {name: pa.array(values) for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True) if name not in _SHARED}
-    columns["bucket"] = columns["bucket"].cast(pa.timestamp("ms" if fraction else "s", "UTC"))
-    batch = pa.RecordBatch.from_pydict(columns)
-    return pa.RecordBatchReader.from_batches(batch.schema, [batch])
-
-
-_SHARED = ("bucket_5m", "symbol")
+    place = rows.schema.get_field_index("bucket")
+    return rows.set_column(place, "bucket", rows["bucket"].cast(pa.timestamp("ms" if fraction else "s", "UTC")))

@@ -166,14 +166,16 @@ def _land_generated(app: App, day: datetime, ticks: int) -> Landed:
 
 
 def _draw_candles(app: App, path: Path, window: Window) -> None:
+    from btc_assets.client.intervals import parse_interval
+    from btc_assets.client.store import connect
     from btc_assets.landing.generated import holds_generated
-    from btc_assets.market_data.candles import read_candles
     from btc_assets.market_data.plot import plot_candles
 
     label = app.settings.landing_feeds[0].label
     interval = "1m" if len(window) <= 36 else "5m" if len(window) <= 600 else "1h"
     with app.store.connect() as connection:
-        # Candles go by trade time, so the first may begin just before the first slice.
-        rows = read_candles(connection, interval, label, window.widened(SLICE))
         generated = holds_generated(connection, label, window)
-    save_picture(path, plot_candles(rows, interval, label, generated=generated))
+    with connect(settings=app.settings, decimals="float") as store:
+        # Candles go by trade time, so the first may begin just before the first slice.
+        rows = store.candles(label, interval, window.widened(SLICE)).arrow()
+    save_picture(path, plot_candles(rows, parse_interval(interval).width, f"{label}, {interval} candles", generated=generated))

@@ -181,15 +181,10 @@ def find_outdated_candles(connection: psycopg.Connection, window: Window) -> lis
     return [sentence for (sentence,) in rows if sentence]
 
 
-def read_candles(connection: psycopg.Connection, interval: str, symbol: str, window: Window) -> list[tuple[Any, ...]]:
-    """The candles of a symbol that start in `window`: rows of `COLUMNS`, ascending."""
-    return read_candles_of(connection, interval, [symbol], window)[symbol]
-
-
 def read_candles_of(
     connection: psycopg.Connection, interval: str, symbols: Sequence[str], window: Window
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """As `read_candles`, for several symbols at once."""
+    """The candles of symbols that start in `window`: rows of `COLUMNS`, ascending."""
     found: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
     with server_errors(), connection.transaction():
         rows = connection.execute(

@@ -157,7 +157,7 @@ def draw_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str, wi
     """Draw candles as an SVG.
 
     Args:
-        rows: from `read_candles`; at least one.
+        rows: from `read_candles_of`; at least one.
         interval: a key of `candles.WIDTHS`.
         symbol: for the title.
         window: what the picture spans; the place of a missing candle stays empty.

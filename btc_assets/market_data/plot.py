@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from btc_assets.market_data.candles import COLUMNS, WIDTHS
+from btc_assets.domain.slices import DAY
 
 UP, DOWN = "#1a9850", "#d73027"
 
 
-def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str, *, generated: bool = False) -> bytes:
+def plot_candles(candles: pa.Table, width: timedelta | None, what: str, *, generated: bool = False) -> bytes:
     """Draw candles.
 
     Args:
-        rows: from `read_candles`; at least one.
-        interval: a key of `candles.WIDTHS`.
-        symbol: for the title.
+        candles: their `bucket`, prices, `volume` and `trade_count`, ascending; at least one.
+        width: of each candle; None for those of a calendar, which are as wide as the shortest one.
+        what: they are, for the title.
         generated: whether the title says that the trades are.
 
     Returns:
@@ -29,14 +30,15 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str, *,
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
-    column = {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
-    width = WIDTHS[interval] / timedelta(days=1)
-    middle = date2num(column["bucket"]) + width / 2
+    column = {name: candles[name].to_pylist() for name in ("bucket", "open", "high", "low", "close", "volume", "trade_count")}
+    starts = column["bucket"]
+    width = width or min((later - earlier for earlier, later in pairwise(starts)), default=DAY)
+    middle = date2num(starts) + width / DAY / 2
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     price_axes, volume_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    _draw(price_axes, volume_axes, column, middle, width * 0.8)
-    first, end = column["bucket"][0], column["bucket"][-1] + WIDTHS[interval]
-    price_axes.set_title(_title(f"{symbol}, {interval} candles", first, end, sum(column["trade_count"]), generated=generated))
+    _draw(price_axes, volume_axes, column, middle, width / DAY * 0.8)
+    first, end = starts[0], starts[-1] + width
+    price_axes.set_title(_title(what, first, end, sum(column["trade_count"]), generated=generated))
     price_axes.set_ylabel("price (quote)")
     volume_axes.set_ylabel("volume (base)")
     price_axes.yaxis.set_major_formatter("{x:,.10g}")
@@ -44,7 +46,7 @@ def plot_candles(rows: Sequence[tuple[Any, ...]], interval: str, symbol: str, *,
     volume_axes.xaxis.set_major_locator(locator)
     # Without the formatter's offset, which is the date of the last label: at midnight, that of the day after the candles.
     volume_axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
-    days = f"{first:%Y-%m-%d}" + (f" to {last:%Y-%m-%d}" if (last := column["bucket"][-1]).date() != first.date() else "")
+    days = f"{first:%Y-%m-%d}" + (f" to {last:%Y-%m-%d}" if (last := starts[-1]).date() != first.date() else "")
     volume_axes.set_xlabel(f"{days}, UTC")
     for axes in (price_axes, volume_axes):
         axes.grid(alpha=0.25)

@@ -24,6 +24,20 @@ def test_candles_of_the_newest_day_are_printed_as_csv(loaded: StoreUnderTest) ->
     assert rows[0].split(",")[1] == "42000.00000000"  # exact, as the store has it
 
 
+@pytest.mark.parametrize(
+    ("interval", "starts"), [("15m", ["12:00:00"]), ("90s", ["12:00:00", "12:01:30", "12:03:00"]), ("day", ["00:00:00"])]
+)
+def test_candles_of_any_interval_are_printed(loaded: StoreUnderTest, interval: str, starts: list[str]) -> None:
+    _, *rows = run_command("candles", interval).output.splitlines()
+    assert [row.split(",")[0] for row in rows][: len(starts)] == [f"2024-01-10T{start}Z" for start in starts]
+
+
+def test_an_interval_that_cannot_be_built_is_one_sentence(loaded: StoreUnderTest) -> None:
+    for interval in ("7ms", "soon"):
+        result = run_command("candles", interval)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1, result.output
+
+
 def test_a_range_without_candles_is_one_sentence(loaded: StoreUnderTest) -> None:
     result = run_command("candles", "1m", "--from", "2024-02-01", "--to", "2024-02-02")
     assert result.exit_code == 1

@@ -41,7 +41,10 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
         (("load", "--from", "2024-01-10", "--to", "2024-01-09"), "is empty: its end must lie after its start."),
         (("load", "--from", "2015-01-01", "--to", "2015-01-02"), "set BTC_ASSETS_HISTORY_START=2015-01-01 or earlier."),
         (("land", "nothing.csv"), "The trades file nothing.csv does not exist: give the path of a CSV, JSON lines, Parquet or zip file."),
-        (("candles", "1m", "--from", "2024-01-10", "--to", "2024-01-11"), "load that range first (btc-assets load)."),
+        (
+            ("candles", "1m", "--from", "2024-01-10", "--to", "2024-01-11"),
+            "There is no symbol 'BTCUSDT' in this store: load ticks first (btc-assets load).",
+        ),
         (("candles", "1m", "--from", "noon"), "'noon' is not a date or time"),
     ],
 )

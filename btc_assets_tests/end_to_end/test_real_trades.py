@@ -38,7 +38,7 @@ def test_a_whole_day_of_trades_becomes_the_candles_that_the_exchange_published(s
     assert (result.rows, len(result.slice_rows), result.duplicates) == (137_988, 288, 0)
     assert (read_gaps(store.connection, DAY), read_repeats(store.connection, DAY)) == ([], [])
 
-    ours = {row[0]: row for row in candles.read_candles(store.connection, "1m", "BTCUSDT", DAY)}
+    ours = {row[0]: row for row in candles.read_candles_of(store.connection, "1m", ["BTCUSDT"], DAY)["BTCUSDT"]}
     expected = dict(klines())
     assert len(expected) == 110
     for start, figures in expected.items():

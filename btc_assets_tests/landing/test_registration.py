@@ -169,7 +169,7 @@ def test_very_many_invalid_rows_are_counted_and_the_first_thousand_kept(store: S
     result = store.register(HOUR)
     assert (result.registered, result.rejected_rows) == (1, 3000)
     assert store.rows("SELECT count(*), sum(row_count)::int, max(row_number) FROM landing.rejected_rows") == [(1000, 3000, 1001)]
-    assert find_rejected_rows(store.connection, HOUR).numbers == {"rows": 3000}
+    assert find_rejected_rows(store.connection, HOUR).count == 3000
     assert count_sources(store.connection, HOUR)[1] == 3000
     (day,) = read_daily_status(store.connection, HOUR)
     assert day.rejected_rows == 3000

@@ -18,7 +18,7 @@ from btc_assets.domain.slices import SLICE, Window, floor_slice
 from btc_assets.ingestion.due import read_open_loads
 from btc_assets.landing.arrivals import read_waiting_slices
 from btc_assets.landing.resources import Landing
-from btc_assets.market_data.candles import INTERVALS, read_candles
+from btc_assets.market_data.candles import INTERVALS, read_candles_of
 from btc_assets.market_data.keys import TICKS, candles_key
 from btc_assets.market_data.live import LiveLoader, Pass, follow, only_loader, open_window
 from btc_assets.ops.health import read_health
@@ -108,7 +108,7 @@ def test_trades_that_arrive_in_the_middle_of_a_slice_are_in_its_candles(live: Li
     assert live.load(start + 100 * SECOND) == Pass(open_window(start + 100 * SECOND, GRACE), read=1, rows=100)
     assert wrong(landed) == [] and due(live.store) == {TICKS, *FOLLOWERS}
     with live.store.connect() as connection:
-        ((trades,),) = [row[9:10] for row in read_candles(connection, "5m", "BTCUSDT", Window.of_slice(start))]
+        ((trades,),) = [row[9:10] for row in read_candles_of(connection, "5m", ["BTCUSDT"], Window.of_slice(start))["BTCUSDT"]]
     assert trades == 100
 
     marks = live.store.rows("SELECT * FROM ingestion.due_slices ORDER BY 1, 2")

@@ -6,28 +6,24 @@ import struct
 from datetime import timedelta
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 
-from btc_assets.market_data.candles import COLUMNS
 from btc_assets.market_data.plot import _title, plot_candles
 from btc_assets_tests.support.trades import NOON
 
 
 @pytest.mark.parametrize("prices", [["1", "2", "1.5"], ["5"], ["3", "3"]], ids=["rising and falling", "one candle", "a constant price"])
-def test_candles_are_drawn_as_a_png(prices: list[str]) -> None:
-    rows = []
-    for i, price in enumerate(prices):
-        values = dict.fromkeys(("open", "high", "low"), Decimal(prices[0])) | {
-            "close": Decimal(price),
-            "volume": Decimal(1),
-            "trade_count": 3,
-        }
-        values |= {"bucket": NOON + i * timedelta(minutes=5)}
-        rows.append(tuple(values.get(name) for name in COLUMNS))
-    png = plot_candles(rows, "5m", "BTCUSDT")
+@pytest.mark.parametrize(("width", "known"), [(timedelta(minutes=5), timedelta(minutes=5)), (timedelta(days=31), None)])
+def test_candles_are_drawn_as_a_png(prices: list[str], width: timedelta, known: timedelta | None) -> None:
+    rows = [
+        {"bucket": NOON + i * width, "close": Decimal(price), "volume": Decimal(1), "trade_count": 3}
+        | dict.fromkeys(("open", "high", "low"), Decimal(prices[0]))
+        for i, price in enumerate(prices)
+    ]
+    png = plot_candles(pa.Table.from_pylist(rows), known, "BTCUSDT")
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", png[16:24])
-    assert (width, height) == (1320, 715)
+    assert struct.unpack(">II", png[16:24]) == (1320, 715)
 
 
 def test_the_title_ends_where_the_last_candle_does() -> None:
