@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 
 import psycopg
 
 from btc_assets.domain.slices import SLICE, Window
-from btc_assets.market_data.continuity import Spans, read_gaps, read_spans
+from btc_assets.market_data.continuity import Span, Spans, read_gaps, read_spans
 from btc_assets.market_data.symbols import read_reach
 from btc_assets.ops.status import DayStatus, read_daily_status
 from btc_assets.store.errors import server_errors
@@ -105,15 +106,29 @@ def read_coverage(
 
 
 def _recorded_gaps(spans: Spans) -> Iterator[tuple[str, datetime, int]]:
-    """Symbol, slice and number of missing ids of gaps within and before slices, as far as what was recorded of them tells."""
+    """Symbol, slice and number of missing ids of gaps within and before slices, as far as what was recorded of them tells.
+
+    Of trades that are reported late, ids lie between those of the next slice: slices whose ids overlap are counted together.
+    """
     for symbol, own in spans.items():
-        newest: int | None = None
-        for bucket, low, high, ticks in own:
-            if newest is not None and low > newest + 1:
-                yield symbol, bucket, low - newest - 1
-            if high - low + 1 > ticks:
-                yield symbol, bucket, high - low + 1 - ticks
-            newest = max(high, newest or high)
+        end: int | None = None  # after the last id so far
+        together: list[Span] = []
+        for span in sorted(own, key=itemgetter(1)):
+            if together and span[1] > max(high for _, _, high, _ in together):
+                yield from _missing_of(symbol, together, end)
+                end, together = max(high for _, _, high, _ in together) + 1, []
+            together.append(span)
+        if together:
+            yield from _missing_of(symbol, together, end)
+
+
+def _missing_of(symbol: str, together: Sequence[Span], end: int | None) -> Iterator[tuple[str, datetime, int]]:
+    """The gap before slices whose ids overlap, and what is missing within them, told of the last one."""
+    low, high = together[0][1], max(high for _, _, high, _ in together)
+    if end is not None and low > end:
+        yield symbol, together[0][0], low - end
+    if (missing := high - low + 1 - sum(ticks for *_, ticks in together)) > 0:
+        yield symbol, together[-1][0], missing
 
 
 def _read_dropped(connection: psycopg.Connection, statuses: Mapping[tuple[date, str], DayStatus]) -> set[tuple[date, str]]:

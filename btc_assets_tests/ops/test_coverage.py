@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from btc_assets.domain.slices import DAY, SLICE, Window, floor_day
@@ -50,6 +51,24 @@ def test_gaps_are_told_also_of_a_day_whose_ticks_were_dropped(on_postgres: psyco
     on_postgres.execute("SELECT ops.drop_chunk('market_data.btc_ticks', %s, %s)", (MIDNIGHT, MIDNIGHT + DAY))
     [after] = cover(on_postgres)
     assert (after.state, after.dropped, after.missing_trades) == ("gaps", True, 20)
+
+
+@pytest.mark.parametrize("lost", [range(0), range(100, 120)])
+def test_trades_reported_in_the_next_slice_are_no_gap_of_a_day_whose_ticks_were_dropped(
+    on_postgres: psycopg.Connection, lost: range
+) -> None:
+    ticks = every(100, 864, start=MIDNIGHT)
+    ids = ticks["trade_id"].to_pylist()
+    for last in range(2, 860, 9):  # the last trade of every third slice and the first one of the next have each other's ids
+        ids[last], ids[last + 1] = ids[last + 1], ids[last]
+    ticks = ticks.set_column(ticks.schema.get_field_index("trade_id"), "trade_id", pa.array(ids))
+    write_candles(on_postgres, write_ticks(on_postgres, ticks.take([row for row in range(864) if row not in lost])))
+    on_postgres.execute(_RECORD)
+    [before] = cover(on_postgres)
+    on_postgres.execute("SELECT ops.drop_chunk('market_data.btc_ticks', %s, %s)", (MIDNIGHT, MIDNIGHT + DAY))
+    [after] = cover(on_postgres)
+    assert before.missing_trades == after.missing_trades == len(lost)
+    assert (before.state, after.state) == (("gaps", "gaps") if lost else ("complete", "dropped"))
 
 
 def test_a_slice_in_which_nobody_traded_is_no_gap_where_ids_say_so(on_postgres: psycopg.Connection) -> None:
