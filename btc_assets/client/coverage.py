@@ -68,12 +68,13 @@ def gaps(source: Source, range: RangeLike, symbol: str | Sequence[str] | None = 
         )
 
     def rows() -> Rows:
-        unjudged = source.unjudged()
+        # Symbols that nobody asked for are not looked through.
+        left_out = source.unjudged() | (source.catalog.labels() - set(symbols) if symbols else set())
         with source.store.connect() as connection:
             for window in _months(span):
                 found = [
                     asdict(gap) | {"missing": gap.missing, _SLICE.name: gap.after, AVAILABLE_AT.name: gap.after + SLICE + source.latency}
-                    for gap in read_gaps(connection, window, unjudged)
+                    for gap in read_gaps(connection, window, left_out)
                     if not symbols or gap.symbol in symbols
                 ]
                 yield pa.RecordBatch.from_pylist(found, schema=GAPS_SCHEMA)
