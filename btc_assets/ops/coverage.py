@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -51,7 +51,7 @@ class DayCoverage:
         loaded: slices that are loaded; one without trades may have none.
         pending: slices with something to load.
         missing: slices without any object, as far as the symbol reaches.
-        gaps, missing_trades: places where trade ids are missing, and how many; None where the exchange itself skips ids.
+        gaps, missing_trades: places where trade ids are missing, and how many; None of `unjudged` symbols.
         rejected_objects, rejected_rows: what was unreadable.
         dropped: the ticks are gone; candles and features stay.
         ticks: rows that were loaded.
@@ -81,7 +81,7 @@ def read_coverage(
         connection: to the store, in autocommit mode.
         window: the slices; of a month at most, for what is read of each slice is held in memory.
         now: the present less what loading takes.
-        unjudged: labels of the feeds in which the exchange itself skips ids.
+        unjudged: labels whose ids do not tell what is missing.
         symbols: some of them; all of the store if empty.
     """
     past = window.until(now)
@@ -111,24 +111,20 @@ def _recorded_gaps(spans: Spans) -> Iterator[tuple[str, datetime, int]]:
     Of trades that are reported late, ids lie between those of the next slice: slices whose ids overlap are counted together.
     """
     for symbol, own in spans.items():
-        end: int | None = None  # after the last id so far
-        together: list[Span] = []
-        for span in sorted(own, key=itemgetter(1)):
-            if together and span[1] > max(high for _, _, high, _ in together):
-                yield from _missing_of(symbol, together, end)
-                end, together = max(high for _, _, high, _ in together) + 1, []
-            together.append(span)
-        if together:
-            yield from _missing_of(symbol, together, end)
-
-
-def _missing_of(symbol: str, together: Sequence[Span], end: int | None) -> Iterator[tuple[str, datetime, int]]:
-    """The gap before slices whose ids overlap, and what is missing within them, told of the last one."""
-    low, high = together[0][1], max(high for _, _, high, _ in together)
-    if end is not None and low > end:
-        yield symbol, together[0][0], low - end
-    if (missing := high - low + 1 - sum(ticks for *_, ticks in together)) > 0:
-        yield symbol, together[-1][0], missing
+        groups: list[Span] = []
+        for bucket, low, high, ticks in sorted(own, key=itemgetter(1)):
+            if groups and low <= groups[-1][2]:
+                _, first, last, count = groups[-1]
+                groups[-1] = bucket, first, max(last, high), count + ticks
+            else:
+                groups.append((bucket, low, high, ticks))
+        newest: int | None = None
+        for bucket, low, high, ticks in groups:
+            if newest is not None and low > newest + 1:
+                yield symbol, bucket, low - newest - 1
+            if high - low + 1 > ticks:
+                yield symbol, bucket, high - low + 1 - ticks
+            newest = high
 
 
 def _read_dropped(connection: psycopg.Connection, statuses: Mapping[tuple[date, str], DayStatus]) -> set[tuple[date, str]]:
