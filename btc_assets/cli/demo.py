@@ -66,7 +66,9 @@ def demo(trades: Path | None, ticks: int, perpetual: bool) -> None:
     print_failed_checks(app, report)
     _draw_candles(app, store.picture, window)
     out.print(f"Candles: {store.picture}")
-    out.print(f"Took {time.perf_counter() - started:.0f} s in all. Next: make dev (the Dagster UI), or btc-assets status.")
+    out.print(
+        f"Took {time.perf_counter() - started:.0f} s in all. Next: make explore (in the browser), make dev (the Dagster UI), or btc-assets status."
+    )
     if not report.checks_passed or landed.rejected_rows:
         sys.exit(2)
 
